@@ -1,0 +1,245 @@
+"""From HighLevel's call-log items to ``CallLog``, and a complete, verified read of a window.
+
+Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3):
+an item without those two is set aside with its reason, and nothing else about an item can fail.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.models import CallLog, FailureClass, PipelineError, SetAsideCall, Window
+
+PAGE_SIZE: Final = 50
+"""The most one request returns (CONTRACT 2.1)."""
+
+OVERLAP: Final = timedelta(seconds=1)
+"""Whether the bounds are inclusive is unknown (CONTRACT 2.1): ask for more, keep what belongs."""
+
+SET_ASIDE_AT_MOST: Final = 5
+SET_ASIDE_SHARE: Final = 0.05
+"""A read with more unreadable items than both of these is refused."""
+
+READS: Final = 3
+"""How often a window is read again while its total and its calls disagree."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer of the list: its raw items and the total of the query, None where left out."""
+
+    items: list[Any]
+    total: int | None
+
+
+FetchPage = Callable[[datetime, datetime, int], Page]
+"""``(from, to, page number from 1) -> Page``, oldest call first, both bounds asked for."""
+
+
+@dataclass(frozen=True)
+class WindowRead:
+    """Every call of a window as HighLevel listed it.
+
+    Attributes:
+        calls: distinct, inside the window, oldest first.
+        set_aside: items that cannot be stored; those without a time are taken to be inside.
+        pages: requests spent, re-reads included.
+    """
+
+    calls: list[CallLog]
+    set_aside: list[SetAsideCall]
+    pages: int
+
+
+def read_window(fetch: FetchPage, window: Window) -> WindowRead:
+    """Read a closed window until what arrived adds up to the total HighLevel gave for it.
+
+    Raises:
+        PipelineError: INCOMPLETE when it does not add up after ``READS`` reads; whatever ``fetch``
+            raises.
+    """
+    pages = 0
+    for _ in range(READS):
+        items, total, requests = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP)
+        pages += requests
+        if total is None or len(items) == total:
+            parsed = [parse_call(item) for item in items.values()]
+            calls = [c for c in parsed if isinstance(c, CallLog) and c.started_at in window]
+            aside = [
+                c
+                for c in parsed
+                if isinstance(c, SetAsideCall) and (c.started_at is None or c.started_at in window)
+            ]
+            _refuse_drift(len(aside), len(parsed))
+            calls.sort(key=lambda call: (call.started_at, call.call_id))
+            return WindowRead(calls, aside, pages)
+    raise PipelineError(
+        FailureClass.INCOMPLETE, f"{len(items)} calls arrived, total {total}, {READS} reads"
+    )
+
+
+def _refuse_drift(aside: int, listed: int) -> None:
+    """One bad call is set aside; many mean that the format changed, and nothing may be stored."""
+    if aside > max(SET_ASIDE_AT_MOST, listed * SET_ASIDE_SHARE):
+        raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
+
+
+def _walk(
+    fetch: FetchPage, start: datetime, end: datetime
+) -> tuple[dict[str, Any], int | None, int]:
+    """Follow the list from its oldest call to its newest; return items by key, total, requests.
+
+    Page numbers shift when a call vanishes while they are counted: the call that moves up onto a
+    page already read is never seen. So the next request starts at the last call seen instead
+    (1 ms before it, since the bound may be exclusive) and asks for page 1 again. Page numbers are
+    used only where that cannot advance: more than a page of calls in one millisecond, or a list
+    that does not come in ascending order.
+    """
+    items: dict[str, Any] = {}
+    total: int | None = None
+    requests, number, stale, cursor = 0, 1, 0, start
+    while True:
+        page = fetch(cursor, end, number)
+        requests += 1
+        if requests == 1:
+            total = page.total
+        before = len(items)
+        items.update((_key(item), item) for item in page.items)
+        if len(page.items) < PAGE_SIZE:
+            return items, total, requests
+        # A server that ignores the page number would be asked for ever.
+        stale = stale + 1 if len(items) == before else 0
+        if stale > 2:
+            return items, total, requests
+        last = _last_if_ascending(page.items)
+        following = last - timedelta(milliseconds=1) if last else cursor
+        if following > cursor:
+            cursor, number = following, 1
+        else:
+            number += 1
+
+
+def _last_if_ascending(items: list[Any]) -> datetime | None:
+    instants = [_instant_of(item) for item in items]
+    known = [instant for instant in instants if instant is not None]
+    if len(known) < len(instants) or any(a > b for a, b in itertools.pairwise(known)):
+        return None
+    return known[-1]
+
+
+def _instant_of(item: Any) -> datetime | None:
+    try:
+        return parse_instant(item["createdAt"])
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _key(item: Any) -> str:
+    if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
+        return str(item["id"])
+    return f"without id {_canonical(item)}"
+
+
+def parse_instant(value: Any) -> datetime:
+    """An aware UTC time from ISO 8601 or a Unix timestamp in seconds or milliseconds.
+
+    The specification says ISO for ``createdAt`` and "Unix timestamp" with a millisecond example
+    for its dates (CONTRACT 2.1, 2.3); milliseconds since 1973 exceed any plausible seconds.
+
+    Raises:
+        ValueError: it is neither, or outside the years PostgreSQL and Python share.
+    """
+    if isinstance(value, bool):
+        raise ValueError("a boolean is not a time")
+    if isinstance(value, (int, float)):
+        try:
+            return datetime.fromtimestamp(value / 1000 if value >= 1e11 else value, UTC)
+        except (OverflowError, OSError) as error:
+            raise ValueError("not a Unix timestamp") from error
+    if isinstance(value, str):
+        instant = datetime.fromisoformat(value)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    raise ValueError("not a time")
+
+
+def parse_call(item: Any) -> CallLog | SetAsideCall:
+    """Read one item, redacted. What is not as documented is kept in ``raw`` and left empty."""
+    raw = redact(item)
+    content_hash = hashlib.sha256(_canonical(raw).encode()).digest()
+    if not isinstance(raw, dict):
+        return SetAsideCall("the item is not a JSON object", content_hash, raw)
+    started_at = _instant_of(raw)
+    call_id = raw.get("id")
+    if not isinstance(call_id, str) or not call_id:
+        return SetAsideCall("the call has no id", content_hash, raw, started_at=started_at)
+    if started_at is None:
+        return SetAsideCall("the call has no readable createdAt", content_hash, raw, call_id)
+    actions = raw.get("executedCallActions")
+    return CallLog(
+        call_id=call_id,
+        started_at=started_at,
+        content_hash=content_hash,
+        raw=raw,
+        agent_id=_string(raw, "agentId"),
+        contact_id=_string(raw, "contactId"),
+        from_number=_string(raw, "fromNumber"),
+        duration_seconds=_number(raw, "duration"),
+        is_trial=_boolean(raw, "trialCall"),
+        is_agent_deleted=_boolean(raw, "isAgentDeleted"),
+        summary=_string(raw, "summary"),
+        transcript=_string(raw, "transcript"),
+        executed_call_actions=actions if isinstance(actions, list) else [],
+        extracted_data=raw.get("extractedData"),
+        translation=raw.get("translation"),
+        message_id=_string(raw, "messageId"),
+    )
+
+
+def unknown_action_types(calls: Iterator[CallLog]) -> dict[str, int]:
+    """Action types outside the documented eight, with how often each occurs (REQUIREMENTS S7)."""
+    counts: dict[str, int] = {}
+    for call in calls:
+        for action in call.executed_call_actions:
+            kind = action.get("actionType") if isinstance(action, dict) else None
+            if isinstance(kind, str) and kind not in ACTION_TYPES:
+                counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+ACTION_TYPES: Final = frozenset(
+    {
+        "CALL_TRANSFER",
+        "DATA_EXTRACTION",
+        "IN_CALL_DATA_EXTRACTION",
+        "WORKFLOW_TRIGGER",
+        "SMS",
+        "APPOINTMENT_BOOKING",
+        "CUSTOM_ACTION",
+        "KNOWLEDGE_BASE",
+    }
+)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _string(raw: Mapping[str, Any], key: str) -> str | None:
+    """The text, or None where it is absent, empty or no text: "" and absent mean the same here."""
+    value = raw.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _number(raw: Mapping[str, Any], key: str) -> float | None:
+    value = raw.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _boolean(raw: Mapping[str, Any], key: str) -> bool | None:
+    value = raw.get(key)
+    return value if isinstance(value, bool) else None

@@ -1,0 +1,423 @@
+"""Requests to HighLevel: spends a token it is given, never renews or stores one.
+
+Two dialects by ``HIGHLEVEL_API_VERSION``: ``dated`` (2021-04-15 for Voice AI, 2021-07-28 for the
+rest, form-encoded snake_case at the token endpoint) and ``v3`` (camelCase). Answers are read in
+both spellings whatever is configured. GETs are retried; a token POST never is: who renews
+decides that (``tokens.py``).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import requests
+import tenacity
+
+from voiceai_pipeline.highlevel import answers
+from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
+from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page
+from voiceai_pipeline.highlevel.rate_limit import RateLimits
+from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.models import (
+    REQUESTED_SCOPES,
+    Agent,
+    FailureClass,
+    Location,
+    OAuthToken,
+    Secret,
+)
+from voiceai_pipeline.settings import HighLevelSettings
+
+CONNECT_TIMEOUT: Final = 5.0
+READ_TIMEOUT: Final = 30.0
+TOKEN_TIMEOUT: Final = 20.0
+"""Seconds for a token POST; must end well before the lease that guards it (``tokens.LEASE``)."""
+
+USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
+"""Cloudflare bans some libraries' default agents on this host (CONTRACT 1)."""
+
+T = TypeVar("T")
+
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+
+MAX_LIFETIME: Final = 366 * 24 * 3600
+"""Seconds; an access token lives about a day, so more than a year is a broken answer."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How patient a GET is.
+
+    Attributes:
+        attempts: requests at most.
+        base, cap: seconds of the first and of the longest pause, jittered.
+        give_up_after: seconds after which no further attempt starts.
+    """
+
+    attempts: int = 4
+    base: float = 0.5
+    cap: float = 10.0
+    give_up_after: float = 120.0
+    failures: frozenset[FailureClass] = frozenset(
+        {
+            FailureClass.RATE_LIMITED,
+            FailureClass.PROVIDER_ERROR,
+            FailureClass.UNREACHABLE,
+            FailureClass.MALFORMED,
+        }
+    )
+
+
+class HighLevelClient:
+    """One app's view of HighLevel. Safe to share between threads.
+
+    Every method raises ``HighLevelError`` for an answer that is not a success.
+    """
+
+    def __init__(
+        self,
+        settings: HighLevelSettings,
+        *,
+        retry: Retry | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        token_timeout: float = TOKEN_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
+        self._settings = settings
+        self._retry = retry or Retry()
+        self._sleep = sleep
+        self._token_timeout = token_timeout
+        self._read_timeout = read_timeout
+        self._limits = RateLimits(sleep)
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+
+    def close(self) -> None:
+        """Close every connection. The client is not used afterwards."""
+        for session in self._sessions:
+            session.close()
+
+    def __enter__(self) -> "HighLevelClient":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # Reading -------------------------------------------------------------------------------------
+
+    def call_logs_page(
+        self, token: Secret, location_id: str, start: datetime, end: datetime, page: int
+    ) -> Page:
+        """One page of call logs, oldest first (CONTRACT 2.1)."""
+        body = self._get(
+            "/voice-ai/dashboard/call-logs",
+            token,
+            location_id,
+            {
+                "locationId": location_id,
+                "startDate": _epoch_ms(start),
+                "endDate": _epoch_ms(end),
+                "sortBy": "createdAt",
+                "sort": "ascend",
+                "page": page,
+                "pageSize": PAGE_SIZE,
+            },
+        )
+        items = body.get("callLogs")
+        if not isinstance(items, list):
+            raise HighLevelError(
+                FailureClass.MALFORMED,
+                method="GET",
+                path="/voice-ai/dashboard/call-logs",
+                status=200,
+                reason="no list callLogs",
+            )
+        total = _first(body, "total", "totalRecords")
+        return Page(items, total if isinstance(total, int) else None)
+
+    def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
+        """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
+        number = 1
+        while True:
+            body = self._get(
+                "/voice-ai/agents",
+                token,
+                location_id,
+                {"locationId": location_id, "page": number, "pageSize": PAGE_SIZE},
+            )
+            items = body.get("agents")
+            items = items if isinstance(items, list) else []
+            for item in items:
+                if isinstance(item, dict) and isinstance(item.get("id"), str):
+                    yield Agent(
+                        agent_id=item["id"],
+                        name=str(item.get("agentName") or item["id"]),
+                        timezone=_str(item, "timezone"),
+                        raw=redact(item),
+                    )
+            if len(items) < PAGE_SIZE:
+                return
+            number += 1
+
+    def location(self, token: Secret, location_id: str) -> Location:
+        """Name and time zone of a location: the only place that knows them (CONTRACT 4.5)."""
+        body = self._get("/locations/{id}", token, location_id, {}, id=location_id)
+        item = body.get("location")
+        item = item if isinstance(item, dict) else {}
+        return Location(
+            location_id, _str(item, "name"), _str(item, "timezone"), _str(item, "companyId")
+        )
+
+    def installed_locations(self, token: Secret, company_id: str) -> list[Location]:
+        """Locations of an agency in which the app is installed; needs a Company token."""
+        is_v3 = self._settings.api_version == "v3"
+        path = "/oauth/installed-locations" if is_v3 else "/oauth/installedLocations"
+        query: dict[str, Any] = {
+            "companyId": company_id,
+            "appId": self._settings.client_id.partition("-")[0],
+            "isInstalled": "true",
+        }
+        found: list[Location] = []
+        while True:
+            step = {"pageSize": 100} if is_v3 else {"skip": len(found), "limit": 100}
+            body = self._get(path, token, company_id, query | step)
+            items = _first(body, "items", "locations")
+            items = [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
+            found += [
+                Location(str(i["_id"]), _str(i, "name"), None, company_id)
+                for i in items
+                if i.get("_id")
+            ]
+            pagination = body.get("pagination")
+            following = pagination.get("nextPageToken") if isinstance(pagination, dict) else None
+            if is_v3 and following:
+                query["pageToken"] = following
+            elif is_v3 or len(items) < 100:
+                return found
+
+    # Granting ------------------------------------------------------------------------------------
+
+    def authorize_url(self, state: str) -> str:
+        """Where the user's browser gives consent; ``state`` comes back with the code."""
+        query = {
+            "response_type": "code",
+            "client_id": self._settings.client_id,
+            "redirect_uri": self._settings.redirect_uri,
+            "scope": " ".join(REQUESTED_SCOPES),
+            "state": state,
+        }
+        return f"{self._settings.auth_url}?{urlencode(query)}"
+
+    def exchange_code(self, code: Secret) -> OAuthToken:
+        """Exchange an authorization code; a code works once."""
+        return self._grant(
+            {
+                "grant_type": "authorization_code",
+                "code": code.reveal(),
+                "user_type": "Location",
+                "redirect_uri": self._settings.redirect_uri,
+            }
+        )
+
+    def refresh(self, refresh_token: Secret, user_type: str) -> OAuthToken:
+        """Spend a refresh token, which works once, for a new pair (CONTRACT 4.3). Never retried."""
+        return self._grant(
+            {
+                "grant_type": "refresh_token",
+                "refresh_token": refresh_token.reveal(),
+                "user_type": user_type,
+            }
+        )
+
+    def location_token(self, token: Secret, company_id: str, location_id: str) -> OAuthToken:
+        """Mint a location token from a Company token; spends nothing (CONTRACT 4.4)."""
+        is_v3 = self._settings.api_version == "v3"
+        path = "/oauth/location-token" if is_v3 else "/oauth/locationToken"
+        return self._retrying(
+            lambda: self._parse_token(
+                self._post(
+                    Endpoint.API,
+                    f"{self._settings.api_url}{path}",
+                    path,
+                    {"companyId": company_id, "locationId": location_id},
+                    self._version(path),
+                    _bearer(token),
+                ),
+                path,
+            )
+        )
+
+    def _grant(self, fields: Mapping[str, str]) -> OAuthToken:
+        fields = {
+            "client_id": self._settings.client_id,
+            "client_secret": self._settings.client_secret.reveal(),
+            **fields,
+        }
+        headers: dict[str, str] = {}
+        if self._settings.api_version == "v3":
+            fields = {_camel(name): value for name, value in fields.items()}
+            headers["Version"] = "v3"
+        path = "/oauth/token"
+        body = self._post(
+            Endpoint.TOKEN, self._settings.token_url, path, fields, headers, lambda r: r
+        )
+        return self._parse_token(body, path)
+
+    def _parse_token(self, body: Mapping[str, Any], path: str) -> OAuthToken:
+        """Read a grant in either spelling; a grant that cannot be used is a failure (T7)."""
+        access_token = _first(body, "access_token", "accessToken")
+        lifetime = _first(body, "expires_in", "expiresIn")
+        if isinstance(lifetime, str) and lifetime.isdigit():
+            lifetime = int(lifetime)
+        usable = (
+            isinstance(access_token, str)
+            and access_token
+            and isinstance(lifetime, (int, float))
+            and not isinstance(lifetime, bool)
+            and 0 < lifetime <= MAX_LIFETIME
+        )
+        if not usable:
+            raise HighLevelError(
+                FailureClass.MALFORMED,
+                method="POST",
+                path=path,
+                status=200,
+                reason="no usable access token or lifetime in the answer",
+            )
+        refresh_token = _first(body, "refresh_token", "refreshToken")
+        approved = body.get("approvedLocations")
+        return OAuthToken(
+            access_token=Secret(str(access_token)),
+            expires_in=int(lifetime),
+            refresh_token=Secret(refresh_token)
+            if isinstance(refresh_token, str) and refresh_token
+            else None,
+            location_id=_str(body, "locationId"),
+            company_id=_str(body, "companyId"),
+            user_type=_str(body, "userType"),
+            scope=_str(body, "scope"),
+            approved_locations=tuple(map(str, approved)) if isinstance(approved, list) else (),
+        )
+
+    # Moving bytes --------------------------------------------------------------------------------
+
+    def _get(
+        self,
+        template: str,
+        token: Secret,
+        resource_id: str,
+        query: Mapping[str, Any],
+        **parts: str,
+    ) -> Mapping[str, Any]:
+        """GET with retries. ``resource_id`` (location or company) owns the rate limit."""
+        path = template.format(**{name: quote(value, safe="") for name, value in parts.items()})
+
+        def once() -> Mapping[str, Any]:
+            self._limits.wait(resource_id)
+            try:
+                response = self._session().get(
+                    f"{self._settings.api_url}{path}",
+                    params=dict(query),
+                    headers=self._version(template),
+                    auth=_bearer(token),
+                    timeout=(CONNECT_TIMEOUT, self._read_timeout),
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                raise answers.lost(error, method="GET", path=template) from None
+            self._limits.learn(resource_id, response.headers)
+            return answers.read(Endpoint.API, response, path=template)
+
+        return self._retrying(once)
+
+    def _post(
+        self,
+        endpoint: Endpoint,
+        url: str,
+        path: str,
+        fields: Mapping[str, str],
+        headers: Mapping[str, str],
+        auth: Auth,
+    ) -> Mapping[str, Any]:
+        try:
+            response = self._session().post(
+                url,
+                data=dict(fields),
+                headers=dict(headers),
+                auth=auth,
+                timeout=(CONNECT_TIMEOUT, self._token_timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise answers.lost(error, method="POST", path=path) from None
+        return answers.read(endpoint, response, path=path)
+
+    def _retrying(self, request: Callable[[], T]) -> T:
+        backoff = tenacity.wait_random_exponential(multiplier=self._retry.base, max=self._retry.cap)
+
+        def pause(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.retry_after if isinstance(error, HighLevelError) else None
+            return max(backoff(state), min(asked or 0.0, self._retry.give_up_after))
+
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._retry.attempts)
+            | tenacity.stop_before_delay(self._retry.give_up_after),
+            wait=pause,
+            retry=tenacity.retry_if_exception(
+                lambda error: (
+                    isinstance(error, HighLevelError) and error.failure in self._retry.failures
+                )
+            ),
+            sleep=self._sleep,
+            reraise=True,
+        )(request)
+
+    def _session(self) -> requests.Session:
+        """A session per thread: ``requests`` does not promise that one can be shared."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.headers["User-Agent"] = USER_AGENT
+            session.headers["Accept"] = "application/json"
+            self._local.session = session
+            self._sessions.append(session)
+        return session
+
+    def _version(self, path: str) -> dict[str, str]:
+        """The ``Version`` header, required on all but the dated token endpoint (CONTRACT 1)."""
+        if self._settings.api_version == "v3":
+            return {"Version": "v3"}
+        return {"Version": "2021-04-15" if path.startswith("/voice-ai/") else "2021-07-28"}
+
+
+def _bearer(token: Secret) -> Auth:
+    """Sets the header as requests' ``auth``: without one, a ~/.netrc entry would replace it."""
+
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {token.reveal()}"
+        return request
+
+    return sign
+
+
+def _epoch_ms(instant: datetime) -> int:
+    return round(instant.timestamp() * 1000)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+def _first(body: Mapping[str, Any], *names: str) -> Any:
+    return next((body[name] for name in names if body.get(name) is not None), None)
+
+
+def _str(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,472 @@
+"""The words everybody here shares: users, connections, tokens, calls, windows, failures.
+
+Frozen dataclasses and enums only. No HTTP, no SQL, no Dagster, no clock: whoever needs the time
+passes it, always as an aware UTC ``datetime``.
+"""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Any, Final, NoReturn
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+SERVICE: Final = "highlevel"
+"""The only value of ``api_keys.service`` and ``sync_status.service``, as in the source system."""
+
+SYNC_SCOPE: Final = "voice-ai-dashboard.readonly"
+"""Without this scope no call log can be read (CONTRACT section 4)."""
+
+REQUESTED_SCOPES: Final = (SYNC_SCOPE, "voice-ai-agents.readonly", "locations.readonly")
+"""What a connection asks for: read scopes only. The last two give agents' and locations' names."""
+
+
+class Secret:
+    """A string that refuses to be shown: repr, str, format, JSON and pickle never reveal it.
+
+    Only ``reveal()`` hands it out, so every place that can leak is found by searching for that
+    word. Compared in constant time.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Secret is never pickled or copied")
+
+
+class Remedy(StrEnum):
+    """What it takes to get past a failure, and so what colour its day has in Dagster."""
+
+    RERUN = "rerun"
+    """It may pass by itself: the day is red, and the pipeline asks again with growing delay."""
+    PERSON = "person"
+    """Somebody must act: no rerun helps, the day is not red, a warning names the user."""
+    OPERATOR = "operator"
+    """Our configuration or code: the day is red, and a rerun helps once that is mended."""
+
+
+class FailureClass(StrEnum):
+    """Why a user's window could not be synced. The value is what the tables store."""
+
+    NO_CONNECTION = "no_connection"
+    REFRESH_REJECTED = "refresh_rejected"
+    ACCESS_REJECTED = "access_rejected"
+    NO_LOCATION = "no_location"
+    SCOPE_MISSING = "scope_missing"
+    WRONG_LOCATION = "wrong_location"
+    LOCATION_PAUSED = "location_paused"
+    IN_DOUBT = "in_doubt"
+    CLIENT_REFUSED = "client_refused"
+    TOKEN_UNREADABLE = "token_unreadable"
+    OUR_REQUEST = "our_request"
+    CONTRACT_DRIFT = "contract_drift"
+    RATE_LIMITED = "rate_limited"
+    PROVIDER_ERROR = "provider_error"
+    UNREACHABLE = "unreachable"
+    MALFORMED = "malformed"
+    UNKNOWN_ANSWER = "unknown_answer"
+    INCOMPLETE = "incomplete"
+    DATABASE = "database"
+    INTERNAL = "internal"
+
+    @property
+    def explanation(self) -> "Explanation":
+        return EXPLANATIONS[self]
+
+    @property
+    def waits_for_person(self) -> bool:
+        return self.explanation.remedy is Remedy.PERSON
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A failure class for people: what happened, what to do, and who or what it takes."""
+
+    message: str
+    fix: str
+    remedy: Remedy
+
+
+# The first four messages and their fixes are the source system's own, word for word
+# (source-system.md, "Common Error Messages").
+EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
+    FailureClass.NO_CONNECTION: Explanation(
+        "No valid OAuth connection found",
+        "Reconnect the user: voiceai-pipeline connect USER",
+        Remedy.PERSON,
+    ),
+    FailureClass.REFRESH_REJECTED: Explanation(
+        "Failed to refresh token",
+        "Re-authorize the OAuth connection: voiceai-pipeline connect USER",
+        Remedy.PERSON,
+    ),
+    FailureClass.ACCESS_REJECTED: Explanation(
+        "HighLevel API error: 401 Unauthorized",
+        "Check if the token expired and verify its scopes: voiceai-pipeline check USER",
+        Remedy.RERUN,
+    ),
+    FailureClass.NO_LOCATION: Explanation(
+        "No location ID found for user",
+        "Disconnect and reconnect to get a location: voiceai-pipeline connect USER",
+        Remedy.PERSON,
+    ),
+    FailureClass.SCOPE_MISSING: Explanation(
+        f"The connection lacks the scope {SYNC_SCOPE}",
+        "Add the scope to the app in the HighLevel marketplace, then re-authorize: "
+        "voiceai-pipeline connect USER",
+        Remedy.PERSON,
+    ),
+    FailureClass.WRONG_LOCATION: Explanation(
+        "The token does not have access to the user's location",
+        "Reconnect and choose the right location: voiceai-pipeline connect USER",
+        Remedy.PERSON,
+    ),
+    FailureClass.LOCATION_PAUSED: Explanation(
+        "HighLevel has paused the location (billing or agency)",
+        "Ask the agency to activate the location in HighLevel; the connection is kept and tried "
+        "again by itself every 6 hours",
+        Remedy.PERSON,
+    ),
+    FailureClass.IN_DOUBT: Explanation(
+        "HighLevel's answer to a token refresh was lost",
+        "Rerun: the refresh is repeated once; if that fails too, the user is asked to reconnect",
+        Remedy.RERUN,
+    ),
+    FailureClass.CLIENT_REFUSED: Explanation(
+        "HighLevel refused this app's client id or client secret",
+        "Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET, then rerun; no user has to "
+        "reconnect",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.TOKEN_UNREADABLE: Explanation(
+        "The stored token cannot be decrypted",
+        "Put the key that encrypted it back into VOICEAI_TOKEN_KEYS and rerun, or reconnect the "
+        "user: voiceai-pipeline connect USER",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.OUR_REQUEST: Explanation(
+        "HighLevel rejected our request as invalid",
+        "Check HIGHLEVEL_API_VERSION with voiceai-pipeline doctor; if it is right, report this as "
+        "a bug",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.CONTRACT_DRIFT: Explanation(
+        "HighLevel no longer offers what was asked for in this API version",
+        "Set HIGHLEVEL_API_VERSION to a version that HighLevel supports, then rerun",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.RATE_LIMITED: Explanation(
+        "HighLevel's rate limit did not clear in time",
+        "Nothing to do: the sync is repeated by itself; a rerun works too",
+        Remedy.RERUN,
+    ),
+    FailureClass.PROVIDER_ERROR: Explanation(
+        "HighLevel answered with a server error",
+        "Nothing to do: the sync is repeated by itself; a rerun works too once HighLevel recovers",
+        Remedy.RERUN,
+    ),
+    FailureClass.UNREACHABLE: Explanation(
+        "HighLevel could not be reached",
+        "Check the network and HIGHLEVEL_API_URL; the sync is repeated by itself",
+        Remedy.RERUN,
+    ),
+    FailureClass.MALFORMED: Explanation(
+        "HighLevel's answer was not what its API promises",
+        "Nothing to do: the sync is repeated by itself; if it stays, report it with the trace id",
+        Remedy.RERUN,
+    ),
+    FailureClass.UNKNOWN_ANSWER: Explanation(
+        "HighLevel gave an answer that is not documented",
+        "The sync is repeated by itself; if it stays, report it with the status and trace id",
+        Remedy.RERUN,
+    ),
+    FailureClass.INCOMPLETE: Explanation(
+        "The calls that arrived do not add up to the total that HighLevel gave",
+        "Nothing to do: nothing was stored, and the sync is repeated by itself",
+        Remedy.RERUN,
+    ),
+    FailureClass.DATABASE: Explanation(
+        "The database refused or lost the connection",
+        "Check the database with voiceai-pipeline doctor, then rerun; nothing was half written",
+        Remedy.RERUN,
+    ),
+    FailureClass.INTERNAL: Explanation(
+        "Something failed that nobody foresaw",
+        "Report it with the error's name; the other users are not touched; a rerun is safe",
+        Remedy.OPERATOR,
+    ),
+}
+
+
+class PipelineError(Exception):
+    """A failure with a class, fit to be shown: its text never holds a token, a number or a body.
+
+    Args:
+        failure: what kind of failure, with its message and fix.
+        detail: facts that help (status, path template, trace id), never personal data.
+    """
+
+    def __init__(self, failure: FailureClass, detail: str = "") -> None:
+        super().__init__(failure, detail)
+        self.failure = failure
+        self.detail = detail
+
+    @property
+    def message(self) -> str:
+        """What happened, in one line, for ``sync_status.last_sync_message`` and the UI."""
+        message = self.failure.explanation.message
+        return f"{message} ({self.detail})" if self.detail else message
+
+    def __str__(self) -> str:
+        return f"{self.message}. Fix: {self.failure.explanation.fix}."
+
+
+class ConnectionState(StrEnum):
+    """How a user's connection stands. The value is what ``api_keys.connection_state`` stores."""
+
+    CONNECTED = "connected"
+    IN_DOUBT = "in_doubt"
+    PAUSED = "paused"
+    NEEDS_RECONNECT = "needs_reconnect"
+    DISCONNECTED = "disconnected"
+    NEVER_CONNECTED = "never_connected"
+
+
+@dataclass(frozen=True)
+class User:
+    """A customer of the agency. ``name`` is for people; only ``id`` identifies."""
+
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A user's connection as stored, without its tokens.
+
+    Attributes:
+        reason: why the state is not CONNECTED, where a failure class says it.
+        since: when the state began (UTC).
+        token_expires_at: when the access token expires (UTC); None without a token.
+        next_attempt_at: before this a paused connection is left alone (UTC).
+    """
+
+    user: User
+    state: ConnectionState
+    reason: FailureClass | None = None
+    since: datetime | None = None
+    location_id: str | None = None
+    location_name: str | None = None
+    location_timezone: str | None = None
+    company_id: str | None = None
+    user_type: str | None = None
+    scope: str | None = None
+    token_expires_at: datetime | None = None
+    token_version: int = 0
+    next_attempt_at: datetime | None = None
+
+    @property
+    def obstacle(self) -> FailureClass | None:
+        """What a person must mend before this user's calls can be read; None if nothing."""
+        if self.state in (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED):
+            return FailureClass.NO_CONNECTION
+        if self.state in (ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT):
+            return self.reason or FailureClass.REFRESH_REJECTED
+        if not self.location_id:
+            return FailureClass.NO_LOCATION
+        return None
+
+    @property
+    def can_sync(self) -> bool:
+        return self.obstacle is None
+
+    @property
+    def message(self) -> str:
+        """The state in a sentence, with the fix where there is something to mend."""
+        if self.obstacle is None:
+            return "Connected"
+        if self.state is ConnectionState.NEVER_CONNECTED:
+            return "Not connected yet. Fix: voiceai-pipeline connect USER"
+        return f"{self.obstacle.explanation.message}. Fix: {self.obstacle.explanation.fix}"
+
+
+def missing_scopes(granted: str | None) -> tuple[str, ...]:
+    """The scopes that syncing needs and ``granted`` (space separated) lacks.
+
+    An empty or unknown ``granted`` lacks nothing: rows written by the source system have no scope,
+    and HighLevel itself says so if one is missing.
+    """
+    if not granted:
+        return ()
+    return () if SYNC_SCOPE in granted.split() else (SYNC_SCOPE,)
+
+
+@dataclass(frozen=True)
+class OAuthToken:
+    """What the token endpoint granted.
+
+    Attributes:
+        expires_in: lifetime of the access token in seconds from the start of the request.
+        refresh_token, location_id, company_id, scope, user_type: None where the answer left them
+            out; what is stored is kept then.
+    """
+
+    access_token: Secret
+    expires_in: int
+    refresh_token: Secret | None = None
+    location_id: str | None = None
+    company_id: str | None = None
+    user_type: str | None = None
+    scope: str | None = None
+    approved_locations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CallLog:
+    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3).
+
+    Attributes:
+        started_at: ``createdAt``, UTC.
+        raw: the whole item, redacted.
+        content_hash: SHA-256 of ``raw`` in canonical JSON; equal hash, equal call.
+    """
+
+    call_id: str
+    started_at: datetime
+    content_hash: bytes
+    raw: Mapping[str, Any] = field(repr=False)
+    agent_id: str | None = None
+    contact_id: str | None = field(default=None, repr=False)
+    from_number: str | None = field(default=None, repr=False)
+    duration_seconds: float | None = None
+    is_trial: bool | None = None
+    is_agent_deleted: bool | None = None
+    summary: str | None = field(default=None, repr=False)
+    transcript: str | None = field(default=None, repr=False)
+    executed_call_actions: list[Any] = field(default_factory=list, repr=False)
+    extracted_data: Any = field(default=None, repr=False)
+    translation: Any = field(default=None, repr=False)
+    message_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SetAsideCall:
+    """An item that cannot be stored as a call, kept with the reason instead of failing its day.
+
+    ``call_id`` and ``started_at`` are None where the item does not say.
+    """
+
+    reason: str
+    content_hash: bytes
+    raw: Any = field(repr=False)
+    call_id: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A Voice AI agent of a location."""
+
+    agent_id: str
+    name: str
+    raw: Mapping[str, Any] = field(repr=False)
+    timezone: str | None = None
+
+
+@dataclass(frozen=True)
+class Location:
+    """A HighLevel location (sub-account). ``timezone`` is an IANA name, None if not given."""
+
+    location_id: str
+    name: str | None
+    timezone: str | None
+    company_id: str | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """The instants from ``start`` (inclusive) to ``end`` (exclusive), UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __contains__(self, instant: datetime) -> bool:
+        return self.start <= instant < self.end
+
+    @classmethod
+    def of_day(cls, day: date, zone: ZoneInfo) -> "Window":
+        """A local day: 23 or 25 hours long where the clocks change."""
+        return cls(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time.min, zone).astimezone(UTC)
+
+
+class DayState(StrEnum):
+    """How a user's day stands in ``sync_ledger``."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class DayResult:
+    """One user's day after a sync: a row of ``sync_ledger``.
+
+    Attributes:
+        day: a day of the pipeline's time zone.
+        location_id: "" while the user has never had a location.
+        read_until: up to here the day was read (UTC, exclusive); None if it was not.
+        api_total: calls HighLevel listed for the day, those set aside included.
+        stored: calls in ``call_logs`` for the day after the write, missing ones not counted.
+        new, changed, missing, set_aside: what the write did, in calls.
+        pages: HTTP requests spent on the window that covered the day.
+        attempt: how often in a row this day has been tried without becoming complete.
+    """
+
+    user: User
+    location_id: str
+    day: date
+    state: DayState
+    failure: FailureClass | None = None
+    message: str = ""
+    read_until: datetime | None = None
+    api_total: int | None = None
+    stored: int | None = None
+    new: int = 0
+    changed: int = 0
+    missing: int = 0
+    set_aside: int = 0
+    pages: int = 0
+    attempt: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None

@@ -1,0 +1,565 @@
+"""The state of the sandbox: which calls exist right now, who is connected, what is broken.
+
+`World` is what the HTTP endpoints, the control endpoints and the tests talk to. It keeps one lock
+and, when given a file, survives a restart. It draws no calls (`calls`) and knows no HTTP (`app`).
+"""
+
+import contextlib
+import datetime as dt
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from voiceai_pipeline.sandbox.calls import (
+    DAY_MS,
+    Call,
+    body_of,
+    calls_of_day,
+    day_of_ms,
+    day_start_ms,
+    iso,
+    outline_of_day,
+)
+from voiceai_pipeline.sandbox.cast import (
+    DEMO_LOCATIONS,
+    DEMO_USERS,
+    SANDBOX_CLIENT_ID,
+    SANDBOX_CLIENT_SECRET,
+    DemoUser,
+    Envelope,
+    SandboxAgent,
+    SandboxLocation,
+)
+from voiceai_pipeline.sandbox.faults import Fault, FaultBook
+from voiceai_pipeline.sandbox.limits import RateLimits
+from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, Refused, TokenPair
+
+__all__ = [
+    "DEMO_LOCATIONS",
+    "DEMO_USERS",
+    "SANDBOX_CLIENT_ID",
+    "SANDBOX_CLIENT_SECRET",
+    "DemoUser",
+    "Fault",
+    "RecordedRequest",
+    "SandboxAgent",
+    "SandboxLocation",
+    "World",
+    "utc_now",
+]
+
+DateEnds = Literal["inclusive", "exclusive"]
+
+_REMEMBERED_REQUESTS = 50_000
+_BAD_DAY_AGO = dt.timedelta(days=3)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_STATE_VERSION = 1
+
+
+def utc_now() -> dt.datetime:
+    """The real time, aware."""
+    return dt.datetime.now(dt.UTC)
+
+
+def to_ms(moment: dt.datetime) -> int:
+    """An aware datetime in epoch milliseconds, without a float in between."""
+    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """One request that was answered (or cut off: status 0), without its secrets."""
+
+    n: int
+    method: str
+    path: str
+    location_id: str | None
+    status: int
+    query: Mapping[str, str]
+    version: str | None
+    grant_type: str | None
+    fault: str | None
+    at: dt.datetime
+
+
+@dataclass
+class _Edits:
+    """What was done to a location's calls after they were drawn."""
+
+    removed: set[str] = field(default_factory=set)
+    added: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"removed": sorted(self.removed), "added": self.added, "changed": self.changed}
+
+
+class World:
+    """Everything the sandbox knows. Methods are safe to call from any thread.
+
+    With a `state_file` every change is saved at once, and a file that exists is continued. A
+    new state file starts with the demo's troubles unless `demo_troubles` says otherwise; a world
+    without a file starts without them.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        clock: Callable[[], dt.datetime] = utc_now,
+        state_file: Path | None = None,
+        *,
+        users: tuple[DemoUser, ...] = DEMO_USERS,
+        locations: tuple[SandboxLocation, ...] = DEMO_LOCATIONS,
+        history_start: dt.date = dt.date(2024, 1, 1),
+        demo_troubles: bool | None = None,
+    ) -> None:
+        self.seed = seed
+        self.clock = clock
+        self.state_file = state_file
+        self.users = users
+        self.locations = {location.id: location for location in locations}
+        self.history_start = history_start
+        self.date_ends: DateEnds = "inclusive"
+        self.limits = RateLimits()
+        self.requests: list[RecordedRequest] = []
+        self.stopping = False
+        self._lock = threading.RLock()
+        self._faults = FaultBook()
+        self._oauth = OAuth(
+            now=lambda: self.clock().timestamp(),
+            lifetime=lambda resource: self._lifetimes.get(resource, ACCESS_LIFETIME_S),
+        )
+        self._paused: set[str] = set()
+        self._revoked: set[str] = set()
+        self._fully_granting: set[str] = set()
+        self._envelopes: dict[str, Envelope] = {}
+        self._lifetimes: dict[str, int] = {}
+        self._edits: dict[str, _Edits] = {}
+        self._request_count = 0
+        if state_file is not None and state_file.exists():
+            self._load(json.loads(state_file.read_text(encoding="utf-8")))
+        elif demo_troubles or (demo_troubles is None and state_file is not None):
+            self.with_demo_troubles()
+
+    # --- troubles -------------------------------------------------------------------------
+
+    def with_demo_troubles(self) -> Self:
+        """Give the bad-day location its bad day: 503 for the UTC day three days ago."""
+        day = (self.clock() - _BAD_DAY_AGO).date()
+        for user in self.users:
+            if user.role == "bad_day" and user.location_id:
+                self.add_fault(Fault("server_error", user.location_id, day=day, status=503))
+        return self
+
+    @property
+    def bad_day(self) -> dt.date | None:
+        """The UTC day some location still refuses to tell about; None when all are healed."""
+        days = [fault.day for fault in self.faults if fault.kind == "server_error" and fault.day]
+        return days[0] if days else None
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        with self._lock:
+            return self._faults.rules
+
+    def add_fault(self, fault: Fault) -> Fault:
+        """Put a rule in force; the answer carries its number."""
+        with self._changing():
+            return self._faults.add(fault)
+
+    def clear_faults(self, location_id: str | None = None) -> int:
+        """Take the rules of one location (or all) out of force; how many there were."""
+        with self._changing():
+            return self._faults.clear(location_id)
+
+    def fire_faults(
+        self, location_ids: set[str], path: str, window: tuple[float, float] | None
+    ) -> list[Fault]:
+        """The rules that fire for this request. Counts down those with a `times`."""
+        with self._lock:
+            fired, changed = self._faults.fire(location_ids, path, window)
+            if changed:
+                self._save()
+            return fired
+
+    def heal(self, location_id: str) -> int:
+        """End every fault of a location; how many there were."""
+        return self.clear_faults(location_id)
+
+    def pause(self, resource: str) -> None:
+        """The location is unpaid: `Location is not active`, its tokens stay good for later."""
+        with self._changing():
+            self._paused.add(resource)
+
+    def resume(self, resource: str) -> None:
+        with self._changing():
+            self._paused.discard(resource)
+
+    def is_paused(self, resource: str) -> bool:
+        with self._lock:
+            return resource in self._paused
+
+    def revoke(self, resource: str) -> None:
+        """The app was removed there: every token of the location or company is void."""
+        with self._changing():
+            self._oauth.revoke(resource)
+            self._revoked.add(resource)
+
+    def is_revoked(self, resource: str) -> bool:
+        """Whether it was revoked and nobody has authorized since."""
+        with self._lock:
+            return resource in self._revoked
+
+    def grant_scopes(self, location_id: str) -> None:
+        """From the next authorization on, this location grants all that is asked for."""
+        with self._changing():
+            self._fully_granting.add(location_id)
+
+    def expire_access(self, resource: str) -> None:
+        """End the access tokens of a location or company now; refresh tokens stay good."""
+        with self._changing():
+            self._oauth.expire_access(resource)
+
+    def set_token_lifetime(self, resource: str, seconds: int) -> None:
+        """Access tokens issued there from now on live this long."""
+        with self._changing():
+            self._lifetimes[resource] = seconds
+
+    def set_envelope(self, location_id: str, envelope: Envelope) -> None:
+        """Answer the call-log list in the documented or the wild shape (CONTRACT 2.2)."""
+        with self._changing():
+            self._envelopes[location_id] = envelope
+
+    def envelope(self, location: SandboxLocation) -> Envelope:
+        with self._lock:
+            return self._envelopes.get(location.id, location.envelope)
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long a spent refresh token still gets the same pair (CONTRACT 4.3); 0: never."""
+        return self._oauth.grace_seconds
+
+    @grace_seconds.setter
+    def grace_seconds(self, seconds: float) -> None:
+        with self._changing():
+            self._oauth.grace_seconds = seconds
+
+    # --- authorizations and tokens --------------------------------------------------------
+
+    def authorize(
+        self, resource: str, user: DemoUser | None, scopes: list[str], redirect_uri: str
+    ) -> str:
+        """What pressing Allow does: a code for this location or company. Clears `revoked`.
+
+        Raises:
+            KeyError: no such location or company.
+        """
+        with self._changing():
+            grant = self._grant(resource, user, scopes)
+            self._revoked.discard(grant.resource)
+            return self._oauth.issue_code(grant, redirect_uri)
+
+    def _grant(self, resource: str, user: DemoUser | None, scopes: list[str]) -> Grant:
+        candidates = [u for u in self.users if resource in (u.location_id, u.company_id)]
+        person = user if user in candidates else next(iter(candidates), None)
+        withheld: tuple[str, ...] = ()
+        if person is not None and resource not in self._fully_granting:
+            withheld = person.withheld_scopes
+        granted = tuple(scope for scope in scopes if scope not in withheld)
+        user_id = person.highlevel_user_id if person else "UsrSandbox0000000000"
+        location = self.locations.get(resource)
+        if location is not None:
+            return Grant("Location", location.company_id, location.id, user_id, granted)
+        approved = tuple(
+            one.id for one in self.locations.values() if one.company_id == resource
+        )
+        if not approved:
+            raise KeyError(resource)
+        return Grant("Company", resource, None, user_id, granted, approved)
+
+    def exchange(self, code: str, redirect_uri: str | None) -> TokenPair:
+        """Trade a code for tokens.
+
+        Raises:
+            Refused: with the documented message.
+        """
+        with self._changing():
+            self._refuse_if_paused(self._oauth.grant_of_code(code))
+            return self._oauth.exchange(code, redirect_uri)
+
+    def refresh(self, token: str) -> TokenPair:
+        """Spend a refresh token; a paused location refuses without spending it.
+
+        Raises:
+            Refused: with the documented message.
+        """
+        with self._changing():
+            self._refuse_if_paused(self._oauth.grant_of_refresh(token))
+            return self._oauth.refresh(token)
+
+    def mint_location_token(self, company: Grant, location_id: str) -> TokenPair:
+        """A location's tokens from its company's (CONTRACT 4.4)."""
+        grant = Grant(
+            "Location", company.company_id, location_id, company.user_id, company.scopes
+        )
+        with self._changing():
+            self._refuse_if_paused(grant)
+            return self._oauth.mint(grant)
+
+    def _refuse_if_paused(self, grant: Grant | None) -> None:
+        if grant is not None and grant.resource in self._paused:
+            raise Refused("Location is not active")
+
+    def grant_of(self, *, access: str = "", refresh: str = "", code: str = "") -> Grant | None:
+        """Whose token or code this is; None if it is not good."""
+        with self._lock:
+            if access:
+                return self._oauth.grant_of_access(access)
+            if refresh:
+                return self._oauth.grant_of_refresh(refresh)
+            return self._oauth.grant_of_code(code)
+
+    def is_connected(self, user: DemoUser) -> bool:
+        """Whether this user holds a refresh token that still works."""
+        with self._lock:
+            return self._oauth.connected(user.installs_on, user.highlevel_user_id)
+
+    # --- calls ----------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return to_ms(self.clock())
+
+    def today(self) -> dt.date:
+        return self.clock().astimezone(dt.UTC).date()
+
+    def outlines(self, location: SandboxLocation, start_ms: int, end_ms: int) -> list[Call]:
+        """Visible calls with start <= createdAt <= end, oldest first."""
+        end_ms = min(end_ms, self.now_ms())
+        day = max(day_of_ms(max(start_ms, 0)), self.history_start)
+        last = day_of_ms(end_ms)
+        found: list[Call] = []
+        while day <= last:
+            found += outline_of_day(self.seed, location, day)
+            day += dt.timedelta(days=1)
+        with self._lock:
+            edits = self._edits.get(location.id)
+            if edits is not None:
+                found = [call for call in found if call.id not in edits.removed]
+                found += [_outline_of(body) for body in edits.added.values()]
+                found.sort(key=lambda call: (call.created_ms, call.id))
+        return [call for call in found if start_ms <= call.created_ms <= end_ms]
+
+    def body(self, location: SandboxLocation, call: Call) -> dict[str, Any]:
+        """A visible call as the API tells it at this moment."""
+        with self._lock:
+            edits = self._edits.get(location.id) or _Edits()
+            added = edits.added.get(call.id)
+            found = body_of(self.seed, location, call, self.now_ms()) if added is None else added
+            return {**found, **edits.changed.get(call.id, {})}
+
+    def find_call(self, location: SandboxLocation, call_id: str) -> Call | None:
+        """A visible call by id; the first eight hex digits of an id are its second."""
+        edits = self._edits.get(location.id)
+        if edits is not None and call_id in edits.added:
+            moment = _outline_of(edits.added[call_id]).created_ms
+        else:
+            try:
+                moment = int(call_id[:8], 16) * 1000
+            except ValueError:
+                return None
+        around = self.outlines(location, moment, moment + 999)
+        return next((call for call in around if call.id == call_id), None)
+
+    def calls_between(
+        self, location_id: str, start: dt.datetime | None = None, end: dt.datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """The oracle: every call the API would list now with start <= createdAt < end."""
+        location = self.locations[location_id]
+        first = day_start_ms(self.history_start) if start is None else to_ms(start)
+        last = self.now_ms() if end is None else to_ms(end) - 1
+        return [self.body(location, call) for call in self.outlines(location, first, last)]
+
+    def add_call(
+        self, location_id: str, created_at: dt.datetime | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """A call nobody could have foreseen, by default created now."""
+        location = self.locations[location_id]
+        moment = self.now_ms() if created_at is None else to_ms(created_at)
+        with self._changing():
+            edits = self._edits.setdefault(location_id, _Edits())
+            body: dict[str, Any] = {
+                "id": f"{moment // 1000:08x}{0xADD:08x}{len(edits.added):08x}",
+                "agentId": location.agents[0].id,
+                "isAgentDeleted": False,
+                "fromNumber": "+15550100042",
+                "createdAt": iso(moment),
+                "duration": 42,
+                "trialCall": False,
+                "executedCallActions": [],
+                "summary": "A call added by hand.",
+                "transcript": "bot:Hello\nhuman:Hello",
+                **fields,
+            }
+            edits.added[body["id"]] = body
+            return body
+
+    def remove_call(self, location_id: str, call_id: str) -> None:
+        """The call is gone: not listed, not found."""
+        with self._changing():
+            edits = self._edits.setdefault(location_id, _Edits())
+            if edits.added.pop(call_id, None) is None:
+                edits.removed.add(call_id)
+
+    def change_call(self, location_id: str, call_id: str, **fields: Any) -> None:
+        """Overwrite fields of a call, as a late summary or a correction does."""
+        with self._changing():
+            edits = self._edits.setdefault(location_id, _Edits())
+            edits.changed.setdefault(call_id, {}).update(fields)
+
+    def churn(self, fault: Fault, location: SandboxLocation, start_ms: int, end_ms: int) -> None:
+        """Remove and add calls as a churn rule says, the oldest of the asked window first."""
+        gone: list[str] | tuple[str, ...]
+        if isinstance(fault.remove, int):
+            there = self.outlines(location, start_ms, end_ms)
+            gone = [call.id for call in there[: fault.remove]]
+        else:
+            gone = fault.remove
+        for call_id in gone:
+            self.remove_call(location.id, call_id)
+        for _ in range(fault.add):
+            self.add_call(location.id, fault.add_at)
+
+    # --- record and state -----------------------------------------------------------------
+
+    def record(self, request: RecordedRequest) -> None:
+        """Remember a request; the very old ones are forgotten."""
+        with self._lock:
+            self.requests.append(request)
+            if len(self.requests) > _REMEMBERED_REQUESTS:
+                del self.requests[: _REMEMBERED_REQUESTS // 10]
+
+    def next_request_number(self) -> int:
+        with self._lock:
+            self._request_count += 1
+            return self._request_count
+
+    def clear_requests(self) -> None:
+        with self._lock:
+            self.requests.clear()
+
+    def describe(self) -> dict[str, Any]:
+        """The whole state as `GET /sandbox/state` answers it: no tokens, no codes."""
+        with self._lock:
+            return {
+                "now": self.clock().isoformat(),
+                "seed": self.seed,
+                "date_ends": self.date_ends,
+                "grace_seconds": self.grace_seconds,
+                "limits_enabled": self.limits.enabled,
+                "bad_day": self.bad_day.isoformat() if self.bad_day else None,
+                "users": [
+                    {
+                        "id": user.id,
+                        "first_name": user.first_name,
+                        "last_name": user.last_name,
+                        "business_name": user.business_name,
+                        "location_id": user.location_id,
+                        "company_id": user.company_id,
+                        "installs_as": user.installs_as,
+                        "installs_on": user.installs_on,
+                        "role": user.role,
+                        "connected": self.is_connected(user),
+                    }
+                    for user in self.users
+                ],
+                "locations": [
+                    {
+                        "id": location.id,
+                        "company_id": location.company_id,
+                        "name": location.name,
+                        "timezone": location.timezone,
+                        "calls_per_day": location.calls_per_day,
+                        "envelope": self.envelope(location),
+                        "paused": location.id in self._paused,
+                        "revoked": location.id in self._revoked,
+                        "faults": [
+                            rule.as_json()
+                            for rule in self._faults.rules
+                            if rule.location_id == location.id
+                        ],
+                    }
+                    for location in self.locations.values()
+                ],
+                "faults": self._faults.as_json(),
+                "paused": sorted(self._paused),
+                "revoked": sorted(self._revoked),
+            }
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the world still, for a caller that touches `limits`."""
+        with self._lock:
+            yield
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock:
+            yield
+            self._save()
+
+    def _save(self) -> None:
+        if self.state_file is None:
+            return
+        state = {
+            "version": _STATE_VERSION,
+            "oauth": self._oauth.as_json(),
+            "grace_seconds": self._oauth.grace_seconds,
+            "faults": self._faults.as_json(),
+            "paused": sorted(self._paused),
+            "revoked": sorted(self._revoked),
+            "fully_granting": sorted(self._fully_granting),
+            "envelopes": self._envelopes,
+            "lifetimes": self._lifetimes,
+            "edits": {name: edits.as_json() for name, edits in self._edits.items()},
+        }
+        draft = self.state_file.with_name(self.state_file.name + ".tmp")
+        # Tokens: nobody else may read them, not even for the moment before a chmod.
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(state, out)
+        draft.replace(self.state_file)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(f"{self.state_file}: not a state file of this sandbox")
+        self._oauth.load(state["oauth"])
+        self._oauth.grace_seconds = state["grace_seconds"]
+        self._faults.load(state["faults"])
+        self._paused = set(state["paused"])
+        self._revoked = set(state["revoked"])
+        self._fully_granting = set(state["fully_granting"])
+        self._envelopes = dict(state["envelopes"])
+        self._lifetimes = dict(state["lifetimes"])
+        self._edits = {
+            name: _Edits(set(raw["removed"]), raw["added"], raw["changed"])
+            for name, raw in state["edits"].items()
+        }
+
+
+def _outline_of(body: Mapping[str, Any]) -> Call:
+    moment = to_ms(dt.datetime.fromisoformat(body["createdAt"]))
+    return Call(
+        id=body["id"],
+        created_ms=moment,
+        ready_ms=moment,
+        agent_id=body.get("agentId", ""),
+        agent_deleted=body["isAgentDeleted"],
+        trial=body["trialCall"],
+        contact_id=body.get("contactId", ""),
+        duration=body["duration"],
+        action_types=tuple(action["actionType"] for action in body["executedCallActions"]),
+    )

@@ -1,0 +1,1 @@
+"""The only room that knows SQL: tables, migrations, the token vault, connections, calls, ledger."""

@@ -1,0 +1,56 @@
+"""Opens the database: one way, with settings that a transaction pooler survives.
+
+No session state is relied upon (no advisory session locks, no prepared statements), so a pooler in
+transaction mode works too (DESIGN 2).
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.models import FailureClass, PipelineError, Secret
+
+
+def open_engine(url: Secret, *, pool_size: int = 8) -> sa.Engine:
+    """An engine for ``url`` (a ``postgresql+psycopg`` URL); nothing is connected yet.
+
+    Bind values never appear in errors or logs: they hold tokens and calls.
+    """
+    return sa.create_engine(
+        url.reveal(),
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": None, "connect_timeout": 10},
+    )
+
+
+def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
+    """The failure to show for a database error: its kind, never its text, which may quote a row."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "sqlstate", None)
+    name = type(original).__name__
+    return PipelineError(FailureClass.DATABASE, f"{name}, SQLSTATE {state}" if state else name)
+
+
+def database_now(db: sa.Connection) -> datetime:
+    """The database's clock (UTC): the one clock that all processes share (REQUIREMENTS T12)."""
+    now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return now.astimezone(UTC)
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """``timestamptz`` that takes and gives aware UTC times only."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database; pass an aware UTC one")
+        return value
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return value and value.astimezone(UTC)

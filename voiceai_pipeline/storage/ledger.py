@@ -1,0 +1,159 @@
+"""``sync_ledger`` and ``sync_status``: what was synced for whom, and if not, why.
+
+The ledger has a row per user, location and day; ``sync_status`` one per user, derived from the same
+results in the same transaction, with the source system's columns and meaning.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from voiceai_pipeline.models import (
+    SERVICE,
+    DayResult,
+    DayState,
+    FailureClass,
+    User,
+)
+from voiceai_pipeline.storage.connections import NAME
+from voiceai_pipeline.storage.tables import sync_ledger, sync_status, users
+
+
+@dataclass(frozen=True)
+class UserStatus:
+    """A row of ``sync_status``: the outcome of a user's last sync."""
+
+    last_sync_at: datetime | None
+    status: str | None
+    message: str | None
+    records_synced: int | None
+
+
+def results(
+    db: sa.Connection, *, days: Sequence[date], user_ids: Sequence[UUID] | None = None
+) -> list[DayResult]:
+    """The ledger's rows for some days, by user name and day."""
+    query = _RESULTS.where(sync_ledger.c.day.in_(days))
+    if user_ids is not None:
+        query = query.where(sync_ledger.c.user_id.in_(user_ids))
+    return [_result(row) for row in db.execute(query).mappings()]
+
+
+def unfinished(db: sa.Connection, state: DayState) -> list[DayResult]:
+    """Every row in ``state`` (FAILED or WAITING), by user name and day."""
+    query = _RESULTS.where(sync_ledger.c.state == state.value)
+    return [_result(row) for row in db.execute(query).mappings()]
+
+
+def users_synced_before(db: sa.Connection) -> set[UUID]:
+    """Users of whom at least one day was read, or tried to be."""
+    query = (
+        sa.select(sync_ledger.c.user_id)
+        .where(sync_ledger.c.state != DayState.WAITING.value)
+        .distinct()
+    )
+    return set(db.execute(query).scalars())
+
+
+_RESULTS = (
+    sa.select(sync_ledger, NAME.label("user_name"))
+    .join(users, users.c.id == sync_ledger.c.user_id)
+    .order_by(NAME, sync_ledger.c.user_id, sync_ledger.c.day)
+)
+
+
+def _result(row: sa.RowMapping) -> DayResult:
+    failure = row["failure_class"]
+    return DayResult(
+        user=User(row["user_id"], row["user_name"]),
+        location_id=row["location_id"],
+        day=row["day"],
+        state=DayState(row["state"]),
+        failure=FailureClass(failure) if failure in FailureClass else None,
+        message=row["message"],
+        read_until=row["read_until"],
+        api_total=row["api_total"],
+        stored=row["stored"],
+        new=row["new_calls"],
+        changed=row["changed_calls"],
+        missing=row["missing_calls"],
+        set_aside=row["set_aside_calls"],
+        pages=row["pages"],
+        attempt=row["attempt"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None) -> None:
+    """Write the outcome of days. ``attempt`` counts failures in a row, whatever is passed."""
+    # A fixed order of rows: two transactions never wait for each other in a circle.
+    for outcome in sorted(outcomes, key=lambda o: (str(o.user.id), o.day)):
+        failed = outcome.state is DayState.FAILED
+        values = {
+            "state": outcome.state.value,
+            "failure_class": outcome.failure.value if outcome.failure else None,
+            "message": outcome.message,
+            "read_until": outcome.read_until,
+            "api_total": outcome.api_total,
+            "stored": outcome.stored,
+            "new_calls": outcome.new,
+            "changed_calls": outcome.changed,
+            "missing_calls": outcome.missing,
+            "set_aside_calls": outcome.set_aside,
+            "pages": outcome.pages,
+            "run_id": run_id,
+            "started_at": outcome.started_at,
+            "finished_at": outcome.finished_at,
+        }
+        statement = insert(sync_ledger).values(
+            user_id=outcome.user.id,
+            location_id=outcome.location_id,
+            day=outcome.day,
+            attempt=1 if failed else 0,
+            **values,
+        )
+        db.execute(
+            statement.on_conflict_do_update(
+                index_elements=["user_id", "location_id", "day"],
+                set_={**values, "attempt": sync_ledger.c.attempt + 1 if failed else 0},
+            )
+        )
+
+
+def record_status(db: sa.Connection, user_id: UUID, status: UserStatus) -> None:
+    """Write a user's ``sync_status`` row; there is one per service and user."""
+    values = {
+        "last_sync_at": status.last_sync_at,
+        "last_sync_status": status.status,
+        "last_sync_message": status.message,
+        "records_synced": status.records_synced,
+        "updated_at": status.last_sync_at,
+    }
+    mine = (sync_status.c.user_id == user_id) & (sync_status.c.service == SERVICE)
+    # The source system may have a unique key here or not; locking the user makes one unneeded.
+    db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
+    if db.execute(sa.update(sync_status).where(mine).values(values)).rowcount == 0:
+        db.execute(
+            sa.insert(sync_status).values(id=uuid4(), service=SERVICE, user_id=user_id, **values)
+        )
+
+
+def statuses(db: sa.Connection) -> dict[UUID, UserStatus]:
+    """Every user's last sync; users who never had one are absent."""
+    query = sa.select(sync_status).where(
+        sync_status.c.service == SERVICE, sync_status.c.user_id.is_not(None)
+    )
+    return {
+        row["user_id"]: UserStatus(
+            row["last_sync_at"],
+            row["last_sync_status"],
+            row["last_sync_message"],
+            row["records_synced"],
+        )
+        for row in db.execute(query).mappings()
+    }

@@ -1,0 +1,22 @@
+"""Alembic's entry point: runs on the connection that ``storage.migrate`` hands over."""
+
+from alembic import context
+
+from voiceai_pipeline.storage.tables import metadata
+
+VERSION_TABLE = "voiceai_alembic_version"
+"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
+
+if context.is_offline_mode():
+    context.configure(
+        dialect_name="postgresql", version_table=VERSION_TABLE, dialect_opts={"paramstyle": "named"}
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+    )
+    context.run_migrations()

@@ -1,0 +1,88 @@
+"""Tokens at rest: AES-256-GCM, bound to the place they are stored in (DESIGN 4).
+
+``enc:v1:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column and user,
+so a ciphertext moved to another row or column does not decrypt. Values without the prefix are
+plain text that the source system wrote; they are read as they are.
+"""
+
+import base64
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from voiceai_pipeline.models import FailureClass, PipelineError, Secret
+from voiceai_pipeline.settings import parse_keys
+
+_PREFIX: Final = "enc:v1:"
+_NONCE_BYTES: Final = 12
+
+
+class TokenVault:
+    """Encrypts with the first key of a ring and decrypts with whichever key a value names.
+
+    Args:
+        keys: key id to 32 bytes, newest first.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        if not keys:
+            raise ValueError("the keyring is empty")
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._current = next(iter(keys))
+
+    def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
+        """The text to store in ``api_keys.<column>`` of ``user_id``."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._ciphers[self._current].encrypt(
+            nonce, token.reveal().encode(), _place(column, user_id)
+        )
+        return f"{_PREFIX}{self._current}:{base64.b64encode(nonce + sealed).decode()}"
+
+    def decrypt(self, stored: str, column: str, user_id: UUID) -> Secret:
+        """The token behind a stored value.
+
+        Raises:
+            PipelineError: TOKEN_UNREADABLE: no such key, another place, or damaged.
+        """
+        if not stored.startswith(_PREFIX):
+            return Secret(stored)
+        key_id, _, encoded = stored.removeprefix(_PREFIX).partition(":")
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise PipelineError(FailureClass.TOKEN_UNREADABLE, f"no key {key_id!r} in the keyring")
+        try:
+            sealed = base64.b64decode(encoded, validate=True)
+            plain = cipher.decrypt(
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _place(column, user_id)
+            )
+        except (InvalidTag, ValueError):
+            raise PipelineError(
+                FailureClass.TOKEN_UNREADABLE,
+                f"key {key_id!r} does not open it: a new key of that name, another row, or damage",
+            ) from None
+        return Secret(plain.decode())
+
+
+def _place(column: str, user_id: UUID) -> bytes:
+    return f"api_keys|{column}|{user_id}".encode()
+
+
+def local_keys(path: Path) -> dict[str, bytes]:
+    """The keyring of the embedded server: a 0600 file, written at first use."""
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"local:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+        # link() never replaces: of two first users one wins, and the file is never seen half full.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return parse_keys(path.read_text().strip())
