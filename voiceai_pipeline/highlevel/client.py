@@ -24,6 +24,7 @@ from voiceai_pipeline.highlevel.rate_limit import RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
     REQUESTED_SCOPES,
+    SYNC_SCOPE,
     Agent,
     FailureClass,
     Location,
@@ -36,6 +37,15 @@ CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
 """Seconds for a token POST; must end well before the lease that guards it (``tokens.LEASE``)."""
+
+_SCOPES: Final = {
+    "/voice-ai/dashboard/call-logs": SYNC_SCOPE,
+    "/voice-ai/agents": "voice-ai-agents.readonly",
+    "/locations/{id}": "locations.readonly",
+    "/oauth/installedLocations": "oauth.readonly",
+    "/oauth/installed-locations": "oauth.readonly",
+}
+"""Which scope a path takes (CONTRACT 2 to 4), to name it when it is missing."""
 
 USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
 """Cloudflare bans some libraries' default agents on this host (CONTRACT 1)."""
@@ -330,7 +340,9 @@ class HighLevelClient:
             except requests.RequestException as error:
                 raise answers.lost(error, method="GET", path=template) from None
             self._limits.learn(resource_id, response.headers)
-            return answers.read(Endpoint.API, response, path=template)
+            return answers.read(
+                Endpoint.API, response, path=template, scope=_SCOPES.get(template, "")
+            )
 
         return self._retrying(once)
 

@@ -19,7 +19,7 @@ NO_VERSION = "version header was not found."
 BAD_VERSION = "version header is invalid"
 NO_AUTHORIZATION = "No Authorization header found for authentication!"
 INVALID_JWT = "Invalid JWT"
-INVALID_TOKEN = "Invalid token: access token is invalid"  # noqa: S105 - an error text
+INVALID_TOKEN = "Invalid token: access token is invalid"
 WRONG_SCOPE = "The token is not authorized for this scope."
 WRONG_CLASS = (
     "This authClass type is not allowed to access this scope. Please use the correct token type."
@@ -215,4 +215,3 @@ def _abort(receive: Receive) -> None:
         # Linger 0: close sends RST instead of FIN.
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-

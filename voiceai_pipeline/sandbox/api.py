@@ -18,7 +18,6 @@ from voiceai_pipeline.sandbox.calls import (
     Call,
     action_id,
     action_parameters,
-    day_start_ms,
 )
 from voiceai_pipeline.sandbox.cast import (
     AGENT_SCOPE,
@@ -31,8 +30,19 @@ from voiceai_pipeline.sandbox.faults import CALL_LOGS
 from voiceai_pipeline.sandbox.guard import Caller, guarded
 
 _CALL_LOG_PARAMETERS = frozenset(
-    "locationId agentId contactId callType startDate endDate actionType sortBy sort page "
-    "pageSize".split()
+    {
+        "locationId",
+        "agentId",
+        "contactId",
+        "callType",
+        "startDate",
+        "endDate",
+        "actionType",
+        "sortBy",
+        "sort",
+        "page",
+        "pageSize",
+    }
 )
 _AGENT_PARAMETERS = frozenset({"locationId", "page", "pageSize", "query"})
 _MAX_PAGE_SIZE = 50
@@ -47,7 +57,8 @@ def routes() -> list[Route]:
         Route("/voice-ai/agents", guarded(list_agents, scope=AGENT_SCOPE)),
         Route("/voice-ai/agents/{agentId}", guarded(get_agent, scope=AGENT_SCOPE)),
         Route(
-            "/locations/{locationId}", guarded(get_location, scope=LOCATION_SCOPE, token="any")
+            "/locations/{locationId}",
+            guarded(get_location, scope=LOCATION_SCOPE, user_type="any"),
         ),
     ]
 
@@ -80,13 +91,13 @@ def list_call_logs(caller: Caller) -> Response:
     world, location = caller.world, caller.world.locations[str(location_id)]
     if world.date_ends == "exclusive":
         start, end = start + 1, end - 1
-    first = math.ceil(max(start, day_start_ms(world.history_start)))
+    first = math.ceil(max(start, world.calls.history_start_ms))
     last = math.floor(min(end, world.now_ms()))
     for fault in caller.churns:
-        world.churn(fault, location, first, last)
-    found = _matching(caller, location, world.outlines(location, first, last), wanted_types)
+        world.calls.churn(fault, location, first, last)
+    found = _matching(caller, world.calls.outlines(location, first, last), wanted_types)
     begin = int((page - 1) * size)
-    logs = [world.body(location, call) for call in found[begin : begin + int(size)]]
+    logs = [world.calls.body(location, call) for call in found[begin : begin + int(size)]]
     trace = str(uuid.uuid4())
     if world.envelope(location) == "wild":
         return JSONResponse({"callLogs": logs, "totalRecords": len(found), "traceId": trace})
@@ -94,9 +105,7 @@ def list_call_logs(caller: Caller) -> Response:
     return JSONResponse(envelope | {"callLogs": logs, "traceId": trace})
 
 
-def _matching(
-    caller: Caller, location: SandboxLocation, found: list[Call], wanted_types: set[str]
-) -> list[Call]:
+def _matching(caller: Caller, found: list[Call], wanted_types: set[str]) -> list[Call]:
     """Filtered and sorted as asked; newest first unless told otherwise."""
     query, now = caller.request.query_params, caller.world.now_ms()
     if agent := query.get("agentId"):
@@ -111,9 +120,7 @@ def _matching(
         found = [call for call in ready if wanted_types.intersection(call.action_types)]
     ascending = query.get("sort") == "ascend" and "sortBy" in query
     if query.get("sortBy") == "duration":
-        return sorted(
-            found, key=lambda c: (c.duration, c.created_ms, c.id), reverse=not ascending
-        )
+        return sorted(found, key=lambda c: (c.duration, c.created_ms, c.id), reverse=not ascending)
     return found if ascending else found[::-1]
 
 
@@ -129,10 +136,10 @@ def get_call_log(caller: Caller) -> Response:
     if problems := _unknown(query, frozenset({"locationId"})):
         return answers.unprocessable(*problems)
     location = caller.world.locations[str(location_id)]
-    call = caller.world.find_call(location, caller.request.path_params["callId"])
+    call = caller.world.calls.find(location, caller.request.path_params["callId"])
     if call is None:
         return answers.refusal(400, "Call log not found", "Bad Request")
-    body = caller.world.body(location, call)
+    body = caller.world.calls.body(location, call)
     body.pop("transcriptWithToolCalls", None)
     return JSONResponse(body)
 

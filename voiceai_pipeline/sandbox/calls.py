@@ -33,10 +33,12 @@ ACTION_TYPES = (
     "CUSTOM_ACTION",
     "KNOWLEDGE_BASE",
 )
-THIRD_PARTY_SECRET = "SANDBOX-THIRD-PARTY-SECRET"  # noqa: S105 - a canary for leak tests
+THIRD_PARTY_SECRET = "SANDBOX-THIRD-PARTY-SECRET"
 
 DAY_MS = 86_400_000
 _MINUTE_MS = 60_000
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MS = dt.timedelta(milliseconds=1)
 _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
 # APPOINTMENT_BOOKING appears in executedCallActions from this day on (CONTRACT 2.4).
 _BOOKING_SINCE = dt.date(2025, 9, 9)
@@ -70,10 +72,17 @@ def day_of_ms(moment: int) -> dt.date:
     return dt.date.fromordinal(moment // DAY_MS + _EPOCH_ORDINAL)
 
 
+def to_ms(moment: dt.datetime) -> int:
+    """An aware datetime in epoch milliseconds, without a float in between."""
+    return (moment - _EPOCH) // _MS
+
+
 def iso(moment: int) -> str:
     """Epoch milliseconds as HighLevel writes them: `2026-11-22T17:03:11.482Z`."""
     seconds, ms = divmod(moment, 1000)
-    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    # Not isoformat(timespec=...): its "+00:00" is not how the API writes UTC.
+    clock = dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+    return f"{clock[:19]}.{ms:03d}Z"
 
 
 def calls_of_day(seed: int, location: SandboxLocation, day: dt.date) -> list[dict[str, Any]]:
@@ -86,7 +95,7 @@ def outline_of_day(seed: int, location: SandboxLocation, day: dt.date) -> tuple[
     """The outlines of a UTC day, oldest first."""
     if location.calls_per_day == 0:
         return ()
-    rng = random.Random(f"{seed}/{location.id}/{day.isoformat()}")
+    rng = _dice(f"{seed}/{location.id}/{day.isoformat()}")
     mean = location.calls_per_day * (0.35 if day.weekday() >= 5 else 1.0)
     count = max(0, round(rng.gauss(mean, mean**0.5)))
     start = day_start_ms(day)
@@ -125,9 +134,7 @@ def _day_shape(timezone: str, day: dt.date) -> tuple[tuple[int, ...], tuple[int,
     return tuple(weights), tuple(shifts)
 
 
-def _outline(
-    rng: random.Random, location: SandboxLocation, day: dt.date, moment: int
-) -> Call:
+def _outline(rng: random.Random, location: SandboxLocation, day: dt.date, moment: int) -> Call:
     trial = rng.random() < 0.04
     working = [agent for agent in location.agents if not agent.is_deleted and not agent.is_draft]
     deleted = [agent for agent in location.agents if agent.is_deleted]
@@ -172,13 +179,10 @@ def body_of(
     seed: int, location: SandboxLocation, call: Call, now_ms: int | None = None
 ) -> dict[str, Any]:
     """The CallLogDTO (CONTRACT 2.3) of one call as it reads at `now_ms` (None: complete)."""
-    rng = random.Random(seed ^ int(call.id, 16))
+    rng = _dice(seed ^ int(call.id, 16))
     wild = location.envelope == "wild"
     ready = now_ms is None or now_ms >= call.ready_ms
-    # The same contact always has the same name and number.
-    person = random.Random(call.contact_id or call.id)
-    first, last = person.choice(FIRST_NAMES), person.choice(LAST_NAMES)
-    number = f"+1555{person.randrange(10_000_000):07d}"
+    first, last, number = _person(call.contact_id or call.id)
     turns, summary, reason = _conversation(rng, location, call.duration, first, f"{first} {last}")
     # Everything is drawn before anything is left out, so that a late call does not change
     # its other fields when the late ones arrive.
@@ -222,6 +226,22 @@ def body_of(
     return body
 
 
+@functools.lru_cache(maxsize=50_000)
+def _person(contact: str) -> tuple[str, str, str]:
+    """First name, last name and number: the same for every call of a contact."""
+    rng = _dice(contact)
+    return (
+        rng.choice(FIRST_NAMES),
+        rng.choice(LAST_NAMES),
+        f"+1555{rng.randrange(10_000_000):07d}",
+    )
+
+
+def _dice(seed: int | str) -> random.Random:
+    """Repeatable chance; nothing here is a secret."""
+    return random.Random(seed)  # noqa: S311 - invented calls, not cryptography
+
+
 def _conversation(
     rng: random.Random, location: SandboxLocation, duration: float, first: str, name: str
 ) -> tuple[list[str], str, str]:
@@ -237,7 +257,9 @@ def _conversation(
         lines.append(f"{speaker[position % 2]}:{turn.format_map(words)}")
     if len(topic.turns) % 2:
         lines.append("bot:Thank you, that is noted.")
-    for question, answer in rng.sample(SMALL_TALK, min(len(SMALL_TALK), int(duration // 75))):
+    # Nobody chats after a wrong number.
+    chat = min(len(SMALL_TALK), int(duration // 75)) if len(topic.turns) > 2 else 0
+    for question, answer in rng.sample(SMALL_TALK, chat):
         lines += [f"human:{question}", f"bot:{answer}"]
     lines += ["human:Thanks, bye.", "bot:Goodbye!"]
     return lines, topic.summary.format_map(words), topic.reason
@@ -262,9 +284,7 @@ def _with_times(turns: list[str], call: Call) -> list[dict[str, Any]]:
     return items
 
 
-def _action(
-    rng: random.Random, call: Call, kind: str, position: int, wild: bool
-) -> dict[str, Any]:
+def _action(rng: random.Random, call: Call, kind: str, position: int, wild: bool) -> dict[str, Any]:
     moment = call.created_ms + int(call.duration * 1000 * (position + 1) / 4)
     return {
         "_id" if wild else "actionId": action_id(call.agent_id, kind),

@@ -19,7 +19,7 @@ LOCATION_SCOPE = "locations.readonly"
 # The app id of CONTRACT 4.4 is the part of the client id before the dash.
 SANDBOX_APP_ID = "65f0c0ffee0000000000e000"
 SANDBOX_CLIENT_ID = f"{SANDBOX_APP_ID}-sandbox"
-SANDBOX_CLIENT_SECRET = "SANDBOX-CLIENT-SECRET-0f3a"  # noqa: S105 - invented, opens nothing
+SANDBOX_CLIENT_SECRET = "SANDBOX-CLIENT-SECRET-0f3a"
 SANDBOX_APP_VERSION_ID = "65f0c0ffee0000000000e001"
 
 
@@ -169,10 +169,8 @@ DEMO_USERS: tuple[DemoUser, ...] = (
     _user(2, "Ben", "Ortiz", _MAPLE),
     _user(3, "Clara", "Winter", _QUIET),
     _user(4, "Dana", "Reyes", _SUNRISE),
-    _user(5, "Eli", "Novak", _SUNRISE),
-    _user(
-        6, "Freya", "Lind", _NORTHWIND, business_name="Northwind Agency", installs_as="Company"
-    ),
+    _user(5, "Eli", "Novak", _SUNRISE, business_name="Sunrise Front Desk"),
+    _user(6, "Freya", "Lind", _NORTHWIND, business_name="Northwind Agency", installs_as="Company"),
     _user(7, "Gus", "Palmer", _PINE),
     _user(8, "Hana", "Sato", _COPPER, "bad_day"),
     _user(9, "Ivan", "Brooks", _JUNIPER, "never_connected"),

@@ -3,15 +3,57 @@
 from typing import NamedTuple
 
 FIRST_NAMES = (
-    "Pat Robin Sam Alex Jordan Casey Morgan Riley Taylor Jamie Avery Quinn Rowan Skyler Zoë "
-    "Émile Søren Noor Priya Mateo Yuki Omar Lucía Nadia"
-).split()
+    "Pat",
+    "Robin",
+    "Sam",
+    "Alex",
+    "Jordan",
+    "Casey",
+    "Morgan",
+    "Riley",
+    "Taylor",
+    "Jamie",
+    "Avery",
+    "Quinn",
+    "Rowan",
+    "Skyler",
+    "Zoë",
+    "Émile",
+    "Søren",
+    "Noor",
+    "Priya",
+    "Mateo",
+    "Yuki",
+    "Omar",
+    "Lucía",
+    "Nadia",
+)
 LAST_NAMES = (
-    "Example Sample Tester Mockler Fixture Placeholder Invented Madeup Fictive Notional Nowhere "
-    "Specimen Imago Prova O'Sample Muster-Beispiel"
-).split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday".split()
-TIMES = ("9:15", "10 a.m.", "11:40", "half past one", "2:20", "a quarter to four", "5 p.m.")
+    "Example",
+    "Sample",
+    "Tester",
+    "Mockler",
+    "Fixture",
+    "Placeholder",
+    "Invented",
+    "Madeup",
+    "Fictive",
+    "Notional",
+    "Nowhere",
+    "Specimen",
+    "Imago",
+    "Prova",
+    "O'Sample",
+    "Muster-Beispiel",
+)
+DAYS = (
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+)
+TIMES = ("9:15", "ten o'clock", "11:40", "half past one", "2:20", "a quarter to four", "five")
 
 
 class Topic(NamedTuple):

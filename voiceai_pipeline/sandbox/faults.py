@@ -33,7 +33,7 @@ Variant = Literal["invalid_jwt", "documented", "scope", "version", "no_authoriza
 KINDS: tuple[str, ...] = get_args(Kind)
 VARIANTS: tuple[str, ...] = get_args(Variant)
 CALL_LOGS = "/voice-ai/dashboard/call-logs"
-TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
+TOKEN_PATH = "/oauth/token"
 EVERYWHERE = "*"
 _TOKEN_KINDS = frozenset({"lost_token_response", "bad_client"})
 # Careful clients ask for a second more on both sides; that second does not count as the day.
@@ -90,7 +90,7 @@ class Fault:
             variant=variant,
             remove=remove if isinstance(remove, int) else tuple(map(str, remove)),
             add=int(raw.get("add", 0)),
-            add_at=None if add_at is None else dt.datetime.fromisoformat(add_at),
+            add_at=moment_of(add_at),
             id=int(raw.get("id", 0)),
         )
 
@@ -133,6 +133,14 @@ class Fault:
         return min(window[1], start + DAY_MS) - max(window[0], start) > _MARGIN_MS
 
 
+def moment_of(text: str | None) -> dt.datetime | None:
+    """An ISO moment or a day; without an offset it is UTC."""
+    if not text:
+        return None
+    moment = dt.datetime.fromisoformat(text)
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+
+
 class FaultBook:
     """The rules in force. Not locked: `world` holds the lock."""
 
@@ -156,8 +164,9 @@ class FaultBook:
         """Strike the rules of one location (or all); the number of struck rules."""
         before = len(self._rules)
         self._rules = [
-            rule for rule in self._rules if location_id is not None
-            and rule.location_id != location_id
+            rule
+            for rule in self._rules
+            if location_id is not None and rule.location_id != location_id
         ]
         return before - len(self._rules)
 

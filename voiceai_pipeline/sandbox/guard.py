@@ -20,7 +20,8 @@ from voiceai_pipeline.sandbox import answers
 from voiceai_pipeline.sandbox.cast import UserType
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.oauth import Grant
-from voiceai_pipeline.sandbox.world import RecordedRequest, World
+from voiceai_pipeline.sandbox.record import RecordedRequest
+from voiceai_pipeline.sandbox.world import World
 
 VERSIONS = frozenset({"v3", "2023-02-21", "2021-07-28", "2021-04-15"})
 
@@ -78,7 +79,7 @@ def guarded(
     handler: Handler,
     *,
     scope: str,
-    token: UserType | Literal["any"] = "Location",
+    user_type: UserType | Literal["any"] = "Location",
     v3_path: bool = False,
 ) -> Endpoint:
     """An endpoint that calls `handler` once everything else is in order."""
@@ -89,7 +90,7 @@ def guarded(
 
         def real(fired: list[Fault]) -> Response:
             churns = tuple(fault for fault in fired if fault.kind == "churn")
-            return _admit(world, request, handler, scope, token, v3_path, churns)
+            return _admit(world, request, handler, scope, user_type, v3_path, churns)
 
         return await with_faults(world, request, locations, real)
 
@@ -101,7 +102,7 @@ def _admit(
     request: Request,
     handler: Handler,
     scope: str,
-    token: UserType | Literal["any"],
+    user_type: UserType | Literal["any"],
     v3_path: bool,
     churns: tuple[Fault, ...],
 ) -> Response:
@@ -113,9 +114,9 @@ def _admit(
     grant = _grant_of(world, authorization)
     if grant is None:
         return answers.refusal(401, answers.INVALID_JWT)
-    if token == "Company" and grant.user_type != token:
+    if user_type == "Company" and grant.user_type != user_type:
         return answers.refusal(401, answers.WRONG_CLASS)
-    if scope not in grant.scopes or token not in ("any", grant.user_type):
+    if scope not in grant.scopes or user_type not in ("any", grant.user_type):
         return answers.refusal(401, answers.WRONG_SCOPE)
     if world.is_paused(grant.resource):
         return answers.refusal(400, answers.INACTIVE)
@@ -165,9 +166,7 @@ async def with_faults(
     return answer
 
 
-def _answer(
-    world: World, fired: list[Fault], real: Callable[[list[Fault]], Response]
-) -> Response:
+def _answer(world: World, fired: list[Fault], real: Callable[[list[Fault]], Response]) -> Response:
     for fault in fired:
         instead = answers.answer_of_fault(fault)
         if instead is not None:
@@ -227,5 +226,3 @@ def _without_secrets(request: Request) -> dict[str, str]:
         key: "(not kept)" if any(word in key.lower() for word in _SECRET_WORDS) else value
         for key, value in request.query_params.items()
     }
-
-

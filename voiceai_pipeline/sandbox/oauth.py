@@ -24,7 +24,7 @@ INVALID_CODE = "Invalid grant: authorization code is invalid"
 INVALID_REDIRECT = "Invalid grant: redirect uri is invalid"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The token endpoint says no: a 400 with this message."""
 
 
@@ -110,30 +110,30 @@ class OAuth:
         """Trade a code for the first pair.
 
         Raises:
-            Refused: the code is unknown, used or old, or meant for another redirect URI.
+            RefusedError: the code is unknown, used or old, or meant for another redirect URI.
         """
         found = self._codes.pop(code, None)
         if found is None or self._now() >= found.expires_at:
-            raise Refused(INVALID_CODE)
+            raise RefusedError(INVALID_CODE)
         # `redirect_uri` is optional in the documented body, but when sent it has to match.
         if redirect_uri is not None and redirect_uri != found.redirect_uri:
-            raise Refused(INVALID_REDIRECT)
+            raise RefusedError(INVALID_REDIRECT)
         return self.mint(found.grant)
 
     def refresh(self, token: str) -> TokenPair:
         """Spend a refresh token for the next pair (CONTRACT 4.3).
 
         Raises:
-            Refused: unknown, expired, revoked, or spent longer ago than the grace.
+            RefusedError: unknown, expired, revoked, or spent longer ago than the grace.
         """
         now = self._now()
         found = self._refresh.get(token)
         if found is None or now >= found.expires_at:
-            raise Refused(INVALID_REFRESH)
+            raise RefusedError(INVALID_REFRESH)
         if found.used_at is not None and found.successor is not None:
             if now - found.used_at < self.grace_seconds:
                 return TokenPair(*found.successor, found.grant)
-            raise Refused(INVALID_REFRESH)
+            raise RefusedError(INVALID_REFRESH)
         pair = self.mint(found.grant)
         successor = (pair.access_token, pair.refresh_token, pair.expires_in)
         self._refresh[token] = dataclasses.replace(found, used_at=now, successor=successor)
@@ -167,7 +167,8 @@ class OAuth:
     def connected(self, resource: str, user_id: str) -> bool:
         """Whether this person holds an unspent refresh token for it."""
         return any(
-            found.used_at is None and found.grant.resource == resource
+            found.used_at is None
+            and found.grant.resource == resource
             and found.grant.user_id == user_id
             for found in self._refresh.values()
         )

@@ -5,9 +5,10 @@ How a token is spelled and refused; what a token is worth is `oauth`'s and `worl
 
 import base64
 import binascii
+import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -32,7 +33,7 @@ from voiceai_pipeline.sandbox.guard import (
     with_faults,
     wrong_location,
 )
-from voiceai_pipeline.sandbox.oauth import Refused, TokenPair
+from voiceai_pipeline.sandbox.oauth import RefusedError, TokenPair
 from voiceai_pipeline.sandbox.world import World
 
 _SNAKE = {
@@ -52,19 +53,15 @@ def routes() -> list[Route]:
     """The token endpoint, and the agency's endpoints under their old and new paths."""
     return [
         Route(TOKEN_PATH, _token, methods=["POST"]),
-        Route(
-            "/oauth/locationToken", _with_body(_location_token, v3=False), methods=["POST"]
-        ),
-        Route(
-            "/oauth/location-token", _with_body(_location_token, v3=True), methods=["POST"]
-        ),
+        Route("/oauth/locationToken", _with_body(_location_token, v3=False), methods=["POST"]),
+        Route("/oauth/location-token", _with_body(_location_token, v3=True), methods=["POST"]),
         Route(
             "/oauth/installedLocations",
-            guarded(_installed_old, scope="oauth.readonly", token="Company"),
+            guarded(_installed_old, scope="oauth.readonly", user_type="Company"),
         ),
         Route(
             "/oauth/installed-locations",
-            guarded(_installed_v3, scope="oauth.readonly", token="Company", v3_path=True),
+            guarded(_installed_v3, scope="oauth.readonly", user_type="Company", v3_path=True),
         ),
     ]
 
@@ -106,7 +103,7 @@ def _issue(world: World, request: Request, fields: Mapping[str, str], *, v3: boo
             pair = world.refresh(fields["refreshToken"])
         else:
             return answers.refusal(400, "Invalid parameter: grantType")
-    except Refused as refused:
+    except RefusedError as refused:
         return answers.refusal(400, str(refused))
     return JSONResponse(_spelled(pair, v3=v3) | _owner(pair))
 
@@ -129,6 +126,8 @@ def _spelled(pair: TokenPair, *, v3: bool) -> dict[str, Any]:
         "token_type": "Bearer",
         "expires_in": pair.expires_in,
         "refresh_token": pair.refresh_token,
+        # On the docs page only, and only pre-v3 (CONTRACT 4.2).
+        "refreshTokenId": hashlib.sha256(pair.refresh_token.encode()).hexdigest()[:24],
     }
 
 
@@ -149,23 +148,24 @@ def _owner(pair: TokenPair) -> dict[str, Any]:
     }
 
 
-def _with_body(handler: Any, *, v3: bool) -> Endpoint:
+def _with_body(
+    handler: Callable[[Caller, Mapping[str, str], bool], Response], *, v3: bool
+) -> Endpoint:
     """Read the form before the guard, which is synchronous, needs it."""
 
     async def endpoint(request: Request) -> Response:
         fields = await read_fields(request)
 
         def with_fields(caller: Caller) -> Response:
-            answer: Response = handler(caller, fields, v3=v3)
-            return answer
+            return handler(caller, fields, v3)
 
-        inner = guarded(with_fields, scope="oauth.write", token="Company", v3_path=v3)
+        inner = guarded(with_fields, scope="oauth.write", user_type="Company", v3_path=v3)
         return await inner(request)
 
     return endpoint
 
 
-def _location_token(caller: Caller, fields: Mapping[str, str], *, v3: bool) -> Response:
+def _location_token(caller: Caller, fields: Mapping[str, str], v3: bool) -> Response:
     """POST /oauth/locationToken and its v3 name (CONTRACT 4.4)."""
     missing = [name for name in ("companyId", "locationId") if not fields.get(name)]
     if missing:
@@ -175,7 +175,7 @@ def _location_token(caller: Caller, fields: Mapping[str, str], *, v3: bool) -> R
         return wrong_location()
     try:
         pair = caller.world.mint_location_token(grant, location_id)
-    except Refused as refused:
+    except RefusedError as refused:
         return answers.refusal(400, str(refused))
     app = {"appId": SANDBOX_APP_ID, "versionId": SANDBOX_APP_VERSION_ID}
     return JSONResponse(_spelled(pair, v3=v3) | _owner(pair) | app)

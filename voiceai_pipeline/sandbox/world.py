@@ -1,7 +1,8 @@
-"""The state of the sandbox: which calls exist right now, who is connected, what is broken.
+"""The state of the sandbox: who is connected, what is broken, which calls exist right now.
 
-`World` is what the HTTP endpoints, the control endpoints and the tests talk to. It keeps one lock
-and, when given a file, survives a restart. It draws no calls (`calls`) and knows no HTTP (`app`).
+`World` is what the HTTP endpoints, the control endpoints and the tests talk to. It keeps the one
+lock and, when given a file, survives a restart. The calls themselves are its `calls` (a
+`CallBook`); it knows no HTTP (`app`).
 """
 
 import contextlib
@@ -10,20 +11,11 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from voiceai_pipeline.sandbox.calls import (
-    DAY_MS,
-    Call,
-    body_of,
-    calls_of_day,
-    day_of_ms,
-    day_start_ms,
-    iso,
-    outline_of_day,
-)
+from voiceai_pipeline.sandbox.call_book import CallBook
+from voiceai_pipeline.sandbox.calls import to_ms
 from voiceai_pipeline.sandbox.cast import (
     DEMO_LOCATIONS,
     DEMO_USERS,
@@ -36,7 +28,8 @@ from voiceai_pipeline.sandbox.cast import (
 )
 from voiceai_pipeline.sandbox.faults import Fault, FaultBook
 from voiceai_pipeline.sandbox.limits import RateLimits
-from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, Refused, TokenPair
+from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, RefusedError, TokenPair
+from voiceai_pipeline.sandbox.record import RecordedRequest
 
 __all__ = [
     "DEMO_LOCATIONS",
@@ -56,7 +49,6 @@ DateEnds = Literal["inclusive", "exclusive"]
 
 _REMEMBERED_REQUESTS = 50_000
 _BAD_DAY_AGO = dt.timedelta(days=3)
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _STATE_VERSION = 1
 
 
@@ -65,45 +57,15 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def to_ms(moment: dt.datetime) -> int:
-    """An aware datetime in epoch milliseconds, without a float in between."""
-    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
-
-
-@dataclass(frozen=True)
-class RecordedRequest:
-    """One request that was answered (or cut off: status 0), without its secrets."""
-
-    n: int
-    method: str
-    path: str
-    location_id: str | None
-    status: int
-    query: Mapping[str, str]
-    version: str | None
-    grant_type: str | None
-    fault: str | None
-    at: dt.datetime
-
-
-@dataclass
-class _Edits:
-    """What was done to a location's calls after they were drawn."""
-
-    removed: set[str] = field(default_factory=set)
-    added: dict[str, dict[str, Any]] = field(default_factory=dict)
-    changed: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"removed": sorted(self.removed), "added": self.added, "changed": self.changed}
-
-
 class World:
     """Everything the sandbox knows. Methods are safe to call from any thread.
 
     With a `state_file` every change is saved at once, and a file that exists is continued. A
     new state file starts with the demo's troubles unless `demo_troubles` says otherwise; a world
     without a file starts without them.
+
+    Raises:
+        ValueError: the state file is not one of the sandbox.
     """
 
     def __init__(
@@ -122,7 +84,6 @@ class World:
         self.state_file = state_file
         self.users = users
         self.locations = {location.id: location for location in locations}
-        self.history_start = history_start
         self.date_ends: DateEnds = "inclusive"
         self.limits = RateLimits()
         self.requests: list[RecordedRequest] = []
@@ -138,10 +99,19 @@ class World:
         self._fully_granting: set[str] = set()
         self._envelopes: dict[str, Envelope] = {}
         self._lifetimes: dict[str, int] = {}
-        self._edits: dict[str, _Edits] = {}
+        self.calls = CallBook(
+            seed,
+            self.locations,
+            history_start,
+            lambda: self.clock(),
+            changing=self._changing,
+            reading=self.locked,
+        )
         self._request_count = 0
+        if state_file is not None:
+            state_file.parent.mkdir(parents=True, exist_ok=True)
         if state_file is not None and state_file.exists():
-            self._load(json.loads(state_file.read_text(encoding="utf-8")))
+            self._load(state_file.read_text(encoding="utf-8"))
         elif demo_troubles or (demo_troubles is None and state_file is not None):
             self.with_demo_troubles()
 
@@ -198,6 +168,18 @@ class World:
     def resume(self, resource: str) -> None:
         with self._changing():
             self._paused.discard(resource)
+
+    @property
+    def paused(self) -> list[str]:
+        """Every paused location and company."""
+        with self._lock:
+            return sorted(self._paused)
+
+    @property
+    def revoked(self) -> list[str]:
+        """Every location and company that was revoked and not authorized since."""
+        with self._lock:
+            return sorted(self._revoked)
 
     def is_paused(self, resource: str) -> bool:
         with self._lock:
@@ -274,9 +256,7 @@ class World:
         location = self.locations.get(resource)
         if location is not None:
             return Grant("Location", location.company_id, location.id, user_id, granted)
-        approved = tuple(
-            one.id for one in self.locations.values() if one.company_id == resource
-        )
+        approved = tuple(one.id for one in self.locations.values() if one.company_id == resource)
         if not approved:
             raise KeyError(resource)
         return Grant("Company", resource, None, user_id, granted, approved)
@@ -285,7 +265,7 @@ class World:
         """Trade a code for tokens.
 
         Raises:
-            Refused: with the documented message.
+            RefusedError: with the documented message.
         """
         with self._changing():
             self._refuse_if_paused(self._oauth.grant_of_code(code))
@@ -295,7 +275,7 @@ class World:
         """Spend a refresh token; a paused location refuses without spending it.
 
         Raises:
-            Refused: with the documented message.
+            RefusedError: with the documented message.
         """
         with self._changing():
             self._refuse_if_paused(self._oauth.grant_of_refresh(token))
@@ -303,16 +283,14 @@ class World:
 
     def mint_location_token(self, company: Grant, location_id: str) -> TokenPair:
         """A location's tokens from its company's (CONTRACT 4.4)."""
-        grant = Grant(
-            "Location", company.company_id, location_id, company.user_id, company.scopes
-        )
+        grant = Grant("Location", company.company_id, location_id, company.user_id, company.scopes)
         with self._changing():
             self._refuse_if_paused(grant)
             return self._oauth.mint(grant)
 
     def _refuse_if_paused(self, grant: Grant | None) -> None:
         if grant is not None and grant.resource in self._paused:
-            raise Refused("Location is not active")
+            raise RefusedError("Location is not active")
 
     def grant_of(self, *, access: str = "", refresh: str = "", code: str = "") -> Grant | None:
         """Whose token or code this is; None if it is not good."""
@@ -328,110 +306,14 @@ class World:
         with self._lock:
             return self._oauth.connected(user.installs_on, user.highlevel_user_id)
 
-    # --- calls ----------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------
 
     def now_ms(self) -> int:
         return to_ms(self.clock())
 
     def today(self) -> dt.date:
+        """The UTC day it is."""
         return self.clock().astimezone(dt.UTC).date()
-
-    def outlines(self, location: SandboxLocation, start_ms: int, end_ms: int) -> list[Call]:
-        """Visible calls with start <= createdAt <= end, oldest first."""
-        end_ms = min(end_ms, self.now_ms())
-        day = max(day_of_ms(max(start_ms, 0)), self.history_start)
-        last = day_of_ms(end_ms)
-        found: list[Call] = []
-        while day <= last:
-            found += outline_of_day(self.seed, location, day)
-            day += dt.timedelta(days=1)
-        with self._lock:
-            edits = self._edits.get(location.id)
-            if edits is not None:
-                found = [call for call in found if call.id not in edits.removed]
-                found += [_outline_of(body) for body in edits.added.values()]
-                found.sort(key=lambda call: (call.created_ms, call.id))
-        return [call for call in found if start_ms <= call.created_ms <= end_ms]
-
-    def body(self, location: SandboxLocation, call: Call) -> dict[str, Any]:
-        """A visible call as the API tells it at this moment."""
-        with self._lock:
-            edits = self._edits.get(location.id) or _Edits()
-            added = edits.added.get(call.id)
-            found = body_of(self.seed, location, call, self.now_ms()) if added is None else added
-            return {**found, **edits.changed.get(call.id, {})}
-
-    def find_call(self, location: SandboxLocation, call_id: str) -> Call | None:
-        """A visible call by id; the first eight hex digits of an id are its second."""
-        edits = self._edits.get(location.id)
-        if edits is not None and call_id in edits.added:
-            moment = _outline_of(edits.added[call_id]).created_ms
-        else:
-            try:
-                moment = int(call_id[:8], 16) * 1000
-            except ValueError:
-                return None
-        around = self.outlines(location, moment, moment + 999)
-        return next((call for call in around if call.id == call_id), None)
-
-    def calls_between(
-        self, location_id: str, start: dt.datetime | None = None, end: dt.datetime | None = None
-    ) -> list[dict[str, Any]]:
-        """The oracle: every call the API would list now with start <= createdAt < end."""
-        location = self.locations[location_id]
-        first = day_start_ms(self.history_start) if start is None else to_ms(start)
-        last = self.now_ms() if end is None else to_ms(end) - 1
-        return [self.body(location, call) for call in self.outlines(location, first, last)]
-
-    def add_call(
-        self, location_id: str, created_at: dt.datetime | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        """A call nobody could have foreseen, by default created now."""
-        location = self.locations[location_id]
-        moment = self.now_ms() if created_at is None else to_ms(created_at)
-        with self._changing():
-            edits = self._edits.setdefault(location_id, _Edits())
-            body: dict[str, Any] = {
-                "id": f"{moment // 1000:08x}{0xADD:08x}{len(edits.added):08x}",
-                "agentId": location.agents[0].id,
-                "isAgentDeleted": False,
-                "fromNumber": "+15550100042",
-                "createdAt": iso(moment),
-                "duration": 42,
-                "trialCall": False,
-                "executedCallActions": [],
-                "summary": "A call added by hand.",
-                "transcript": "bot:Hello\nhuman:Hello",
-                **fields,
-            }
-            edits.added[body["id"]] = body
-            return body
-
-    def remove_call(self, location_id: str, call_id: str) -> None:
-        """The call is gone: not listed, not found."""
-        with self._changing():
-            edits = self._edits.setdefault(location_id, _Edits())
-            if edits.added.pop(call_id, None) is None:
-                edits.removed.add(call_id)
-
-    def change_call(self, location_id: str, call_id: str, **fields: Any) -> None:
-        """Overwrite fields of a call, as a late summary or a correction does."""
-        with self._changing():
-            edits = self._edits.setdefault(location_id, _Edits())
-            edits.changed.setdefault(call_id, {}).update(fields)
-
-    def churn(self, fault: Fault, location: SandboxLocation, start_ms: int, end_ms: int) -> None:
-        """Remove and add calls as a churn rule says, the oldest of the asked window first."""
-        gone: list[str] | tuple[str, ...]
-        if isinstance(fault.remove, int):
-            there = self.outlines(location, start_ms, end_ms)
-            gone = [call.id for call in there[: fault.remove]]
-        else:
-            gone = fault.remove
-        for call_id in gone:
-            self.remove_call(location.id, call_id)
-        for _ in range(fault.add):
-            self.add_call(location.id, fault.add_at)
 
     # --- record and state -----------------------------------------------------------------
 
@@ -450,54 +332,6 @@ class World:
     def clear_requests(self) -> None:
         with self._lock:
             self.requests.clear()
-
-    def describe(self) -> dict[str, Any]:
-        """The whole state as `GET /sandbox/state` answers it: no tokens, no codes."""
-        with self._lock:
-            return {
-                "now": self.clock().isoformat(),
-                "seed": self.seed,
-                "date_ends": self.date_ends,
-                "grace_seconds": self.grace_seconds,
-                "limits_enabled": self.limits.enabled,
-                "bad_day": self.bad_day.isoformat() if self.bad_day else None,
-                "users": [
-                    {
-                        "id": user.id,
-                        "first_name": user.first_name,
-                        "last_name": user.last_name,
-                        "business_name": user.business_name,
-                        "location_id": user.location_id,
-                        "company_id": user.company_id,
-                        "installs_as": user.installs_as,
-                        "installs_on": user.installs_on,
-                        "role": user.role,
-                        "connected": self.is_connected(user),
-                    }
-                    for user in self.users
-                ],
-                "locations": [
-                    {
-                        "id": location.id,
-                        "company_id": location.company_id,
-                        "name": location.name,
-                        "timezone": location.timezone,
-                        "calls_per_day": location.calls_per_day,
-                        "envelope": self.envelope(location),
-                        "paused": location.id in self._paused,
-                        "revoked": location.id in self._revoked,
-                        "faults": [
-                            rule.as_json()
-                            for rule in self._faults.rules
-                            if rule.location_id == location.id
-                        ],
-                    }
-                    for location in self.locations.values()
-                ],
-                "faults": self._faults.as_json(),
-                "paused": sorted(self._paused),
-                "revoked": sorted(self._revoked),
-            }
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -524,7 +358,7 @@ class World:
             "fully_granting": sorted(self._fully_granting),
             "envelopes": self._envelopes,
             "lifetimes": self._lifetimes,
-            "edits": {name: edits.as_json() for name, edits in self._edits.items()},
+            "calls": self.calls.as_json(),
         }
         draft = self.state_file.with_name(self.state_file.name + ".tmp")
         # Tokens: nobody else may read them, not even for the moment before a chmod.
@@ -533,9 +367,15 @@ class World:
             json.dump(state, out)
         draft.replace(self.state_file)
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"{self.state_file}: not a state file of this sandbox")
+    def _load(self, text: str) -> None:
+        with contextlib.suppress(ValueError):
+            state = json.loads(text)
+            if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
+                self._restore(state)
+                return
+        raise ValueError(f"{self.state_file}: not a state file of this sandbox")
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self._oauth.load(state["oauth"])
         self._oauth.grace_seconds = state["grace_seconds"]
         self._faults.load(state["faults"])
@@ -544,22 +384,4 @@ class World:
         self._fully_granting = set(state["fully_granting"])
         self._envelopes = dict(state["envelopes"])
         self._lifetimes = dict(state["lifetimes"])
-        self._edits = {
-            name: _Edits(set(raw["removed"]), raw["added"], raw["changed"])
-            for name, raw in state["edits"].items()
-        }
-
-
-def _outline_of(body: Mapping[str, Any]) -> Call:
-    moment = to_ms(dt.datetime.fromisoformat(body["createdAt"]))
-    return Call(
-        id=body["id"],
-        created_ms=moment,
-        ready_ms=moment,
-        agent_id=body.get("agentId", ""),
-        agent_deleted=body["isAgentDeleted"],
-        trial=body["trialCall"],
-        contact_id=body.get("contactId", ""),
-        duration=body["duration"],
-        action_types=tuple(action["actionType"] for action in body["executedCallActions"]),
-    )
+        self.calls.load(state["calls"])

@@ -13,11 +13,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.models import (
     SERVICE,
     Connection,
     ConnectionState,
+    DayState,
     FailureClass,
     OAuthToken,
     Secret,
@@ -77,11 +79,10 @@ def one(db: sa.Connection, user_id: UUID) -> Connection | None:
 
 
 def _connection(row: sa.RowMapping) -> Connection:
-    reason = row["connection_reason"]
     return Connection(
         user=User(row["user"], row["user_name"]),
         state=ConnectionState(row["state"]),
-        reason=FailureClass(reason) if reason in FailureClass else None,
+        reason=FailureClass.stored(row["connection_reason"]),
         since=row["connection_since"] or row["updated_at"],
         location_id=row["location_id"] or None,
         location_name=row["location_name"],
@@ -359,21 +360,28 @@ def save_connection(
             sa.insert(api_keys).values(id=uuid4(), user_id=user_id, created_at=started_at, **values)
         )
     if connection.location_id:
-        _give_waiting_days_a_location(db, user_id, connection.location_id)
+        _move_unfinished_days(db, user_id, connection.location_id)
 
 
-def _give_waiting_days_a_location(db: sa.Connection, user_id: UUID, location_id: str) -> None:
-    """Days that waited for the user's first location now wait for this one."""
-    homeless = (sync_ledger.c.user_id == user_id) & (sync_ledger.c.location_id == "")
-    known = sa.select(sync_ledger.c.day).where(
-        sync_ledger.c.user_id == user_id, sync_ledger.c.location_id == location_id
+def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) -> None:
+    """Days that waited or failed at no location, or at another one, now wait for this one."""
+    elsewhere = sa.and_(
+        sync_ledger.c.user_id == user_id,
+        sync_ledger.c.location_id != location_id,
+        sync_ledger.c.state != DayState.COMPLETE.value,
+    )
+    moved = sa.select(
+        sync_ledger.c.user_id,
+        sa.literal(location_id),
+        sync_ledger.c.day,
+        sa.literal(DayState.WAITING.value),
     )
     db.execute(
-        sa.update(sync_ledger)
-        .where(homeless, sync_ledger.c.day.not_in(known))
-        .values(location_id=location_id)
+        insert(sync_ledger)
+        .from_select(["user_id", "location_id", "day", "state"], moved.where(elsewhere).distinct())
+        .on_conflict_do_nothing()
     )
-    db.execute(sa.delete(sync_ledger).where(homeless))
+    db.execute(sa.delete(sync_ledger).where(elsewhere))
 
 
 def name_location(db: sa.Connection, user_id: UUID, name: str | None, timezone: str | None) -> None:
@@ -422,8 +430,8 @@ def due_for_refresh(db: sa.Connection, before: datetime, now: datetime) -> list[
         sa.or_(_CURRENT.c.token_expires_at.is_(None), _CURRENT.c.token_expires_at <= before),
     )
     resting = sa.and_(
-        ConnectionState.PAUSED.value == _STATE,
-        sa.func.coalesce(_CURRENT.c.next_attempt_at, now) <= now,
+        _STATE.in_([ConnectionState.PAUSED.value]),
+        sa.or_(_CURRENT.c.next_attempt_at.is_(None), _CURRENT.c.next_attempt_at <= now),
     )
     query = _EVERYONE.where(sa.or_(expiring, resting))
     return [_connection(row) for row in db.execute(query).mappings()]

@@ -67,13 +67,12 @@ _RESULTS = (
 
 
 def _result(row: sa.RowMapping) -> DayResult:
-    failure = row["failure_class"]
     return DayResult(
         user=User(row["user_id"], row["user_name"]),
         location_id=row["location_id"],
         day=row["day"],
         state=DayState(row["state"]),
-        failure=FailureClass(failure) if failure in FailureClass else None,
+        failure=FailureClass.stored(row["failure_class"]),
         message=row["message"],
         read_until=row["read_until"],
         api_total=row["api_total"],

@@ -1,0 +1,488 @@
+"""The command line: ``voiceai-pipeline``. Parses, calls the core, prints; decides nothing.
+
+Exit codes: 0 done, 1 it failed (the text says why and what to do), 2 the words were wrong.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import click
+import sqlalchemy as sa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from voiceai_pipeline import doctor as examinations
+from voiceai_pipeline import up as everything
+from voiceai_pipeline.models import (
+    Connection,
+    ConnectionState,
+    DayResult,
+    DayState,
+    PipelineError,
+    Secret,
+)
+from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
+from voiceai_pipeline.postgres import PostgresError
+from voiceai_pipeline.settings import Settings, SettingsError
+from voiceai_pipeline.storage import connections, ledger, migrate
+from voiceai_pipeline.storage.engine import open_engine
+from voiceai_pipeline.supervisor import ChildError
+from voiceai_pipeline.sync import SyncRequestError
+from voiceai_pipeline.tokens import ChooseLocationError, UnknownUserError
+
+_CALLBACK_TIMEOUT: Final = 600.0
+"""Seconds a person has to give consent in the browser."""
+
+_EXPECTED = (
+    ChildError,
+    ChooseLocationError,
+    PipelineError,
+    PostgresError,
+    SettingsError,
+    SyncRequestError,
+    UnknownUserError,
+    everything.UpError,
+    migrate.IncompatibleDatabaseError,
+)
+
+
+def main() -> None:
+    """Entry point; turns what can be expected to fail into a sentence and exit code 1."""
+    try:
+        cli.main(prog_name="voiceai-pipeline", standalone_mode=False)
+    except click.Abort:
+        _fail("Cancelled.", code=130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except _EXPECTED as error:
+        _fail(str(error))
+    except sa.exc.OperationalError as error:
+        _fail(examinations.database_sentence(error))
+    except sa.exc.ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != "42P01":
+            raise
+        _fail("The database has no tables of ours yet. Create them with: voiceai-pipeline migrate")
+
+
+def _fail(message: str, code: int = 1) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """HighLevel Voice AI call logs, complete and on time, in PostgreSQL.
+
+    USER is a user's id or, where only one has it, a name. Settings come from the environment; see
+    .env.example.
+    """
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster webserver.")
+def up(port: int) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+    started = datetime.now(UTC)
+
+    def tell(line: str) -> None:
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        click.echo(f"{seconds:6.1f}s  {line}" if line else "")
+
+    with contextlib.suppress(KeyboardInterrupt):
+        everything.run(_settings(), port, tell)
+
+
+@cli.command()
+@click.argument("user")
+@click.option("--location", help="Which location of an agency (its id).")
+@click.option("--no-browser", is_flag=True, help="Only print the address; do not open it.")
+def connect(user: str, location: str | None, no_browser: bool) -> None:
+    """Connect or reconnect USER: consent in the browser, then the calls come by themselves."""
+    with _pipeline() as pipeline:
+        person = _find(pipeline.engine, user)
+        state = secrets.token_urlsafe(24)
+        url = pipeline.client.authorize_url(state)
+        click.echo(f"Give consent for {person.user.name} here:\n\n  {url}\n")
+        code = _wait_for_code(
+            _settings().highlevel.redirect_uri, state, None if no_browser else url
+        )
+        after = pipeline.tokens.connect(person.user.id, code, location)
+    _show([after])
+    if after.obstacle:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("user")
+@click.confirmation_option(prompt="This destroys the stored tokens; the calls stay. Disconnect?")
+def disconnect(user: str) -> None:
+    """Destroy USER's tokens. The user stays listed, the calls stay stored."""
+    with _pipeline() as pipeline:
+        after = pipeline.tokens.disconnect(_find(pipeline.engine, user).user.id)
+    _show([after])
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def users(as_json: bool) -> None:
+    """List everyone: how they are connected, what to do, and how their last sync went."""
+    with _database() as engine, engine.begin() as db:
+        people = connections.everyone(db)
+        statuses = ledger.statuses(db)
+    if as_json:
+        click.echo(json.dumps([_as_json(p, statuses.get(p.user.id)) for p in people], indent=2))
+    else:
+        _show(people, statuses)
+
+
+@cli.command()
+@click.argument("user")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(user: str, as_json: bool) -> None:
+    """Test USER's connection for real: renew the token if due and read calls with it."""
+    with _pipeline() as pipeline:
+        person = _find(pipeline.engine, user)
+        result = pipeline.tokens.check(person.user.id)
+    if as_json:
+        facts = {
+            **_as_json(result.connection, None),
+            "ok": result.failure is None,
+            "failure": result.failure.failure.value if result.failure else None,
+            "message": str(result.failure) if result.failure else "Calls can be read.",
+        }
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _show([result.connection])
+        click.echo(str(result.failure) if result.failure else "Calls can be read.")
+    if result.failure:
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--user", "names", multiple=True, metavar="USER", help="Only USER; repeatable.")
+@click.option("--start", required=True, metavar="YYYY-MM-DD", help="First day.")
+@click.option("--end", metavar="YYYY-MM-DD", help="Last day, included; default: the first day.")
+@click.option("--only-failed", is_flag=True, help="Only users whose day is not complete.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sync(
+    names: Sequence[str], start: str, end: str | None, only_failed: bool, as_json: bool
+) -> None:
+    """Sync days now, as a Dagster run that shows in the UI."""
+    first, last = _day(start, "--start"), _day(end or start, "--end")
+    if first > last:
+        raise click.UsageError(f"--start {first} lies after --end {last}.")
+    with _pipeline() as pipeline, everything.dagster_environment(_settings()) as env:
+        wanted = [_find(pipeline.engine, name).user.id for name in names] or None
+        os.environ.update(env)
+        # Imported late: it takes seconds, and the partitions depend on the environment.
+        from voiceai_pipeline.defs import launch
+
+        days = launch.days_between(first, last, datetime.now(pipeline.zone).date())
+        with _progress(pipeline, days, wanted):
+            error = launch.sync_calls(days, wanted, only_failed=only_failed)
+        with pipeline.engine.begin() as db:
+            rows = ledger.results(db, days=days, user_ids=wanted)
+    if as_json:
+        click.echo(json.dumps([_row_as_json(row) for row in rows], indent=2))
+    else:
+        _show_rows(rows)
+    if error or any(row.state is DayState.FAILED for row in rows):
+        _fail(error or "Some syncs failed; the table says who and why.")
+
+
+@cli.command("migrate")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if one is due.")
+@click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
+def migrate_command(only_check: bool, only_sql: bool) -> None:
+    """Create or adopt the tables. An existing database of the source system is kept as it is."""
+    if only_sql:
+        click.echo(migrate.upgrade_sql())
+        return
+    with _database() as engine:
+        with engine.begin() as db:
+            before = migrate.current(db)
+        if before == migrate.head():
+            click.echo(f"The database is up to date (revision {before}).")
+        elif only_check:
+            _fail(f"A migration is due: {before or 'none'} to {migrate.head()}.")
+        else:
+            migrate.upgrade(engine)
+            click.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the database's URL.")
+def doctor(as_json: bool) -> None:
+    """Examine the installation: database, versions, scopes, keys, clock; say what to mend."""
+    report = examinations.examine(os.environ)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        table = Table("", "What", "Found", box=None, pad_edge=False)
+        marks = {"ok": "[green]ok[/]", "warning": "[yellow]![/]", "error": "[red]x[/]"}
+        for item in report.findings:
+            table.add_row(marks[item.level], item.name, item.text)
+        Console().print(table)
+    if report.has_errors:
+        sys.exit(1)
+
+
+# Opening -----------------------------------------------------------------------------------------
+
+
+def _settings() -> Settings:
+    return Settings.load(os.environ)
+
+
+@contextmanager
+def _pipeline() -> Iterator[Pipeline]:
+    with open_pipeline(_settings()) as pipeline:
+        yield pipeline
+
+
+@contextmanager
+def _database() -> Iterator[sa.Engine]:
+    with open_database(_settings()) as url:
+        engine = open_engine(url, pool_size=1)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _find(engine: sa.Engine, name: str) -> Connection:
+    """The user of that id, or the only one of that name."""
+    with engine.begin() as db:
+        people = connections.everyone(db)
+    found = [p for p in people if name.lower() in (str(p.user.id), p.user.name.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(str(person.user.id) for person in found)
+        raise UnknownUserError(f"{len(found)} users are called {name!r}; use an id: {ids}")
+    raise UnknownUserError(f"No user {name!r}. List the users with: voiceai-pipeline users")
+
+
+def _day(text: str, option: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{option} {text!r} is no day; write it as YYYY-MM-DD.") from None
+
+
+# Consent -----------------------------------------------------------------------------------------
+
+
+def _wait_for_code(redirect_uri: str, state: str, open_url: str | None) -> Secret:
+    """The authorization code: caught on loopback where the redirect leads there, else pasted.
+
+    Codes are secrets: they are never an argument.
+    """
+    target = urlsplit(redirect_uri)
+    if target.hostname in ("127.0.0.1", "localhost") and target.port:
+        query = _catch_redirect(target.hostname, target.port, target.path, open_url)
+    else:
+        if open_url:
+            click.launch(open_url)
+        pasted = click.prompt("Paste the address you were sent to", hide_input=True)
+        query = parse_qs(urlsplit(pasted.strip()).query)
+    if "error" in query:
+        raise click.ClickException("Consent was refused in the browser; nothing was changed.")
+    if query.get("state") != [state] or "code" not in query:
+        raise click.ClickException(
+            "That is not the answer to this request (wrong state or no code). Nothing was changed; "
+            "run the command again and use the new address."
+        )
+    return Secret(query["code"][0])
+
+
+def _catch_redirect(
+    host: str, port: int, path: str, open_url: str | None
+) -> Mapping[str, list[str]]:
+    caught: dict[str, list[str]] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = urlsplit(self.path)
+            if asked.path != path:
+                self.send_error(404)
+                return
+            caught.update(parse_qs(asked.query))
+            body = b"Done. You can close this page and go back to the terminal."
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the request line holds the code."""
+
+    try:
+        server = http.server.HTTPServer((host, port), Handler)
+    except OSError as error:
+        raise click.ClickException(
+            f"{host}:{port}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
+            f"({error.strerror}). Stop the program that uses it, or change the variable."
+        ) from error
+    with server:
+        server.timeout = 1
+        if open_url:
+            click.launch(open_url)
+        waited = 0.0
+        while not caught and waited < _CALLBACK_TIMEOUT:
+            server.handle_request()
+            waited += server.timeout
+    if not caught:
+        raise click.ClickException("Nobody gave consent within 10 minutes; nothing was changed.")
+    return caught
+
+
+# Printing ----------------------------------------------------------------------------------------
+
+_COLOURS = {
+    ConnectionState.CONNECTED: "green",
+    ConnectionState.IN_DOUBT: "yellow",
+    ConnectionState.PAUSED: "yellow",
+    ConnectionState.NEEDS_RECONNECT: "red",
+    ConnectionState.DISCONNECTED: "red",
+    ConnectionState.NEVER_CONNECTED: "dim",
+}
+
+
+def _show(
+    people: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
+) -> None:
+    table = Table("User", "Id", "State", "Location", "What to do", box=None, pad_edge=False)
+    if statuses is not None:
+        table.add_column("Last sync")
+    for person in people:
+        cells = [
+            person.user.name,
+            str(person.user.id),
+            f"[{_COLOURS[person.state]}]{person.state.value.replace('_', ' ')}[/]",
+            person.location_name or person.location_id or "",
+            "" if person.can_sync else person.message.replace(" USER", f" {person.user.id}"),
+        ]
+        if statuses is not None:
+            cells.append(_last_sync(statuses.get(person.user.id)))
+        table.add_row(*cells)
+    _console().print(table)
+
+
+def _last_sync(status: ledger.UserStatus | None) -> str:
+    if status is None or status.last_sync_at is None:
+        return "never"
+    return f"{status.last_sync_at:%Y-%m-%d %H:%M}Z {status.status}"
+
+
+def _show_rows(rows: Sequence[DayResult]) -> None:
+    table = Table("User", "Day", "State", "Calls", "New", "Changed", "Message", box=None)
+    colours = {DayState.COMPLETE: "green", DayState.FAILED: "red", DayState.WAITING: "yellow"}
+    for row in rows:
+        numbers = ["" if row.stored is None else str(n) for n in (row.stored, row.new, row.changed)]
+        state = f"[{colours[row.state]}]{row.state.value}[/]"
+        table.add_row(row.user.name, str(row.day), state, *numbers, row.message)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Wide enough for whole sentences where the output is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=240)
+
+
+def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, Any]:
+    return {
+        "id": str(person.user.id),
+        "name": person.user.name,
+        "state": person.state.value,
+        "reason": person.reason.value if person.reason else None,
+        "since": _iso(person.since),
+        "what_to_do": None if person.can_sync else person.message,
+        "location_id": person.location_id,
+        "location_name": person.location_name,
+        "token_expires_at": _iso(person.token_expires_at),
+        "scopes": person.scope.split() if person.scope else None,
+        "last_sync_at": _iso(status.last_sync_at) if status else None,
+        "last_sync_status": status.status if status else None,
+        "last_sync_message": status.message if status else None,
+        "records_synced": status.records_synced if status else None,
+    }
+
+
+def _row_as_json(row: DayResult) -> dict[str, Any]:
+    return {
+        "user_id": str(row.user.id),
+        "user": row.user.name,
+        "day": str(row.day),
+        "state": row.state.value,
+        "failure": row.failure.value if row.failure else None,
+        "message": row.message,
+        "calls": row.stored,
+        "new": row.new,
+        "changed": row.changed,
+        "missing": row.missing,
+    }
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
+
+
+@contextmanager
+def _progress(
+    pipeline: Pipeline, days: Sequence[date], user_ids: Sequence[UUID] | None
+) -> Iterator[None]:
+    """A bar that follows the ledger while the run fills it."""
+    with pipeline.engine.begin() as db:
+        people = connections.everyone(db, user_ids)
+        since = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    done = threading.Event()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("User days", total=len(people) * len(days))
+
+        def follow() -> None:
+            while not done.wait(0.5):
+                update()
+
+        def update() -> None:
+            with pipeline.engine.begin() as db:
+                rows = ledger.results(db, days=days, user_ids=user_ids)
+            finished = sum(1 for row in rows if row.finished_at and row.finished_at >= since)
+            progress.update(task, completed=finished)
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            done.set()
+            follower.join()
+            update()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""The assets: whose tokens there are, which calls arrived, and how every sync ended.
+
+An asset asks the core and logs what it answers; it returns neither tokens nor calls, because
+Dagster pickles what an asset returns.
+
+Three colours, one meaning each. Green: every user who can be synced is complete. Red: a sync failed
+and a rerun can help. A warning: somebody waits for a person, who is named with the fix.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+
+from voiceai_pipeline.defs import metadata, partitions
+from voiceai_pipeline.models import DayState, PipelineError
+from voiceai_pipeline.pipeline import Pipeline
+from voiceai_pipeline.storage import connections
+from voiceai_pipeline.sync import DayReport, Mode, SyncRequestError
+from voiceai_pipeline.tokens import PROACTIVE_MARGIN, UnknownUserError
+
+OWNERS = ["team:data-platform"]
+POOL = "highlevel"
+_BY_RANGE = dg.BackfillPolicy.multi_run(partitions.DAYS_PER_RUN)
+
+EVERYBODY_IS_COMPLETE = "every_connected_user_is_complete"
+NOBODY_WAITS = "no_user_waits_for_a_person"
+NOTHING_IS_SET_ASIDE = "no_call_was_set_aside"
+
+
+class SyncConfig(dg.Config):
+    """Which users of the day to read. Left alone, a red day resumes: only who failed is read; a
+    green day is read again for everybody."""
+
+    user_ids: list[str] = []
+    """Only these users; empty: all."""
+    only_failed: bool = False
+    """Only users whose day is not complete, even if that is nobody."""
+    reread: bool = False
+    """Everybody again, also those already complete: finds late summaries and vanished calls."""
+
+    @property
+    def mode(self) -> Mode:
+        if self.only_failed and self.reread:
+            raise dg.Failure(
+                "only_failed and reread contradict each other: set one of them.",
+                allow_retries=False,
+            )
+        if self.only_failed:
+            return Mode.ONLY_FAILED
+        return Mode.REREAD if self.reread else Mode.RESUME
+
+
+@dg.asset(
+    partitions_def=partitions.users,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    group_name="connections",
+    kinds={"postgres"},
+    owners=OWNERS,
+    metadata={"dagster/table_name": "api_keys"},
+)
+def user_tokens(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[Any]:
+    """Every user's HighLevel connection, as it stands: connected, paused, needs reconnection,
+    disconnected or never connected, since when, and what to do. No token material."""
+    record_connections(context, pipeline, parse_users(context.partition_keys))
+    yield from ()
+
+
+@dg.asset(
+    partitions_def=partitions.users,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    deps=[user_tokens],
+    group_name="connections",
+    kinds={"postgres", "oauth"},
+    owners=OWNERS,
+    pool=POOL,
+    metadata={"dagster/table_name": "api_keys"},
+)
+def refreshed_credentials(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[Any]:
+    """A valid access token for each user, renewed where it was about to expire. A user who must
+    reconnect is not red here: the connection says so in ``user_tokens``."""
+    refresh(context, pipeline, parse_users(context.partition_keys))
+    yield from ()
+
+
+@dg.asset(
+    partitions_def=partitions.days,
+    backfill_policy=_BY_RANGE,
+    output_required=False,
+    # Any user's token may matter for any day: without this mapping Dagster looks for a user called
+    # 2026-11-22 and refuses the backfill.
+    deps=[dg.AssetDep(refreshed_credentials, partition_mapping=dg.AllPartitionMapping())],
+    check_specs=[
+        dg.AssetCheckSpec(
+            EVERYBODY_IS_COMPLETE,
+            asset="call_logs",
+            description="Every user who can be synced has all calls that HighLevel lists.",
+        ),
+        dg.AssetCheckSpec(
+            NOBODY_WAITS,
+            asset="call_logs",
+            description="No user has to reconnect or be re-enabled before calls can be read.",
+        ),
+        dg.AssetCheckSpec(
+            NOTHING_IS_SET_ASIDE,
+            asset="call_logs",
+            description="Every call that arrived could be stored as a call.",
+        ),
+    ],
+    group_name="calls",
+    kinds={"postgres"},
+    owners=OWNERS,
+    pool=POOL,
+    metadata={"dagster/table_name": "call_logs"},
+)
+def call_logs(
+    context: dg.AssetExecutionContext,
+    config: SyncConfig,
+    pipeline: dg.ResourceParam[Pipeline],
+) -> Iterator[dg.AssetCheckResult]:
+    """Every Voice AI call of every connected user, by day. A green day holds exactly the calls that
+    HighLevel lists for it. A red day names who failed and why; materialize it again and only they
+    are read."""
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    try:
+        outcomes = pipeline.sync.sync_days(
+            days,
+            user_ids=parse_users(config.user_ids) or None,
+            mode=config.mode,
+            run_id=context.run_id,
+        )
+    except (UnknownUserError, SyncRequestError, PipelineError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    reports = pipeline.sync.report(days)
+    for report in reports:
+        if report.is_green:
+            _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
+        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
+    yield from _checks(reports)
+    if any(outcome.state is DayState.FAILED for outcome in outcomes):
+        raise dg.Failure(
+            metadata.failure_text(outcomes),
+            metadata={
+                str(report.day): dg.MetadataValue.md(metadata.table(report))
+                for report in reports
+                if report.failed
+            },
+            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
+        )
+
+
+@dg.asset(
+    partitions_def=partitions.days,
+    backfill_policy=_BY_RANGE,
+    output_required=False,
+    deps=[call_logs],
+    group_name="calls",
+    kinds={"postgres"},
+    owners=OWNERS,
+    metadata={"dagster/table_name": "sync_status"},
+)
+def sync_status(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[Any]:
+    """How each day stands: who is complete, who failed, who waits for a person, why, and what to
+    do. ``call_logs`` records it at the end of every run, a failed one too; materialize it alone to
+    see the ledger as it is now."""
+    for report in pipeline.sync.report([date.fromisoformat(k) for k in context.partition_keys]):
+        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
+    yield from ()
+
+
+@dg.asset(
+    deps=[refreshed_credentials],
+    group_name="directory",
+    kinds={"postgres"},
+    owners=OWNERS,
+    pool=POOL,
+    metadata={"dagster/table_name": "agents"},
+)
+def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
+    """The Voice AI agents of every connected location: names and time zones. An agent that was
+    deleted in HighLevel keeps its row."""
+    return _directory(pipeline.sync.sync_agents(), "agents")
+
+
+@dg.asset(
+    deps=[refreshed_credentials],
+    group_name="directory",
+    kinds={"postgres"},
+    owners=OWNERS,
+    pool=POOL,
+    metadata={"dagster/table_name": "locations"},
+)
+def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
+    """Name and time zone of every connected location."""
+    return _directory(pipeline.sync.sync_locations(), "locations")
+
+
+# Shared with the jobs ----------------------------------------------------------------------------
+
+
+def parse_users(keys: Iterable[str]) -> list[UUID]:
+    """User ids from partition keys or run config; anything else never reaches a query."""
+    try:
+        return [UUID(key) for key in keys]
+    except ValueError:
+        raise dg.Failure(
+            "A user is named by id, such as 00000000-0000-4000-8000-000000000001. List the users "
+            "with: voiceai-pipeline users",
+            allow_retries=False,
+        ) from None
+
+
+def record_connections(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    user_ids: Sequence[UUID] | None,
+) -> None:
+    """Log the state of these connections (None: all) as cells of ``user_tokens``."""
+    with pipeline.engine.begin() as db:
+        people = connections.everyone(db, user_ids)
+    for person in people:
+        _log(context, "user_tokens", str(person.user.id), metadata.of_connection(person))
+
+
+def refresh(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    user_ids: Sequence[UUID],
+) -> None:
+    """Make sure of a valid token for each user, each on their own.
+
+    Raises:
+        dg.Failure: naming those for whom a rerun can help.
+    """
+    failures: list[str] = []
+    for user_id in user_ids:
+        try:
+            pipeline.tokens.get_valid_token(user_id, margin=PROACTIVE_MARGIN)
+        except UnknownUserError:
+            failures.append(f"- {user_id}: there is no such user")
+        except PipelineError as error:
+            if not error.failure.waits_for_person:
+                failures.append(f"- {user_id}: {error}")
+        else:
+            with pipeline.engine.begin() as db:
+                connection = connections.one(db, user_id)
+            if connection:
+                facts = metadata.of_connection(connection)
+                _log(context, "refreshed_credentials", str(user_id), facts)
+    record_connections(context, pipeline, user_ids)
+    if failures:
+        text = f"{len(failures)} of {len(user_ids)} tokens could not be renewed; none was lost:"
+        raise dg.Failure("\n".join([text, *failures]), allow_retries=False)
+
+
+def _log(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    asset: str,
+    partition: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """A materialization of one partition: a run over many must not turn all of them green."""
+    context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
+
+
+def _checks(reports: Sequence[DayReport]) -> Iterator[dg.AssetCheckResult]:
+    failed = [row for report in reports for row in report.failed]
+    unread = {user.name for report in reports for user in report.unread}
+    waiting = [row for report in reports for row in report.waiting]
+    aside = {
+        (row.location_id, row.day): row.set_aside for report in reports for row in report.complete
+    }
+    incomplete = len({row.user.id for row in failed}) + len(unread)
+    yield dg.AssetCheckResult(
+        check_name=EVERYBODY_IS_COMPLETE,
+        passed=not failed and not unread,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=metadata.failure_text(failed)
+        if failed
+        else f"{incomplete} users have not been read yet: {', '.join(sorted(unread))}."
+        if unread
+        else "Everybody who can be synced is complete.",
+        metadata={"failed": len({row.user.id for row in failed}), "not_tried": len(unread)},
+    )
+    people = {row.user.id for row in waiting}
+    yield dg.AssetCheckResult(
+        check_name=NOBODY_WAITS,
+        passed=not waiting,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(people)} users wait for a person:\n{metadata.waiting_text(waiting)}\n"
+        "Their days are kept as waiting and filled by themselves once they are back."
+        if waiting
+        else "Nobody waits for a person.",
+        metadata={"waiting": len(people)},
+    )
+    yield dg.AssetCheckResult(
+        check_name=NOTHING_IS_SET_ASIDE,
+        passed=not any(aside.values()),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{sum(aside.values())} calls could not be stored as calls. They are kept with "
+        "their reasons in the table set_aside_calls."
+        if any(aside.values())
+        else "Every call could be stored.",
+        metadata={"set_aside": sum(aside.values())},
+    )
+
+
+def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.MaterializeResult:
+    errors = {place: e for place, e in found.items() if isinstance(e, PipelineError)}
+    red = [f"- {place}: {e}" for place, e in errors.items() if not e.failure.waits_for_person]
+    if red:
+        text = f"The {noun} of {len(red)} of {len(found)} locations could not be read:"
+        raise dg.Failure("\n".join([text, *red]), allow_retries=False)
+    return dg.MaterializeResult(
+        metadata={
+            noun: sum(count for count in found.values() if isinstance(count, int)),
+            "locations_read": len(found) - len(errors),
+            "locations_waiting": len(errors),
+        }
+    )

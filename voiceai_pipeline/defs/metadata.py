@@ -1,0 +1,139 @@
+"""What the UI shows of a day, a user or a failure: numbers that plot, a table, a sentence.
+
+No tokens, numbers, transcripts or people's call data: Dagster keeps metadata for ever.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from voiceai_pipeline.models import Connection, DayResult, DayState
+from voiceai_pipeline.sync import DayReport
+
+
+def of_calls(report: DayReport) -> Mapping[str, Any]:
+    """A day of ``call_logs``. Users who share a location share its calls: they count once."""
+    places = {row.location_id: row for row in report.complete}.values()
+    return {
+        "calls": sum(row.stored or 0 for row in places),
+        "new": sum(row.new for row in places),
+        "changed": sum(row.changed for row in places),
+        "missing_upstream": sum(row.missing for row in places),
+        "set_aside": sum(row.set_aside for row in places),
+        "locations": len(places),
+        "users_complete": len(report.complete),
+        "users_waiting": len(report.waiting),
+        **_read_until(report),
+    }
+
+
+def of_status(report: DayReport) -> Mapping[str, Any]:
+    """A day of ``sync_status``: who is complete, who is not, why, and what to do."""
+    able = len(report.complete) + len(report.failed) + len(report.unread)
+    return {
+        "summary": dg.MetadataValue.md(summary(report)),
+        "users": dg.MetadataValue.md(table(report)),
+        "users_complete": len(report.complete),
+        "users_failed": len(report.failed),
+        "users_waiting": len(report.waiting),
+        "users_not_tried": len(report.unread),
+        "complete_percent": round(100 * len(report.complete) / able, 1) if able else 100.0,
+        **_read_until(report),
+    }
+
+
+def of_connection(connection: Connection) -> Mapping[str, Any]:
+    """A user's connection as a cell of ``user_tokens``."""
+    facts: dict[str, Any] = {
+        "user": connection.user.name,
+        "state": connection.state.value,
+        "what_to_do": connection.message,
+        "location": connection.location_name or connection.location_id or "none",
+        "token_version": connection.token_version,
+        "scopes": connection.scope or "unknown",
+    }
+    if connection.since:
+        facts["since"] = dg.MetadataValue.timestamp(connection.since)
+    if connection.token_expires_at:
+        facts["access_token_expires"] = dg.MetadataValue.timestamp(connection.token_expires_at)
+    return facts
+
+
+def summary(report: DayReport) -> str:
+    """The day in a sentence."""
+    able = len(report.complete) + len(report.failed) + len(report.unread)
+    parts = [f"**{report.day}**: {len(report.complete)} of {able} users who can be synced complete"]
+    if report.failed:
+        parts.append(f"**{len(report.failed)} failed**")
+    if report.unread:
+        parts.append(f"{len(report.unread)} not tried yet")
+    if report.waiting:
+        parts.append(f"{len(report.waiting)} waiting for a person")
+    return ", ".join(parts) + "."
+
+
+def table(report: DayReport) -> str:
+    """Everybody, those who need something first."""
+    rows = [_cells(row) for row in (*report.failed, *report.waiting)]
+    rows += [
+        {"user": user.name, "state": "not tried", "calls": None, "what happened, what to do": ""}
+        for user in report.unread
+    ]
+    rows += [_cells(row) for row in report.complete]
+    return _markdown(rows) if rows else "No users yet."
+
+
+def waiting_text(people: Iterable[DayResult]) -> str:
+    """Who waits for a person and what that person has to do: each user once."""
+    rows = {row.user: f"{row.user.name}: {_for_user(row)}" for row in people}
+    return "\n".join(f"- {text}" for text in rows.values())
+
+
+def failure_text(outcomes: Sequence[DayResult]) -> str:
+    """The text of a red run: how many, who, which days, why, and what to do."""
+    failed = [row for row in outcomes if row.state is DayState.FAILED]
+    by_reason: dict[tuple[str, str], list[DayResult]] = {}
+    for row in failed:
+        by_reason.setdefault((row.user.name, _for_user(row)), []).append(row)
+    users, days = {row.user.id for row in failed}, {row.day for row in failed}
+    lines = [
+        f"{len(users)} user{'s' * (len(users) != 1)} failed on {len(days)} "
+        f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
+    ]
+    lines += [f"- {name}, {_span(rows)}: {why}" for (name, why), rows in by_reason.items()]
+    lines.append(
+        'Then materialize these days again ("Failed and missing"): only who failed is read.'
+    )
+    return "\n".join(lines)
+
+
+def _for_user(row: DayResult) -> str:
+    return row.message.replace(" USER", f" {row.user.id}")
+
+
+def _span(rows: Sequence[DayResult]) -> str:
+    days = sorted(row.day for row in rows)
+    return str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
+
+
+def _cells(row: DayResult) -> dict[str, Any]:
+    done = row.state is DayState.COMPLETE
+    return {
+        "user": row.user.name,
+        "state": row.state.value,
+        "calls": row.stored,
+        "what happened, what to do": "" if done else _for_user(row),
+    }
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    frame = pd.DataFrame(rows).astype({"calls": "Int64"}).astype(str).replace("<NA>", "")
+    return str(frame.replace(r"\|", r"\\|", regex=True).to_markdown(index=False))
+
+
+def _read_until(report: DayReport) -> dict[str, Any]:
+    """Up to when everybody's calls are known."""
+    instants = [row.read_until for row in report.complete if row.read_until]
+    return {"read_until": dg.MetadataValue.timestamp(min(instants))} if instants else {}

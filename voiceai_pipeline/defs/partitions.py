@@ -1,0 +1,26 @@
+"""How work is cut: by day for calls, by user for tokens.
+
+The two never multiply: Dagster advises at most 100,000 partitions per asset, so within a day a user
+is a row of the ledger (README, "Decisions").
+"""
+
+import os
+from typing import Final
+
+import dagster as dg
+
+from voiceai_pipeline.settings import start_date_of, timezone_of
+
+DAYS_PER_RUN: Final = 31
+"""A run reads its days as one window per location: the longer, the fewer requests."""
+
+# The environment is read here because Dagster fixes partitions when definitions load; both have
+# defaults, so they load without it.
+days = dg.DailyPartitionsDefinition(
+    start_date=start_date_of(os.environ).isoformat(),
+    timezone=timezone_of(os.environ).key,
+    end_offset=1,  # today is a partition: it is synced while it is still open
+)
+
+# Keyed by the immutable user id. A key is never deleted: it would come back with its old green.
+users = dg.DynamicPartitionsDefinition(name="users")

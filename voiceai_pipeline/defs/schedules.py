@@ -1,0 +1,70 @@
+"""What happens by the clock, in the pipeline's time zone."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import dagster as dg
+
+from voiceai_pipeline.defs import jobs, partitions
+
+TRAILING_DAYS: Final = 3
+"""HighLevel has no updatedAt: late summaries and vanished calls show only when a day is read again
+(CONTRACT 2.7)."""
+
+_EVERYBODY = {"ops": {"call_logs": {"config": {"reread": True}}}}
+
+
+def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest:
+    """One run over consecutive days: one window per location."""
+    start = max(first.date().isoformat(), partitions.days.get_first_partition_key() or "")
+    return dg.RunRequest(
+        run_key=f"{moment:%Y-%m-%dT%H:%M}",
+        run_config=_EVERYBODY,
+        tags={
+            "dagster/asset_partition_range_start": start,
+            "dagster/asset_partition_range_end": last.date().isoformat(),
+        },
+    )
+
+
+@dg.schedule(
+    job=jobs.sync_calls,
+    cron_schedule="15 0 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=f"Yesterday as soon as it is over, and the {TRAILING_DAYS} days before it again.",
+)
+def yesterday_and_trailing_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    moment = context.scheduled_execution_time
+    return _range(moment - timedelta(days=1 + TRAILING_DAYS), moment - timedelta(days=1), moment)
+
+
+@dg.schedule(
+    job=jobs.sync_calls,
+    cron_schedule="45 1-23/2 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Today so far, every two hours.",
+)
+def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    moment = context.scheduled_execution_time
+    return _range(moment, moment, moment)
+
+
+directory_every_morning = dg.ScheduleDefinition(
+    name="directory_every_morning",
+    job=jobs.update_directory,
+    cron_schedule="30 4 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Names of agents and locations.",
+)
+
+connections_every_morning = dg.ScheduleDefinition(
+    name="connections_every_morning",
+    job=jobs.inspect_connections,
+    cron_schedule="0 5 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="How every user's connection stands.",
+)

@@ -1,0 +1,159 @@
+"""What happens when something is due. A sensor reads SQL and asks for a run; it never speaks to
+HighLevel, because a tick is killed after 60 seconds (DESIGN 4).
+
+What is due is decided by pure functions of the core, with the time as an argument. A run key is
+spent even when its run fails, so each carries the time it was asked for, rounded.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.execution.backfill import BulkActionStatus
+
+from voiceai_pipeline.defs import jobs, partitions
+from voiceai_pipeline.models import DayState
+from voiceai_pipeline.storage import connections, ledger
+from voiceai_pipeline.storage.engine import database_now
+from voiceai_pipeline.sync import FIRST_DAYS, retry_at, stretches
+from voiceai_pipeline.tokens import PROACTIVE_MARGIN
+
+BATCH: Final = 500
+"""Users per refresh run."""
+
+RUNS_PER_TICK: Final = 5
+
+
+@dg.sensor(
+    job=jobs.refresh_tokens,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for a refresh of tokens that expire within 30 minutes or have expired, and "
+    "of paused connections whose rest is over.",
+)
+def expiring_tokens(
+    database: dg.ResourceParam[sa.Engine],
+) -> dg.RunRequest | dg.SkipReason:
+    with database.begin() as db:
+        now = database_now(db)
+        due = connections.due_for_refresh(db, before=now + PROACTIVE_MARGIN, now=now)
+    if not due:
+        return dg.SkipReason("No token expires within 30 minutes.")
+    user_ids = [str(connection.user.id) for connection in due[:BATCH]]
+    return dg.RunRequest(
+        # One run in 10 minutes: a user whose refresh fails is tried again, not hammered.
+        run_key=f"refresh {_bucket(now, timedelta(minutes=10))}",
+        run_config={"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}},
+    )
+
+
+@dg.sensor(
+    job=jobs.resync_failed_users,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks again for days that failed and may pass by themselves, with growing delay "
+    "and an end; never for what needs a person.",
+)
+def failed_user_syncs(
+    database: dg.ResourceParam[sa.Engine],
+) -> list[dg.RunRequest] | dg.SkipReason:
+    with database.begin() as db:
+        now = database_now(db)
+        failed = ledger.unfinished(db, DayState.FAILED)
+        able = {person.user.id for person in connections.everyone(db) if person.can_sync}
+    due = {
+        (row.user.id, row.day)
+        for row in failed
+        if row.user.id in able and (at := retry_at(row)) is not None and at <= now
+    }
+    if not due:
+        return dg.SkipReason(f"{len(failed)} failed days, none of them due for another attempt.")
+    return _runs("retry", due, now, timedelta(minutes=15))
+
+
+@dg.sensor(
+    job=jobs.resync_failed_users,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Fills the days that waited for a user who is back, and the last "
+    f"{FIRST_DAYS} days of a user who is new; gives every user a partition.",
+)
+def new_users(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+) -> dg.SensorResult:
+    with database.begin() as db:
+        now = database_now(db)
+        people = connections.everyone(db)
+        waiting = ledger.unfinished(db, DayState.WAITING)
+        known = ledger.users_synced_before(db)
+    able = {person.user.id for person in people if person.can_sync}
+    today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
+    last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
+    due = {(row.user.id, row.day) for row in waiting if row.user.id in able}
+    due |= {(user_id, day) for user_id in able - known for day in last_days}
+    keys = {str(person.user.id) for person in people}
+    unknown = sorted(keys - set(context.instance.get_dynamic_partitions(partitions.users.name)))
+    busy = _is_syncing(context.instance)
+    skip = "A sync is under way; looking again after it." if busy and due else None
+    return dg.SensorResult(
+        run_requests=[] if busy else _runs("fill", due, now, timedelta(minutes=5)),
+        skip_reason=skip or (None if due else "Nobody is new and nobody has come back."),
+        dynamic_partitions_requests=[partitions.users.build_add_request(unknown)]
+        if unknown
+        else [],
+    )
+
+
+def _is_syncing(instance: dg.DagsterInstance) -> bool:
+    """True while calls are read or about to be: what is under way is not in the ledger yet."""
+    under_way = dg.RunsFilter(
+        statuses=[
+            dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+        ]
+    )
+    syncing = {jobs.sync_calls.name, jobs.resync_failed_users.name}
+    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1)) or any(
+        run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
+        for run in instance.get_runs(under_way, limit=100)
+    )
+
+
+def _runs(
+    reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
+) -> list[dg.RunRequest]:
+    """Runs over ranges of days: the ledger decides who is read, so a range may be generous."""
+    first = partitions.days.get_first_partition_key() or ""
+    by_day: dict[date, set[UUID]] = {}
+    for user_id, day in due:
+        if day.isoformat() >= first:
+            by_day.setdefault(day, set()).add(user_id)
+    requests = []
+    for stretch in stretches(sorted(by_day), partitions.DAYS_PER_RUN)[:RUNS_PER_TICK]:
+        users = sorted({str(user_id) for day in stretch for user_id in by_day[day]})
+        config = {"user_ids": users, "only_failed": True}
+        requests.append(
+            dg.RunRequest(
+                run_key=f"{reason} {stretch[0]} {stretch[-1]} {_bucket(now, every)}",
+                run_config=_config(config),
+                tags={
+                    "dagster/asset_partition_range_start": stretch[0].isoformat(),
+                    "dagster/asset_partition_range_end": stretch[-1].isoformat(),
+                },
+            )
+        )
+    return requests
+
+
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ops": {"call_logs": {"config": dict(config)}}}
+
+
+def _bucket(now: datetime, every: timedelta) -> int:
+    return int(now.timestamp() // every.total_seconds())

@@ -1,0 +1,211 @@
+"""Examines an installation and says what to mend. Reads only; nothing here changes anything."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Final, Literal
+
+import requests
+import sqlalchemy as sa
+
+from voiceai_pipeline.highlevel.client import USER_AGENT
+from voiceai_pipeline.models import PipelineError, missing_scopes
+from voiceai_pipeline.pipeline import open_database, open_vault
+from voiceai_pipeline.postgres import PostgresError
+from voiceai_pipeline.settings import Settings, SettingsError
+from voiceai_pipeline.storage import connections, migrate
+from voiceai_pipeline.storage.engine import database_now, open_engine
+from voiceai_pipeline.storage.vault import TokenVault
+
+Level = Literal["ok", "warning", "error"]
+
+MAX_SKEW: Final = 30.0
+"""Seconds that clocks may differ before it is worth a warning."""
+
+_PACKAGES: Final = ("dagster", "dagster-webserver", "dagster-postgres", "sqlalchemy", "psycopg")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined; ``text`` says what to do where it is not ok."""
+
+    name: str
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything examined. ``database_url`` is for an SQL tool, without a password."""
+
+    findings: Sequence[Finding]
+    database_url: str | None
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.level == "error" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "ok": not self.has_errors,
+            "database_url": self.database_url,
+            "findings": [vars(finding) for finding in self.findings],
+        }
+
+
+def database_sentence(error: sa.exc.OperationalError) -> str:
+    """A database that does not answer, in a sentence without its URL or password."""
+    kind = type(error.orig).__name__ if error.orig else type(error).__name__
+    return (
+        f"The database does not answer ({kind}). Check that it runs and that VOICEAI_DATABASE_URL "
+        "names it: host, port, database, user and password. Nothing was changed."
+    )
+
+
+def examine(env: Mapping[str, str]) -> Report:
+    """Examine the installation that ``env`` describes."""
+    findings = [_versions(), *_environment(env)]
+    try:
+        settings = Settings.load(env)
+    except SettingsError as error:
+        return Report([*findings, Finding("settings", "error", str(error))], None)
+    findings += [Finding("settings", "ok", f"data in {settings.home}"), _highlevel(settings)]
+    url: str | None = None
+    with ExitStack() as stack:
+        try:
+            secret = stack.enter_context(open_database(settings))
+            engine = open_engine(secret, pool_size=1)
+            stack.callback(engine.dispose)
+            url = _for_sql_tools(engine.url)
+            with engine.begin() as db:
+                findings += _database(db)
+                if migrate.is_current(db):
+                    findings += _connections(db, settings)
+        except (PostgresError, SettingsError) as error:
+            findings.append(Finding("database", "error", str(error)))
+        except sa.exc.OperationalError as error:
+            findings.append(Finding("database", "error", database_sentence(error)))
+    return Report(findings, url)
+
+
+def _for_sql_tools(url: sa.URL) -> str:
+    """A libpq URL: the SQLAlchemy driver and the password are left out."""
+    plain = sa.URL.create(
+        "postgresql", url.username, None, url.host, url.port, url.database, dict(url.query)
+    )
+    return plain.render_as_string(hide_password=True)
+
+
+def _versions() -> Finding:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return Finding("versions", "ok", f"Python {platform.python_version()}, {packages}")
+
+
+def _environment(env: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    leaked = sorted(name for name in env if name.startswith("VITE_") and "SECRET" in name)
+    if leaked:
+        findings.append(
+            Finding(
+                "client secret",
+                "error",
+                f"{', '.join(leaked)} is set: VITE_ variables are built into web pages, so this "
+                "secret is public. Make a new one in the HighLevel marketplace and keep it only in "
+                "HIGHLEVEL_CLIENT_SECRET.",
+            )
+        )
+    dagster = env.get("DAGSTER_POSTGRES_URL", "")
+    if dagster and not dagster.startswith("postgresql+psycopg2://"):
+        findings.append(
+            Finding(
+                "DAGSTER_POSTGRES_URL",
+                "warning",
+                "It should begin with postgresql+psycopg2://. `up` sees to that; plain `dagster "
+                "dev` would use psycopg 3, on which Dagster's storage does not work.",
+            )
+        )
+    return findings
+
+
+def _highlevel(settings: Settings) -> Finding:
+    place = "the sandbox" if settings.highlevel.is_sandbox else settings.highlevel.api_url
+    asked = datetime.now(UTC)
+    try:
+        answer = requests.get(
+            settings.highlevel.api_url, headers={"User-Agent": USER_AGENT}, timeout=10
+        )
+    except requests.RequestException as error:
+        hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
+        text = f"{place} cannot be reached ({type(error).__name__}). {hint}"
+        return Finding("HighLevel", "warning" if settings.highlevel.is_sandbox else "error", text)
+    date = answer.headers.get("Date")
+    skew = abs((parsedate_to_datetime(date) - asked).total_seconds()) if date else 0.0
+    if skew > MAX_SKEW:
+        text = f"{place}: its clock and this machine's differ by {skew:.0f} s. Set this one by NTP."
+        return Finding("HighLevel", "warning", text)
+    return Finding("HighLevel", "ok", f"{place} answers, API {settings.highlevel.api_version}")
+
+
+def _database(db: sa.Connection) -> list[Finding]:
+    server = db.execute(sa.text("SHOW server_version")).scalar_one()
+    findings = [Finding("database", "ok", f"PostgreSQL {server}")]
+    skew = abs((database_now(db) - datetime.now(UTC)).total_seconds())
+    if skew > MAX_SKEW:
+        text = f"the database's clock and this machine's differ by {skew:.0f} s; the database's is "
+        findings.append(Finding("clock", "warning", text + "used for tokens. Set both by NTP."))
+    else:
+        findings.append(Finding("clock", "ok", f"within {skew:.1f} s of the database's"))
+    revision = migrate.current(db)
+    if revision == migrate.head():
+        findings.append(Finding("tables", "ok", f"revision {revision}"))
+    else:
+        text = f"revision {revision or 'none'}, needed {migrate.head()}: voiceai-pipeline migrate"
+        findings.append(Finding("tables", "error", text))
+    return findings
+
+
+def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
+    people = connections.everyone(db)
+    waiting = [person for person in people if not person.can_sync]
+    lacking = [person for person in people if missing_scopes(person.scope)]
+    findings = [
+        Finding(
+            "users",
+            "warning" if waiting else "ok",
+            f"{len(people) - len(waiting)} of {len(people)} can be synced"
+            + (": see voiceai-pipeline users" if waiting else ""),
+        )
+    ]
+    if lacking:
+        names = ", ".join(person.user.name for person in lacking)
+        needed = ", ".join(sorted({s for p in lacking for s in missing_scopes(p.scope)}))
+        findings.append(Finding("scopes", "warning", f"{names}: without {needed}, reconnect"))
+    else:
+        findings.append(Finding("scopes", "ok", "nobody lacks the scope to read calls"))
+    findings.append(_keys(db, people, settings))
+    return findings
+
+
+def _keys(
+    db: sa.Connection, people: Sequence[connections.Connection], settings: Settings
+) -> Finding:
+    try:
+        vault: TokenVault = open_vault(settings)
+    except SettingsError as error:
+        return Finding("keys", "error", str(error))
+    closed = []
+    for person in people:
+        row = connections.token_row(db, person.user.id, None)
+        if row is None:
+            continue
+        try:
+            row.token(vault, "refresh_token")
+        except PipelineError as error:
+            closed.append(f"{person.user.name} ({error.detail})")
+    if closed:
+        return Finding("keys", "error", f"cannot decrypt the tokens of {', '.join(closed)}")
+    return Finding("keys", "ok", "every stored token can be decrypted")

@@ -1,0 +1,42 @@
+"""`python -m voiceai_pipeline.sandbox`: the sandbox as a process of its own."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from voiceai_pipeline.sandbox.server import serve
+from voiceai_pipeline.sandbox.world import World
+
+logger = logging.getLogger("voiceai_pipeline.sandbox")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until stopped; 0 after a clean stop, 1 if the port or the state file is unusable."""
+    parser = argparse.ArgumentParser(prog="python -m voiceai_pipeline.sandbox", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
+    parser.add_argument("--state-file", type=Path, help="survive a restart: tokens, troubles")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        world = World(state_file=given.state_file)
+    except (OSError, ValueError) as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    try:
+        serve(
+            given.host,
+            given.port,
+            world=world,
+            ready=lambda url: logger.info("HighLevel sandbox is listening on %s", url),
+        )
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        sys.stderr.write(f"The sandbox cannot use {given.host}:{given.port}: {reason}.\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The page at `/`: what the sandbox is, who is in it, and buttons to break and mend things."""
+
+import datetime as dt
+import html
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from voiceai_pipeline.sandbox.cast import DemoUser, SandboxLocation
+from voiceai_pipeline.sandbox.control import refuse_strangers
+from voiceai_pipeline.sandbox.page import page
+from voiceai_pipeline.sandbox.world import World
+
+_ROLES = {
+    "healthy": "nothing special",
+    "bad_day": "one day cannot be read until healed",
+    "never_connected": "never connects",
+    "revoked": "removes the app after connecting",
+    "paused": "is paused after connecting",
+    "scope_missing": "does not grant the call-log scope",
+}
+
+
+def routes() -> list[Route]:
+    """The front page."""
+    return [Route("/", _front)]
+
+
+async def _front(request: Request) -> Response:
+    if refused := refuse_strangers(request):
+        return refused
+    world: World = request.app.state.world
+    rows = "".join(_row(world, user) for user in world.users)
+    content = f"""
+<h1>HighLevel sandbox</h1>
+<p>A local stand-in for HighLevel: the same API for OAuth and Voice AI call logs, with invented
+people and calls. Break something below and watch the pipeline notice; then mend it. It is now
+<time>{world.clock():%Y-%m-%d %H:%M:%S} UTC</time>.</p>
+<div class="card scroll"><table>
+<thead><tr><th scope="col">User</th><th scope="col">Location</th><th scope="col">Now</th>
+<th scope="col">Try</th></tr></thead><tbody>{rows}</tbody></table></div>
+<h2>For programs</h2>
+<p class="small"><code>GET /sandbox/state</code> tells all of this as JSON,
+<code>GET /sandbox/requests</code> what was asked, <code>GET /sandbox/calls?location_id=</code>
+what the API would list, and <code>POST /sandbox/faults</code> knows many more ways to fail.</p>"""
+    return page("HighLevel sandbox", content)
+
+
+def _row(world: World, user: DemoUser) -> str:
+    location = world.locations[user.location_id] if user.location_id else None
+    name = html.escape(f"{user.first_name} {user.last_name}")
+    business = html.escape(user.business_name)
+    agency = ", installs as agency" if user.installs_as == "Company" else ""
+    where = "" if location is None else _where(location, user)
+    return (
+        f"<tr><td><strong>{name}</strong><br>{business}<br>"
+        f'<span class="soft small">{_ROLES[user.role]}{agency}</span></td>'
+        f'<td class="nowrap">{where}</td><td>{_tags(world, user)}</td>'
+        f'<td><div class="try">{_buttons(world, user)}</div></td></tr>'
+    )
+
+
+def _where(location: SandboxLocation, user: DemoUser) -> str:
+    busy = f"about {location.calls_per_day} calls a day" if location.calls_per_day else "no calls"
+    name = "" if location.name == user.business_name else f"{html.escape(location.name)}<br>"
+    return (
+        f"{name}<code>{html.escape(location.id)}</code><br>"
+        f'<span class="soft small">{busy}<br>{html.escape(location.timezone)}</span>'
+    )
+
+
+def _tags(world: World, user: DemoUser) -> str:
+    tags = [("good", "connected") if world.is_connected(user) else ("", "not connected")]
+    # A revoked or paused agency takes its locations along in the eyes of its user.
+    resources = {user.installs_on, user.location_id or user.installs_on}
+    if any(world.is_revoked(one) for one in resources):
+        tags.append(("bad", "revoked"))
+    if any(world.is_paused(one) for one in resources):
+        tags.append(("warn", "paused"))
+    for fault in world.faults:
+        if fault.location_id in resources or fault.location_id == "*":
+            day = f" on {fault.day}" if fault.day else ""
+            kind = str(fault.status) if fault.kind == "server_error" else fault.kind
+            tags.append(("bad", f"{kind}{day}"))
+    return "".join(f'<span class="tag {tone}">{html.escape(text)}</span>' for tone, text in tags)
+
+
+def _buttons(world: World, user: DemoUser) -> str:
+    resource = user.location_id or user.installs_on
+    label = html.escape(user.business_name)
+    day = (world.today() - dt.timedelta(days=3)).isoformat()
+    paused = world.is_paused(resource)
+    broken = any(fault.location_id == resource for fault in world.faults)
+    forms = [
+        _form("heal", "Heal", resource, label, main=True) if broken else "",
+        _form("resume", "Resume", resource, label, main=True)
+        if paused
+        else _form("pause", "Pause", resource, label),
+        _form("revoke", "Revoke", user.installs_on, label),
+        _form("grant-scopes", "Grant all scopes", resource, label) if user.withheld_scopes else "",
+        _form(
+            "faults",
+            "Break a day",
+            resource,
+            label,
+            '<input type="hidden" name="kind" value="server_error">'
+            f'<input type="date" name="day" value="{day}" required aria-label="Day (UTC)">',
+        ),
+    ]
+    return "".join(forms)
+
+
+def _form(
+    action: str, text: str, resource: str, label: str, inputs: str = "", *, main: bool = False
+) -> str:
+    tone = ' class="main"' if main else ""
+    return (
+        f'<form method="post" action="/sandbox/{action}">{inputs}'
+        f'<input type="hidden" name="location_id" value="{html.escape(resource)}">'
+        f'<button{tone} aria-label="{text}: {label}">{text}</button></form>'
+    )

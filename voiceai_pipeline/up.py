@@ -1,0 +1,354 @@
+"""``voiceai-pipeline up``: from a bare clone to calls in the Dagster UI, then keeps it running.
+
+The order: database, sandbox (where no HighLevel app is configured), tables, demo users, webserver,
+a backfill of the last days, daemon. Everything is safe to repeat; data stay in VOICEAI_HOME.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import requests
+import sqlalchemy as sa
+
+from voiceai_pipeline.models import ConnectionState, Secret
+from voiceai_pipeline.pipeline import Pipeline, open_pipeline
+from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.storage import connections, migrate
+from voiceai_pipeline.supervisor import Supervisor
+
+PROJECT: Final = Path(__file__).parents[1]
+"""Where dagster.yaml and workspace.yaml are."""
+
+DAGSTER_DATABASE: Final = "dagster"
+BACKFILL_DAYS: Final = 7
+MIN_FREE_BYTES: Final = 500 * 1024 * 1024
+_SANDBOX_START = "sandbox-start-date"
+
+
+class UpError(RuntimeError):
+    """It cannot start; the text says why and what to do."""
+
+
+def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
+    """Start everything and keep it running until interrupted.
+
+    Args:
+        port: of Dagster's webserver, on loopback.
+        tell: says what happens, a line at a time.
+
+    Raises:
+        UpError, ChildError, PostgresError, SettingsError, IncompatibleDatabaseError: with what to
+            do; whatever had been started is stopped.
+    """
+    with ExitStack() as stack:
+        home = settings.home
+        _make_home(home)
+        url = f"http://127.0.0.1:{port}"
+        stack.enter_context(_only_one(home, url))
+        _refuse_taken_port(port, f"make up PORT={port + 1}")
+        stack.enter_context(_interruptible())
+
+        tell("Database: starting" if settings.database_url is None else "Database: connecting")
+        env = stack.enter_context(dagster_environment(settings))
+        pipeline = stack.enter_context(open_pipeline(settings))
+        _migrate(pipeline.engine, embedded=settings.database_url is None, tell=tell)
+
+        supervisor = Supervisor(home / "logs", PROJECT, tell)
+        stack.callback(lambda: tell("Stopped. The data stay; start again with: make up"))
+        stack.callback(supervisor.stop)
+        stack.callback(lambda: tell("Stopping..."))
+
+        if settings.highlevel.is_sandbox:
+            _start_sandbox(settings, supervisor, tell)
+            _connect_demo_users(pipeline, settings.highlevel.api_url, tell)
+
+        tell("Dagster: starting the webserver")
+        supervisor.start(
+            "webserver", [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port)], env
+        )
+        _wait_until(lambda: _location_is_loaded(url), supervisor, "webserver", seconds=150)
+        _backfill(pipeline, url, tell)
+        tell("Dagster: starting the daemon")
+        supervisor.start("daemon", [_program("dagster-daemon"), "run"], env)
+
+        tell("")
+        tell(f"Dagster   {url}/assets/call_logs?view=partitions")
+        if settings.highlevel.is_sandbox:
+            tell(f"Sandbox   {settings.highlevel.api_url}  (break, heal, revoke and pause there)")
+        tell("Ctrl-C stops everything.")
+        tell("")
+        while True:
+            supervisor.keep_running()
+            time.sleep(1)
+
+
+@contextmanager
+def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
+    """The environment in which Dagster's programs find their instance and the same settings.
+
+    The embedded server is held while the ``with`` lasts, if it is Dagster's database.
+    """
+    with ExitStack() as stack:
+        url = settings.dagster_url
+        if url is None:
+            server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
+            server.create_database(DAGSTER_DATABASE)
+            url = Secret(server.url(DAGSTER_DATABASE, driver="psycopg2"))
+        env = {
+            **os.environ,
+            "DAGSTER_HOME": str(PROJECT),
+            "DAGSTER_POSTGRES_URL": url.reveal(),
+            "VOICEAI_HOME": str(settings.home),
+            # Dagster's notes that a parameter is beta are for us, not for whoever runs this.
+            "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning",
+        }
+        if settings.highlevel.is_sandbox and "VOICEAI_START_DATE" not in os.environ:
+            env["VOICEAI_START_DATE"] = _sandbox_start(settings.home).isoformat()
+        yield env
+
+
+def _sandbox_start(home: Path) -> date:
+    """First partition of a demo: 30 days before its first start, so that a week is visible."""
+    path = home / _SANDBOX_START
+    if not path.exists():
+        path.write_text(f"{datetime.now(UTC).date() - timedelta(days=30)}\n")
+    return date.fromisoformat(path.read_text().strip())
+
+
+# Before anything starts --------------------------------------------------------------------------
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        raise UpError(
+            f"{home} cannot be used: {error.strerror}. Choose another folder with VOICEAI_HOME."
+        ) from error
+    if free < MIN_FREE_BYTES:
+        raise UpError(
+            f"The disk of {home} has only {free // 2**20} MB left, and at least "
+            f"{MIN_FREE_BYTES // 2**20} MB are needed. Free some space, or choose another folder "
+            "with VOICEAI_HOME."
+        )
+
+
+@contextmanager
+def _only_one(home: Path, url: str) -> Iterator[None]:
+    """Hold the home for this process; a lock dies with its holder, however it dies."""
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            about = json.loads(lock.read() or "{}")
+            raise UpError(
+                f"It is already running at {about.get('url', 'an address of its own')} (process "
+                f"{about.get('pid', 'unknown')}). Use it there, or stop it with Ctrl-C first."
+            ) from None
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": os.getpid(), "url": url}))
+        lock.flush()
+        yield
+
+
+def _refuse_taken_port(port: int, otherwise: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UpError(
+                f"Port {port} is taken by another program ({error.strerror}). Stop that program, "
+                f"or use another port: {otherwise}"
+            ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop everything just as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# The steps ---------------------------------------------------------------------------------------
+
+
+def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) -> None:
+    """Bring our own database up to date; somebody else's only if it is empty (DESIGN 3)."""
+    with engine.begin() as db:
+        if migrate.is_current(db):
+            return
+        may = embedded or migrate.is_empty(db)
+    if not may:
+        raise UpError(
+            "The database needs a migration, and it is not an empty one, so nothing was changed. "
+            "See what would be done with `voiceai-pipeline migrate --sql`, then run "
+            "`voiceai-pipeline migrate`."
+        )
+    tell("Database: creating the tables")
+    migrate.upgrade(engine)
+
+
+def _start_sandbox(settings: Settings, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
+    url = settings.highlevel.api_url
+    port = urlsplit(url).port or 80
+    _refuse_taken_port(port, f"VOICEAI_SANDBOX_PORT={port + 1} make up")
+    tell("Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set")
+    argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
+    argv += ["--state-file", str(settings.home / "sandbox.json")]
+    supervisor.start("sandbox", argv, os.environ)
+    _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=30)
+
+
+def _connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], None]) -> None:
+    """Twelve users, connected as a browser would; then the demo's troubles happen to two."""
+    from voiceai_pipeline.sandbox.cast import DEMO_USERS
+    from voiceai_pipeline.sandbox.demo import authorize
+
+    with pipeline.engine.begin() as db:
+        for demo in DEMO_USERS:
+            connections.add_user(
+                db,
+                UUID(demo.id),
+                business_name=demo.business_name,
+                first_name=demo.first_name,
+                last_name=demo.last_name,
+            )
+        states = {str(person.user.id): person.state for person in connections.everyone(db)}
+    new = [
+        demo
+        for demo in DEMO_USERS
+        if states[demo.id] is ConnectionState.NEVER_CONNECTED and demo.role != "never_connected"
+    ]
+    if not new:
+        return
+    tell(f"Sandbox: connecting {len(new)} demo users through its OAuth pages")
+    with requests.Session() as browser:
+        for demo in new:
+            callback = authorize(browser, pipeline.client.authorize_url("demo"), demo.installs_on)
+            code = parse_qs(urlsplit(callback).query)["code"][0]
+            pipeline.tokens.connect(UUID(demo.id), Secret(code))
+            trouble = {"revoked": "revoke", "paused": "pause"}.get(demo.role)
+            if trouble:
+                browser.post(
+                    f"{sandbox}/sandbox/{trouble}",
+                    json={"location_id": demo.location_id},
+                    timeout=10,
+                ).raise_for_status()
+
+
+_LAUNCH: Final = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+
+
+def _backfill(pipeline: Pipeline, url: str, tell: Callable[[str], None]) -> None:
+    """Ask for those of the last days that nobody has tried yet; red ones retry by themselves."""
+    today = datetime.now(pipeline.zone).date()
+    days = [today - timedelta(days=ago) for ago in range(BACKFILL_DAYS, 0, -1)]
+    reports = pipeline.sync.report(days)
+    untried = [str(report.day) for report in reports if report.unread]
+    if not untried:
+        return
+    tell(f"Dagster: asking for a backfill of {len(untried)} days")
+    answer = _graphql(
+        url,
+        _LAUNCH,
+        {
+            "params": {
+                "assetSelection": [{"path": ["call_logs"]}],
+                "partitionNames": untried,
+                "title": f"The last {BACKFILL_DAYS} days",
+            }
+        },
+    )["launchPartitionBackfill"]
+    if answer["__typename"] != "LaunchBackfillSuccess":
+        raise UpError(
+            f"Dagster did not accept the backfill ({answer['__typename']}). Ask for it in the UI: "
+            f"{url}/assets/call_logs?view=partitions, Materialize."
+        )
+
+
+def _location_is_loaded(url: str) -> bool:
+    """True once the webserver knows our assets.
+
+    Raises:
+        UpError: the code location cannot be loaded.
+    """
+    query = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
+        locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+    try:
+        entries = _graphql(url, query, {})["workspaceOrError"].get("locationEntries", [])
+    except requests.RequestException:
+        return False
+    for entry in entries:
+        loaded = entry["locationOrLoadError"] or {}
+        if loaded.get("__typename") == "PythonError":
+            raise UpError(f"Dagster cannot load the code location:\n{loaded['message']}")
+    return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+
+def _graphql(url: str, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    response = requests.post(
+        f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60
+    )
+    response.raise_for_status()
+    data: dict[str, Any] = response.json()["data"]
+    return data
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(url, timeout=2).ok
+    return False
+
+
+def _wait_until(
+    ready: Callable[[], bool], supervisor: Supervisor, name: str, *, seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        supervisor.keep_running()
+        if time.monotonic() > deadline:
+            raise UpError(
+                f"The {name} has not answered for {seconds:.0f} seconds. Its log ends with:\n"
+                f"{supervisor.tail(name)}"
+            )
+        time.sleep(0.2)
+
+
+def _program(name: str) -> str:
+    """A program of this virtual environment, whether or not it is activated."""
+    return str(Path(sys.executable).parent / name)

@@ -1,0 +1,200 @@
+"""Real parts for every test: an embedded PostgreSQL, a database of its own per test, the sandbox
+over HTTP on loopback, and a clock that the test sets.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+import requests
+import sqlalchemy as sa
+
+from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.models import Connection, Secret
+from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.sandbox.cast import (
+    DEMO_USERS,
+    SANDBOX_CLIENT_ID,
+    SANDBOX_CLIENT_SECRET,
+    DemoUser,
+)
+from voiceai_pipeline.sandbox.demo import authorize
+from voiceai_pipeline.sandbox.server import RunningSandbox, running
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.settings import HighLevelSettings
+from voiceai_pipeline.storage import connections, migrate
+from voiceai_pipeline.storage.engine import open_engine
+from voiceai_pipeline.storage.vault import TokenVault
+from voiceai_pipeline.sync import Sync
+from voiceai_pipeline.tokens import Tokens
+
+KEYS = {"test": b"k" * 32}
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"
+
+
+class Clock:
+    """The time, as the test says it; what sleeps on it moves it on."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server for the whole session."""
+    home: Path = tmp_path_factory.mktemp("postgres")
+    with EmbeddedPostgres.hold(home, durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """A migrated database to copy."""
+    postgres.create_database("template_voiceai")
+    engine = open_engine(Secret(postgres.url("template_voiceai")))
+    migrate.upgrade(engine)
+    engine.dispose()
+    return "template_voiceai"
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedPostgres) -> Iterator[Secret]:
+    """The URL of a database without tables, dropped after the test."""
+    name = f"empty_{next(_numbers)}"
+    postgres.create_database(name)
+    yield Secret(postgres.url(name))
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, template: str) -> Iterator[Secret]:
+    """The URL of a migrated database, dropped after the test."""
+    name = f"test_{next(_numbers)}"
+    postgres.create_database(name, template=template)
+    yield Secret(postgres.url(name))
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def engine(database: Secret) -> Iterator[sa.Engine]:
+    engine = open_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def vault() -> TokenVault:
+    return TokenVault(KEYS)
+
+
+@pytest.fixture
+def sandbox(clock: Clock) -> Iterator[RunningSandbox]:
+    """A HighLevel without troubles and without rate limits, whose time is the test's."""
+    with running(World(clock=clock), limits=False) as sandbox:
+        yield sandbox
+
+
+def highlevel_settings(url: str, api_version: str = "dated") -> HighLevelSettings:
+    """The sandbox's app at ``url``."""
+    return HighLevelSettings(
+        client_id=SANDBOX_CLIENT_ID,
+        client_secret=Secret(SANDBOX_CLIENT_SECRET),
+        redirect_uri=REDIRECT_URI,
+        auth_url=f"{url}/v2/oauth/chooselocation",
+        token_url=f"{url}/oauth/token",
+        api_url=url,
+        api_version=api_version,
+        is_sandbox=True,
+    )
+
+
+@pytest.fixture(params=["dated", "v3"])
+def both_dialects(request: pytest.FixtureRequest) -> str:
+    """For tests that must hold in either API version."""
+    return str(request.param)
+
+
+@pytest.fixture
+def client(sandbox: RunningSandbox, clock: Clock) -> Iterator[HighLevelClient]:
+    with open_client(sandbox.url, clock) as client:
+        yield client
+
+
+def open_client(url: str, clock: Clock, api_version: str = "dated") -> HighLevelClient:
+    """A client whose retries cost simulated time only."""
+    return HighLevelClient(
+        highlevel_settings(url, api_version),
+        retry=Retry(attempts=3),
+        sleep=clock.sleep,
+        token_timeout=2,
+        read_timeout=2,
+    )
+
+
+@pytest.fixture
+def tokens(engine: sa.Engine, vault: TokenVault, client: HighLevelClient, clock: Clock) -> Tokens:
+    return Tokens(engine, vault, client, now=clock)
+
+
+@pytest.fixture
+def sync(engine: sa.Engine, tokens: Tokens, client: HighLevelClient, clock: Clock) -> Sync:
+    return Sync(engine, tokens, client, ZoneInfo("UTC"), now=clock)
+
+
+DEMO = {user.business_name: user for user in DEMO_USERS}
+"""The sandbox's users by name, such as ``DEMO["Harbor Dental"]``."""
+
+
+@dataclass
+class Connector:
+    """Adds demo users to the database and connects them as a browser would."""
+
+    engine: sa.Engine
+    client: HighLevelClient
+    tokens: Tokens
+    browser: requests.Session = field(default_factory=requests.Session)
+
+    def add(self, *names: str) -> list[UUID]:
+        users = [DEMO[name] for name in names or DEMO]
+        with self.engine.begin() as db:
+            for user in users:
+                connections.add_user(db, UUID(user.id), business_name=user.business_name)
+        return [UUID(user.id) for user in users]
+
+    def code(self, user: DemoUser) -> Secret:
+        callback = authorize(self.browser, self.client.authorize_url("state"), user.installs_on)
+        return Secret(parse_qs(urlsplit(callback).query)["code"][0])
+
+    def __call__(self, name: str) -> Connection:
+        (user_id,) = self.add(name)
+        return self.tokens.connect(user_id, self.code(DEMO[name]))
+
+
+@pytest.fixture
+def connect(
+    engine: sa.Engine, client: HighLevelClient, tokens: Tokens
+) -> Iterator[Callable[[str], Connection]]:
+    connector = Connector(engine, client, tokens)
+    yield connector
+    connector.browser.close()
