@@ -1,0 +1,1 @@
+"""The tests: real parts, names that are sentences. Fixtures for all are in conftest.py."""
