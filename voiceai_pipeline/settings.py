@@ -5,12 +5,12 @@ are held equal to ``VARIABLES`` by a test. Nothing here opens a connection or wr
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.models import Secret
@@ -103,6 +103,11 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         raise SettingsError(
             f"HIGHLEVEL_API_VERSION is {version!r}. Set it to one of: {', '.join(API_VERSIONS)}."
         )
+    if client_id is None and "HIGHLEVEL_CLIENT_SECRET" in given:
+        raise SettingsError(
+            "HIGHLEVEL_CLIENT_SECRET is set but HIGHLEVEL_CLIENT_ID is not. Set both, or neither "
+            "to use the sandbox."
+        )
     if client_id is None:
         from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 
@@ -122,7 +127,7 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         secret, urls = given["HIGHLEVEL_CLIENT_SECRET"], dict(_REAL)
     urls |= {name: given[name].rstrip("/") for name in urls if name in given}
     for name, url in urls.items():
-        if not url.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        if not _is_safe(url):
             raise SettingsError(f"{name} must begin with https:// (plain http is for loopback).")
     return HighLevelSettings(
         client_id=client_id,
@@ -136,9 +141,20 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     )
 
 
+def _is_safe(url: str) -> bool:
+    """Encrypted on the way, or never on its way."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    loopback = host in ("127.0.0.1", "localhost", "::1")
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and loopback))
+
+
 def _port(given: Mapping[str, str]) -> int:
     text = given.get("VOICEAI_SANDBOX_PORT", "8790")
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
         raise SettingsError(f"VOICEAI_SANDBOX_PORT is {text!r}. Write a port from 1 to 65535.")
     return int(text)
 
@@ -196,7 +212,7 @@ def parse_keys(text: str) -> dict[str, bytes]:
         key_id, _, encoded = entry.partition(":")
         try:
             key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:  # also for what is not ASCII
             key = b""
         if not key_id.isidentifier() or len(key) != 32 or key_id in keys:
             raise SettingsError(

@@ -36,8 +36,9 @@ PROJECT: Final = Path(__file__).parents[1]
 
 DAGSTER_DATABASE: Final = "dagster"
 BACKFILL_DAYS: Final = 7
+"""Today, as far as it has come, and the six days before."""
+
 MIN_FREE_BYTES: Final = 500 * 1024 * 1024
-_SANDBOX_START = "sandbox-start-date"
 
 
 class UpError(RuntimeError):
@@ -78,13 +79,13 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
             _connect_demo_users(pipeline, settings.highlevel.api_url, tell)
 
         tell("Dagster: starting the webserver")
-        supervisor.start(
-            "webserver", [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port)], env
-        )
+        workspace = ["-w", str(PROJECT / "workspace.yaml")]
+        argv = [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *workspace]
+        supervisor.start("webserver", argv, env)
         _wait_until(lambda: _location_is_loaded(url), supervisor, "webserver", seconds=150)
         _backfill(pipeline, url, tell)
         tell("Dagster: starting the daemon")
-        supervisor.start("daemon", [_program("dagster-daemon"), "run"], env)
+        supervisor.start("daemon", [_program("dagster-daemon"), "run", *workspace], env)
 
         tell("")
         tell(f"Dagster   {url}/assets/call_logs?view=partitions")
@@ -123,10 +124,11 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
 
 
 def _sandbox_start(home: Path) -> date:
-    """First partition of a demo: 30 days before its first start, so that a week is visible."""
-    path = home / _SANDBOX_START
+    """First partition of a demo: as many days as its first backfill has, so that none is missing
+    and "Failed and missing" means the red one."""
+    path = home / "sandbox-start-date"
     if not path.exists():
-        path.write_text(f"{datetime.now(UTC).date() - timedelta(days=30)}\n")
+        path.write_text(f"{datetime.now(UTC).date() - timedelta(days=BACKFILL_DAYS - 1)}\n")
     return date.fromisoformat(path.read_text().strip())
 
 
@@ -187,7 +189,12 @@ def _interruptible() -> Iterator[None]:
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    # Ctrl-C too: a shell script's background job is born with it ignored. A hang-up stays ignored
+    # where nohup asked for that.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
@@ -250,7 +257,8 @@ def _connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], 
     tell(f"Sandbox: connecting {len(new)} demo users through its OAuth pages")
     with requests.Session() as browser:
         for demo in new:
-            callback = authorize(browser, pipeline.client.authorize_url("demo"), demo.installs_on)
+            page = f"{pipeline.client.authorize_url('demo')}&user={demo.id}"
+            callback = authorize(browser, page, demo.installs_on)
             code = parse_qs(urlsplit(callback).query)["code"][0]
             pipeline.tokens.connect(UUID(demo.id), Secret(code))
             trouble = {"revoked": "revoke", "paused": "pause"}.get(demo.role)
@@ -277,7 +285,7 @@ mutation Launch($params: LaunchBackfillParams!) {
 def _backfill(pipeline: Pipeline, url: str, tell: Callable[[str], None]) -> None:
     """Ask for those of the last days that nobody has tried yet; red ones retry by themselves."""
     today = datetime.now(pipeline.zone).date()
-    days = [today - timedelta(days=ago) for ago in range(BACKFILL_DAYS, 0, -1)]
+    days = [today - timedelta(days=ago) for ago in reversed(range(BACKFILL_DAYS))]
     reports = pipeline.sync.report(days)
     untried = [str(report.day) for report in reports if report.unread]
     if not untried:

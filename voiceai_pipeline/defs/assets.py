@@ -143,6 +143,15 @@ def call_logs(
     for report in reports:
         if report.is_green:
             _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
+        else:
+            # So that the red day's own page says why, not only the run's.
+            context.log_event(
+                dg.AssetObservation(
+                    "call_logs",
+                    partition=report.day.isoformat(),
+                    metadata=metadata.of_status(report),
+                )
+            )
         _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
     yield from _checks(reports)
     if any(outcome.state is DayState.FAILED for outcome in outcomes):
@@ -297,7 +306,7 @@ def _checks(reports: Sequence[DayReport]) -> Iterator[dg.AssetCheckResult]:
         check_name=NOBODY_WAITS,
         passed=not waiting,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(people)} users wait for a person:\n{metadata.waiting_text(waiting)}\n"
+        description=f"{len(people)} users wait for a person:\n\n{metadata.waiting_text(waiting)}\n\n"
         "Their days are kept as waiting and filled by themselves once they are back."
         if waiting
         else "Nobody waits for a person.",

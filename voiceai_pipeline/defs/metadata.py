@@ -62,16 +62,16 @@ def of_connection(connection: Connection) -> Mapping[str, Any]:
 
 
 def summary(report: DayReport) -> str:
-    """The day in a sentence."""
+    """The day in a few words: how many are complete, and by name who is not, and why."""
     able = len(report.complete) + len(report.failed) + len(report.unread)
-    parts = [f"**{report.day}**: {len(report.complete)} of {able} users who can be synced complete"]
+    parts = [f"**{len(report.complete)} of {able}** users who can be synced are complete."]
     if report.failed:
-        parts.append(f"**{len(report.failed)} failed**")
+        parts.append(f"**Failed:** {_named(report.failed)}.")
     if report.unread:
-        parts.append(f"{len(report.unread)} not tried yet")
+        parts.append(f"**Not tried yet:** {', '.join(user.name for user in report.unread)}.")
     if report.waiting:
-        parts.append(f"{len(report.waiting)} waiting for a person")
-    return ", ".join(parts) + "."
+        parts.append(f"**Waiting for a person:** {_named(report.waiting)}.")
+    return " ".join(parts)
 
 
 def table(report: DayReport) -> str:
@@ -103,14 +103,22 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
         f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
     ]
     lines += [f"- {name}, {_span(rows)}: {why}" for (name, why), rows in by_reason.items()]
+    lines.append("")
     lines.append(
         'Then materialize these days again ("Failed and missing"): only who failed is read.'
     )
     return "\n".join(lines)
 
 
+def _named(rows: Iterable[DayResult]) -> str:
+    return ", ".join(
+        f"{row.user.name} ({row.failure.explanation.message if row.failure else 'unknown'})"
+        for row in rows
+    )
+
+
 def _for_user(row: DayResult) -> str:
-    return row.message.replace(" USER", f" {row.user.id}")
+    return f"{row.message.rstrip('.').replace(' USER', f' {row.user.id}')}."
 
 
 def _span(rows: Sequence[DayResult]) -> str:

@@ -5,9 +5,9 @@ What is due is decided by pure functions of the core, with the time as an argume
 spent even when its run fails, so each carries the time it was asked for, rounded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -76,11 +76,11 @@ def failed_user_syncs(
 
 
 @dg.sensor(
-    job=jobs.resync_failed_users,
+    jobs=[jobs.resync_failed_users, jobs.refresh_tokens, jobs.update_directory],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Fills the days that waited for a user who is back, and the last "
-    f"{FIRST_DAYS} days of a user who is new; gives every user a partition.",
+    description="Gives every user a partition; fills the days that waited for a user who is back, "
+    f"and the last {FIRST_DAYS} days of a user who is new.",
 )
 def new_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -95,17 +95,35 @@ def new_users(
     last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
     due = {(row.user.id, row.day) for row in waiting if row.user.id in able}
     due |= {(user_id, day) for user_id in able - known for day in last_days}
-    keys = {str(person.user.id) for person in people}
-    unknown = sorted(keys - set(context.instance.get_dynamic_partitions(partitions.users.name)))
-    busy = _is_syncing(context.instance)
-    skip = "A sync is under way; looking again after it." if busy and due else None
+    busy = bool(due) and _is_syncing(context.instance)
+    listed = set(context.instance.get_dynamic_partitions(partitions.users.name))
+    unlisted = sorted({str(person.user.id) for person in people} - listed)
+    requests = [] if busy else _runs("fill", due, now, timedelta(minutes=5))
+    if unlisted:
+        requests += _first_looks(unlisted)
     return dg.SensorResult(
-        run_requests=[] if busy else _runs("fill", due, now, timedelta(minutes=5)),
-        skip_reason=skip or (None if due else "Nobody is new and nobody has come back."),
-        dynamic_partitions_requests=[partitions.users.build_add_request(unknown)]
-        if unknown
+        run_requests=requests,
+        skip_reason=None if requests else _why_nothing(busy),
+        dynamic_partitions_requests=[partitions.users.build_add_request(unlisted)]
+        if unlisted
         else [],
     )
+
+
+def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
+    """Fill the cells of users who have just been listed, and the names of their locations."""
+    key = f"{user_ids[0]} and {len(user_ids) - 1} more"
+    config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
+    return [
+        dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config),
+        dg.RunRequest(f"name {key}", job_name=jobs.update_directory.name),
+    ]
+
+
+def _why_nothing(busy: bool) -> str:
+    if busy:
+        return "A sync is under way; looking again after it."
+    return "Nobody is new and nobody has come back."
 
 
 def _is_syncing(instance: dg.DagsterInstance) -> bool:
@@ -141,7 +159,8 @@ def _runs(
         requests.append(
             dg.RunRequest(
                 run_key=f"{reason} {stretch[0]} {stretch[-1]} {_bucket(now, every)}",
-                run_config=_config(config),
+                job_name=jobs.resync_failed_users.name,
+                run_config={"ops": {"call_logs": {"config": config}}},
                 tags={
                     "dagster/asset_partition_range_start": stretch[0].isoformat(),
                     "dagster/asset_partition_range_end": stretch[-1].isoformat(),
@@ -149,10 +168,6 @@ def _runs(
             )
         )
     return requests
-
-
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"ops": {"call_logs": {"config": dict(config)}}}
 
 
 def _bucket(now: datetime, every: timedelta) -> int:

@@ -5,6 +5,7 @@ row that fits wins. What is in no row is UNKNOWN_ANSWER: retried, never taken as
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,19 +41,39 @@ RULES: Final = (
         "CONTRACT 4.3",
     ),
     Rule(
-        Endpoint.TOKEN, (400, 401), "not available in api version|has been removed",
+        Endpoint.TOKEN, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
+        "CONTRACT 6: their gateway's timeout, dressed as 401",
+    ),
+    Rule(Endpoint.TOKEN, (401,), "version header", FailureClass.OUR_REQUEST, "CONTRACT 6"),
+    Rule(
+        Endpoint.TOKEN, (400, 401, 410), "not available in api version|has been removed",
         FailureClass.CONTRACT_DRIFT, "REQUIREMENTS, What HighLevel's answers mean",
     ),
     Rule(
-        Endpoint.TOKEN, (400, 401), "(invalid|missing) parameter|client",
+        Endpoint.TOKEN, (400, 401),
+        "(invalid|missing) parameter|(invalid|unauthorized)[ _]client|grant[ _]?type",
         FailureClass.CLIENT_REFUSED, "CONTRACT 6",
     ),
     Rule(
-        Endpoint.TOKEN, (400, 401), "invalid[ _]grant|refresh token|invalid jwt|revoked",
+        Endpoint.TOKEN, (400, 401), "invalid[ _]grant", FailureClass.REFRESH_REJECTED,
+        "CONTRACT 4.3, 6; before the next row, for RFC 6749 explains it with \"another client\"",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401), "client", FailureClass.CLIENT_REFUSED,
+        "REQUIREMENTS T9: a revoked client is never a revoked user",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401), "refresh token|invalid jwt|revoked",
         FailureClass.REFRESH_REJECTED, "CONTRACT 4.3, 6",
     ),
     # The body of a wrong client secret is unknown (CONTRACT 6): any other 401 here is ours.
-    Rule(Endpoint.TOKEN, (401, 403), "", FailureClass.CLIENT_REFUSED, "CONTRACT 6"),
+    Rule(Endpoint.TOKEN, (401,), "", FailureClass.CLIENT_REFUSED, "CONTRACT 6"),
+    Rule(
+        Endpoint.TOKEN, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,
+        "CONTRACT 1: User-Agent banned",
+    ),
+    Rule(Endpoint.TOKEN, (404,), "", FailureClass.CONTRACT_DRIFT, "CONTRACT 4.4"),
+    Rule(Endpoint.TOKEN, (422,), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
     Rule(
         Endpoint.API, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
         "CONTRACT 6: their gateway's timeout, dressed as 401; spends no refresh token",
@@ -69,13 +90,16 @@ RULES: Final = (
     Rule(
         Endpoint.API, (403,), "access to this location", FailureClass.WRONG_LOCATION, "CONTRACT 6",
     ),
-    Rule(Endpoint.API, (403,), "1010", FailureClass.OUR_REQUEST, "CONTRACT 1: User-Agent banned"),
+    Rule(
+        Endpoint.API, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,
+        "CONTRACT 1: User-Agent banned",
+    ),
     Rule(
         Endpoint.API, (400, 401, 403), "location is not active", FailureClass.LOCATION_PAUSED,
         "CONTRACT 4.3",
     ),
     Rule(
-        Endpoint.API, (400, 404), "not available in api version|has been removed",
+        Endpoint.API, (400, 404, 410), "not available in api version|has been removed",
         FailureClass.CONTRACT_DRIFT, "REQUIREMENTS, What HighLevel's answers mean",
     ),
     Rule(Endpoint.API, (404,), "", FailureClass.CONTRACT_DRIFT, "CONTRACT 4.4"),
@@ -151,7 +175,7 @@ def read(
     method, status = str(response.request.method), response.status_code
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     is_object = isinstance(body, dict)
     inner = body.get("statusCode") if is_object else None
@@ -168,7 +192,7 @@ def read(
             status=status,
             reason=f"not a JSON object but {kind}",
         )
-    message = _message(body) if is_object else response.text[:2000]
+    message = _message(body) if is_object else _words(response)
     failure = meaning(endpoint, status, message)
     raise HighLevelError(
         failure,
@@ -183,9 +207,10 @@ def read(
 
 def lost(error: requests.RequestException, *, method: str, path: str) -> HighLevelError:
     """Classify a request that ended without an answer, keeping nothing of its URL or body."""
+    timed_out = False
     if isinstance(error, requests.exceptions.ContentDecodingError):
         failure, reason = FailureClass.MALFORMED, "undecodable body"
-    elif isinstance(error, requests.Timeout):
+    elif timed_out := _timed_out(error):
         failure, reason = FailureClass.UNREACHABLE, "no answer in time"
     else:
         failure, reason = FailureClass.UNREACHABLE, "connection failed"
@@ -195,16 +220,28 @@ def lost(error: requests.RequestException, *, method: str, path: str) -> HighLev
         path=path,
         reason=reason,
         sent=not _never_sent(error),
-        timed_out=isinstance(error, requests.Timeout),
+        timed_out=timed_out,
+    )
+
+
+def _timed_out(error: requests.RequestException) -> bool:
+    """Also true for a body that stops half way, which requests calls a ``ConnectionError``."""
+    return isinstance(error, requests.Timeout) or (
+        bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
     )
 
 
 def _never_sent(error: requests.RequestException) -> bool:
-    """True if no connection was made: refused, no DNS entry, TLS failure, connect time-out."""
-    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError)):
+    """True if no connection was made: refused, no DNS entry, false certificate, connect time-out.
+
+    Any other TLS failure may come after the request was sent.
+    """
+    if isinstance(error, requests.exceptions.ConnectTimeout):
         return True
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else None
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return bool(reason.args) and isinstance(reason.args[0], ssl.SSLCertVerificationError)
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
 
 
@@ -212,10 +249,23 @@ def _message(body: Mapping[str, Any]) -> str:
     """Every text an error body may carry: plain, a list of strings (422), or v3's ``error``."""
     error = body.get("error")
     parts: list[object] = [body.get("message"), body.get("error_description")]
+    if "error_code" in body:  # Cloudflare's own (CONTRACT 6)
+        parts.append(f"error {body['error_code']}")
     parts += [error.get("message"), error.get("code")] if isinstance(error, dict) else [error]
     return " ".join(
         " ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts if part
     )
+
+
+def _words(response: requests.Response) -> str:
+    """What an answer without a JSON object says. A web page speaks for some gateway on the way:
+    of its words only Cloudflare's "Error 1010" counts, for a "scope" in it means nothing.
+    """
+    text = response.text[:2000]
+    if not text.lstrip().startswith("<"):
+        return text
+    banned = re.search(r"error.{0,8}1010\b", text, re.IGNORECASE)
+    return banned.group() if banned else ""
 
 
 def _trace_id(body: Mapping[str, Any]) -> str | None:
@@ -227,4 +277,4 @@ def _trace_id(body: Mapping[str, Any]) -> str | None:
 def _retry_after(response: requests.Response) -> float | None:
     """``Retry-After`` in seconds. It is undocumented (CONTRACT 5), honoured where it is sent."""
     value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return float(value) if value.isdecimal() else None

@@ -7,6 +7,9 @@ an item without those two is set aside with its reason, and nothing else about a
 import hashlib
 import itertools
 import json
+import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +40,8 @@ class Page:
     total: int | None
 
 
+_DIGITS: Final = re.compile(r"[0-9]{9,14}")
+
 FetchPage = Callable[[datetime, datetime, int], Page]
 """``(from, to, page number from 1) -> Page``, oldest call first, both bounds asked for."""
 
@@ -65,10 +70,10 @@ def read_window(fetch: FetchPage, window: Window) -> WindowRead:
     """
     pages = 0
     for _ in range(READS):
-        items, total, requests = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP)
-        pages += requests
-        if total is None or len(items) == total:
-            parsed = [parse_call(item) for item in items.values()]
+        walk = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP)
+        pages += walk.requests
+        if walk.adds_up:
+            parsed = [parse_call(item) for item in walk.items.values()]
             calls = [c for c in parsed if isinstance(c, CallLog) and c.started_at in window]
             aside = [
                 c
@@ -79,7 +84,8 @@ def read_window(fetch: FetchPage, window: Window) -> WindowRead:
             calls.sort(key=lambda call: (call.started_at, call.call_id))
             return WindowRead(calls, aside, pages)
     raise PipelineError(
-        FailureClass.INCOMPLETE, f"{len(items)} calls arrived, total {total}, {READS} reads"
+        FailureClass.INCOMPLETE,
+        f"{len(walk.items)} calls arrived, total {walk.total}, {READS} reads",
     )
 
 
@@ -89,10 +95,28 @@ def _refuse_drift(aside: int, listed: int) -> None:
         raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
 
 
-def _walk(
-    fetch: FetchPage, start: datetime, end: datetime
-) -> tuple[dict[str, Any], int | None, int]:
-    """Follow the list from its oldest call to its newest; return items by key, total, requests.
+@dataclass(frozen=True)
+class _Walk:
+    """One pass over the list.
+
+    Attributes:
+        items: what arrived, by key.
+        total: what the first answer said there would be; None if it did not say.
+        ended: the list came to an end, it was not given up.
+    """
+
+    items: dict[str, Any]
+    total: int | None
+    requests: int
+    ended: bool
+
+    @property
+    def adds_up(self) -> bool:
+        return self.ended if self.total is None else len(self.items) == self.total
+
+
+def _walk(fetch: FetchPage, start: datetime, end: datetime) -> _Walk:
+    """Follow the list from its oldest call to its newest.
 
     Page numbers shift when a call vanishes while they are counted: the call that moves up onto a
     page already read is never seen. So the next request starts at the last call seen instead
@@ -109,13 +133,13 @@ def _walk(
         if requests == 1:
             total = page.total
         before = len(items)
-        items.update((_key(item), item) for item in page.items)
+        items.update(_keyed(page.items))
         if len(page.items) < PAGE_SIZE:
-            return items, total, requests
+            return _Walk(items, total, requests, ended=True)
         # A server that ignores the page number would be asked for ever.
         stale = stale + 1 if len(items) == before else 0
         if stale > 2:
-            return items, total, requests
+            return _Walk(items, total, requests, ended=False)
         last = _last_if_ascending(page.items)
         following = last - timedelta(milliseconds=1) if last else cursor
         if following > cursor:
@@ -125,11 +149,14 @@ def _walk(
 
 
 def _last_if_ascending(items: list[Any]) -> datetime | None:
-    instants = [_instant_of(item) for item in items]
-    known = [instant for instant in instants if instant is not None]
-    if len(known) < len(instants) or any(a > b for a, b in itertools.pairwise(known)):
+    """The last time of a page, None where it does not show that the list is ascending.
+
+    A page of one single instant does not: in a descending list it is followed by older calls.
+    """
+    instants = [instant for item in items if (instant := _instant_of(item)) is not None]
+    if not instants or instants[0] == instants[-1]:
         return None
-    return known[-1]
+    return None if any(a > b for a, b in itertools.pairwise(instants)) else instants[-1]
 
 
 def _instant_of(item: Any) -> datetime | None:
@@ -139,10 +166,16 @@ def _instant_of(item: Any) -> datetime | None:
         return None
 
 
-def _key(item: Any) -> str:
-    if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
-        return str(item["id"])
-    return f"without id {_canonical(item)}"
+def _keyed(items: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Items by id. One without is known by its content and, among equals, by its place."""
+    equals: Counter[str] = Counter()
+    for item in items:
+        if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
+            yield f"id {item['id']}", item
+        else:
+            content = _canonical(item)
+            equals[content] += 1
+            yield f"{equals[content]} {content}", item
 
 
 def parse_instant(value: Any) -> datetime:
@@ -154,22 +187,28 @@ def parse_instant(value: Any) -> datetime:
     Raises:
         ValueError: it is neither, or outside the years PostgreSQL and Python share.
     """
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        # fromisoformat would read 1712113000000 as a day in 1712.
+        value = int(value)
     if isinstance(value, bool):
         raise ValueError("a boolean is not a time")
-    if isinstance(value, (int, float)):
-        try:
+    try:
+        if isinstance(value, (int, float)):
             return datetime.fromtimestamp(value / 1000 if value >= 1e11 else value, UTC)
-        except (OverflowError, OSError) as error:
-            raise ValueError("not a Unix timestamp") from error
-    if isinstance(value, str):
-        instant = datetime.fromisoformat(value)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, str):
+            instant = datetime.fromisoformat(value)
+            return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (OverflowError, OSError) as error:
+        raise ValueError("outside the years that exist here") from error
     raise ValueError("not a time")
 
 
 def parse_call(item: Any) -> CallLog | SetAsideCall:
     """Read one item, redacted. What is not as documented is kept in ``raw`` and left empty."""
-    raw = redact(item)
+    try:
+        raw = redact(item)
+    except RecursionError:
+        raw = "nested too deeply"
     content_hash = hashlib.sha256(_canonical(raw).encode()).digest()
     if not isinstance(raw, dict):
         return SetAsideCall("the item is not a JSON object", content_hash, raw)
@@ -237,7 +276,9 @@ def _string(raw: Mapping[str, Any], key: str) -> str | None:
 
 def _number(raw: Mapping[str, Any], key: str) -> float | None:
     value = raw.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def _boolean(raw: Mapping[str, Any], key: str) -> bool | None:

@@ -6,6 +6,7 @@ both spellings whatever is configured. GETs are retried; a token POST never is: 
 decides that (``tokens.py``).
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ import tenacity
 from voiceai_pipeline.highlevel import answers
 from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page
-from voiceai_pipeline.highlevel.rate_limit import RateLimits
+from voiceai_pipeline.highlevel.rate_limit import INTERVAL, RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
     REQUESTED_SCOPES,
@@ -53,6 +54,9 @@ USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
 T = TypeVar("T")
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+
+_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
+"""What a header can carry as a bearer token."""
 
 MAX_LIFETIME: Final = 366 * 24 * 3600
 """Seconds; an access token lives about a day, so more than a year is a broken answer."""
@@ -137,46 +141,40 @@ class HighLevelClient:
                 "pageSize": PAGE_SIZE,
             },
         )
-        items = body.get("callLogs")
-        if not isinstance(items, list):
-            raise HighLevelError(
-                FailureClass.MALFORMED,
-                method="GET",
-                path="/voice-ai/dashboard/call-logs",
-                status=200,
-                reason="no list callLogs",
-            )
+        items = _list(body, "/voice-ai/dashboard/call-logs", "callLogs")
         total = _first(body, "total", "totalRecords")
-        return Page(items, total if isinstance(total, int) else None)
+        return Page(items, _whole_number(total))
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
         """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
-        number = 1
+        path, number, seen = "/voice-ai/agents", 1, set[str]()
         while True:
             body = self._get(
-                "/voice-ai/agents",
+                path,
                 token,
                 location_id,
                 {"locationId": location_id, "page": number, "pageSize": PAGE_SIZE},
             )
-            items = body.get("agents")
-            items = items if isinstance(items, list) else []
+            items, before = redact(_list(body, path, "agents")), len(seen)
             for item in items:
-                if isinstance(item, dict) and isinstance(item.get("id"), str):
+                agent_id = _str(item, "id") if isinstance(item, dict) else None
+                if agent_id and agent_id not in seen:
+                    seen.add(agent_id)
                     yield Agent(
-                        agent_id=item["id"],
-                        name=str(item.get("agentName") or item["id"]),
+                        agent_id=agent_id,
+                        name=str(item.get("agentName") or agent_id),
                         timezone=_str(item, "timezone"),
-                        raw=redact(item),
+                        raw=item,
                     )
-            if len(items) < PAGE_SIZE:
+            # A page without anything new would come again for ever.
+            if len(items) < PAGE_SIZE or len(seen) == before:
                 return
             number += 1
 
     def location(self, token: Secret, location_id: str) -> Location:
         """Name and time zone of a location: the only place that knows them (CONTRACT 4.5)."""
         body = self._get("/locations/{id}", token, location_id, {}, id=location_id)
-        item = body.get("location")
+        item = redact(body.get("location"))
         item = item if isinstance(item, dict) else {}
         return Location(
             location_id, _str(item, "name"), _str(item, "timezone"), _str(item, "companyId")
@@ -191,23 +189,24 @@ class HighLevelClient:
             "appId": self._settings.client_id.partition("-")[0],
             "isInstalled": "true",
         }
-        found: list[Location] = []
+        found: dict[str, Location] = {}
+        skip = 0
         while True:
-            step = {"pageSize": 100} if is_v3 else {"skip": len(found), "limit": 100}
+            step = {"pageSize": 100} if is_v3 else {"skip": skip, "limit": 100}
             body = self._get(path, token, company_id, query | step)
-            items = _first(body, "items", "locations")
-            items = [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
-            found += [
-                Location(str(i["_id"]), _str(i, "name"), None, company_id)
-                for i in items
-                if i.get("_id")
-            ]
+            items, before = _list(body, path, "items", "locations"), len(found)
+            for item in items:
+                if isinstance(item, dict) and (location_id := _str(item, "_id")):
+                    name = _str(redact(item), "name")
+                    found[location_id] = Location(location_id, name, None, company_id)
+            skip += len(items)
             pagination = body.get("pagination")
             following = pagination.get("nextPageToken") if isinstance(pagination, dict) else None
-            if is_v3 and following:
+            # How many a dated page holds at most is unknown: the end is a page without a new one.
+            if len(found) == before or (is_v3 and not following):
+                return list(found.values())
+            if is_v3:
                 query["pageToken"] = following
-            elif is_v3 or len(items) < 100:
-                return found
 
     # Granting ------------------------------------------------------------------------------------
 
@@ -280,17 +279,9 @@ class HighLevelClient:
     def _parse_token(self, body: Mapping[str, Any], path: str) -> OAuthToken:
         """Read a grant in either spelling; a grant that cannot be used is a failure (T7)."""
         access_token = _first(body, "access_token", "accessToken")
-        lifetime = _first(body, "expires_in", "expiresIn")
-        if isinstance(lifetime, str) and lifetime.isdigit():
-            lifetime = int(lifetime)
-        usable = (
-            isinstance(access_token, str)
-            and access_token
-            and isinstance(lifetime, (int, float))
-            and not isinstance(lifetime, bool)
-            and 0 < lifetime <= MAX_LIFETIME
-        )
-        if not usable:
+        lifetime = _whole_number(_first(body, "expires_in", "expiresIn")) or 0
+        usable = isinstance(access_token, str) and _SENDABLE.fullmatch(access_token)
+        if not usable or not 0 < lifetime <= MAX_LIFETIME:
             raise HighLevelError(
                 FailureClass.MALFORMED,
                 method="POST",
@@ -302,7 +293,7 @@ class HighLevelClient:
         approved = body.get("approvedLocations")
         return OAuthToken(
             access_token=Secret(str(access_token)),
-            expires_in=int(lifetime),
+            expires_in=lifetime,
             refresh_token=Secret(refresh_token)
             if isinstance(refresh_token, str) and refresh_token
             else None,
@@ -369,21 +360,22 @@ class HighLevelClient:
         return answers.read(endpoint, response, path=path)
 
     def _retrying(self, request: Callable[[], T]) -> T:
-        backoff = tenacity.wait_random_exponential(multiplier=self._retry.base, max=self._retry.cap)
+        retry = self._retry
+        backoff = tenacity.wait_exponential_jitter(retry.base, retry.cap, jitter=retry.base)
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after if isinstance(error, HighLevelError) else None
-            return max(backoff(state), min(asked or 0.0, self._retry.give_up_after))
+            if asked is None and getattr(error, "failure", None) is FailureClass.RATE_LIMITED:
+                asked = INTERVAL
+            return max(backoff(state), min(asked or 0.0, retry.give_up_after))
 
         return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._retry.attempts)
-            | tenacity.stop_before_delay(self._retry.give_up_after),
+            stop=tenacity.stop_after_attempt(retry.attempts)
+            | tenacity.stop_before_delay(retry.give_up_after),
             wait=pause,
             retry=tenacity.retry_if_exception(
-                lambda error: (
-                    isinstance(error, HighLevelError) and error.failure in self._retry.failures
-                )
+                lambda error: isinstance(error, HighLevelError) and error.failure in retry.failures
             ),
             sleep=self._sleep,
             reraise=True,
@@ -411,10 +403,43 @@ def _bearer(token: Secret) -> Auth:
     """Sets the header as requests' ``auth``: without one, a ~/.netrc entry would replace it."""
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if not _SENDABLE.fullmatch(token.reveal()):
+            # http.client would refuse the header with a ValueError that quotes it.
+            raise HighLevelError(
+                FailureClass.ACCESS_REJECTED,
+                method=str(request.method),
+                path="",
+                reason="the access token cannot be sent in a header",
+                sent=False,
+            )
         request.headers["Authorization"] = f"Bearer {token.reveal()}"
         return request
 
     return sign
+
+
+def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:
+    """The list of an answer; without one it is no answer, and never an empty list."""
+    items = _first(body, *names)
+    if isinstance(items, list):
+        return items
+    raise HighLevelError(
+        FailureClass.MALFORMED,
+        method="GET",
+        path=path,
+        status=200,
+        reason=f"no list {' or '.join(names)}",
+    )
+
+
+def _whole_number(value: Any) -> int | None:
+    """An integer, also where it is spelled as text or with a fraction."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return int(value) if isinstance(value, int) else int(float(value))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _epoch_ms(instant: datetime) -> int:

@@ -7,6 +7,13 @@ never slows another one. Nothing is stored; another process is noticed by what t
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
+
+INTERVAL: Final = 10.0
+"""Seconds of a burst (CONTRACT 5), for answers that do not name them."""
+
+_LONGEST: Final = 60.0
+"""Seconds; a header that asks for more is broken, and a day's limit answers 429 by itself."""
 
 
 class RateLimits:
@@ -45,4 +52,4 @@ class RateLimits:
             return
         if remaining <= 0:
             with self._lock:
-                self._not_before[location_id] = self._monotonic() + interval
+                self._not_before[location_id] = self._monotonic() + min(interval, _LONGEST)

@@ -5,6 +5,7 @@ credentials in URLs (CONTRACT 2.4). People's own data (numbers, transcripts, nam
 what the tables are for.
 """
 
+import math
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -12,11 +13,12 @@ from urllib.parse import urlsplit, urlunsplit
 REDACTED: Final = "[redacted]"
 
 _SECRET_NAME: Final = re.compile(
-    r"authenticationvalue|authorization|secret|passw|api[-_]?key|bearer|credential|private[-_]?key"
-    r"|(access|refresh|auth|id|session|bearer|api)[-_]?token|^token$|cookie|signature",
+    r"authenticationvalue|authorization|secret|passw|pwd|bearer|credential|cookie|signature"
+    r"|(api|access|private|subscription)[-_ ]?key|(access|refresh|auth|session)[-_ ]?token|token$",
     re.IGNORECASE,
 )
-_URL: Final = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}://\S+", re.IGNORECASE)
+_URL_NAME: Final = re.compile(r"(url|uri|endpoint)$", re.IGNORECASE)
 
 
 def redact(value: Any) -> Any:
@@ -24,19 +26,22 @@ def redact(value: Any) -> Any:
     match value:
         case dict():
             names_a_secret = any(
-                isinstance(value.get(key), str) and _SECRET_NAME.search(value[key])
-                for key in ("name", "key")
+                isinstance(name, str) and _SECRET_NAME.search(name)
+                for key, name in value.items()
+                if key.lower() in ("name", "key")
             )
             return {
                 _text(str(key)): REDACTED
-                if names_a_secret and key in ("value", "example", "default")
+                if names_a_secret and key.lower() in ("value", "example", "default")
                 else _member(str(key), item)
                 for key, item in value.items()
             }
         case list():
             return [redact(item) for item in value]
         case str():
-            return _bare_url(_text(value)) if _URL.match(value) else _text(value)
+            return _bare_urls(_text(value))
+        case float():
+            return value if math.isfinite(value) else None
         case _:
             return value
 
@@ -44,7 +49,11 @@ def redact(value: Any) -> Any:
 def _member(key: str, item: Any) -> Any:
     if _SECRET_NAME.search(key) and item is not None and not isinstance(item, bool):
         return REDACTED
-    return _without_values(item) if key.lower() == "headers" else redact(item)
+    if key.lower().endswith("headers"):
+        return _without_values(item)
+    if isinstance(item, str) and "://" not in item and _URL_NAME.search(key):
+        return _bare_url(f"//{_text(item)}").removeprefix("//")
+    return redact(item)
 
 
 def _without_values(headers: Any) -> Any:
@@ -52,7 +61,10 @@ def _without_values(headers: Any) -> Any:
     match headers:
         case list():
             return [
-                {_text(k): v if k in ("key", "name") else REDACTED for k, v in header.items()}
+                {
+                    _text(k): _text(v) if k in ("key", "name") and isinstance(v, str) else REDACTED
+                    for k, v in header.items()
+                }
                 if isinstance(header, dict)
                 else REDACTED
                 for header in headers
@@ -65,12 +77,18 @@ def _without_values(headers: Any) -> Any:
             return REDACTED
 
 
+def _bare_urls(text: str) -> str:
+    return _URL.sub(lambda url: _bare_url(url.group()), text) if "://" in text else text
+
+
 def _bare_url(url: str) -> str:
     """The URL without user info, query values and fragment, where keys and tokens travel."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return REDACTED
+    if not (parts.query or parts.fragment or "@" in parts.netloc):
+        return url
     query = REDACTED if parts.query else ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
