@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import queue
 import secrets
 import sys
 import threading
@@ -19,9 +20,11 @@ from uuid import UUID
 
 import click
 import sqlalchemy as sa
+from alembic.util import CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from voiceai_pipeline import doctor as examinations
 from voiceai_pipeline import up as everything
@@ -40,7 +43,7 @@ from voiceai_pipeline.storage import connections, ledger, migrate
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
-from voiceai_pipeline.tokens import ChooseLocationError, UnknownUserError
+from voiceai_pipeline.tokens import Check, ChooseLocationError, UnknownUserError
 
 _CALLBACK_TIMEOUT: Final = 600.0
 """Seconds a person has to give consent in the browser."""
@@ -73,12 +76,13 @@ def main() -> None:
         sys.exit(130)
     except _EXPECTED as error:
         _fail(str(error))
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:
         _fail(examinations.database_sentence(error))
-    except sa.exc.ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", None) != "42P01":
-            raise
-        _fail("The database has no tables of ours yet. Create them with: voiceai-pipeline migrate")
+    except CommandError:
+        _fail(
+            "The database was migrated by a newer version of this program. Update the program: "
+            "git pull, then make up."
+        )
 
 
 def _fail(message: str, code: int = 1) -> None:
@@ -96,7 +100,13 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the Dagster webserver.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Port of the Dagster webserver.",
+)
 def up(port: int) -> None:
     """Start everything and keep it running until Ctrl-C."""
     started = datetime.now(UTC)
@@ -165,12 +175,12 @@ def check(user: str, as_json: bool) -> None:
             **_as_json(result.connection, None),
             "ok": result.failure is None,
             "failure": result.failure.failure.value if result.failure else None,
-            "message": str(result.failure) if result.failure else "Calls can be read.",
+            "message": _outcome(result),
         }
         click.echo(json.dumps(facts, indent=2))
     else:
         _show([result.connection])
-        click.echo(str(result.failure) if result.failure else "Calls can be read.")
+        click.echo(_outcome(result))
     if result.failure:
         sys.exit(1)
 
@@ -236,10 +246,14 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(report.as_json(), indent=2))
     else:
         table = Table("", "What", "Found", box=None, pad_edge=False)
-        marks = {"ok": "[green]ok[/]", "warning": "[yellow]![/]", "error": "[red]x[/]"}
+        marks = {
+            "ok": Text("ok", "green"),
+            "warning": Text("!", "yellow"),
+            "error": Text("x", "red"),
+        }
         for item in report.findings:
             table.add_row(marks[item.level], item.name, item.text)
-        Console().print(table)
+        _console().print(table)
     if report.has_errors:
         sys.exit(1)
 
@@ -316,43 +330,46 @@ def _wait_for_code(redirect_uri: str, state: str, open_url: str | None) -> Secre
 def _catch_redirect(
     host: str, port: int, path: str, open_url: str | None
 ) -> Mapping[str, list[str]]:
-    caught: dict[str, list[str]] = {}
+    answers: queue.Queue[Mapping[str, list[str]]] = queue.Queue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
-            if asked.path != path:
+            query = parse_qs(asked.query)
+            if asked.path != path or not query:
                 self.send_error(404)
                 return
-            caught.update(parse_qs(asked.query))
-            body = b"Done. You can close this page and go back to the terminal."
+            body = b"Received. The terminal says how it went; you can close this page."
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            answers.put(query)
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the request line holds the code."""
 
     try:
-        server = http.server.HTTPServer((host, port), Handler)
+        # A thread per connection: browsers open some in advance and send nothing on them.
+        server = http.server.ThreadingHTTPServer((host, port), Handler)
     except OSError as error:
         raise click.ClickException(
             f"{host}:{port}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
             f"({error.strerror}). Stop the program that uses it, or change the variable."
         ) from error
     with server:
-        server.timeout = 1
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         if open_url:
             click.launch(open_url)
-        waited = 0.0
-        while not caught and waited < _CALLBACK_TIMEOUT:
-            server.handle_request()
-            waited += server.timeout
-    if not caught:
-        raise click.ClickException("Nobody gave consent within 10 minutes; nothing was changed.")
-    return caught
+        try:
+            return answers.get(timeout=_CALLBACK_TIMEOUT)
+        except queue.Empty:
+            raise click.ClickException(
+                "Nobody gave consent within 10 minutes; nothing was changed. Run the command again."
+            ) from None
+        finally:
+            server.shutdown()
 
 
 # Printing ----------------------------------------------------------------------------------------
@@ -374,12 +391,12 @@ def _show(
     if statuses is not None:
         table.add_column("Last sync")
     for person in people:
-        cells = [
+        cells: list[str | Text] = [
             person.user.name,
             str(person.user.id),
-            f"[{_COLOURS[person.state]}]{person.state.value.replace('_', ' ')}[/]",
+            Text(person.state.value.replace("_", " "), _COLOURS[person.state]),
             person.location_name or person.location_id or "",
-            "" if person.can_sync else person.message.replace(" USER", f" {person.user.id}"),
+            "" if person.can_sync else _for(person.user.id, person.message),
         ]
         if statuses is not None:
             cells.append(_last_sync(statuses.get(person.user.id)))
@@ -398,14 +415,30 @@ def _show_rows(rows: Sequence[DayResult]) -> None:
     colours = {DayState.COMPLETE: "green", DayState.FAILED: "red", DayState.WAITING: "yellow"}
     for row in rows:
         numbers = ["" if row.stored is None else str(n) for n in (row.stored, row.new, row.changed)]
-        state = f"[{colours[row.state]}]{row.state.value}[/]"
-        table.add_row(row.user.name, str(row.day), state, *numbers, row.message)
+        state = Text(row.state.value, colours[row.state])
+        message = _for(row.user.id, row.message)
+        table.add_row(row.user.name, str(row.day), state, *numbers, message)
     _console().print(table)
 
 
+def _outcome(result: Check) -> str:
+    if result.failure is None:
+        return "Calls can be read."
+    return _for(result.connection.user.id, str(result.failure))
+
+
+def _for(user_id: UUID, text: str) -> str:
+    """A text whose commands can be copied: with the user's id in the place of USER."""
+    return text.replace(" USER", f" {user_id}")
+
+
 def _console() -> Console:
-    """Wide enough for whole sentences where the output is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
+    """Shows names as they are: what stands in brackets or colons is no markup.
+
+    Wide enough for whole sentences where the output is not a terminal.
+    """
+    width = None if sys.stdout.isatty() else 240
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, Any]:
@@ -415,7 +448,7 @@ def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, 
         "state": person.state.value,
         "reason": person.reason.value if person.reason else None,
         "since": _iso(person.since),
-        "what_to_do": None if person.can_sync else person.message,
+        "what_to_do": None if person.can_sync else _for(person.user.id, person.message),
         "location_id": person.location_id,
         "location_name": person.location_name,
         "token_expires_at": _iso(person.token_expires_at),
@@ -434,7 +467,7 @@ def _row_as_json(row: DayResult) -> dict[str, Any]:
         "day": str(row.day),
         "state": row.state.value,
         "failure": row.failure.value if row.failure else None,
-        "message": row.message,
+        "message": _for(row.user.id, row.message),
         "calls": row.stored,
         "new": row.new,
         "changed": row.changed,
@@ -468,11 +501,13 @@ def _progress(
             while not done.wait(0.5):
                 update()
 
-        def update() -> None:
-            with pipeline.engine.begin() as db:
+        def update() -> int:
+            with contextlib.suppress(sa.exc.SQLAlchemyError), pipeline.engine.begin() as db:
                 rows = ledger.results(db, days=days, user_ids=user_ids)
-            finished = sum(1 for row in rows if row.finished_at and row.finished_at >= since)
-            progress.update(task, completed=finished)
+                finished = sum(1 for row in rows if row.finished_at and row.finished_at >= since)
+                progress.update(task, completed=finished)
+                return finished
+            return 0
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
@@ -481,7 +516,8 @@ def _progress(
         finally:
             done.set()
             follower.join()
-            update()
+            # Days that were complete before are not read again: the bar ends with those that were.
+            progress.update(task, total=update())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,8 +13,8 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.client import USER_AGENT
-from voiceai_pipeline.models import PipelineError, missing_scopes
-from voiceai_pipeline.pipeline import open_database, open_vault
+from voiceai_pipeline.models import Connection, PipelineError, Secret, missing_scopes
+from voiceai_pipeline.pipeline import check_url, open_database, open_vault
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage import connections, migrate
@@ -57,12 +57,44 @@ class Report:
         }
 
 
-def database_sentence(error: sa.exc.OperationalError) -> str:
-    """A database that does not answer, in a sentence without its URL or password."""
-    kind = type(error.orig).__name__ if error.orig else type(error).__name__
+_UNREACHABLE: Final = {
+    "refused": "nothing listens there",
+    "no such file": "nothing listens there",
+    "resolve host": "there is no such host",
+    "translate host": "there is no such host",
+    "timeout": "no answer in time",
+    "timed out": "no answer in time",
+    "password": "it does not accept the user and password",
+    "does not exist": "there is no such database or user",
+    "too many": "it has no free connection",
+}
+"""What drivers say when they cannot connect, in words that repeat nothing of the URL."""
+
+_NO_TABLES: Final = ("42P01", "42703")
+"""SQLSTATEs of a table and of a column that is not there."""
+
+
+def database_sentence(error: sa.exc.DBAPIError) -> str:
+    """What the database refused and what to do, without its URL, a password or a row."""
+    kind = type(error.orig).__name__
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _NO_TABLES:
+        return (
+            "The database does not have our tables yet, or only older ones. Create them with: "
+            "voiceai-pipeline migrate"
+        )
+    if not isinstance(error, sa.exc.OperationalError):
+        return (
+            f"The database refused a request ({kind}, SQLSTATE {state}); nothing was half written. "
+            "Examine it with: voiceai-pipeline doctor"
+        )
+    said = str(error.orig).lower()
+    reason = next((plain for words, plain in _UNREACHABLE.items() if words in said), kind)
+    dagster = type(error.orig).__module__.startswith("psycopg2")
+    name = "DAGSTER_POSTGRES_URL" if dagster else "VOICEAI_DATABASE_URL"
     return (
-        f"The database does not answer ({kind}). Check that it runs and that VOICEAI_DATABASE_URL "
-        "names it: host, port, database, user and password. Nothing was changed."
+        f"The database does not answer: {reason}. Check that it runs and that {name} names it: "
+        "host, port, database, user and password."
     )
 
 
@@ -87,16 +119,17 @@ def examine(env: Mapping[str, str]) -> Report:
                     findings += _connections(db, settings)
         except (PostgresError, SettingsError) as error:
             findings.append(Finding("database", "error", str(error)))
-        except sa.exc.OperationalError as error:
+        except sa.exc.DBAPIError as error:
             findings.append(Finding("database", "error", database_sentence(error)))
+    if settings.dagster_url is not None:
+        findings.append(_dagster_database(settings.dagster_url))
     return Report(findings, url)
 
 
 def _for_sql_tools(url: sa.URL) -> str:
     """A libpq URL: the SQLAlchemy driver and the password are left out."""
-    plain = sa.URL.create(
-        "postgresql", url.username, None, url.host, url.port, url.database, dict(url.query)
-    )
+    query = {name: value for name, value in url.query.items() if "password" not in name}
+    plain = sa.URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     return plain.render_as_string(hide_password=True)
 
 
@@ -142,8 +175,10 @@ def _highlevel(settings: Settings) -> Finding:
         hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
         text = f"{place} cannot be reached ({type(error).__name__}). {hint}"
         return Finding("HighLevel", "warning" if settings.highlevel.is_sandbox else "error", text)
-    date = answer.headers.get("Date")
-    skew = abs((parsedate_to_datetime(date) - asked).total_seconds()) if date else 0.0
+    skew = 0.0
+    with suppress(KeyError, TypeError, ValueError):  # no date, one without a zone, or none at all
+        date = parsedate_to_datetime(answer.headers["Date"])
+        skew = abs((date - asked).total_seconds())
     if skew > MAX_SKEW:
         text = f"{place}: its clock and this machine's differ by {skew:.0f} s. Set this one by NTP."
         return Finding("HighLevel", "warning", text)
@@ -168,6 +203,21 @@ def _database(db: sa.Connection) -> list[Finding]:
     return findings
 
 
+def _dagster_database(url: Secret) -> Finding:
+    name = "Dagster's database"
+    try:
+        check_url(url, "DAGSTER_POSTGRES_URL")
+        engine = sa.create_engine(url.reveal(), connect_args={"connect_timeout": 10})
+        with engine.connect() as db:
+            server = db.execute(sa.text("SHOW server_version")).scalar_one()
+        engine.dispose()
+    except SettingsError as error:
+        return Finding(name, "error", str(error))
+    except sa.exc.DBAPIError as error:
+        return Finding(name, "error", database_sentence(error))
+    return Finding(name, "ok", f"PostgreSQL {server}")
+
+
 def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
     people = connections.everyone(db)
     waiting = [person for person in people if not person.can_sync]
@@ -190,9 +240,7 @@ def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
     return findings
 
 
-def _keys(
-    db: sa.Connection, people: Sequence[connections.Connection], settings: Settings
-) -> Finding:
+def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -> Finding:
     try:
         vault: TokenVault = open_vault(settings)
     except SettingsError as error:
@@ -203,7 +251,8 @@ def _keys(
         if row is None:
             continue
         try:
-            row.token(vault, "refresh_token")
+            for column in ("access_token", "refresh_token", "location_access_token"):
+                row.token(vault, column)
         except PipelineError as error:
             closed.append(f"{person.user.name} ({error.detail})")
     if closed:

@@ -36,9 +36,11 @@ def open_database(settings: Settings) -> Iterator[Secret]:
     """The URL of our database, with the embedded server held running where it is the one used.
 
     Raises:
+        SettingsError: the URL cannot be read.
         voiceai_pipeline.postgres.PostgresError: the embedded server cannot run; it says why.
     """
     if settings.database_url is not None:
+        check_url(settings.database_url, "VOICEAI_DATABASE_URL")
         yield settings.database_url
         return
     with EmbeddedPostgres.hold(settings.home) as server:
@@ -46,11 +48,26 @@ def open_database(settings: Settings) -> Iterator[Secret]:
         yield Secret(server.url(DATABASE))
 
 
+def check_url(url: Secret, name: str) -> None:
+    """See that a database URL can be taken apart; the parser's own error would repeat some of it.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    try:
+        sa.make_url(url.reveal())
+    except (sa.exc.ArgumentError, ValueError):
+        raise SettingsError(
+            f"{name} cannot be read. Write postgresql://user:password@host:5432/name, with every "
+            "@, : and / inside the password percent-encoded (%40, %3A, %2F)."
+        ) from None
+
+
 def open_vault(settings: Settings) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
     Raises:
-        SettingsError: a real server is configured, and no keys.
+        SettingsError: a real server is configured, and no keys; or the key file is of no use.
     """
     if settings.token_keys:
         return TokenVault(settings.token_keys)
@@ -59,8 +76,23 @@ def open_vault(settings: Settings) -> TokenVault:
             "VOICEAI_DATABASE_URL is set but VOICEAI_TOKEN_KEYS is not. Set it to a key of your "
             'own, kept outside the database: VOICEAI_TOKEN_KEYS="k1:$(openssl rand -base64 32)".'
         )
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return TokenVault(local_keys(settings.home / "token.key"))
+    path = settings.home / "token.key"
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        keys = local_keys(path)
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename or path} cannot be used: {error.strerror}. Make it accessible to "
+            "this user, or choose another folder with VOICEAI_HOME."
+        ) from error
+    except (SettingsError, UnicodeDecodeError):
+        keys = {}
+    if not keys:
+        raise SettingsError(
+            f"{path} is damaged: it should hold the key that encrypts the tokens, as id:base64 of "
+            "32 bytes. Put it back from a backup; or delete it and connect every user again."
+        )
+    return TokenVault(keys)
 
 
 @contextmanager

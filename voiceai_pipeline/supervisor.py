@@ -76,6 +76,8 @@ class Supervisor:
         Raises:
             ChildError: one keeps stopping.
         """
+        if self._tether is not None and self._tether.poll() is not None:
+            self._start_tether()
         for child in self._children:
             status = child.process.poll()
             if status is None:
@@ -112,6 +114,8 @@ class Supervisor:
     def _spawn(
         self, argv: Sequence[str], env: Mapping[str, str], log: Path
     ) -> subprocess.Popen[bytes]:
+        if self._tether is None:
+            self._start_tether()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 argv,
@@ -125,20 +129,28 @@ class Supervisor:
         self._tie(f"+{process.pid}")
         return process
 
+    def _start_tether(self) -> None:
+        """Start the tether, or another one in the place of one that was killed."""
+        if self._tether is not None and self._tether.stdin is not None:
+            self._tether.stdin.close()
+        self._tether = subprocess.Popen(
+            [sys.executable, "-m", "voiceai_pipeline.supervisor"],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for child in self._children:
+            self._tie(f"+{child.process.pid}")
+
     def _tie(self, line: str) -> None:
         """Tell the tether which groups are ours: ``+pid`` a new one, ``-pid`` one that ended."""
-        if self._tether is None:
-            self._tether = subprocess.Popen(
-                [sys.executable, "-m", "voiceai_pipeline.supervisor"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        pipe = self._tether.stdin
-        assert pipe is not None  # noqa: S101 - opened with PIPE
-        pipe.write(f"{line}\n".encode())
-        pipe.flush()
+        if self._tether is None or self._tether.stdin is None:
+            return
+        # A tether that was killed is replaced by keep_running, which tells the new one everything.
+        with contextlib.suppress(BrokenPipeError):
+            self._tether.stdin.write(f"{line}\n".encode())
 
 
 def _end_group(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

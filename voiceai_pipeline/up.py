@@ -5,6 +5,7 @@ a backfill of the last days, daemon. Everything is safe to repeat; data stay in 
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,7 +26,7 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import ConnectionState, Secret
-from voiceai_pipeline.pipeline import Pipeline, open_pipeline
+from voiceai_pipeline.pipeline import Pipeline, check_url, open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections, migrate
@@ -76,7 +77,13 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
 
         if settings.highlevel.is_sandbox:
             _start_sandbox(settings, supervisor, tell)
-            _connect_demo_users(pipeline, settings.highlevel.api_url, tell)
+            try:
+                _connect_demo_users(pipeline, settings.highlevel.api_url, tell)
+            except (requests.RequestException, ValueError) as error:
+                raise UpError(
+                    f"The sandbox could not connect the demo users ({type(error).__name__}). Start "
+                    f"again; if it stays, its log says more: {home / 'logs' / 'sandbox.log'}"
+                ) from error
 
         tell("Dagster: starting the webserver")
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
@@ -110,6 +117,7 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
             server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
             server.create_database(DAGSTER_DATABASE)
             url = Secret(server.url(DAGSTER_DATABASE, driver="psycopg2"))
+        check_url(url, "DAGSTER_POSTGRES_URL")
         env = {
             **os.environ,
             "DAGSTER_HOME": str(PROJECT),
@@ -138,10 +146,12 @@ def _sandbox_start(home: Path) -> date:
 def _make_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
+        (home / "up.lock").open("a").close()
         free = shutil.disk_usage(home).free
     except OSError as error:
         raise UpError(
-            f"{home} cannot be used: {error.strerror}. Choose another folder with VOICEAI_HOME."
+            f"{home} cannot be used: {error.strerror}. Choose a folder that this user can write "
+            "with VOICEAI_HOME."
         ) from error
     if free < MIN_FREE_BYTES:
         raise UpError(
@@ -176,9 +186,12 @@ def _refuse_taken_port(port: int, otherwise: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
             raise UpError(
-                f"Port {port} is taken by another program ({error.strerror}). Stop that program, "
-                f"or use another port: {otherwise}"
+                f"Port {port} is taken by another program. Stop that program, or use another port: "
+                f"{otherwise}"
+                if taken
+                else f"Port {port} cannot be used: {error.strerror}. Use another: {otherwise}"
             ) from error
 
 
@@ -291,20 +304,20 @@ def _backfill(pipeline: Pipeline, url: str, tell: Callable[[str], None]) -> None
     if not untried:
         return
     tell(f"Dagster: asking for a backfill of {len(untried)} days")
-    answer = _graphql(
-        url,
-        _LAUNCH,
-        {
-            "params": {
-                "assetSelection": [{"path": ["call_logs"]}],
-                "partitionNames": untried,
-                "title": f"The last {BACKFILL_DAYS} days",
-            }
-        },
-    )["launchPartitionBackfill"]
-    if answer["__typename"] != "LaunchBackfillSuccess":
-        raise UpError(
-            f"Dagster did not accept the backfill ({answer['__typename']}). Ask for it in the UI: "
+    backfill = {
+        "assetSelection": [{"path": ["call_logs"]}],
+        "partitionNames": untried,
+        "title": f"The last {BACKFILL_DAYS} days",
+    }
+    try:
+        answer = _graphql(url, _LAUNCH, {"params": backfill})["launchPartitionBackfill"]
+        outcome = answer["__typename"]
+    except requests.RequestException as error:
+        outcome = type(error).__name__
+    if outcome != "LaunchBackfillSuccess":
+        # No reason to stop: everything else runs, and the days can be asked for by hand.
+        tell(
+            f"Dagster: the backfill was not accepted ({outcome}). Ask for it in the UI: "
             f"{url}/assets/call_logs?view=partitions, Materialize."
         )
 

@@ -102,7 +102,12 @@ def test_no_error_of_the_contract_is_left_out() -> None:
         (TOKEN, 400, "The refresh token was revoked", FailureClass.REFRESH_REJECTED),
         (TOKEN, 401, "version header is invalid", FailureClass.OUR_REQUEST),
         (TOKEN, 401, "Command timed out", FailureClass.PROVIDER_ERROR),
-        (TOKEN, 400, "/oauth/token is not available in API version v3", FailureClass.CONTRACT_DRIFT),
+        (
+            TOKEN,
+            400,
+            "/oauth/token is not available in API version v3",
+            FailureClass.CONTRACT_DRIFT,
+        ),
         (TOKEN, 400, "This API endpoint has been removed", FailureClass.CONTRACT_DRIFT),
         (TOKEN, 404, "Cannot POST /oauth/token", FailureClass.CONTRACT_DRIFT),
         (TOKEN, 422, "client_id must be a string", FailureClass.OUR_REQUEST),

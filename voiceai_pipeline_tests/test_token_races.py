@@ -75,7 +75,7 @@ def ask_when_told(
         ThreadPoolExecutor(len(user_ids)) as pool,
     ):
         while pipe.recv():
-            barrier.wait()
+            barrier.wait(30)
             pipe.send(list(pool.map(lambda user_id: outcome(tokens, user_id), user_ids)))
 
 
@@ -88,13 +88,16 @@ class Crowd:
     """Processes that ask together; the same ones in every round."""
 
     def __init__(self, size: int, database: Secret, url: str, user_ids: list[UUID]) -> None:
-        barrier = processes.Barrier(size)
+        # Kept: its semaphores vanish with it, and the processes have yet to open them.
+        self.barrier = processes.Barrier(size)
         self.pipes: list[Pipe] = []
         self.members: list[ForkServerProcess] = []
         for _ in range(size):
             ours, theirs = processes.Pipe()
             member = processes.Process(
-                target=ask_when_told, args=(database.reveal(), url, user_ids, barrier, theirs)
+                target=ask_when_told,
+                args=(database.reveal(), url, user_ids, self.barrier, theirs),
+                daemon=True,
             )
             member.start()
             theirs.close()
@@ -105,7 +108,13 @@ class Crowd:
         """What each process got for each user."""
         for pipe in self.pipes:
             pipe.send(True)
-        return [pipe.recv() for pipe in self.pipes]
+        return [self._answer(pipe) for pipe in self.pipes]
+
+    @staticmethod
+    def _answer(pipe: Pipe) -> list[str]:
+        assert pipe.poll(60), "a process did not answer"
+        answer: list[str] = pipe.recv()
+        return answer
 
     def leave(self) -> None:
         for pipe, member in zip(self.pipes, self.members, strict=True):

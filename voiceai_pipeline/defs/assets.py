@@ -30,6 +30,13 @@ NOBODY_WAITS = "no_user_waits_for_a_person"
 NOTHING_IS_SET_ASIDE = "no_call_was_set_aside"
 
 
+# Calls are read with credentials, but a renewed token makes no day stale, and a day is no user.
+# With any other mapping each refresh would mark every day "unsynced", or a backfill be refused.
+CREDENTIALS = dg.AssetDep(
+    "refreshed_credentials", partition_mapping=dg.SpecificPartitionsPartitionMapping([])
+)
+
+
 class SyncConfig(dg.Config):
     """Which users of the day to read. Left alone, a red day resumes: only who failed is read; a
     green day is read again for everybody."""
@@ -95,9 +102,7 @@ def refreshed_credentials(
     partitions_def=partitions.days,
     backfill_policy=_BY_RANGE,
     output_required=False,
-    # Any user's token may matter for any day: without this mapping Dagster looks for a user called
-    # 2026-11-22 and refuses the backfill.
-    deps=[dg.AssetDep(refreshed_credentials, partition_mapping=dg.AllPartitionMapping())],
+    deps=[CREDENTIALS],
     check_specs=[
         dg.AssetCheckSpec(
             EVERYBODY_IS_COMPLETE,
@@ -135,7 +140,7 @@ def call_logs(
             days,
             user_ids=parse_users(config.user_ids) or None,
             mode=config.mode,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
@@ -188,7 +193,7 @@ def sync_status(
 
 
 @dg.asset(
-    deps=[refreshed_credentials],
+    deps=[CREDENTIALS],
     group_name="directory",
     kinds={"postgres"},
     owners=OWNERS,
@@ -202,7 +207,7 @@ def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
 
 
 @dg.asset(
-    deps=[refreshed_credentials],
+    deps=[CREDENTIALS],
     group_name="directory",
     kinds={"postgres"},
     owners=OWNERS,
@@ -306,7 +311,8 @@ def _checks(reports: Sequence[DayReport]) -> Iterator[dg.AssetCheckResult]:
         check_name=NOBODY_WAITS,
         passed=not waiting,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(people)} users wait for a person:\n\n{metadata.waiting_text(waiting)}\n\n"
+        description=f"{len(people)} users wait for a person:\n\n"
+        f"{metadata.waiting_text(waiting)}\n\n"
         "Their days are kept as waiting and filled by themselves once they are back."
         if waiting
         else "Nobody waits for a person.",

@@ -140,23 +140,25 @@ def _walk(fetch: FetchPage, start: datetime, end: datetime) -> _Walk:
         stale = stale + 1 if len(items) == before else 0
         if stale > 2:
             return _Walk(items, total, requests, ended=False)
-        last = _last_if_ascending(page.items)
-        following = last - timedelta(milliseconds=1) if last else cursor
-        if following > cursor:
+        following = _where_to_go_on(page.items)
+        if following is not None and following > cursor:
             cursor, number = following, 1
         else:
             number += 1
 
 
-def _last_if_ascending(items: list[Any]) -> datetime | None:
-    """The last time of a page, None where it does not show that the list is ascending.
+def _where_to_go_on(items: list[Any]) -> datetime | None:
+    """1 ms before the last time of a page, so that a tie with it is seen whatever the bound means.
 
-    A page of one single instant does not: in a descending list it is followed by older calls.
+    None where that leads nowhere: the page is not ascending, or lies within that millisecond. A
+    list that goes on from there would begin with calls already seen, and a page of one single
+    instant does not even show that the list is ascending.
     """
     instants = [instant for item in items if (instant := _instant_of(item)) is not None]
-    if not instants or instants[0] == instants[-1]:
+    if not instants or any(a > b for a, b in itertools.pairwise(instants)):
         return None
-    return None if any(a > b for a, b in itertools.pairwise(instants)) else instants[-1]
+    following = instants[-1] - timedelta(milliseconds=1)
+    return following if instants[0] < following else None
 
 
 def _instant_of(item: Any) -> datetime | None:

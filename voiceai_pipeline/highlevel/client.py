@@ -361,14 +361,14 @@ class HighLevelClient:
 
     def _retrying(self, request: Callable[[], T]) -> T:
         retry = self._retry
-        backoff = tenacity.wait_exponential_jitter(retry.base, retry.cap, jitter=retry.base)
+        backoff = tenacity.wait_exponential(retry.base) + tenacity.wait_random(0, retry.base)
 
         def pause(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after if isinstance(error, HighLevelError) else None
             if asked is None and getattr(error, "failure", None) is FailureClass.RATE_LIMITED:
                 asked = INTERVAL
-            return max(backoff(state), min(asked or 0.0, retry.give_up_after))
+            return max(min(backoff(state), retry.cap), min(asked or 0.0, retry.give_up_after))
 
         return tenacity.Retrying(
             stop=tenacity.stop_after_attempt(retry.attempts)

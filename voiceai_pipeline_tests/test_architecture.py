@@ -1,0 +1,87 @@
+"""The house rules that imports can break: read from the source, not from a running program."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "voiceai_pipeline"
+
+ROOMS = {
+    "models": set[str](),
+    "settings": {"models", "sandbox"},  # the sandbox's client id, where none is configured
+    "highlevel": {"models", "settings"},
+    "storage": {"models", "settings"},
+    "tokens": {"models", "highlevel", "storage"},
+    "sync": {"models", "highlevel", "storage", "tokens"},
+    "postgres": set[str](),
+    "sandbox": set[str](),
+    "supervisor": set[str](),
+}
+"""Which rooms a room may enter; itself goes without saying."""
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def _files(room: str) -> list[Path]:
+    single = PACKAGE / f"{room}.py"
+    return [single] if single.exists() else sorted((PACKAGE / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_one_way(room: str) -> None:
+    entered = {
+        name.split(".")[1]
+        for path in _files(room)
+        for name in _imports(path)
+        if name.startswith("voiceai_pipeline.")
+    }
+    assert entered <= ROOMS[room] | {room}
+
+
+def test_the_core_does_not_import_dagster() -> None:
+    wing = {PACKAGE / "definitions.py", *(PACKAGE / "defs").rglob("*.py")}
+    guilty = [
+        path.relative_to(PACKAGE)
+        for path in PACKAGE.rglob("*.py")
+        if path not in wing and any(name.split(".")[0] == "dagster" for name in _imports(path))
+    ]
+    assert guilty == []
+
+
+def test_sensors_and_definitions_cannot_reach_highlevel() -> None:
+    for path in (PACKAGE / "defs" / "sensors.py", PACKAGE / "definitions.py"):
+        names = set(_imports(path))
+        assert not {n for n in names if n.split(".")[0] in ("requests", "urllib3", "http")}
+        assert "voiceai_pipeline.highlevel" not in {n.rsplit(".", 1)[0] for n in names}
+
+
+def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> None:
+    speakers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == "requests" for name in _imports(path))
+    }
+    assert speakers == {
+        "highlevel/answers.py",
+        "highlevel/client.py",
+        "doctor.py",
+        "up.py",
+        "sandbox/demo.py",
+    }
+
+
+def test_every_module_begins_with_a_charter() -> None:
+    without = [
+        path.relative_to(PACKAGE)
+        for path in PACKAGE.rglob("*.py")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert without == []

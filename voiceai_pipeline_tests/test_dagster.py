@@ -1,0 +1,507 @@
+"""The Dagster wing on a real instance: dagster-postgres, real runs, the sandbox over HTTP.
+
+Time is real here, because Dagster's partitions follow the clock of the machine.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline.definitions import defs
+from voiceai_pipeline.defs import launch, partitions, sensors
+from voiceai_pipeline.models import ConnectionState, Secret
+from voiceai_pipeline.pipeline import Pipeline, open_pipeline
+from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline.sandbox.server import RunningSandbox, running
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.storage import connections
+from voiceai_pipeline.up import PROJECT
+from voiceai_pipeline_tests.conftest import DEMO, Connector
+
+TODAY = datetime.now(UTC).date()
+DAYS = [TODAY - timedelta(days=ago) for ago in range(7, 0, -1)]
+BAD_DAY = TODAY - timedelta(days=3)
+COPPER = "Copper Kettle Catering"
+WAITING = {"Juniper Fitness", "Larch Auto Care", "Willow Spa", "Cedar Vets"}
+
+_numbers = count(1)
+
+
+@dataclass
+class Product:
+    """Everything that runs in production, with the demo's twelve users."""
+
+    pipeline: Pipeline
+    sandbox: RunningSandbox
+    instance: dg.DagsterInstance
+    connect: Connector
+
+    def sync(self, days: list[date], **config: Any) -> dg.ExecuteInProcessResult:
+        """Materialize days of call_logs in one run, as a backfill does."""
+        return self.run(
+            "sync_calls",
+            tags={
+                "dagster/asset_partition_range_start": str(days[0]),
+                "dagster/asset_partition_range_end": str(days[-1]),
+            },
+            run_config={"ops": {"call_logs": {"config": config}}},
+        )
+
+    def run(self, job: str, **options: Any) -> dg.ExecuteInProcessResult:
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance, raise_on_error=False, **options
+        )
+
+    def days(self, asset: str) -> set[date]:
+        keys = self.instance.get_materialized_partitions(dg.AssetKey(asset))
+        return {date.fromisoformat(key) for key in keys}
+
+    @contextmanager
+    def requests(self) -> Iterator[Counter[tuple[str, str | None]]]:
+        """Counts the requests made inside the ``with``, by path and location."""
+        counts: Counter[tuple[str, str | None]] = Counter()
+        before = len(self.sandbox.requests)
+        yield counts
+        counts.update((r.path, r.location_id) for r in self.sandbox.requests[before:])
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        query = "SELECT location_id, call_id, content_hash FROM call_logs ORDER BY 1, 2"
+        with self.pipeline.engine.begin() as db:
+            return [tuple(row) for row in db.execute(sa.text(query))]
+
+
+@pytest.fixture
+def product(
+    postgres: EmbeddedPostgres,
+    database: Secret,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Product]:
+    name = f"dagster_{next(_numbers)}"
+    postgres.create_database(name)
+    with running(World(), limits=False) as sandbox:
+        environment = {
+            "VOICEAI_HOME": str(tmp_path),
+            "VOICEAI_DATABASE_URL": database.reveal(),
+            "VOICEAI_TOKEN_KEYS": "test:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
+            "DAGSTER_POSTGRES_URL": postgres.url(name, driver="psycopg2"),
+            "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
+            "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
+            "HIGHLEVEL_AUTH_URL": f"{sandbox.url}/v2/oauth/chooselocation",
+            "HIGHLEVEL_TOKEN_URL": f"{sandbox.url}/oauth/token",
+            "HIGHLEVEL_API_URL": sandbox.url,
+        }
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.chdir(tmp_path)  # dagster.yaml keeps its files in a relative folder
+        with (
+            open_pipeline(Settings.load(os.environ)) as pipeline,
+            dg.DagsterInstance.from_config(str(PROJECT)) as instance,
+        ):
+            connect = Connector(pipeline.engine, pipeline.client, pipeline.tokens)
+            connect.add()
+            yield Product(pipeline, sandbox, instance, connect)
+            connect.browser.close()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def demo(product: Product) -> Product:
+    """Eleven users connected, with the troubles of the demo."""
+    for user in DEMO_USERS:
+        if user.role == "never_connected":
+            continue
+        product.connect(user.business_name)
+        location = str(user.location_id)
+        if user.role == "revoked":
+            product.sandbox.world.revoke(location)
+        if user.role == "paused":
+            product.sandbox.world.pause(location)
+    product.sandbox.world.with_demo_troubles()
+    return product
+
+
+def _checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [e for e in result.all_events if e.is_step_failure]
+    return str(event.step_failure_data.error_display_string)
+
+
+def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> None:
+    result = demo.sync(DAYS)
+
+    assert not result.success
+    assert demo.days("call_logs") == set(DAYS) - {BAD_DAY}
+    assert demo.days("sync_status") == set(DAYS)
+    text = _failure(result)
+    assert "1 user failed on 1 day" in text
+    assert f"{COPPER}, {BAD_DAY}: HighLevel answered with a server error" in text
+    assert "Failed and missing" in text
+
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    with demo.requests() as asked:
+        assert demo.sync([BAD_DAY]).success
+
+    assert asked == {("/voice-ai/dashboard/call-logs", DEMO[COPPER].location_id): 1}
+    assert demo.days("call_logs") == set(DAYS)
+
+
+def test_users_who_wait_for_a_person_turn_no_day_red_and_are_named_with_the_fix(
+    demo: Product,
+) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    result = demo.sync(DAYS)
+
+    assert result.success
+    assert demo.days("call_logs") == set(DAYS)
+    warning = _checks(result)["no_user_waits_for_a_person"]
+    assert not warning.passed
+    assert warning.severity is dg.AssetCheckSeverity.WARN
+    for name in WAITING:
+        assert name in str(warning.description)
+    assert f"voiceai-pipeline connect {DEMO['Larch Auto Care'].id}" in str(warning.description)
+    assert _checks(result)["every_connected_user_is_complete"].passed
+
+
+def test_every_call_of_every_connected_user_is_stored_once(demo: Product) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    demo.sync(DAYS)
+    start = datetime.combine(DAYS[0], datetime.min.time(), UTC)
+    connected = {u.location_id for u in DEMO_USERS if u.business_name not in WAITING}
+    expected = {
+        (place, call["id"])
+        for place in connected
+        for call in demo.sandbox.world.calls.between(place, start, start + timedelta(days=7))
+    }
+    assert len(expected) > 500
+    assert sorted((place, call) for place, call, _ in demo.calls()) == sorted(expected)
+
+
+def test_a_green_day_that_is_materialized_again_is_read_again_and_changes_nothing(
+    demo: Product,
+) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    day = DAYS[-1]
+    demo.sync([day])
+    with demo.pipeline.engine.begin() as db:
+        before = db.execute(sa.text("SELECT call_id, xmin FROM call_logs ORDER BY 1")).all()
+    with demo.requests() as asked:
+        assert demo.sync([day]).success
+    with demo.pipeline.engine.begin() as db:
+        after = db.execute(sa.text("SELECT call_id, xmin FROM call_logs ORDER BY 1")).all()
+    assert len(asked) == 7  # seven locations can be read
+    assert after == before
+
+
+def test_however_the_days_are_asked_for_the_same_calls_arrive(
+    demo: Product,
+) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    days = DAYS[-3:]
+
+    def empty() -> None:
+        with demo.pipeline.engine.begin() as db:
+            db.execute(sa.text("TRUNCATE call_logs, sync_ledger, sync_status"))
+
+    def by_range() -> None:
+        demo.sync(days)
+
+    def by_partition() -> None:
+        for day in days:
+            demo.run("sync_calls", partition_key=str(day))
+
+    def by_command_line() -> None:
+        assert launch.sync_calls(days, None, only_failed=False) is None
+
+    def by_materialize() -> None:
+        asset = defs.get_assets_def("call_logs")
+        resources = defs.get_repository_def().get_top_level_resources()
+        for day in days:
+            assert dg.materialize(
+                [asset],
+                partition_key=str(day),
+                instance=demo.instance,
+                resources={"pipeline": resources["pipeline"]},
+                selection=[asset],
+            ).success
+
+    seen = []
+    for way in (by_range, by_partition, by_materialize):
+        empty()
+        way()
+        seen.append(demo.calls())
+    os.environ["DAGSTER_HOME"] = str(PROJECT)
+    try:
+        empty()
+        by_command_line()
+        seen.append(demo.calls())
+    finally:
+        del os.environ["DAGSTER_HOME"]
+    assert seen[0]
+    assert all(calls == seen[0] for calls in seen)
+
+
+def test_a_run_for_one_user_does_not_turn_a_day_green_that_others_have_not_been_read_for(
+    product: Product,
+) -> None:
+    product.connect("Pine Realty")
+    product.connect("Maple Plumbing")
+    result = product.sync(DAYS[-1:], user_ids=[DEMO["Pine Realty"].id])
+    assert result.success
+    assert product.days("call_logs") == set()
+    check = _checks(result)["every_connected_user_is_complete"]
+    assert not check.passed
+    assert "Maple Plumbing" in str(check.description)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"user_ids": ["x'; DROP TABLE users;--"]}, "A user is named by id"),
+        ({"user_ids": ["00000000-0000-4000-8000-00000000ffff"]}, "No user with id"),
+        ({"only_failed": True, "reread": True}, "contradict each other"),
+    ],
+)
+def test_run_config_that_makes_no_sense_fails_with_a_sentence_and_no_request(
+    product: Product, config: dict[str, Any], sentence: str
+) -> None:
+    with product.requests() as asked:
+        result = product.sync(DAYS[-1:], **config)
+    assert not result.success
+    assert sentence in _failure(result)
+    assert not asked
+
+
+def test_an_unreachable_highlevel_turns_the_day_red_with_a_sentence(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product.connect("Pine Realty")
+    monkeypatch.setenv("HIGHLEVEL_API_URL", "http://127.0.0.1:9")
+    result = product.sync(DAYS[-1:])
+    assert "HighLevel could not be reached" in _failure(result)
+    assert product.days("call_logs") == set()
+
+
+def test_user_tokens_shows_every_user_and_refreshed_credentials_only_the_valid_ones(
+    demo: Product,
+) -> None:
+    user_ids = [user.id for user in DEMO_USERS]
+    config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
+    assert demo.run("refresh_tokens", run_config=config).success
+    shown = demo.instance.get_materialized_partitions(dg.AssetKey("user_tokens"))
+    valid = demo.instance.get_materialized_partitions(dg.AssetKey("refreshed_credentials"))
+    assert shown == set(user_ids)
+    assert shown - valid == {DEMO["Juniper Fitness"].id, DEMO["Cedar Vets"].id}
+
+
+def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Product) -> None:
+    pine, maple = DEMO["Pine Realty"], DEMO["Maple Plumbing"]
+    with demo.pipeline.engine.begin() as db:
+        db.execute(sa.text("UPDATE api_keys SET token_expires_at = now() - interval '400 days'"))
+        db.execute(
+            sa.text("UPDATE api_keys SET refresh_token = 'enc:v1:gone:AAAA' WHERE user_id = :id"),
+            {"id": pine.id},
+        )
+    config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": [pine.id, maple.id]}}}}
+    result = demo.run("refresh_tokens", run_config=config)
+    assert "1 of 2 tokens could not be renewed" in _failure(result)
+    assert "cannot be decrypted" in _failure(result)
+    with demo.pipeline.engine.begin() as db:
+        renewed = connections.one(db, UUID(maple.id))
+    assert renewed is not None
+    assert renewed.token_version == 2
+
+
+def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:
+    assert demo.sync(DAYS[-1:]).success  # finds out who waits
+    assert demo.run("update_directory").success
+    with demo.pipeline.engine.begin() as db:
+        names = set(db.execute(sa.text("SELECT name FROM agents")).scalars())
+        zones = dict(db.execute(sa.text("SELECT name, timezone FROM locations")).all())
+    assert {"Front desk", "After hours"} <= names
+    assert zones["Northwind Motors"] == "Europe/Berlin"
+
+
+def test_nothing_that_is_secret_or_personal_reaches_dagster(demo: Product, tmp_path: Path) -> None:
+    demo.sync(DAYS)
+    config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": [DEMO[COPPER].id]}}}}
+    demo.run("refresh_tokens", run_config=config)
+    demo.run("update_directory")
+    demo.run("inspect_connections")
+    with demo.pipeline.engine.begin() as db:
+        numbers = list(db.execute(sa.text("SELECT DISTINCT from_number FROM call_logs")).scalars())
+        speech = db.execute(
+            sa.text("SELECT max(transcript) FROM call_logs WHERE length(transcript) > 60")
+        ).scalar_one()
+        stored = db.execute(
+            sa.text("SELECT refresh_token FROM api_keys WHERE refresh_token IS NOT NULL LIMIT 1")
+        ).scalar_one()
+    canaries = ["SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", "THIRD-PARTY-SECRET"]
+    canaries += [SANDBOX_CLIENT_SECRET, stored, speech[:60], *filter(None, numbers)]
+    engine = sa.create_engine(os.environ["DAGSTER_POSTGRES_URL"])
+    with engine.begin() as db:
+        tables = sa.inspect(db).get_table_names()
+        text = "\n".join(
+            str(row)
+            for table in tables
+            for row in db.execute(sa.text(f'SELECT t::text FROM "{table}" AS t')).scalars()  # noqa: S608
+        )
+    engine.dispose()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    text += "\n".join(path.read_text(errors="replace") for path in files)
+    assert COPPER in text  # the scan sees what was logged
+    assert [canary for canary in canaries if canary in text] == []
+
+
+# Sensors -----------------------------------------------------------------------------------------
+
+
+def _tick(product: Product, sensor: dg.SensorDefinition) -> dg.SensorResult:
+    """Evaluate a sensor as the daemon does, with its real database."""
+    context = dg.build_sensor_context(
+        instance=product.instance,
+        resources={"database": product.pipeline.engine},
+        definitions=defs,
+        sensor_name=sensor.name,
+    )
+    found = sensor(context)
+    match found:
+        case dg.SensorResult():
+            return found
+        case dg.RunRequest():
+            return dg.SensorResult(run_requests=[found])
+        case dg.SkipReason():
+            return dg.SensorResult(skip_reason=found)
+        case list():
+            return dg.SensorResult(run_requests=found)
+    raise AssertionError(found)
+
+
+def _set(product: Product, statement: str) -> None:
+    with product.pipeline.engine.begin() as db:
+        db.execute(sa.text(statement))
+
+
+def test_the_token_sensor_skips_when_nothing_expires(product: Product) -> None:
+    product.connect("Pine Realty")
+    result = _tick(product, sensors.expiring_tokens)
+    assert not result.run_requests
+    assert "No token expires" in str(result.skip_reason)
+
+
+def test_expiring_and_long_expired_tokens_are_asked_for_in_one_run(product: Product) -> None:
+    pine, maple = product.connect("Pine Realty"), product.connect("Maple Plumbing")
+    product.connect("Harbor Dental")
+    _set(
+        product,
+        f"UPDATE api_keys SET token_expires_at = now() + interval '20 minutes' WHERE user_id = '{pine.user.id}'",
+    )  # noqa: E501, S608
+    _set(
+        product,
+        f"UPDATE api_keys SET token_expires_at = now() - interval '300 days' WHERE user_id = '{maple.user.id}'",
+    )  # noqa: E501, S608
+    (request,) = _tick(product, sensors.expiring_tokens).run_requests or ()
+    users = request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"]
+    assert set(users) == {str(pine.user.id), str(maple.user.id)}
+    assert product.run("refresh_tokens", run_config=request.run_config).success
+    assert not _tick(product, sensors.expiring_tokens).run_requests
+
+
+def test_a_sensor_asks_highlevel_nothing(demo: Product) -> None:
+    _set(demo, "UPDATE api_keys SET token_expires_at = now() - interval '1 day'")
+    with demo.requests() as asked:
+        for sensor in (sensors.expiring_tokens, sensors.failed_user_syncs, sensors.new_users):
+            _tick(demo, sensor)
+    assert not asked
+
+
+def test_a_failed_day_is_asked_for_again_after_a_while_for_that_user_only(demo: Product) -> None:
+    demo.sync(DAYS)
+    assert not _tick(demo, sensors.failed_user_syncs).run_requests
+    _set(demo, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
+    (request,) = _tick(demo, sensors.failed_user_syncs).run_requests or ()
+    config = request.run_config["ops"]["call_logs"]["config"]
+    assert config == {"user_ids": [DEMO[COPPER].id], "only_failed": True}
+    assert request.tags["dagster/asset_partition_range_start"] == str(BAD_DAY)
+    assert request.tags["dagster/asset_partition_range_end"] == str(BAD_DAY)
+
+
+def test_after_too_many_failures_a_day_is_left_to_people(demo: Product) -> None:
+    demo.sync(DAYS)
+    _set(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days', attempt = 7")
+    assert not _tick(demo, sensors.failed_user_syncs).run_requests
+
+
+def test_users_who_wait_for_a_person_are_not_retried(demo: Product) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    demo.sync(DAYS)
+    _set(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days'")
+    assert not _tick(demo, sensors.failed_user_syncs).run_requests
+    assert not [
+        r
+        for r in _tick(demo, sensors.new_users).run_requests or ()
+        if r.job_name == "resync_failed_users"
+    ]
+
+
+def test_every_user_gets_a_partition_keyed_by_id_and_a_first_look(demo: Product) -> None:
+    result = _tick(demo, sensors.new_users)
+    (request,) = result.dynamic_partitions_requests or ()
+    assert set(request.partition_keys) == {user.id for user in DEMO_USERS}
+    names = [r.job_name for r in result.run_requests or ()]
+    assert {"refresh_tokens", "update_directory"} <= set(names)
+    demo.instance.add_dynamic_partitions(partitions.users.name, list(request.partition_keys))
+    assert not _tick(demo, sensors.new_users).dynamic_partitions_requests
+
+
+def test_a_new_user_is_filled_for_the_last_30_days(product: Product) -> None:
+    product.connect("Pine Realty")
+    requests = _tick(product, sensors.new_users).run_requests or ()
+    (fill,) = [r for r in requests if r.job_name == "resync_failed_users"]
+    assert fill.tags["dagster/asset_partition_range_start"] == str(TODAY - timedelta(days=30))
+    assert fill.tags["dagster/asset_partition_range_end"] == str(TODAY - timedelta(days=1))
+
+
+def test_the_days_of_a_user_who_is_back_are_filled_without_anybody_asking(demo: Product) -> None:
+    demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
+    demo.sync(DAYS)
+    larch = demo.connect("Larch Auto Care")
+    assert larch.state is ConnectionState.CONNECTED
+    requests = _tick(demo, sensors.new_users).run_requests or ()
+    (fill,) = [r for r in requests if r.job_name == "resync_failed_users"]
+    with demo.requests() as asked:
+        assert demo.run("resync_failed_users", run_config=fill.run_config, tags=fill.tags).success
+    assert {place for _, place in asked} == {larch.location_id}
+    again = _tick(demo, sensors.new_users).run_requests or ()
+    assert not [r for r in again if r.job_name == "resync_failed_users"]
+
+
+def test_nobody_is_filled_while_a_sync_is_under_way(product: Product) -> None:
+    product.connect("Pine Realty")
+    run = product.instance.create_run_for_job(
+        defs.resolve_job_def("sync_calls"), status=dg.DagsterRunStatus.STARTED
+    )
+    result = _tick(product, sensors.new_users)
+    assert not [r for r in result.run_requests or () if r.job_name == "resync_failed_users"]
+    product.instance.delete_run(run.run_id)
+    assert [
+        r
+        for r in _tick(product, sensors.new_users).run_requests or ()
+        if r.job_name == "resync_failed_users"
+    ]
