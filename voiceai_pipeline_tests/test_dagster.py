@@ -466,7 +466,7 @@ def test_every_user_gets_a_partition_keyed_by_id_and_a_first_look(demo: Product)
     assert set(request.partition_keys) == {user.id for user in DEMO_USERS}
     names = [r.job_name for r in result.run_requests or ()]
     assert {"refresh_tokens", "update_directory"} <= set(names)
-    demo.instance.add_dynamic_partitions(partitions.users.name, list(request.partition_keys))
+    demo.instance.add_dynamic_partitions(partitions.USERS, list(request.partition_keys))
     assert not _tick(demo, sensors.new_users).dynamic_partitions_requests
 
 

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 

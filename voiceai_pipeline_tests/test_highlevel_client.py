@@ -563,13 +563,12 @@ def test_a_token_post_is_never_repeated(
     sandbox.world.add_fault(dataclasses.replace(fault, path="/oauth/token"))
     before = sandbox.world.next_request_number()
     spent = grant.refresh_token
-    post = (
-        (lambda: hasty.exchange_code(code))
-        if purpose == "exchange"
-        else (lambda: hasty.refresh(spent, "Location"))
-    )
+    posts: dict[str, Callable[[], OAuthToken]] = {
+        "exchange": lambda: hasty.exchange_code(code),
+        "refresh": lambda: hasty.refresh(spent, "Location"),
+    }
     with pytest.raises(HighLevelError) as caught:
-        post()
+        posts[purpose]()
     assert caught.value.failure is failure
     assert caught.value.sent
     assert caught.value.timed_out is timed_out
@@ -649,7 +648,7 @@ def limit(remaining: str, interval: str = "10000") -> dict[str, str]:
 
 
 def test_a_spent_burst_waits_for_the_next_interval(clock: Clock) -> None:
-    empty = {"callLogs": []}
+    empty: dict[str, Any] = {"callLogs": []}
     with (
         Scripted(
             Answer(empty, headers=limit("1")),
@@ -761,13 +760,25 @@ def test_no_error_and_no_log_tells_a_secret(
                 make()
             error = caught.value
             told += [*traceback.format_exception(error), repr(error), str(error), str(error.args)]
-    assert "startDate" not in "".join(told)
+    assert "startDate=" not in "".join(told)
     assert "HighLevelError" in "".join(told)
     logs = caplog.text
     assert "urllib3.connectionpool" in logs
     for canary in CANARIES:
         assert canary not in "".join(told)
         assert canary not in logs
+
+
+def test_a_connection_that_is_not_made_tells_no_query(clock: Clock) -> None:
+    """urllib3's own words would be "Max retries exceeded with url: ..." and the whole URL."""
+    with Scripted(Answer()) as server:
+        url = server.url
+    with open_client(url, clock) as client, pytest.raises(HighLevelError) as caught:
+        read_page(client, Secret("A"))
+    told = "".join(traceback.format_exception(caught.value))
+    assert caught.value.failure is FailureClass.UNREACHABLE
+    assert HARBOR not in told
+    assert "startDate=" not in told
 
 
 def test_an_echoing_server_is_not_quoted(clock: Clock) -> None:

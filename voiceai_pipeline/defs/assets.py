@@ -200,7 +200,7 @@ def sync_status(
     pool=POOL,
     metadata={"dagster/table_name": "agents"},
 )
-def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
+def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """The Voice AI agents of every connected location: names and time zones. An agent that was
     deleted in HighLevel keeps its row."""
     return _directory(pipeline.sync.sync_agents(), "agents")
@@ -214,7 +214,7 @@ def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
     pool=POOL,
     metadata={"dagster/table_name": "locations"},
 )
-def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult:
+def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Name and time zone of every connected location."""
     return _directory(pipeline.sync.sync_locations(), "locations")
 
@@ -330,7 +330,7 @@ def _checks(reports: Sequence[DayReport]) -> Iterator[dg.AssetCheckResult]:
     )
 
 
-def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.MaterializeResult:
+def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.MaterializeResult[None]:
     errors = {place: e for place, e in found.items() if isinstance(e, PipelineError)}
     red = [f"- {place}: {e}" for place, e in errors.items() if not e.failure.waits_for_person]
     if red:

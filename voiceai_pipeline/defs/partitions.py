@@ -22,5 +22,7 @@ days = dg.DailyPartitionsDefinition(
     end_offset=1,  # today is a partition: it is synced while it is still open
 )
 
+USERS: Final = "users"
+
 # Keyed by the immutable user id. A key is never deleted: it would come back with its old green.
-users = dg.DynamicPartitionsDefinition(name="users")
+users = dg.DynamicPartitionsDefinition(name=USERS)

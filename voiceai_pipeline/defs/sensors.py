@@ -96,7 +96,7 @@ def new_users(
     due = {(row.user.id, row.day) for row in waiting if row.user.id in able}
     due |= {(user_id, day) for user_id in able - known for day in last_days}
     busy = bool(due) and _is_syncing(context.instance)
-    listed = set(context.instance.get_dynamic_partitions(partitions.users.name))
+    listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
     unlisted = sorted({str(person.user.id) for person in people} - listed)
     requests = [] if busy else _runs("fill", due, now, timedelta(minutes=5))
     if unlisted:

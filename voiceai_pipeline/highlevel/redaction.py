@@ -8,7 +8,7 @@ what the tables are for.
 import math
 import re
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 REDACTED: Final = "[redacted]"
 
@@ -51,8 +51,8 @@ def _member(key: str, item: Any) -> Any:
         return REDACTED
     if key.lower().endswith("headers"):
         return _without_values(item)
-    if isinstance(item, str) and "://" not in item and _URL_NAME.search(key):
-        return _bare_url(f"//{_text(item)}").removeprefix("//")
+    if isinstance(item, str) and _URL_NAME.search(key):
+        return _bare_address(_text(item).strip())
     return redact(item)
 
 
@@ -77,6 +77,14 @@ def _without_values(headers: Any) -> Any:
             return REDACTED
 
 
+def _bare_address(text: str) -> str:
+    """The value of a field that is called a URL, also where it leaves out its scheme."""
+    if "://" in text or re.search(r"\s", text):
+        return _bare_urls(text)
+    prefix = "" if text.startswith("//") else "//"
+    return _bare_url(prefix + text).removeprefix(prefix)
+
+
 def _bare_urls(text: str) -> str:
     return _URL.sub(lambda url: _bare_url(url.group()), text) if "://" in text else text
 
@@ -89,8 +97,10 @@ def _bare_url(url: str) -> str:
         return REDACTED
     if not (parts.query or parts.fragment or "@" in parts.netloc):
         return url
-    query = REDACTED if parts.query else ""
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+    scheme = f"{parts.scheme}:" if parts.scheme else ""
+    query = f"?{REDACTED}" if parts.query else ""
+    # urlunsplit would drop the slashes of a scheme it does not know.
+    return f"{scheme}//{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
 def _text(value: str) -> str:
