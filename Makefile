@@ -35,9 +35,10 @@ clean: ## delete .venv (the data in .voiceai stay)
 	rm -rf $(VENV)
 
 # Installing: from the lock files, hashes checked; nothing is done again until they change.
-$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "Installing the locked packages into $(VENV) (once, about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { \
+	  echo "The packages could not be installed; pip says why above. Check the network and the disk, then repeat." >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -46,7 +47,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-$(VENV):
+# pip comes last into a virtual environment: without it an earlier attempt was interrupted.
+$(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON). Install Python 3.11 or newer, or name one: make up PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -11,6 +11,7 @@ import queue
 import secrets
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -113,7 +114,9 @@ def up(port: int) -> None:
 
     def tell(line: str) -> None:
         seconds = (datetime.now(UTC) - started).total_seconds()
-        click.echo(f"{seconds:6.1f}s  {line}" if line else "")
+        # Who listened may have gone: a closed terminal or pipe must not keep it from tidying up.
+        with contextlib.suppress(OSError):
+            click.echo(f"{seconds:6.1f}s  {line}" if line else "")
 
     with contextlib.suppress(KeyboardInterrupt):
         everything.run(_settings(), port, tell)
@@ -201,6 +204,8 @@ def sync(
     with _pipeline() as pipeline, everything.dagster_environment(_settings()) as env:
         wanted = [_find(pipeline.engine, name).user.id for name in names] or None
         os.environ.update(env)
+        # Dagster's notes that a parameter is beta are for us, not for whoever runs this.
+        warnings.simplefilter("ignore")
         # Imported late: it takes seconds, and the partitions depend on the environment.
         from voiceai_pipeline.defs import launch
 
@@ -231,7 +236,10 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
         if before == migrate.head():
             click.echo(f"The database is up to date (revision {before}).")
         elif only_check:
-            _fail(f"A migration is due: {before or 'none'} to {migrate.head()}.")
+            _fail(
+                f"A migration is due: {before or 'none'} to {migrate.head()}. "
+                "Run: voiceai-pipeline migrate"
+            )
         else:
             migrate.upgrade(engine)
             click.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.client import USER_AGENT
 from voiceai_pipeline.models import Connection, PipelineError, Secret, missing_scopes
-from voiceai_pipeline.pipeline import check_url, open_database, open_vault
+from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage import connections, migrate
@@ -206,16 +206,11 @@ def _database(db: sa.Connection) -> list[Finding]:
 def _dagster_database(url: Secret) -> Finding:
     name = "Dagster's database"
     try:
-        check_url(url, "DAGSTER_POSTGRES_URL")
-        engine = sa.create_engine(url.reveal(), connect_args={"connect_timeout": 10})
-        with engine.connect() as db:
-            server = db.execute(sa.text("SHOW server_version")).scalar_one()
-        engine.dispose()
+        return Finding(name, "ok", f"PostgreSQL {server_version(url, 'DAGSTER_POSTGRES_URL')}")
     except SettingsError as error:
         return Finding(name, "error", str(error))
     except sa.exc.DBAPIError as error:
         return Finding(name, "error", database_sentence(error))
-    return Finding(name, "ok", f"PostgreSQL {server}")
 
 
 def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:

@@ -63,6 +63,25 @@ def check_url(url: Secret, name: str) -> None:
         ) from None
 
 
+def server_version(url: Secret, name: str) -> str:
+    """The version of the PostgreSQL at ``url``, found out by connecting.
+
+    Args:
+        name: the variable that holds the URL.
+
+    Raises:
+        SettingsError: the URL cannot be read.
+        sqlalchemy.exc.OperationalError: nobody answers.
+    """
+    check_url(url, name)
+    engine = sa.create_engine(
+        url.reveal(), poolclass=sa.NullPool, connect_args={"connect_timeout": 10}
+    )
+    with engine.connect() as db:
+        version: str = db.execute(sa.text("SHOW server_version")).scalar_one()
+    return version
+
+
 def open_vault(settings: Settings) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 

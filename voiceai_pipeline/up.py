@@ -26,8 +26,8 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import ConnectionState, Secret
-from voiceai_pipeline.pipeline import Pipeline, check_url, open_pipeline
-from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
+from voiceai_pipeline.postgres import EmbeddedPostgres, is_running
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections, migrate
 from voiceai_pipeline.supervisor import Supervisor
@@ -65,6 +65,7 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         _refuse_taken_port(port, f"make up PORT={port + 1}")
         stack.enter_context(_interruptible())
 
+        is_embedded = settings.database_url is None or settings.dagster_url is None
         tell("Database: starting" if settings.database_url is None else "Database: connecting")
         env = stack.enter_context(dagster_environment(settings))
         pipeline = stack.enter_context(open_pipeline(settings))
@@ -90,6 +91,8 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         argv = [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *workspace]
         supervisor.start("webserver", argv, env)
         _wait_until(lambda: _location_is_loaded(url), supervisor, "webserver", seconds=150)
+        if settings.dagster_url is None:
+            _cancel_orphans(url, tell)
         _backfill(pipeline, url, tell)
         tell("Dagster: starting the daemon")
         supervisor.start("daemon", [_program("dagster-daemon"), "run", *workspace], env)
@@ -101,6 +104,10 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         tell("Ctrl-C stops everything.")
         tell("")
         while True:
+            # The database first: nothing else comes back without it.
+            if is_embedded and not is_running(home):
+                tell("The database stopped; starting it again.")
+                stack.enter_context(EmbeddedPostgres.hold(home))
             supervisor.keep_running()
             time.sleep(1)
 
@@ -117,14 +124,14 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
             server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
             server.create_database(DAGSTER_DATABASE)
             url = Secret(server.url(DAGSTER_DATABASE, driver="psycopg2"))
-        check_url(url, "DAGSTER_POSTGRES_URL")
+        else:
+            # Dagster itself would try for ten seconds and then speak in tracebacks.
+            server_version(url, "DAGSTER_POSTGRES_URL")
         env = {
             **os.environ,
             "DAGSTER_HOME": str(PROJECT),
             "DAGSTER_POSTGRES_URL": url.reveal(),
             "VOICEAI_HOME": str(settings.home),
-            # Dagster's notes that a parameter is beta are for us, not for whoever runs this.
-            "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning",
         }
         if settings.highlevel.is_sandbox and "VOICEAI_START_DATE" not in os.environ:
             env["VOICEAI_START_DATE"] = _sandbox_start(settings.home).isoformat()
@@ -281,6 +288,33 @@ def _connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], 
                     json={"location_id": demo.location_id},
                     timeout=10,
                 ).raise_for_status()
+
+
+_UNDER_WAY: Final = """
+{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) {
+    ... on Runs { results { runId tags { key value } } } } }
+"""
+_CANCEL: Final = """
+mutation Cancel($runIds: [String!]!) {
+  terminateRuns(runIds: $runIds, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
+}
+"""
+
+
+def _cancel_orphans(url: str, tell: Callable[[str], None]) -> None:
+    """Close the runs whose processes ended with an earlier `up`, however it ended.
+
+    Dagster would believe them under way for ever and keep their places in the pool, so that nothing
+    else runs. The lock on the home says that nobody else has started any; the command line's runs
+    are processes of their own.
+    """
+    with contextlib.suppress(requests.RequestException):
+        runs = _graphql(url, _UNDER_WAY, {})["runsOrError"].get("results", [])
+        by_hand = {"key": "voiceai/launched_by", "value": "command line"}
+        orphans = [run["runId"] for run in runs if by_hand not in run["tags"]]
+        if orphans:
+            tell(f"Dagster: cancelling {len(orphans)} runs that were cut off at the last stop")
+            _graphql(url, _CANCEL, {"runIds": orphans})
 
 
 _LAUNCH: Final = """

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -75,18 +76,23 @@ def my_pids() -> set[int]:
     return {child.pid for child in psutil.Process().children() if is_alive(child.pid)}
 
 
+def has_told(children: Supervisor, told: Told) -> bool:
+    children.keep_running()
+    return bool(told)
+
+
 def read_pid(path: Path) -> int:
     wait_until(lambda: path.exists() and path.read_text().strip())
     return int(path.read_text())
 
 
 def tether_of(pid: int) -> psutil.Process:
-    (found,) = [
-        child
-        for child in psutil.Process(pid).children()
-        if "voiceai_pipeline.supervisor" in child.cmdline()
-    ]
-    return found
+    def found() -> list[psutil.Process]:
+        living = [child for child in psutil.Process(pid).children() if is_alive(child.pid)]
+        return [child for child in living if "voiceai_pipeline.supervisor" in child.cmdline()]
+
+    wait_until(found)
+    return found()[0]
 
 
 def test_a_child_that_dies_is_started_again_and_it_is_said(
@@ -96,7 +102,7 @@ def test_a_child_that_dies_is_started_again_and_it_is_said(
     (first,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
 
     first.kill()
-    wait_until(lambda: children.keep_running() or told)
+    wait_until(lambda: has_told(children, told))
 
     assert told == ["The sleeper stopped (killed by SIGKILL); starting it again."]
     (second,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
@@ -114,7 +120,7 @@ def test_what_a_dead_child_had_started_ends_before_it_is_started_again(
     assert parent is not None
 
     parent.kill()
-    wait_until(lambda: children.keep_running() or told)
+    wait_until(lambda: has_told(children, told))
 
     wait_until(lambda: not is_alive(grandchild))
     assert read_pid(pids) != grandchild
@@ -163,7 +169,7 @@ def test_stop_ends_children_and_grandchildren(children: Supervisor, tmp_path: Pa
 
 
 def test_stop_ends_a_child_that_does_not_listen(
-    children: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    children: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "GRACE", 0.3)
     before = my_pids()
@@ -225,36 +231,35 @@ def test_the_tether_ends_what_does_not_listen_after_its_grace() -> None:
 
 
 def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
-    with group(*SLEEPER) as ended, group(*SLEEPER) as ours:
-        subprocess.run(
-            [sys.executable, "-m", "voiceai_pipeline.supervisor"],
-            input=f"+{ended.pid}\n+{ours.pid}\n-{ended.pid}\n",
-            text=True,
-            check=True,
-            timeout=20,
-        )
+    with group(*SLEEPER) as ended, group(*SLEEPER) as ours, tether() as pipe:
+        pipe.write(f"+{ended.pid}\n+{ours.pid}\n-{ended.pid}\n")
+        pipe.close()
 
         assert ours.wait(5) == -signal.SIGTERM
         assert ended.poll() is None
 
 
-def test_a_signal_to_its_own_session_does_not_stop_the_tether_from_its_work() -> None:
-    with group(*SLEEPER) as ours:
-        with subprocess.Popen(
-            [sys.executable, "-m", "voiceai_pipeline.supervisor"],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        ) as tether:
-            assert tether.stdin is not None
-            tether.stdin.write(f"+{ours.pid}\n")
-            tether.stdin.flush()
-            wait_until(lambda: ignores_sigterm(tether.pid))
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                tether.send_signal(number)
-            time.sleep(0.1)
-            assert ours.poll() is None
+def test_what_ends_its_parent_does_not_end_the_tether() -> None:
+    with group(*SLEEPER) as ours, tether(signals=True) as pipe:
+        pipe.write(f"+{ours.pid}\n")
+        pipe.close()
+
         assert ours.wait(5) == -signal.SIGTERM
+
+
+@contextlib.contextmanager
+def tether(*, signals: bool = False) -> Iterator[IO[str]]:
+    """The pipe of a tether; sent, if asked, every signal that ends its parent."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "voiceai_pipeline.supervisor"], stdin=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        if signals:
+            wait_until(lambda: ignores_sigterm(process.pid))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                process.send_signal(number)
+        yield process.stdin
+        assert process.wait(15) == 0
 
 
 def ignores_sigterm(pid: int) -> bool:

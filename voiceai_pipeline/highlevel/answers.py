@@ -118,6 +118,7 @@ class HighLevelError(PipelineError):
         status: HTTP status; None if no answer arrived.
         retry_after: seconds the answer asks to wait; None if it does not say.
         sent: False only if the request certainly never reached HighLevel.
+        missing_scope: the scope that the request takes, if HighLevel says that one is missing.
         timed_out: nothing came back in time; what was sent may still be under way.
     """
 
@@ -133,14 +134,16 @@ class HighLevelError(PipelineError):
         retry_after: float | None = None,
         sent: bool = True,
         timed_out: bool = False,
+        missing_scope: str = "",
     ) -> None:
-        facts = [f"{method} {path}", f"HTTP {status}" if status else "", reason]
+        facts = [missing_scope, f"{method} {path}", f"HTTP {status}" if status else "", reason]
         facts.append(f"trace id {trace_id}" if trace_id else "")
         super().__init__(failure, ", ".join(filter(None, facts)))
         self.status = status
         self.retry_after = retry_after
         self.sent = sent
         self.timed_out = timed_out
+        self.missing_scope = missing_scope
 
 
 def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
@@ -199,7 +202,7 @@ def read(
         method=method,
         path=path,
         status=status,
-        reason=scope if failure is FailureClass.SCOPE_MISSING else "",
+        missing_scope=scope if failure is FailureClass.SCOPE_MISSING else "",
         trace_id=_trace_id(body) if is_object else None,
         retry_after=_retry_after(response),
     )
