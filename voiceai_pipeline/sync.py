@@ -196,10 +196,11 @@ class Sync:
         return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
     def _clock(self) -> datetime:
-        if self._now:
-            return self._now()
         with self._engine.begin() as db:
-            return database_now(db)
+            return self._clock_of(db)
+
+    def _clock_of(self, db: sa.Connection) -> datetime:
+        return self._now() if self._now else database_now(db)
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
         if not days:
@@ -288,8 +289,9 @@ class Sync:
                     location_id, people, [day], run_id, (*before, *outcomes)
                 )
             return outcomes
-        for person in people:
-            self._tokens.report(person.user.id, failure.failure)
+        if failure.failure is FailureClass.LOCATION_PAUSED:
+            for person in people:
+                self._tokens.report(person.user.id, failure.failure)
         return self._store_failure(attempt, dict.fromkeys((p.user.id for p in people), failure))
 
     def _read_and_store(self, attempt: "_Attempt") -> list[DayResult]:
@@ -304,7 +306,6 @@ class Sync:
             except PipelineError as error:
                 if error.failure not in _OWN:
                     raise
-                self._tokens.report(person.user.id, error.failure)
                 refused[person.user.id] = error
             else:
                 return self._store(attempt, window, read, refused)
@@ -338,11 +339,17 @@ class Sync:
         aside = day_of(c.started_at or window.start for c in read.set_aside)
         with self._engine.begin() as db:
             calls.lock_location(db, attempt.location_id)
-            finished_at = self._now() if self._now else database_now(db)
+            finished_at = self._clock_of(db)
             written = calls.store_window(
-                db, attempt.location_id, window, read.calls, read.set_aside, finished_at
+                db,
+                attempt.location_id,
+                window,
+                read.calls,
+                read.set_aside,
+                finished_at,
+                read_at=attempt.started_at,
             )
-            stored = calls.stored_by_day(db, attempt.location_id, windows)
+            stored = calls.stored_by_day(db, attempt.location_id, windows, read.calls)
             new = day_of(c.started_at for c in read.calls if c.call_id in written.new)
             changed = day_of(c.started_at for c in read.calls if c.call_id in written.changed)
             missing = day_of(written.missing)
@@ -412,7 +419,7 @@ class Sync:
                 person.user.id, lambda token: list(self._client.agents(token, location_id))
             )
             with self._engine.begin() as db:
-                directory.store_agents(db, location_id, listed, database_now(db))
+                directory.store_agents(db, location_id, listed, self._clock_of(db))
             return len(listed)
 
         return self._each_location(one)
@@ -425,7 +432,7 @@ class Sync:
                 person.user.id, lambda token: self._client.location(token, location_id)
             )
             with self._engine.begin() as db:
-                directory.store_location(db, place, database_now(db))
+                directory.store_location(db, place, self._clock_of(db))
                 connections.name_location(db, person.user.id, place.name, place.timezone)
             return 1
 
@@ -445,21 +452,33 @@ class Sync:
                     failure = error
                 except sa.exc.SQLAlchemyError as error:
                     return database_error(error)
+                except Exception as error:
+                    return PipelineError(FailureClass.INTERNAL, type(error).__name__)
             return failure
 
-        with self._engine.begin() as db:
-            places = _by_location(connections.everyone(db))
+        try:
+            with self._engine.begin() as db:
+                places = _by_location(connections.everyone(db))
+        except sa.exc.SQLAlchemyError as error:
+            raise database_error(error) from None
         with ThreadPoolExecutor(self._workers, thread_name_prefix="directory") as pool:
             return dict(zip(places, pool.map(attempt, places, places.values()), strict=True))
 
     # Reporting -----------------------------------------------------------------------------------
 
     def report(self, days: Collection[date]) -> list[DayReport]:
-        """How days stand for everyone, from the ledger and today's connections."""
-        with self._engine.begin() as db:
-            people = connections.everyone(db)
-            rows = ledger.results(db, days=list(days))
-            now = self._now() if self._now else database_now(db)
+        """How days stand for everyone, from the ledger and today's connections.
+
+        Raises:
+            PipelineError: DATABASE.
+        """
+        try:
+            with self._engine.begin() as db:
+                people = connections.everyone(db)
+                rows = ledger.results(db, days=list(days))
+                now = self._clock_of(db)
+        except sa.exc.SQLAlchemyError as error:
+            raise database_error(error) from None
         done = self._done(rows, people)
         found = {(row.user.id, row.location_id, row.day): row for row in rows}
         return [self._report_day(day, people, found, done, now) for day in sorted(days)]

@@ -48,7 +48,13 @@ PROACTIVE_MARGIN: Final = timedelta(minutes=30)
 PAUSE: Final = timedelta(hours=6)
 """How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
 
-if LEASE.total_seconds() <= TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
+WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
+"""Seconds between attempts to store a new pair when the database drops the connection: less, with
+the POST before them, than a lease."""
+
+_IN_USE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
+
+if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
     raise RuntimeError("a token POST must time out before its lease runs out (REQUIREMENTS T3)")
 
 
@@ -136,11 +142,12 @@ class Tokens:
             PipelineError: the user cannot be synced; the class says why and what to do.
         """
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
-        renewed = False
+        before: int | None = None
         while time.monotonic() < deadline:
             row = self._read(user_id, force=force)
-            # A token renewed a moment ago is used however short its life is.
-            enough = timedelta() if renewed else margin
+            before = row.version if before is None else before
+            # A token renewed a moment ago, by whomever, is used however short its life is.
+            enough = timedelta() if row.version != before else margin
             token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
             if token is not None:
                 return token
@@ -151,7 +158,7 @@ class Tokens:
                 # Somebody else is exchanging this very token: wait for what they get.
                 self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
                 continue
-            renewed = self._exchange(row, lease)
+            self._exchange(row, lease)
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
     def _read(self, user_id: UUID, *, force: bool) -> TokenRow:
@@ -209,8 +216,8 @@ class Tokens:
         if given_up:
             raise PipelineError(FailureClass.REFRESH_REJECTED, "HighLevel's answer was lost twice")
 
-    def _exchange(self, row: TokenRow, lease: UUID) -> bool:
-        """POST once and write the outcome; True if the new pair is stored.
+    def _exchange(self, row: TokenRow, lease: UUID) -> None:
+        """POST once and write the outcome, unless somebody else has taken over since.
 
         Between the answer and the write nothing happens.
         """
@@ -221,15 +228,27 @@ class Tokens:
             token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
         except HighLevelError as error:
             self._settle_refusal(row, lease, error)
-            return False
+            return
         lacking = missing_scopes(token.scope or row.connection.scope)
         state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
         reason = FailureClass.SCOPE_MISSING if lacking else None
-        with self._engine.begin() as db:
-            return connections.save_rotation(db, row, lease, token, self._vault, state, reason)
+        for pause in (*WRITE_PAUSES, None):
+            try:
+                with self._engine.begin() as db:
+                    connections.save_rotation(db, row, lease, token, self._vault, state, reason)
+                return
+            except (sa.exc.OperationalError, sa.exc.InterfaceError):
+                # The only copy of the new pair is here.
+                if pause is None:
+                    raise
+                self._sleep(pause)
 
     def _settle_refusal(self, row: TokenRow, lease: UUID, error: HighLevelError) -> None:
-        """Write what a refused or lost exchange means for the connection; keep the tokens."""
+        """Write what a refused or lost exchange means for the connection; keep the tokens.
+
+        Whoever has taken over the lease since knows better: then nothing is written or raised, and
+        the caller's loop finds what they got.
+        """
         before = row.connection
         state, reason, next_attempt = before.state, before.reason, before.next_attempt_at
         if error.failure is FailureClass.REFRESH_REJECTED:
@@ -238,11 +257,16 @@ class Tokens:
             state, reason = ConnectionState.PAUSED, error.failure
             next_attempt = row.now + PAUSE
         lost = error.sent and (error.status is None or error.failure is FailureClass.MALFORMED)
+        is_replay = row.lease_id is not None
         with self._engine.begin() as db:
-            if lost:
-                connections.leave_in_doubt(db, row, lease, replayed=row.lease_id is not None)
+            if lost or (is_replay and state is before.state):
+                # A replay that was answered, by a server error say, has told nothing yet about the
+                # exchange in doubt.
+                ours = connections.leave_in_doubt(db, row, lease, replayed=lost and is_replay)
             else:
-                connections.settle(db, row, lease, state, reason, next_attempt)
+                ours = connections.settle(db, row, lease, state, reason, next_attempt)
+        if not ours:
+            return
         if not lost:
             raise error
         if error.timed_out:
@@ -277,7 +301,8 @@ class Tokens:
 
     def spend(self, user_id: UUID, request: Callable[[Secret], T], *, force: bool = False) -> T:
         """Make a request with a valid token; if HighLevel refuses the token, once more with a new
-        one (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location renew nothing.
+        one (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location renew nothing;
+        what the answer means for the connection is noted.
 
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``, or what ``request`` raises.
@@ -287,13 +312,24 @@ class Tokens:
             return request(token)
         except HighLevelError as error:
             if error.failure is not FailureClass.ACCESS_REJECTED:
+                self.report(user_id, error.failure, spent=token)
                 raise
-        return request(self.get_valid_token(user_id, rejected=token, force=force))
+        token = self.get_valid_token(user_id, rejected=token, force=force)
+        try:
+            return request(token)
+        except HighLevelError as error:
+            self.report(user_id, error.failure, spent=token)
+            raise
 
     # What the API says about a connection ---------------------------------------------------------
 
-    def report(self, user_id: UUID, failure: FailureClass) -> None:
-        """Note that the API, asked with a fresh token, said that a person must act."""
+    def report(self, user_id: UUID, failure: FailureClass, *, spent: Secret | None = None) -> None:
+        """Note that the API said that a person must act.
+
+        Args:
+            spent: the token it was asked with: once that has been replaced, the answer is of no
+                interest any more. None if the answer is about the location, whoever asks.
+        """
         states = {
             FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
             FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
@@ -304,11 +340,19 @@ class Tokens:
         now = self._now() if self._now else None
         with self._engine.begin() as db:
             row = connections.token_row(db, user_id, now)
-            if row is not None:
+            if row is not None and self._concerns(row, spent):
                 paused = failure is FailureClass.LOCATION_PAUSED
                 connections.settle(
                     db, row, None, states[failure], failure, row.now + PAUSE if paused else None
                 )
+
+    def _concerns(self, row: TokenRow, spent: Secret | None) -> bool:
+        if row.connection.state not in _IN_USE:
+            return False
+        return spent is None or spent in (
+            row.token(self._vault, "access_token"),
+            row.token(self._vault, "location_access_token"),
+        )
 
     # Connecting -----------------------------------------------------------------------------------
 
@@ -341,19 +385,27 @@ class Tokens:
             scope=token.scope,
         )
         # Saved before it is used: the code is spent, and nothing below may lose what it bought.
-        self._save(connection, token, started_at)
+        self._save(connection, before, token, started_at)
         reader = token.access_token
         if is_company:
             place, reader = self._choose_location(token, location_id)
             connection = replace(connection, location_id=place)
-            self._save(connection, token, started_at)
+            self._save(connection, before, token, started_at)
         if connection.location_id:
             self._name_location(user_id, connection.location_id, reader)
         with self._engine.begin() as db:
             return connections.one(db, user_id) or connection
 
-    def _save(self, connection: Connection, token: OAuthToken, started_at: datetime) -> None:
+    def _save(
+        self, connection: Connection, before: Connection, token: OAuthToken, started_at: datetime
+    ) -> None:
         """Store a connection in the state that its location and scopes allow."""
+        if connection.location_id == before.location_id:
+            connection = replace(
+                connection,
+                location_name=before.location_name,
+                location_timezone=before.location_timezone,
+            )
         reason: FailureClass | None = None
         if missing_scopes(token.scope):
             reason = FailureClass.SCOPE_MISSING
@@ -416,7 +468,6 @@ class Tokens:
         try:
             self.spend(user_id, lambda token: self._read_something(user_id, token), force=True)
         except PipelineError as error:
-            self.report(user_id, error.failure)
             failure = error
         with self._engine.begin() as db:
             connection = connections.one(db, user_id)
@@ -427,7 +478,7 @@ class Tokens:
     def _read_something(self, user_id: UUID, token: Secret) -> None:
         with self._engine.begin() as db:
             connection = connections.one(db, user_id)
-            now = database_now(db)
+            now = self._now() if self._now else database_now(db)
         if connection is None or connection.location_id is None:
             raise PipelineError(FailureClass.NO_LOCATION)
         self._client.call_logs_page(

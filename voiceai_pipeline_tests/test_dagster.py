@@ -408,14 +408,12 @@ def test_the_token_sensor_skips_when_nothing_expires(product: Product) -> None:
 def test_expiring_and_long_expired_tokens_are_asked_for_in_one_run(product: Product) -> None:
     pine, maple = product.connect("Pine Realty"), product.connect("Maple Plumbing")
     product.connect("Harbor Dental")
-    _set(
-        product,
-        f"UPDATE api_keys SET token_expires_at = now() + interval '20 minutes' WHERE user_id = '{pine.user.id}'",
-    )  # noqa: E501, S608
-    _set(
-        product,
-        f"UPDATE api_keys SET token_expires_at = now() - interval '300 days' WHERE user_id = '{maple.user.id}'",
-    )  # noqa: E501, S608
+    expire = (
+        "UPDATE api_keys SET token_expires_at = now() + CAST(:left AS interval) WHERE user_id = :id"
+    )
+    with product.pipeline.engine.begin() as db:
+        db.execute(sa.text(expire), {"left": "20 minutes", "id": pine.user.id})
+        db.execute(sa.text(expire), {"left": "-300 days", "id": maple.user.id})
     (request,) = _tick(product, sensors.expiring_tokens).run_requests or ()
     users = request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"]
     assert set(users) == {str(pine.user.id), str(maple.user.id)}

@@ -46,36 +46,46 @@ def store_window(
     calls: Sequence[CallLog],
     set_aside: Sequence[SetAsideCall],
     now: datetime,
+    *,
+    read_at: datetime | None = None,
 ) -> Written:
     """Make ``call_logs`` equal to a complete, verified read of ``window``.
 
     Calls of the window that the read did not list get ``missing_since``; never call this with an
     incomplete read. ``now`` (UTC) stamps first_seen_at, last_changed_at and missing_since.
+
+    Args:
+        read_at: when the read began (None: now). What was written since then comes from a newer
+            read and stays.
     """
+    read_at = read_at or now
     new: set[str] = set()
     changed: set[str] = set()
     for start in range(0, len(calls), _BATCH):
         batch = calls[start : start + _BATCH]
-        differences = _differences(db, location_id, batch)
+        differences = _differences(db, location_id, batch, read_at)
         new |= {call_id for call_id, kind in differences.items() if kind == "new"}
         changed |= {call_id for call_id, kind in differences.items() if kind == "changed"}
         _copy(db, location_id, [call for call in batch if call.call_id in differences], now)
     _set_aside(db, location_id, set_aside, now)
     seen = [call.call_id for call in calls] + [c.call_id for c in set_aside if c.call_id]
-    missing = _mark_missing(db, location_id, window, seen, now)
+    missing = _mark_missing(db, location_id, window, seen, read_at, now)
     return Written(frozenset(new), frozenset(changed), missing)
 
 
 def stored_by_day(
-    db: sa.Connection, location_id: str, windows: Mapping[date, Window]
+    db: sa.Connection,
+    location_id: str,
+    windows: Mapping[date, Window],
+    calls: Sequence[CallLog],
 ) -> dict[date, int]:
-    """How many calls the table holds for each day, those missing upstream not counted."""
+    """How many of ``calls`` the table holds for each day."""
     query = sa.text(
         "SELECT d.day, count(c.call_id) AS calls "
         "FROM unnest(CAST(:days AS date[]), CAST(:starts AS timestamptz[]), "
         "            CAST(:ends AS timestamptz[])) AS d(day, starts, ends) "
         "LEFT JOIN call_logs c ON c.location_id = :location AND c.started_at >= d.starts "
-        "     AND c.started_at < d.ends AND c.missing_since IS NULL "
+        "     AND c.started_at < d.ends AND c.call_id = ANY(CAST(:ids AS text[])) "
         "GROUP BY d.day"
     )
     rows = db.execute(
@@ -85,20 +95,24 @@ def stored_by_day(
             "days": list(windows),
             "starts": [window.start for window in windows.values()],
             "ends": [window.end for window in windows.values()],
+            "ids": [call.call_id for call in calls],
         },
     )
     return {row.day: row.calls for row in rows}
 
 
-def _differences(db: sa.Connection, location_id: str, batch: Sequence[CallLog]) -> dict[str, str]:
+def _differences(
+    db: sa.Connection, location_id: str, batch: Sequence[CallLog], read_at: datetime
+) -> dict[str, str]:
     """Which calls must be written, and why: new, changed, or back after they were missing."""
     query = sa.text(
         "SELECT i.call_id, CASE WHEN c.call_id IS NULL THEN 'new' "
         "       WHEN c.content_hash <> i.content_hash THEN 'changed' ELSE 'back' END AS kind "
         "FROM unnest(CAST(:ids AS text[]), CAST(:hashes AS bytea[])) AS i(call_id, content_hash) "
         "LEFT JOIN call_logs c ON c.location_id = :location AND c.call_id = i.call_id "
-        "WHERE c.call_id IS NULL OR c.content_hash <> i.content_hash "
-        "      OR c.missing_since IS NOT NULL"
+        "WHERE c.call_id IS NULL "
+        "      OR ((c.content_hash <> i.content_hash OR c.missing_since IS NOT NULL) "
+        "          AND greatest(c.last_changed_at, c.missing_since) <= :read_at)"
     )
     rows = db.execute(
         query,
@@ -106,6 +120,7 @@ def _differences(db: sa.Connection, location_id: str, batch: Sequence[CallLog]) 
             "location": location_id,
             "ids": [call.call_id for call in batch],
             "hashes": [call.content_hash for call in batch],
+            "read_at": read_at,
         },
     )
     return {row.call_id: row.kind for row in rows}
@@ -127,7 +142,8 @@ def _copy(db: sa.Connection, location_id: str, calls: Sequence[CallLog], now: da
         cursor.copy(f"COPY incoming_calls ({columns}) FROM STDIN") as copy,
     ):
         for call in calls:
-            copy.write_row(tuple(_row(call, location_id, now)[name] for name in _COLUMNS))
+            row = _row(call, location_id, now)
+            copy.write_row([row[name] for name in _COLUMNS])
     updates = ", ".join(
         f"{name} = excluded.{name}"
         for name in _COLUMNS
@@ -188,13 +204,18 @@ def _set_aside(
 
 
 def _mark_missing(
-    db: sa.Connection, location_id: str, window: Window, seen: list[str], now: datetime
+    db: sa.Connection,
+    location_id: str,
+    window: Window,
+    seen: list[str],
+    read_at: datetime,
+    now: datetime,
 ) -> tuple[datetime, ...]:
     rows = db.execute(
         sa.text(
             "UPDATE call_logs SET missing_since = :now "
             "WHERE location_id = :location AND started_at >= :start AND started_at < :end "
-            "AND missing_since IS NULL "
+            "AND missing_since IS NULL AND last_changed_at <= :read_at "
             "AND NOT EXISTS (SELECT FROM unnest(CAST(:seen AS text[])) AS s(call_id) "
             "                WHERE s.call_id = call_logs.call_id) "
             "RETURNING started_at"
@@ -204,6 +225,7 @@ def _mark_missing(
             "start": window.start,
             "end": window.end,
             "seen": seen,
+            "read_at": read_at,
             "now": now,
         },
     )

@@ -7,7 +7,7 @@ changes nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -35,6 +35,9 @@ _CURRENT = (
     .order_by(
         sa.func.coalesce(api_keys.c.is_active, sa.false()).desc(),
         api_keys.c.updated_at.desc().nulls_last(),
+        api_keys.c.created_at.desc().nulls_last(),
+        # Never two rows for two readers: a lease is on a row.
+        api_keys.c.id,
     )
     .limit(1)
     .correlate(users)
@@ -55,7 +58,9 @@ _STATE = sa.case(
 
 NAME = sa.func.coalesce(
     sa.func.nullif(users.c.business_name, ""),
-    sa.func.nullif(sa.func.concat_ws(" ", users.c.first_name, users.c.last_name), ""),
+    sa.func.nullif(
+        sa.func.btrim(sa.func.concat_ws(" ", users.c.first_name, users.c.last_name)), ""
+    ),
     sa.cast(users.c.id, sa.Text),
 )
 """How people know a user: the business, else the person, else the id."""
@@ -123,18 +128,20 @@ class TokenRow:
 
     Attributes:
         now: the moment of reading: the database's clock, or the caller's.
+        stored_state: the column as it is; None in a row of the source system.
         replayed: the exchange in doubt has been repeated already.
     """
 
     id: UUID
     connection: Connection
     version: int
+    stored_state: str | None
     lease_id: UUID | None
     lease_expires_at: datetime | None
     replayed: bool
     location_token_expires_at: datetime | None
     now: datetime
-    _stored: dict[str, str | None]
+    _stored: dict[str, str | None] = field(repr=False)
 
     def token(self, vault: TokenVault, column: str) -> Secret | None:
         """The token in ``column``, or None.
@@ -160,6 +167,7 @@ def token_row(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRo
         id=row["id"],
         connection=_connection(row),
         version=row["token_version"],
+        stored_state=row["connection_state"],
         lease_id=row["lease_id"],
         lease_expires_at=row["lease_expires_at"],
         replayed=row["refresh_replayed"],
@@ -175,7 +183,12 @@ def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
     A lease that ran out without a result is taken over once, as the replay.
     """
     lease = uuid4()
-    free = sa.and_(api_keys.c.lease_id.is_(None), api_keys.c.token_version == row.version)
+    free = sa.and_(
+        api_keys.c.lease_id.is_(None),
+        api_keys.c.token_version == row.version,
+        # Somebody may have learnt meanwhile that this very token is revoked.
+        api_keys.c.connection_state.is_not_distinct_from(row.stored_state),
+    )
     abandoned = sa.and_(
         api_keys.c.lease_id == row.lease_id,
         api_keys.c.lease_expires_at <= row.now,
@@ -251,9 +264,12 @@ def settle(
     return changed.rowcount == 1
 
 
-def leave_in_doubt(db: sa.Connection, row: TokenRow, lease: UUID, *, replayed: bool) -> None:
-    """Journal that the answer was lost: the lease stays, already run out, for the one replay."""
-    db.execute(
+def leave_in_doubt(db: sa.Connection, row: TokenRow, lease: UUID, *, replayed: bool) -> bool:
+    """Journal that the answer was lost: the lease stays, already run out, for the one replay.
+
+    False if the lease is no longer ours.
+    """
+    left = db.execute(
         sa.update(api_keys)
         .where(api_keys.c.id == row.id, api_keys.c.lease_id == lease)
         .values(
@@ -264,6 +280,7 @@ def leave_in_doubt(db: sa.Connection, row: TokenRow, lease: UUID, *, replayed: b
             refresh_replayed=replayed,
         )
     )
+    return left.rowcount == 1
 
 
 def _settled(
@@ -353,6 +370,12 @@ def save_connection(
         "refresh_replayed": False,
         "updated_at": started_at,
     }
+    # Rows that the source system's reconnects left behind.
+    db.execute(
+        sa.update(api_keys)
+        .where(api_keys.c.user_id == user_id, api_keys.c.service == SERVICE)
+        .values(is_active=False)
+    )
     if row:
         db.execute(sa.update(api_keys).where(api_keys.c.id == row.id).values(values))
     else:

@@ -116,10 +116,15 @@ def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None)
             attempt=1 if failed else 0,
             **values,
         )
+        updates = {**values, "attempt": sync_ledger.c.attempt + 1 if failed else 0}
+        if outcome.state is DayState.COMPLETE:
+            # A read of today that began earlier and ends later does not make the day shorter.
+            updates["read_until"] = sa.func.greatest(
+                sync_ledger.c.read_until, statement.excluded.read_until
+            )
         db.execute(
             statement.on_conflict_do_update(
-                index_elements=["user_id", "location_id", "day"],
-                set_={**values, "attempt": sync_ledger.c.attempt + 1 if failed else 0},
+                index_elements=["user_id", "location_id", "day"], set_=updates
             )
         )
 
@@ -138,7 +143,13 @@ def record_status(db: sa.Connection, user_id: UUID, status: UserStatus) -> None:
     db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
     if db.execute(sa.update(sync_status).where(mine).values(values)).rowcount == 0:
         db.execute(
-            sa.insert(sync_status).values(id=uuid4(), service=SERVICE, user_id=user_id, **values)
+            sa.insert(sync_status).values(
+                id=uuid4(),
+                service=SERVICE,
+                user_id=user_id,
+                created_at=status.last_sync_at,
+                **values,
+            )
         )
 
 

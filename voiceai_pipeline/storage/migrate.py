@@ -15,6 +15,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from voiceai_pipeline.storage.tables import metadata
+
 VERSION_TABLE: Final = "voiceai_alembic_version"
 _LOCK: Final = 0x766F69636561  # "voicea": one migration at a time
 
@@ -130,6 +132,19 @@ def _obstacles(db: sa.Connection) -> list[str]:
                 obstacles.append(f"Table {table} lacks column {column} ({wanted}).")
             elif found[column] not in types:
                 obstacles.append(f"{table}.{column} is {found[column]}, not {wanted}.")
+        known = metadata.tables[table].columns
+        for ours in known:
+            wanted = ours.type.compile(dialect=db.dialect).lower()
+            if ours.name in columns or ours.name not in found:
+                continue
+            if found[ours.name] not in (_TEXT if wanted == "text" else {wanted}):
+                obstacles.append(f"{table}.{ours.name} is {found[ours.name]}, not {wanted}.")
+        if table != "users":
+            obstacles += [
+                f"{table}.{column} needs a value and has no default, and the pipeline, which adds "
+                "rows there, does not know it."
+                for column in sorted(_required(db, table) - set(known.keys()))
+            ]
     return obstacles
 
 
@@ -147,3 +162,11 @@ def _columns(db: sa.Connection, table: str) -> dict[str, str]:
         "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
     )
     return {row.attname: row.type for row in db.execute(query, {"table": table})}
+
+
+def _required(db: sa.Connection, table: str) -> set[str]:
+    query = sa.text(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0 "
+        "AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''"
+    )
+    return set(db.execute(query, {"table": table}).scalars())

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 from voiceai_pipeline.settings import parse_keys
 
 _PREFIX: Final = "enc:v1:"
+_ANY_VERSION: Final = "enc:"
 _NONCE_BYTES: Final = 12
 
 
@@ -51,8 +53,10 @@ class TokenVault:
         Raises:
             PipelineError: TOKEN_UNREADABLE: no such key, another place, or damaged.
         """
-        if not stored.startswith(_PREFIX):
+        if not stored.startswith(_ANY_VERSION):
             return Secret(stored)
+        if not stored.startswith(_PREFIX):
+            raise PipelineError(FailureClass.TOKEN_UNREADABLE, "a newer version encrypted it")
         key_id, _, encoded = stored.removeprefix(_PREFIX).partition(":")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
@@ -77,8 +81,9 @@ def _place(column: str, user_id: UUID) -> bytes:
 def local_keys(path: Path) -> dict[str, bytes]:
     """The keyring of the embedded server: a 0600 file, written at first use."""
     if not path.exists():
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # A name of its own, not of the pid: threads share one, and containers use it again.
+        descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        draft = Path(name)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"local:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
         # link() never replaces: of two first users one wins, and the file is never seen half full.
