@@ -468,6 +468,7 @@ class DayResult:
         api_total: calls HighLevel listed for the day, those set aside included.
         stored: calls in ``call_logs`` for the day after the write, missing ones not counted.
         new, changed, missing, set_aside: what the write did, in calls.
+        unknown_actions: call actions of a type that is not documented.
         pages: HTTP requests spent on the window that covered the day.
         attempt: how often in a row this day has been tried without becoming complete.
     """
@@ -485,6 +486,7 @@ class DayResult:
     changed: int = 0
     missing: int = 0
     set_aside: int = 0
+    unknown_actions: int = 0
     pages: int = 0
     attempt: int = 0
     started_at: datetime | None = None

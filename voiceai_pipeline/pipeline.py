@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
+from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
@@ -28,6 +29,7 @@ class Pipeline:
     client: HighLevelClient
     tokens: Tokens
     sync: Sync
+    directory: Directory
     zone: ZoneInfo
 
 
@@ -128,4 +130,5 @@ def open_pipeline(settings: Settings) -> Iterator[Pipeline]:
         client = stack.enter_context(HighLevelClient(settings.highlevel))
         tokens = Tokens(engine, vault, client)
         sync = Sync(engine, tokens, client, settings.timezone)
-        yield Pipeline(engine, client, tokens, sync, settings.timezone)
+        directory = Directory(engine, tokens, client)
+        yield Pipeline(engine, client, tokens, sync, directory, settings.timezone)

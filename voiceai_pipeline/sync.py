@@ -9,8 +9,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -18,7 +18,9 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.highlevel.calls import WindowRead, read_window
+from voiceai_pipeline import day_report
+from voiceai_pipeline.day_report import DayReport
+from voiceai_pipeline.highlevel.calls import WindowRead, read_window, unknown_actions
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
     Connection,
@@ -26,11 +28,9 @@ from voiceai_pipeline.models import (
     DayState,
     FailureClass,
     PipelineError,
-    Remedy,
-    User,
     Window,
 )
-from voiceai_pipeline.storage import calls, connections, directory, ledger
+from voiceai_pipeline.storage import calls, connections, ledger
 from voiceai_pipeline.storage.engine import database_error, database_now
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
 
@@ -64,22 +64,6 @@ _OF_A_DAY: Final = frozenset(
 """Failures that one bad day can cause: the other days of the range are then read one by one."""
 
 
-RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
-"""How long after the n-th failure in a row a day is tried again by itself; then people must."""
-
-FIRST_DAYS: Final = 30
-"""How many days back a newly connected user is filled without anybody asking."""
-
-
-def retry_at(row: DayResult) -> datetime | None:
-    """When a failed day is tried again by itself (UTC); None if it takes somebody first."""
-    if row.failure is None or row.failure.explanation.remedy is not Remedy.RERUN:
-        return None
-    if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
-        return None
-    return row.finished_at + RETRY_DELAYS[row.attempt - 1]
-
-
 class Mode(StrEnum):
     """Which users of a day are read."""
 
@@ -93,29 +77,6 @@ class Mode(StrEnum):
 
 class SyncRequestError(ValueError):
     """What was asked for makes no sense; the text says why and what to write instead."""
-
-
-@dataclass(frozen=True)
-class DayReport:
-    """How one day stands for every user, by the ledger and today's connections.
-
-    Attributes:
-        complete: read and verified, up to the end of the day (today: up to the last read).
-        failed: a rerun, or mending our configuration, can help.
-        waiting: a person must reconnect or re-enable first.
-        unread: can be synced, and nobody has tried yet.
-    """
-
-    day: date
-    complete: tuple[DayResult, ...]
-    failed: tuple[DayResult, ...]
-    waiting: tuple[DayResult, ...]
-    unread: tuple[User, ...]
-
-    @property
-    def is_green(self) -> bool:
-        """Every user who can be synced is complete."""
-        return not self.failed and not self.unread
 
 
 class Sync:
@@ -142,8 +103,6 @@ class Sync:
         self._zone = zone
         self._now = now
         self._workers = workers
-
-    # Syncing -------------------------------------------------------------------------------------
 
     def sync_days(
         self,
@@ -176,7 +135,8 @@ class Sync:
         self._refuse_impossible(days, now)
         with self._engine.begin() as db:
             people = connections.everyone(db, user_ids)
-            done = self._done(ledger.results(db, days=days, user_ids=user_ids), people)
+            rows = ledger.results(db, days=days, user_ids=user_ids)
+        done = day_report.finished(rows, people, self._zone)
         if user_ids is not None and (
             unknown := set(user_ids) - {person.user.id for person in people}
         ):
@@ -211,20 +171,6 @@ class Sync:
                 f"{days[-1]} lies in the future; the last day that can be synced is today, {today}."
             )
 
-    def _done(
-        self, rows: Iterable[DayResult], people: Iterable[Connection]
-    ) -> set[tuple[UUID, date]]:
-        """Which (user, day) are complete to the day's end, at the user's present location."""
-        places = {person.user.id: person.location_id for person in people}
-        return {
-            (row.user.id, row.day)
-            for row in rows
-            if row.state is DayState.COMPLETE
-            and row.location_id == places.get(row.user.id)
-            and row.read_until is not None
-            and row.read_until >= Window.of_day(row.day, self._zone).end
-        }
-
     def _record_waiting(
         self,
         people: Iterable[Connection],
@@ -258,7 +204,7 @@ class Sync:
     ) -> list[DayResult]:
         """Sync a location's days, for all its users; never raises but for a lost database."""
         outcomes: list[DayResult] = []
-        for stretch in stretches(days):
+        for stretch in day_report.stretches(days):
             outcomes += self._sync_stretch(location_id, people, stretch, run_id, tuple(outcomes))
         return outcomes
 
@@ -337,6 +283,7 @@ class Sync:
         windows = {day: Window.of_day(day, self._zone) for day in attempt.days}
         listed = day_of(call.started_at for call in read.calls)
         aside = day_of(c.started_at or window.start for c in read.set_aside)
+        strange = day_of(c.started_at for c in read.calls for _ in unknown_actions(c))
         with self._engine.begin() as db:
             calls.lock_location(db, attempt.location_id)
             finished_at = self._clock_of(db)
@@ -372,6 +319,7 @@ class Sync:
                     changed=changed[day],
                     missing=missing[day],
                     set_aside=aside[day],
+                    unknown_actions=strange[day],
                     pages=read.pages,
                     started_at=attempt.started_at,
                     finished_at=finished_at,
@@ -409,63 +357,6 @@ class Sync:
         for user_id in sorted({outcome.user.id for outcome in outcomes}, key=str):
             ledger.record_status(db, user_id, _status(by_user[user_id]))
 
-    # Directory -----------------------------------------------------------------------------------
-
-    def sync_agents(self) -> dict[str, int | PipelineError]:
-        """Store the agents of every location that can be read: how many, or why not."""
-
-        def one(person: Connection, location_id: str) -> int:
-            listed = self._tokens.spend(
-                person.user.id, lambda token: list(self._client.agents(token, location_id))
-            )
-            with self._engine.begin() as db:
-                directory.store_agents(db, location_id, listed, self._clock_of(db))
-            return len(listed)
-
-        return self._each_location(one)
-
-    def sync_locations(self) -> dict[str, int | PipelineError]:
-        """Store name and time zone of every location that can be read: 1, or why not."""
-
-        def one(person: Connection, location_id: str) -> int:
-            place = self._tokens.spend(
-                person.user.id, lambda token: self._client.location(token, location_id)
-            )
-            with self._engine.begin() as db:
-                directory.store_location(db, place, self._clock_of(db))
-                connections.name_location(db, person.user.id, place.name, place.timezone)
-            return 1
-
-        return self._each_location(one)
-
-    def _each_location(
-        self, one: Callable[[Connection, str], int]
-    ) -> dict[str, int | PipelineError]:
-        """Do ``one`` for a user of each location, the next user where a credential fails."""
-
-        def attempt(location_id: str, people: list[Connection]) -> int | PipelineError:
-            failure = PipelineError(FailureClass.NO_CONNECTION)
-            for person in people:
-                try:
-                    return one(person, location_id)
-                except PipelineError as error:
-                    failure = error
-                except sa.exc.SQLAlchemyError as error:
-                    return database_error(error)
-                except Exception as error:
-                    return PipelineError(FailureClass.INTERNAL, type(error).__name__)
-            return failure
-
-        try:
-            with self._engine.begin() as db:
-                places = _by_location(connections.everyone(db))
-        except sa.exc.SQLAlchemyError as error:
-            raise database_error(error) from None
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="directory") as pool:
-            return dict(zip(places, pool.map(attempt, places, places.values()), strict=True))
-
-    # Reporting -----------------------------------------------------------------------------------
-
     def report(self, days: Collection[date]) -> list[DayReport]:
         """How days stand for everyone, from the ledger and today's connections.
 
@@ -479,36 +370,7 @@ class Sync:
                 now = self._clock_of(db)
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        done = self._done(rows, people)
-        found = {(row.user.id, row.location_id, row.day): row for row in rows}
-        return [self._report_day(day, people, found, done, now) for day in sorted(days)]
-
-    def _report_day(
-        self,
-        day: date,
-        people: Iterable[Connection],
-        rows: dict[tuple[UUID, str, date], DayResult],
-        done: set[tuple[UUID, date]],
-        now: datetime,
-    ) -> DayReport:
-        is_open = Window.of_day(day, self._zone).end > now
-        complete, failed, waiting, unread = [], [], [], []
-        for person in people:
-            row = rows.get((person.user.id, person.location_id or "", day))
-            read = row is not None and row.state is DayState.COMPLETE
-            if row is not None and read and (is_open or (person.user.id, day) in done):
-                complete.append(row)
-            elif person.obstacle is not None:
-                empty = DayResult(person.user, person.location_id or "", day, DayState.WAITING)
-                waiting.append(
-                    replace(row or empty, state=DayState.WAITING, failure=person.obstacle,
-                            message=person.message)
-                )  # fmt: skip
-            elif row is not None and row.state is DayState.FAILED:
-                failed.append(row)
-            else:
-                unread.append(person.user)
-        return DayReport(day, tuple(complete), tuple(failed), tuple(waiting), tuple(unread))
+        return day_report.report(days, rows, people, self._zone, now)
 
 
 @dataclass(frozen=True)
@@ -546,7 +408,7 @@ def _wanted(
     people: Iterable[Connection], days: Sequence[date], done: set[tuple[UUID, date]], mode: Mode
 ) -> dict[str, tuple[list[Connection], list[date]]]:
     """Which days of which locations to read, and for whom."""
-    places = _by_location(people)
+    places = connections.by_location(people)
     able = [person.user.id for group in places.values() for person in group]
     green = {day for day in days if all((user_id, day) in done for user_id in able)}
 
@@ -564,29 +426,6 @@ def _wanted(
     return {
         location_id: (group, needed) for location_id, (group, needed) in wanted.items() if needed
     }
-
-
-def _by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:
-    places: defaultdict[str, list[Connection]] = defaultdict(list)
-    for person in people:
-        if person.can_sync and person.location_id:
-            places[person.location_id].append(person)
-    return dict(places)
-
-
-def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
-    """Cut sorted days into runs of consecutive ones, of ``at_most`` days each.
-
-    A run of days is read as one window, which takes the fewest requests.
-    """
-    runs: list[list[date]] = []
-    for day in days:
-        follows = bool(runs) and day - runs[-1][-1] == timedelta(days=1)
-        if follows and (at_most is None or len(runs[-1]) < at_most):
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    return runs
 
 
 def _day_counter(zone: ZoneInfo) -> Callable[[Iterable[datetime]], defaultdict[date, int]]:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.highlevel.answers import HighLevelError
 from voiceai_pipeline.highlevel.client import CONNECT_TIMEOUT, TOKEN_TIMEOUT, HighLevelClient
 from voiceai_pipeline.models import (
+    SYNC_SCOPE,
     Connection,
     ConnectionState,
     FailureClass,
@@ -312,14 +313,19 @@ class Tokens:
             return request(token)
         except HighLevelError as error:
             if error.failure is not FailureClass.ACCESS_REJECTED:
-                self.report(user_id, error.failure, spent=token)
+                self._note(user_id, error, token)
                 raise
         token = self.get_valid_token(user_id, rejected=token, force=force)
         try:
             return request(token)
         except HighLevelError as error:
-            self.report(user_id, error.failure, spent=token)
+            self._note(user_id, error, token)
             raise
+
+    def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
+        """A scope that only names take (agents, locations) is no reason to stop reading calls."""
+        if error.missing_scope in ("", SYNC_SCOPE):
+            self.report(user_id, error.failure, spent=spent)
 
     # What the API says about a connection ---------------------------------------------------------
 

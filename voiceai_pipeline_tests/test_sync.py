@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.day_report import RETRY_DELAYS, retry_at, stretches
+from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.calls import Page
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.models import (
@@ -36,14 +38,7 @@ from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.storage import calls, ledger
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.sync import (
-    RETRY_DELAYS,
-    Mode,
-    Sync,
-    SyncRequestError,
-    retry_at,
-    stretches,
-)
+from voiceai_pipeline.sync import Mode, Sync, SyncRequestError
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Clock, Connector, highlevel_settings
 
@@ -795,12 +790,13 @@ def test_a_database_that_cannot_be_reached_is_a_sentence_without_sql(
     vault: TokenVault, client: HighLevelClient
 ) -> None:
     gone = open_engine(Secret("postgresql+psycopg://nobody:INVENTED-PASSWORD@127.0.0.1:9/none"))
-    sync = Sync(gone, Tokens(gone, vault, client), client, NEW_YORK)
+    tokens = Tokens(gone, vault, client)
+    sync = Sync(gone, tokens, client, NEW_YORK)
     for attempt in (
         lambda: sync.sync_days([DAY]),
         lambda: sync.report([DAY]),
-        sync.sync_agents,
-        sync.sync_locations,
+        Directory(gone, tokens, client).sync_agents,
+        Directory(gone, tokens, client).sync_locations,
     ):
         with pytest.raises(PipelineError) as failure:
             attempt()
@@ -927,44 +923,20 @@ def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureC
     assert (retry_at(row) is not None) is (failure.explanation.remedy is Remedy.RERUN)
 
 
-# Agents and locations -----------------------------------------------------------------------------
+# What is unknown ----------------------------------------------------------------------------------
 
 
-def test_agents_and_locations_are_stored_and_one_failure_stays_alone(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
-) -> None:
-    sandbox.world.add_fault(Fault("server_error", place("Harbor Dental")))
-    for outcome in (sync.sync_agents(), sync.sync_locations()):
-        broken = outcome.pop(place("Harbor Dental"))
-        assert isinstance(broken, PipelineError)
-        assert broken.failure is FailureClass.PROVIDER_ERROR
-        assert all(isinstance(count, int) for count in outcome.values())
-    with engine.connect() as db:
-        agents = db.execute(sa.text("SELECT * FROM agents")).mappings().all()
-        zones = db.execute(sa.text("SELECT location_id, timezone FROM locations")).all()
-    for location_id, zone in zones:
-        assert sandbox.world.locations[location_id].timezone == zone
-    assert len(zones) == len({place(name) for name in HEALTHY}) - 1
-    for location_id, _ in zones:
-        listed = [a for a in sandbox.world.locations[location_id].agents if not a.is_deleted]
-        found = {a["agent_id"]: a["name"] for a in agents if a["location_id"] == location_id}
-        assert found == {a.id: a.name for a in listed}
-    assert {a["first_seen_at"].date() for a in agents} == {clock.now.date()}
-
-
-def test_an_agent_that_is_no_longer_listed_keeps_its_name(
-    connect: Connector, engine: sa.Engine, sync: Sync, clock: Clock
+def test_a_call_action_of_an_unknown_type_is_stored_and_counted(
+    connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     connect("Pine Realty")
-    with engine.begin() as db:
-        db.execute(
-            sa.text(
-                "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, "
-                "last_seen_at) VALUES (:place, 'old', 'Night desk', '{}', now(), now())"
-            ),
-            {"place": place("Pine Realty")},
-        )
-    sync.sync_agents()
+    action = {"actionType": "TELEPATHY", "actionName": "Read minds"}
+    sandbox.world.calls.add(
+        place("Pine Realty"), midnight(DAY) + timedelta(hours=9), executedCallActions=[action]
+    )
+    (row,) = sync.sync_days([DAY])
+    assert (row.state, row.unknown_actions) == (DayState.COMPLETE, 1)
     with engine.connect() as db:
-        query = sa.text("SELECT name, missing_since FROM agents WHERE agent_id = 'old'")
-        assert tuple(db.execute(query).one()) == ("Night desk", clock.now)
+        query = sa.text("SELECT unknown_actions FROM sync_ledger")
+        assert db.execute(query).scalars().all() == [1]
+    assert [action] in [stored["executed_call_actions"] for stored in table(engine)]

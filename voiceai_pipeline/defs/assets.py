@@ -14,11 +14,12 @@ from uuid import UUID
 
 import dagster as dg
 
+from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.defs import metadata, partitions
 from voiceai_pipeline.models import DayState, PipelineError
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.storage import connections
-from voiceai_pipeline.sync import DayReport, Mode, SyncRequestError
+from voiceai_pipeline.sync import Mode, SyncRequestError
 from voiceai_pipeline.tokens import PROACTIVE_MARGIN, UnknownUserError
 
 OWNERS = ["team:data-platform"]
@@ -203,7 +204,7 @@ def sync_status(
 def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """The Voice AI agents of every connected location: names and time zones. An agent that was
     deleted in HighLevel keeps its row."""
-    return _directory(pipeline.sync.sync_agents(), "agents")
+    return _directory(pipeline.directory.sync_agents(), "agents")
 
 
 @dg.asset(
@@ -216,7 +217,7 @@ def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
 )
 def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Name and time zone of every connected location."""
-    return _directory(pipeline.sync.sync_locations(), "locations")
+    return _directory(pipeline.directory.sync_locations(), "locations")
 
 
 # Shared with the jobs ----------------------------------------------------------------------------

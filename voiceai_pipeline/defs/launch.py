@@ -7,9 +7,10 @@ from uuid import UUID
 
 import dagster as dg
 
+from voiceai_pipeline.day_report import stretches
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import jobs, partitions
-from voiceai_pipeline.sync import SyncRequestError, stretches
+from voiceai_pipeline.sync import SyncRequestError
 
 
 def days_between(first: date, last: date, today: date) -> list[date]:

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.models import Connection, DayResult, DayState
-from voiceai_pipeline.sync import DayReport
 
 
 def of_calls(report: DayReport) -> Mapping[str, Any]:
@@ -22,6 +22,7 @@ def of_calls(report: DayReport) -> Mapping[str, Any]:
         "changed": sum(row.changed for row in places),
         "missing_upstream": sum(row.missing for row in places),
         "set_aside": sum(row.set_aside for row in places),
+        "unknown_actions": sum(row.unknown_actions for row in places),
         "locations": len(places),
         "users_complete": len(report.complete),
         "users_waiting": len(report.waiting),

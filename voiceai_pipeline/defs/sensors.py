@@ -15,11 +15,11 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 
+from voiceai_pipeline.day_report import FIRST_DAYS, retry_at, stretches
 from voiceai_pipeline.defs import jobs, partitions
 from voiceai_pipeline.models import DayState
 from voiceai_pipeline.storage import connections, ledger
 from voiceai_pipeline.storage.engine import database_now
-from voiceai_pipeline.sync import FIRST_DAYS, retry_at, stretches
 from voiceai_pipeline.tokens import PROACTIVE_MARGIN
 
 BATCH: Final = 500

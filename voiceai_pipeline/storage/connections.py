@@ -6,7 +6,8 @@ journal of the exchange at once (DESIGN 4). Every write afterwards compares it: 
 changes nothing.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -81,6 +82,15 @@ def everyone(db: sa.Connection, user_ids: Sequence[UUID] | None = None) -> list[
 def one(db: sa.Connection, user_id: UUID) -> Connection | None:
     """A user's connection; None if there is no such user."""
     return next(iter(everyone(db, [user_id])), None)
+
+
+def by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:
+    """Those who can be synced, by location: who shares one shares its calls."""
+    places: defaultdict[str, list[Connection]] = defaultdict(list)
+    for person in people:
+        if person.can_sync and person.location_id:
+            places[person.location_id].append(person)
+    return dict(places)
 
 
 def _connection(row: sa.RowMapping) -> Connection:

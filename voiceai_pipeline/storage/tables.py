@@ -136,6 +136,7 @@ sync_ledger = sa.Table(
     sa.Column("changed_calls", sa.Integer, nullable=False, server_default="0"),
     sa.Column("missing_calls", sa.Integer, nullable=False, server_default="0"),
     sa.Column("set_aside_calls", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("unknown_actions", sa.Integer, nullable=False, server_default="0"),
     sa.Column("pages", sa.Integer, nullable=False, server_default="0"),
     sa.Column("run_id", sa.Text),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),

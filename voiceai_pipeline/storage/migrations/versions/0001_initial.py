@@ -135,6 +135,7 @@ STATEMENTS = (
         changed_calls integer NOT NULL DEFAULT 0,
         missing_calls integer NOT NULL DEFAULT 0,
         set_aside_calls integer NOT NULL DEFAULT 0,
+        unknown_actions integer NOT NULL DEFAULT 0,
         pages integer NOT NULL DEFAULT 0,
         run_id text,
         attempt integer NOT NULL DEFAULT 0,
