@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import click
+import dotenv
 import sqlalchemy as sa
 from alembic.util import CommandError
 from rich.console import Console
@@ -64,6 +65,8 @@ _EXPECTED = (
 
 def main() -> None:
     """Entry point; turns what can be expected to fail into a sentence and exit code 1."""
+    # Dagster's programs read the same file; what the environment says already wins.
+    dotenv.load_dotenv(".env")
     try:
         cli.main(prog_name="voiceai-pipeline", standalone_mode=False)
     except click.Abort:

@@ -804,3 +804,14 @@ def tables(url: Secret) -> list[str]:
     with psycopg.connect(plain(url)) as db:
         rows = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         return [name for (name,) in rows]
+
+
+def test_a_file_called_env_is_read_and_the_environment_wins(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("VOICEAI_TIMEZONE=Nowhere/Land\n")
+    program.monkeypatch.chdir(tmp_path)
+    refused = program.apart("users")
+    assert refused.code == 1
+    assert "VOICEAI_TIMEZONE is 'Nowhere/Land'" in refused.err
+    assert program.apart("users", VOICEAI_TIMEZONE="UTC").code == 0

@@ -4,13 +4,16 @@ No tokens, numbers, transcripts or people's call data: Dagster keeps metadata fo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import pandas as pd
 
 from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.models import Connection, DayResult, DayState
+
+LINES: Final = 50
+"""How many users a text or table names."""
 
 
 def of_calls(report: DayReport) -> Mapping[str, Any]:
@@ -83,13 +86,14 @@ def table(report: DayReport) -> str:
         for user in report.unread
     ]
     rows += [_cells(row) for row in report.complete]
-    return _markdown(rows) if rows else "No users yet."
+    rest = f"\n\nand {len(rows) - LINES} more" if len(rows) > LINES else ""
+    return _markdown(rows[:LINES]) + rest if rows else "No users yet."
 
 
 def waiting_text(people: Iterable[DayResult]) -> str:
     """Who waits for a person and what that person has to do: each user once."""
     rows = {row.user: f"{row.user.name}: {_for_user(row)}" for row in people}
-    return "\n".join(f"- {text}" for text in rows.values())
+    return "\n".join(_at_most([f"- {text}" for text in rows.values()]))
 
 
 def failure_text(outcomes: Sequence[DayResult]) -> str:
@@ -103,7 +107,9 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
         f"{len(users)} user{'s' * (len(users) != 1)} failed on {len(days)} "
         f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
     ]
-    lines += [f"- {name}, {_span(rows)}: {why}" for (name, why), rows in by_reason.items()]
+    lines += _at_most(
+        [f"- {name}, {_span(rows)}: {why}" for (name, why), rows in by_reason.items()]
+    )
     lines.append("")
     lines.append(
         'Then materialize these days again ("Failed and missing"): only who failed is read.'
@@ -112,10 +118,17 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
 
 
 def _named(rows: Iterable[DayResult]) -> str:
-    return ", ".join(
+    names = [
         f"{row.user.name} ({row.failure.explanation.message if row.failure else 'unknown'})"
         for row in rows
-    )
+    ]
+    return ", ".join(_at_most(names))
+
+
+def _at_most(lines: Sequence[str]) -> list[str]:
+    """Nobody reads a thousand lines, and Dagster keeps every one of them for ever."""
+    rest = len(lines) - LINES
+    return [*lines[:LINES], *([f"- and {rest} more: voiceai-pipeline users"] if rest > 0 else [])]
 
 
 def _for_user(row: DayResult) -> str:
