@@ -79,7 +79,7 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         if settings.highlevel.is_sandbox:
             _start_sandbox(settings, supervisor, tell)
             try:
-                _connect_demo_users(pipeline, settings.highlevel.api_url, tell)
+                connect_demo_users(pipeline, settings.highlevel.api_url, tell)
             except (requests.RequestException, ValueError) as error:
                 raise UpError(
                     f"The sandbox could not connect the demo users ({type(error).__name__}). Start "
@@ -252,12 +252,16 @@ def _start_sandbox(settings: Settings, supervisor: Supervisor, tell: Callable[[s
     _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=30)
 
 
-def _connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], None]) -> None:
+def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], None]) -> None:
     """Twelve users, connected as a browser would; then the demo's troubles happen to two."""
     from voiceai_pipeline.sandbox.cast import DEMO_USERS
     from voiceai_pipeline.sandbox.demo import authorize
 
     with pipeline.engine.begin() as db:
+        demo_ids = {UUID(demo.id) for demo in DEMO_USERS}
+        if any(person.user.id not in demo_ids for person in connections.everyone(db)):
+            tell("Sandbox: the database has users of its own, so no demo users are added")
+            return
         for demo in DEMO_USERS:
             connections.add_user(
                 db,

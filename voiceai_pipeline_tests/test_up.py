@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import psycopg
@@ -24,11 +25,13 @@ import requests
 from voiceai_pipeline import up
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
+from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres, is_running
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.tokens import Tokens
@@ -398,6 +401,21 @@ def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database
         tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         assert tables.fetchall() == [("users",)]
     assert installation.everything_has_ended()
+
+
+def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
+    tmp_path: Path, database: Secret
+) -> None:
+    env = own_servers(database.reveal(), database.reveal(), "http://127.0.0.1:9")
+    said: list[str] = []
+    with open_pipeline(Settings.load({**env, "VOICEAI_HOME": str(tmp_path)})) as pipeline:
+        with pipeline.engine.begin() as db:
+            connections.add_user(db, UUID(int=7), business_name="A real customer")
+        up.connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
+        with pipeline.engine.begin() as db:
+            names = [person.user.name for person in connections.everyone(db)]
+    assert names == ["A real customer"]
+    assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
 
 
 # Real servers ------------------------------------------------------------------------------------
