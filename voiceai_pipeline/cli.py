@@ -30,6 +30,7 @@ from rich.text import Text
 
 from voiceai_pipeline import doctor as examinations
 from voiceai_pipeline import up as everything
+from voiceai_pipeline.day_report import span
 from voiceai_pipeline.models import (
     Connection,
     ConnectionState,
@@ -422,13 +423,26 @@ def _last_sync(status: ledger.UserStatus | None) -> str:
 
 
 def _show_rows(rows: Sequence[DayResult]) -> None:
-    table = Table("User", "Day", "State", "Calls", "New", "Changed", "Message", box=None)
+    """A row per user and outcome: seven days that went the same way are one row."""
+    table = Table("User", "State", "Days", "Calls", "New", "Changed", "Message", box=None)
     colours = {DayState.COMPLETE: "green", DayState.FAILED: "red", DayState.WAITING: "yellow"}
+    groups: dict[tuple[UUID, DayState, str], list[DayResult]] = {}
     for row in rows:
-        numbers = ["" if row.stored is None else str(n) for n in (row.stored, row.new, row.changed)]
-        state = Text(row.state.value, colours[row.state])
-        message = _for(row.user.id, row.message)
-        table.add_row(row.user.name, str(row.day), state, *numbers, message)
+        groups.setdefault((row.user.id, row.state, row.message), []).append(row)
+    for (user_id, state, message), group in groups.items():
+        sums = [
+            sum(counts) if state is DayState.COMPLETE else ""
+            for counts in zip(
+                *((row.stored or 0, row.new, row.changed) for row in group), strict=True
+            )
+        ]
+        table.add_row(
+            group[0].user.name,
+            Text(state.value, colours[state]),
+            span([row.day for row in group]),
+            *map(str, sums),
+            _for(user_id, message),
+        )
     _console().print(table)
 
 

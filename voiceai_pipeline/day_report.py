@@ -44,6 +44,12 @@ def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[dat
     return runs
 
 
+def span(days: Collection[date]) -> str:
+    """Days in words: the day, or from the first to the last and how many."""
+    first, last = min(days), max(days)
+    return str(first) if len(days) == 1 else f"{first} to {last} ({len(days)} days)"
+
+
 @dataclass(frozen=True)
 class DayReport:
     """How one day stands for every user, by the ledger and today's connections.

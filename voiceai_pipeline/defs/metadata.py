@@ -9,7 +9,7 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 
-from voiceai_pipeline.day_report import DayReport
+from voiceai_pipeline.day_report import DayReport, span
 from voiceai_pipeline.models import Connection, DayResult, DayState
 
 LINES: Final = 50
@@ -108,7 +108,10 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
         f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
     ]
     lines += _at_most(
-        [f"- {name}, {_span(rows)}: {why}" for (name, why), rows in by_reason.items()]
+        [
+            f"- {name}, {span([row.day for row in rows])}: {why}"
+            for (name, why), rows in by_reason.items()
+        ]
     )
     lines.append("")
     lines.append(
@@ -133,11 +136,6 @@ def _at_most(lines: Sequence[str]) -> list[str]:
 
 def _for_user(row: DayResult) -> str:
     return f"{row.message.rstrip('.').replace(' USER', f' {row.user.id}')}."
-
-
-def _span(rows: Sequence[DayResult]) -> str:
-    days = sorted(row.day for row in rows)
-    return str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
 
 
 def _cells(row: DayResult) -> dict[str, Any]:
