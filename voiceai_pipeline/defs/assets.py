@@ -150,7 +150,7 @@ def call_logs(
         if report.is_green:
             _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
         else:
-            # So that the red day's own page says why, not only the run's.
+            # So that the red day's own events say why, not only its run.
             context.log_event(
                 dg.AssetObservation(
                     "call_logs",
