@@ -446,6 +446,13 @@ def test_after_too_many_failures_a_day_is_left_to_people(demo: Product) -> None:
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
 
 
+def test_a_failed_day_of_a_user_who_has_disconnected_since_is_not_asked_for(demo: Product) -> None:
+    demo.sync([BAD_DAY])
+    _set(demo, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
+    demo.pipeline.tokens.disconnect(UUID(DEMO[COPPER].id))
+    assert not _tick(demo, sensors.failed_user_syncs).run_requests
+
+
 def test_users_who_wait_for_a_person_are_not_retried(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     demo.sync(DAYS)
