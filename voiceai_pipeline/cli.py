@@ -43,7 +43,6 @@ from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage import connections, ledger, migrate
-from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
 from voiceai_pipeline.tokens import Check, ChooseLocationError, UnknownUserError
@@ -285,12 +284,8 @@ def _pipeline() -> Iterator[Pipeline]:
 
 @contextmanager
 def _database() -> Iterator[sa.Engine]:
-    with open_database(_settings()) as url:
-        engine = open_engine(url, pool_size=1)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+    with open_database(_settings(), pool_size=1) as engine:
+        yield engine
 
 
 def _find(engine: sa.Engine, name: str) -> Connection:

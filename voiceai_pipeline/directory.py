@@ -11,7 +11,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Connection, FailureClass, PipelineError
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage import directory as tables
-from voiceai_pipeline.storage.engine import database_error, database_now
+from voiceai_pipeline.storage.engine import database_error, read_clock
 from voiceai_pipeline.tokens import Tokens
 
 WORKERS: Final = 8
@@ -38,9 +38,6 @@ class Directory:
         self._client = client
         self._now = now
 
-    def _clock_of(self, db: sa.Connection) -> datetime:
-        return self._now() if self._now else database_now(db)
-
     def sync_agents(self) -> dict[str, int | PipelineError]:
         """Store the agents of every location that can be read: how many, or why not."""
 
@@ -49,7 +46,7 @@ class Directory:
                 person.user.id, lambda token: list(self._client.agents(token, location_id))
             )
             with self._engine.begin() as db:
-                tables.store_agents(db, location_id, listed, self._clock_of(db))
+                tables.store_agents(db, location_id, listed, read_clock(db, self._now))
             return len(listed)
 
         return self._each_location(one)
@@ -62,7 +59,7 @@ class Directory:
                 person.user.id, lambda token: self._client.location(token, location_id)
             )
             with self._engine.begin() as db:
-                tables.store_location(db, place, self._clock_of(db))
+                tables.store_location(db, place, read_clock(db, self._now))
                 connections.name_location(db, person.user.id, place.name, place.timezone)
             return 1
 

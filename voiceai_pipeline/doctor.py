@@ -18,7 +18,7 @@ from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage import connections, migrate
-from voiceai_pipeline.storage.engine import database_now, open_engine
+from voiceai_pipeline.storage.engine import database_now
 from voiceai_pipeline.storage.vault import TokenVault
 
 Level = Literal["ok", "warning", "error"]
@@ -109,9 +109,7 @@ def examine(env: Mapping[str, str]) -> Report:
     url: str | None = None
     with ExitStack() as stack:
         try:
-            secret = stack.enter_context(open_database(settings))
-            engine = open_engine(secret, pool_size=1)
-            stack.callback(engine.dispose)
+            engine = stack.enter_context(open_database(settings, pool_size=1))
             url = _for_sql_tools(engine.url)
             with engine.begin() as db:
                 findings += _database(db)

@@ -12,7 +12,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage.engine import open_engine
+from voiceai_pipeline.storage.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.storage.vault import TokenVault, local_keys
 from voiceai_pipeline.sync import Sync
 from voiceai_pipeline.tokens import Tokens
@@ -34,20 +34,27 @@ class Pipeline:
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Secret]:
-    """The URL of our database, with the embedded server held running where it is the one used.
+def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> Iterator[sa.Engine]:
+    """Our database, with the embedded server held running where it is the one used.
+
+    Args:
+        pool_size: connections kept; 1 for whoever asks one thing after the other.
 
     Raises:
         SettingsError: the URL cannot be read.
         voiceai_pipeline.postgres.PostgresError: the embedded server cannot run; it says why.
     """
-    if settings.database_url is not None:
-        check_url(settings.database_url, "VOICEAI_DATABASE_URL")
-        yield settings.database_url
-        return
-    with EmbeddedPostgres.hold(settings.home) as server:
-        server.create_database(DATABASE)
-        yield Secret(server.url(DATABASE))
+    with ExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
+            server.create_database(DATABASE)
+            url = Secret(server.url(DATABASE))
+        else:
+            check_url(url, "VOICEAI_DATABASE_URL")
+        engine = open_engine(url, pool_size=pool_size)
+        stack.callback(engine.dispose)
+        yield engine
 
 
 def check_url(url: Secret, name: str) -> None:
@@ -125,8 +132,7 @@ def open_pipeline(settings: Settings) -> Iterator[Pipeline]:
     """
     with ExitStack() as stack:
         vault = open_vault(settings)
-        engine = open_engine(stack.enter_context(open_database(settings)))
-        stack.callback(engine.dispose)
+        engine = stack.enter_context(open_database(settings))
         client = stack.enter_context(HighLevelClient(settings.highlevel))
         tokens = Tokens(engine, vault, client)
         sync = Sync(engine, tokens, client, settings.timezone)

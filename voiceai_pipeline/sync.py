@@ -31,7 +31,7 @@ from voiceai_pipeline.models import (
     Window,
 )
 from voiceai_pipeline.storage import calls, connections, ledger
-from voiceai_pipeline.storage.engine import database_error, database_now
+from voiceai_pipeline.storage.engine import database_error, read_clock
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
 
 log = logging.getLogger(__name__)
@@ -157,10 +157,7 @@ class Sync:
 
     def _clock(self) -> datetime:
         with self._engine.begin() as db:
-            return self._clock_of(db)
-
-    def _clock_of(self, db: sa.Connection) -> datetime:
-        return self._now() if self._now else database_now(db)
+            return read_clock(db, self._now)
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
         if not days:
@@ -286,7 +283,7 @@ class Sync:
         strange = day_of(c.started_at for c in read.calls for _ in unknown_actions(c))
         with self._engine.begin() as db:
             calls.lock_location(db, attempt.location_id)
-            finished_at = self._clock_of(db)
+            finished_at = read_clock(db, self._now)
             written = calls.store_window(
                 db,
                 attempt.location_id,
@@ -367,7 +364,7 @@ class Sync:
             with self._engine.begin() as db:
                 people = connections.everyone(db)
                 rows = ledger.results(db, days=list(days))
-                now = self._clock_of(db)
+                now = read_clock(db, self._now)
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
         return day_report.report(days, rows, people, self._zone, now)

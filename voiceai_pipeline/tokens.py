@@ -32,7 +32,7 @@ from voiceai_pipeline.models import (
 )
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.connections import TokenRow
-from voiceai_pipeline.storage.engine import database_now
+from voiceai_pipeline.storage.engine import read_clock
 from voiceai_pipeline.storage.vault import TokenVault
 
 T = TypeVar("T")
@@ -377,7 +377,7 @@ class Tokens:
         """
         with self._engine.begin() as db:
             before = connections.one(db, user_id)
-            started_at = self._now() if self._now else database_now(db)
+            started_at = read_clock(db, self._now)
         if before is None:
             raise UnknownUserError(f"no user {user_id}")
         token = self._client.exchange_code(code)
@@ -459,7 +459,7 @@ class Tokens:
         with self._engine.begin() as db:
             if connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
-            connections.disconnect(db, user_id, self._now() if self._now else database_now(db))
+            connections.disconnect(db, user_id, read_clock(db, self._now))
             after = connections.one(db, user_id)
         assert after is not None  # noqa: S101 - read in the same transaction
         return after
@@ -484,7 +484,7 @@ class Tokens:
     def _read_something(self, user_id: UUID, token: Secret) -> None:
         with self._engine.begin() as db:
             connection = connections.one(db, user_id)
-            now = self._now() if self._now else database_now(db)
+            now = read_clock(db, self._now)
         if connection is None or connection.location_id is None:
             raise PipelineError(FailureClass.NO_LOCATION)
         self._client.call_logs_page(

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage.engine import open_engine
 
 
 @dg.resource(description="The pipeline's parts: tokens, HighLevel client, sync, database.")
@@ -22,9 +21,5 @@ def pipeline_resource(_: dg.InitResourceContext) -> Iterator[Pipeline]:
 
 @dg.resource(description="The pipeline's database, for reading what there is to do.")
 def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
-    with open_database(Settings.load(os.environ)) as url:
-        engine = open_engine(url, pool_size=1)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+    with open_database(Settings.load(os.environ), pool_size=1) as engine:
+        yield engine

@@ -4,15 +4,18 @@ No session state is relied upon (no advisory session locks, no prepared statemen
 transaction mode works too (DESIGN 2).
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 
+DEFAULT_POOL_SIZE: Final = 8
 
-def open_engine(url: Secret, *, pool_size: int = 8) -> sa.Engine:
+
+def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:
     """An engine for ``url`` (a ``postgresql+psycopg`` URL); nothing is connected yet.
 
     Bind values never appear in errors or logs: they hold tokens and calls.
@@ -39,6 +42,11 @@ def database_now(db: sa.Connection) -> datetime:
     """The database's clock (UTC): the one clock that all processes share (REQUIREMENTS T12)."""
     now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return now.astimezone(UTC)
+
+
+def read_clock(db: sa.Connection, simulated: Callable[[], datetime] | None) -> datetime:
+    """The simulated clock where there is one, else the database's (UTC)."""
+    return simulated() if simulated else database_now(db)
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):

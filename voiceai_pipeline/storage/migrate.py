@@ -18,6 +18,8 @@ from alembic.script import ScriptDirectory
 from voiceai_pipeline.storage.tables import metadata
 
 VERSION_TABLE: Final = "voiceai_alembic_version"
+"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
+
 _LOCK: Final = 0x766F69636561  # "voicea": one migration at a time
 
 _TEXT: Final = frozenset({"text", "character varying"})

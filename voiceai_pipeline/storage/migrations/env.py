@@ -2,10 +2,8 @@
 
 from alembic import context
 
+from voiceai_pipeline.storage.migrate import VERSION_TABLE
 from voiceai_pipeline.storage.tables import metadata
-
-VERSION_TABLE = "voiceai_alembic_version"
-"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
 
 if context.is_offline_mode():
     context.configure(
