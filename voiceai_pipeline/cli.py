@@ -8,15 +8,16 @@ import http.server
 import json
 import os
 import queue
-import secrets
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 from uuid import UUID
 
 import click
@@ -30,6 +31,7 @@ from rich.text import Text
 
 from voiceai_pipeline import doctor as examinations
 from voiceai_pipeline import up as everything
+from voiceai_pipeline.consent import Begun, ChooseLocationError, ConsentError
 from voiceai_pipeline.day_report import span
 from voiceai_pipeline.models import (
     Connection,
@@ -42,17 +44,26 @@ from voiceai_pipeline.models import (
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage import connections, ledger, migrate
+from voiceai_pipeline.storage import connections, history, ledger, migrate
+from voiceai_pipeline.storage.history import Actor, Entry
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
-from voiceai_pipeline.tokens import Check, ChooseLocationError, UnknownUserError
+from voiceai_pipeline.tokens import Check, UnknownUserError
 
 _CALLBACK_TIMEOUT: Final = 600.0
 """Seconds a person has to give consent in the browser."""
 
+_NOBODY_CAME: Final = (
+    "Nobody gave consent within 10 minutes; nothing was changed. Run the command again."
+)
+
+_EVENTS: Final = 30
+"""How much of a user's history is shown."""
+
 _EXPECTED = (
     ChildError,
     ChooseLocationError,
+    ConsentError,
     PipelineError,
     PostgresError,
     SettingsError,
@@ -133,13 +144,9 @@ def connect(user: str, location: str | None, no_browser: bool) -> None:
     """Connect or reconnect USER: consent in the browser, then the calls come by themselves."""
     with _pipeline() as pipeline:
         person = _find(pipeline.engine, user)
-        state = secrets.token_urlsafe(24)
-        url = pipeline.client.authorize_url(state)
-        click.echo(f"Give consent for {person.user.name} here:\n\n  {url}\n")
-        code = _wait_for_code(
-            _settings().highlevel.redirect_uri, state, None if no_browser else url
-        )
-        after = pipeline.tokens.connect(person.user.id, code, location)
+        begun = pipeline.consent.begin(person.user.id, location)
+        click.echo(f"Give consent for {person.user.name} here:\n\n  {begun.url}\n")
+        after = _consent(pipeline, person, begun, open_browser=not no_browser)
     _show([after])
     if after.obstacle:
         sys.exit(1)
@@ -151,18 +158,30 @@ def connect(user: str, location: str | None, no_browser: bool) -> None:
 def disconnect(user: str) -> None:
     """Destroy USER's tokens. The user stays listed, the calls stay stored."""
     with _pipeline() as pipeline:
-        after = pipeline.tokens.disconnect(_find(pipeline.engine, user).user.id)
+        after = pipeline.consent.disconnect(_find(pipeline.engine, user).user.id)
     _show([after])
 
 
 @cli.command()
+@click.argument("user", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def users(as_json: bool) -> None:
-    """List everyone: how they are connected, what to do, and how their last sync went."""
-    with _database() as engine, engine.begin() as db:
-        people = connections.everyone(db)
-        statuses = ledger.statuses(db)
-    if as_json:
+def users(user: str | None, as_json: bool) -> None:
+    """List everyone: how they are connected, what to do, and how their last sync went.
+
+    With USER, show one, and what happened to the connection and when.
+    """
+    with _database() as engine:
+        person = _find(engine, user) if user else None
+        with engine.begin() as db:
+            statuses = ledger.statuses(db)
+            entries = history.of_user(db, person.user.id, _EVENTS) if person else []
+            people = [person] if person else connections.everyone(db)
+    if person and as_json:
+        facts = _as_json(person, statuses.get(person.user.id))
+        click.echo(json.dumps({**facts, "history": [_event(e) for e in entries]}, indent=2))
+    elif person:
+        _show_person(person, statuses.get(person.user.id), entries)
+    elif as_json:
         click.echo(json.dumps([_as_json(p, statuses.get(p.user.id)) for p in people], indent=2))
     else:
         _show(people, statuses)
@@ -278,7 +297,7 @@ def _settings() -> Settings:
 
 @contextmanager
 def _pipeline() -> Iterator[Pipeline]:
-    with open_pipeline(_settings()) as pipeline:
+    with open_pipeline(_settings(), actor=Actor("command line")) as pipeline:
         yield pipeline
 
 
@@ -311,27 +330,54 @@ def _day(text: str, option: str) -> date:
 # Consent -----------------------------------------------------------------------------------------
 
 
-def _wait_for_code(redirect_uri: str, state: str, open_url: str | None) -> Secret:
-    """The authorization code: caught on loopback where the redirect leads there, else pasted.
+def _consent(
+    pipeline: Pipeline, person: Connection, begun: Begun, *, open_browser: bool
+) -> Connection:
+    """See a consent through: HighLevel's redirect is caught on loopback where it leads there, by
+    this program or by the Connections page that listens already; else its address is pasted.
 
     Codes are secrets: they are never an argument.
     """
+    redirect_uri = _settings().highlevel.redirect_uri
     target = urlsplit(redirect_uri)
-    if target.hostname in ("127.0.0.1", "localhost") and target.port:
-        query = _catch_redirect(target.hostname, target.port, target.path, open_url)
-    else:
-        if open_url:
-            click.launch(open_url)
+    if target.hostname not in ("127.0.0.1", "localhost") or not target.port:
+        if open_browser:
+            click.launch(begun.url)
         pasted = click.prompt("Paste the address you were sent to", hide_input=True)
-        query = parse_qs(urlsplit(pasted.strip()).query)
-    if "error" in query:
-        raise click.ClickException("Consent was refused in the browser; nothing was changed.")
-    if query.get("state") != [state] or "code" not in query:
-        raise click.ClickException(
-            "That is not the answer to this request (wrong state or no code). Nothing was changed; "
+        query: Mapping[str, list[str]] = parse_qs(urlsplit(pasted.strip()).query)
+    elif _is_connections_page(f"http://{target.netloc}/health"):
+        if open_browser:
+            click.launch(begun.url)
+        return _wait_for_page(pipeline, person, begun)
+    else:
+        query = _catch_redirect(
+            target.hostname, target.port, target.path, begun.url if open_browser else None
+        )
+    state, code, error = (query.get(name, [""])[0] for name in ("state", "code", "error"))
+    if state != begun.state.reveal():
+        raise ConsentError(
+            "That is not the answer to this request (another state, or none). Nothing was changed; "
             "run the command again and use the new address."
         )
-    return Secret(query["code"][0])
+    return pipeline.consent.finish(begun.state, Secret(code) if code else None, error or None)
+
+
+def _is_connections_page(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback, from our own settings
+            return b"voiceai-pipeline connections" in answer.read(200)
+    except (OSError, ValueError):
+        return False
+
+
+def _wait_for_page(pipeline: Pipeline, person: Connection, begun: Begun) -> Connection:
+    """The page takes the redirect and finishes the consent; the database tells how it ended."""
+    deadline = time.monotonic() + _CALLBACK_TIMEOUT
+    while pipeline.consent.outcome(begun.state) is None:
+        if time.monotonic() > deadline:
+            raise ConsentError(_NOBODY_CAME)
+        time.sleep(0.5)
+    return _find(pipeline.engine, str(person.user.id))
 
 
 def _catch_redirect(
@@ -372,9 +418,7 @@ def _catch_redirect(
         try:
             return answers.get(timeout=_CALLBACK_TIMEOUT)
         except queue.Empty:
-            raise click.ClickException(
-                "Nobody gave consent within 10 minutes; nothing was changed. Run the command again."
-            ) from None
+            raise ConsentError(_NOBODY_CAME) from None
         finally:
             server.shutdown()
 
@@ -383,6 +427,8 @@ def _catch_redirect(
 
 _COLOURS = {
     ConnectionState.CONNECTED: "green",
+    ConnectionState.EXPIRING: "green",
+    ConnectionState.REFRESHING: "green",
     ConnectionState.IN_DOUBT: "yellow",
     ConnectionState.PAUSED: "yellow",
     ConnectionState.NEEDS_RECONNECT: "red",
@@ -394,16 +440,18 @@ _COLOURS = {
 def _show(
     people: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
 ) -> None:
-    table = Table("User", "Id", "State", "Location", "What to do", box=None, pad_edge=False)
+    columns = ("User", "Id", "State", "Since", "Location", "What to do")
+    table = Table(*columns, box=None, pad_edge=False)
     if statuses is not None:
         table.add_column("Last sync")
     for person in people:
         cells: list[str | Text] = [
             person.user.name,
             str(person.user.id),
-            Text(person.state.value.replace("_", " "), _COLOURS[person.state]),
+            Text(person.label, _COLOURS[person.status]),
+            _minute(person.since),
             person.location_name or person.location_id or "",
-            "" if person.can_sync else _for(person.user.id, person.message),
+            _what_to_do(person) or "",
         ]
         if statuses is not None:
             cells.append(_last_sync(statuses.get(person.user.id)))
@@ -414,7 +462,50 @@ def _show(
 def _last_sync(status: ledger.UserStatus | None) -> str:
     if status is None or status.last_sync_at is None:
         return "never"
-    return f"{status.last_sync_at:%Y-%m-%d %H:%M}Z {status.status}"
+    return f"{_minute(status.last_sync_at)} {status.status}"
+
+
+def _minute(instant: datetime | None) -> str:
+    return f"{instant:%Y-%m-%d %H:%M}Z" if instant else ""
+
+
+def _what_to_do(person: Connection) -> str | None:
+    """Cause and fix; None for who is well, or is by themselves in a moment."""
+    if person.can_sync and person.last_failure is None:
+        return None
+    return _for(person.user.id, person.message)
+
+
+def _show_person(
+    person: Connection, status: ledger.UserStatus | None, entries: Sequence[Entry]
+) -> None:
+    """One user: how they stand, and what happened since when."""
+    facts = Table.grid(padding=(0, 2))
+    token_ends, renewal = person.token_expires_at, person.refresh_at
+    rows: dict[str, str | Text] = {
+        "State": Text(person.label, _COLOURS[person.status]),
+        "Since": _minute(person.since),
+        "Why": _for(person.user.id, person.cause),
+        "What to do": _for(person.user.id, person.fix) or "nothing",
+        "Location": " ".join(
+            filter(None, (person.location_name, person.location_id, person.location_timezone))
+        ),
+        "Scopes": person.scope or "unknown",
+        "Access token": f"until {_minute(token_ends)}" if token_ends else "none",
+        "Next renewal": _minute(renewal) or "before it expires",
+        "Last sync": _last_sync(status),
+        "Message": _for(person.user.id, status.message or "") if status else "",
+    }
+    for name, value in rows.items():
+        facts.add_row(Text(name, "dim"), value)
+    events = Table("When", "What happened", "By", "Run", box=None, pad_edge=False)
+    for entry in entries:
+        events.add_row(
+            f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.sentence, entry.actor, entry.run_id or ""
+        )
+    console = _console()
+    console.print(f"{person.user.name}  {person.user.id}\n", facts, "")
+    console.print(events if entries else "Nothing has happened to this connection yet.")
 
 
 def _show_rows(rows: Sequence[DayResult]) -> None:
@@ -457,7 +548,7 @@ def _console() -> Console:
 
     Wide enough for whole sentences where the output is not a terminal.
     """
-    width = None if sys.stdout.isatty() else 240
+    width = None if sys.stdout.isatty() else 320
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -465,10 +556,10 @@ def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, 
     return {
         "id": str(person.user.id),
         "name": person.user.name,
-        "state": person.state.value,
+        "state": person.status.value,
         "reason": person.reason.value if person.reason else None,
         "since": _iso(person.since),
-        "what_to_do": None if person.can_sync else _for(person.user.id, person.message),
+        "what_to_do": _what_to_do(person),
         "location_id": person.location_id,
         "location_name": person.location_name,
         "token_expires_at": _iso(person.token_expires_at),
@@ -477,6 +568,20 @@ def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, 
         "last_sync_status": status.status if status else None,
         "last_sync_message": status.message if status else None,
         "records_synced": status.records_synced if status else None,
+    }
+
+
+def _event(entry: Entry) -> dict[str, Any]:
+    return {
+        "at": _iso(entry.at),
+        "event": str(entry.event),
+        "what": entry.sentence,
+        "state": entry.state,
+        "actor": entry.actor,
+        "run_id": entry.run_id,
+        "version_before": entry.version_before,
+        "version_after": entry.version_after,
+        "trace_id": entry.trace_id,
     }
 
 

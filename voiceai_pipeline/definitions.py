@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from voiceai_pipeline.defs import assets, jobs, resources, schedules, sensors
+from voiceai_pipeline.defs import assets, checks, jobs, resources, schedules, sensors
 
 defs = dg.Definitions(
     assets=[
@@ -13,11 +13,13 @@ defs = dg.Definitions(
         assets.agents,
         assets.locations,
     ],
+    asset_checks=[checks.no_connection_needs_a_person],
     jobs=[
         jobs.sync_calls,
         jobs.resync_failed_users,
         jobs.refresh_tokens,
         jobs.inspect_connections,
+        jobs.send_alerts,
         jobs.update_directory,
         jobs.update_sync_status,
     ],
@@ -29,12 +31,14 @@ defs = dg.Definitions(
     ],
     sensors=[
         sensors.expiring_tokens,
+        sensors.connection_alerts,
         sensors.failed_user_syncs,
         sensors.new_users,
     ],
     resources={
         "pipeline": resources.pipeline_resource,
         "database": resources.database_resource,
+        "settings": resources.settings_resource,
     },
     # A process per step costs seconds, and the work waits for the network anyway.
     executor=dg.in_process_executor,

@@ -13,11 +13,11 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.client import USER_AGENT
-from voiceai_pipeline.models import Connection, PipelineError, Secret, missing_scopes
+from voiceai_pipeline.models import OUR_FAILURES, Connection, PipelineError, Secret, missing_scopes
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage import connections, migrate
+from voiceai_pipeline.storage import circuit, connections, migrate, token_rows
 from voiceai_pipeline.storage.engine import database_now
 from voiceai_pipeline.storage.vault import TokenVault
 
@@ -229,8 +229,28 @@ def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
         findings.append(Finding("scopes", "warning", f"{names}: without {needed}, reconnect"))
     else:
         findings.append(Finding("scopes", "ok", "nobody lacks the scope to read calls"))
-    findings.append(_keys(db, people, settings))
+    findings += [_renewals(db), _keys(db, people, settings), _spool(settings)]
     return findings
+
+
+def _renewals(db: sa.Connection) -> Finding:
+    state = circuit.read(db)
+    if not state.is_open or state.reason is None:
+        return Finding("renewals", "ok", "tokens are renewed by themselves")
+    why = PipelineError(state.reason, state.detail)
+    text = f"suspended for all users since {state.opened_at:%Y-%m-%d %H:%M} UTC. {why}"
+    return Finding("renewals", "error" if state.reason in OUR_FAILURES else "warning", text)
+
+
+def _spool(settings: Settings) -> Finding:
+    waiting = len(list((settings.home / "spool").glob("*.json")))
+    if waiting:
+        text = (
+            f"{waiting} token pairs wait on disk for the database: keep {settings.home / 'spool'}; "
+            "they are stored at the next renewal"
+        )
+        return Finding("spool", "warning", text)
+    return Finding("spool", "ok", "no token pair waits for the database")
 
 
 def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -> Finding:
@@ -240,7 +260,7 @@ def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -
         return Finding("keys", "error", str(error))
     closed = []
     for person in people:
-        row = connections.token_row(db, person.user.id, None)
+        row = token_rows.read(db, person.user.id, None)
         if row is None:
             continue
         try:

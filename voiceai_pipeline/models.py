@@ -31,6 +31,16 @@ an agency's token list its locations and mint a token for one (CONTRACT 4.4). No
 """
 
 
+REFRESH_MARGIN: Final = timedelta(minutes=5)
+"""A token with this much left, or less, is renewed before it is used (source-system.md)."""
+
+PROACTIVE_MARGIN: Final = timedelta(minutes=30)
+"""A token is renewed at least this early by itself, so that a sync finds it fresh."""
+
+REFRESH_TOKEN_LIFE: Final = timedelta(days=365)
+"""A refresh token lives a year from the grant that gave it, unless it is used (CONTRACT 4.3)."""
+
+
 class Secret:
     """A string that refuses to be shown: repr, str, format, JSON and pickle never reveal it.
 
@@ -118,6 +128,22 @@ class FailureClass(StrEnum):
     @property
     def waits_for_person(self) -> bool:
         return self.explanation.remedy is Remedy.PERSON
+
+
+PROVIDER_FAILURES: Final = frozenset(
+    {
+        FailureClass.PROVIDER_ERROR,
+        FailureClass.UNREACHABLE,
+        FailureClass.RATE_LIMITED,
+        FailureClass.MALFORMED,
+    }
+)
+"""HighLevel, or the way to it, does not work now: it passes by itself, whoever asks."""
+
+OUR_FAILURES: Final = frozenset(
+    {FailureClass.CLIENT_REFUSED, FailureClass.CONTRACT_DRIFT, FailureClass.OUR_REQUEST}
+)
+"""Our configuration or code: it concerns every user, and is no user's fault."""
 
 
 @dataclass(frozen=True)
@@ -264,14 +290,70 @@ class PipelineError(Exception):
 
 
 class ConnectionState(StrEnum):
-    """How a user's connection stands. The value is what ``api_keys.connection_state`` stores."""
+    """How a user's connection stands. ``api_keys.connection_state`` stores the value, except for
+    EXPIRING and REFRESHING, which only the moment of looking can tell, and NEVER_CONNECTED, which
+    has no row."""
 
     CONNECTED = "connected"
+    EXPIRING = "expiring"
+    REFRESHING = "refreshing"
     IN_DOUBT = "in_doubt"
     PAUSED = "paused"
     NEEDS_RECONNECT = "needs_reconnect"
     DISCONNECTED = "disconnected"
     NEVER_CONNECTED = "never_connected"
+
+    @property
+    def explanation(self) -> "StateExplanation":
+        return STATES[self]
+
+
+@dataclass(frozen=True)
+class StateExplanation:
+    """A state for people: what to call it, what it means, and what to do (empty: nothing)."""
+
+    label: str
+    meaning: str
+    fix: str = ""
+
+
+_CONNECT_FIX: Final = "Connect the user: voiceai-pipeline connect USER"
+
+STATES: Final[Mapping[ConnectionState, StateExplanation]] = {
+    ConnectionState.CONNECTED: StateExplanation(
+        "connected", "Calls can be read; the token is renewed by itself before it expires"
+    ),
+    ConnectionState.EXPIRING: StateExplanation(
+        "expiring", "The access token has 5 minutes left or less; it is renewed by itself"
+    ),
+    ConnectionState.REFRESHING: StateExplanation(
+        "refreshing", "The token is being renewed right now"
+    ),
+    ConnectionState.IN_DOUBT: StateExplanation(
+        "in doubt",
+        "HighLevel's answer to a token refresh was lost; the refresh is repeated once by itself as "
+        "soon as HighLevel answers",
+    ),
+    ConnectionState.PAUSED: StateExplanation(
+        "paused by the provider",
+        "HighLevel has paused the location (billing or agency); the connection is kept and tried "
+        "again by itself every 6 hours",
+        "Ask the agency to activate the location in HighLevel",
+    ),
+    ConnectionState.NEEDS_RECONNECT: StateExplanation(
+        "needs reconnection",
+        "The connection no longer reads calls, and only consent in the browser can mend it",
+        "Reconnect the user: voiceai-pipeline connect USER",
+    ),
+    ConnectionState.DISCONNECTED: StateExplanation(
+        "disconnected",
+        "Somebody disconnected the user here; the tokens were destroyed, the calls stay",
+        _CONNECT_FIX,
+    ),
+    ConnectionState.NEVER_CONNECTED: StateExplanation(
+        "never connected", "Nobody has given consent for this user yet", _CONNECT_FIX
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -287,10 +369,16 @@ class Connection:
     """A user's connection as stored, without its tokens.
 
     Attributes:
+        state: as it is stored; ``status`` is what people are shown.
         reason: why the state is not CONNECTED, where a failure class says it.
         since: when the state began (UTC).
         token_expires_at: when the access token expires (UTC); None without a token.
         next_attempt_at: before this a paused connection is left alone (UTC).
+        refreshed_at: when HighLevel last granted tokens (UTC); None if it is not known.
+        refresh_at: when the next renewal is planned (UTC); None: shortly before the expiry.
+        failed_attempts, last_failure: renewals in a row that failed for a passing reason.
+        lease_expires_at: until when somebody's renewal may be under way (UTC).
+        read_at: the moment of reading (UTC); None where nothing was read.
     """
 
     user: User
@@ -306,6 +394,27 @@ class Connection:
     token_expires_at: datetime | None = None
     token_version: int = 0
     next_attempt_at: datetime | None = None
+    refreshed_at: datetime | None = None
+    refresh_at: datetime | None = None
+    failed_attempts: int = 0
+    last_failure: FailureClass | None = None
+    lease_expires_at: datetime | None = None
+    read_at: datetime | None = None
+
+    @property
+    def status(self) -> ConnectionState:
+        """The state as people see it: also whether it is expiring, being refreshed, or in doubt
+        because whoever refreshed it is gone."""
+        if self.read_at is None or self.state not in _LIVE:
+            return self.state
+        if self.lease_expires_at is not None:
+            under_way = self.lease_expires_at > self.read_at
+            return ConnectionState.REFRESHING if under_way else ConnectionState.IN_DOUBT
+        if self.state is ConnectionState.CONNECTED and (
+            self.token_expires_at is None or self.token_expires_at - self.read_at <= REFRESH_MARGIN
+        ):
+            return ConnectionState.EXPIRING
+        return self.state
 
     @property
     def obstacle(self) -> FailureClass | None:
@@ -323,17 +432,62 @@ class Connection:
         return self.obstacle is None
 
     @property
-    def message(self) -> str:
-        """The state in a sentence, with the fix where there is something to mend."""
-        if self.obstacle is None:
-            return "Connected"
+    def label(self) -> str:
+        """The status in a few words, such as ``needs reconnection: revoked``."""
+        label = self.status.explanation.label
+        if self.state is ConnectionState.NEEDS_RECONNECT:
+            return f"{label}: {CAUSES.get(self.obstacle, 'unknown')}"
+        return label
+
+    @property
+    def cause(self) -> str:
+        """Why the connection stands as it does, in a sentence without its full stop."""
         if self.state is ConnectionState.NEVER_CONNECTED:
-            return "Not connected yet. Fix: voiceai-pipeline connect USER"
-        detail = ", ".join(missing_scopes(self.scope))
-        error = PipelineError(
-            self.obstacle, detail if self.obstacle is FailureClass.SCOPE_MISSING else ""
-        )
-        return f"{error.message}. Fix: {self.obstacle.explanation.fix}"
+            return "Not connected yet"
+        if self.obstacle is not None:
+            detail = ", ".join(self.missing_scopes)
+            is_scope = self.obstacle is FailureClass.SCOPE_MISSING
+            return PipelineError(self.obstacle, detail if is_scope else "").message
+        if self.last_failure is not None:
+            times = (
+                "once" if self.failed_attempts == 1 else f"{self.failed_attempts} times in a row"
+            )
+            said = self.last_failure.explanation.message
+            return f"Renewing the token has failed {times}: {said}"
+        return self.status.explanation.meaning
+
+    @property
+    def fix(self) -> str:
+        """What to do, in a sentence without its full stop; empty where nothing is to be done."""
+        if self.state is ConnectionState.NEVER_CONNECTED:
+            return "voiceai-pipeline connect USER"
+        failure = self.obstacle or self.last_failure
+        return failure.explanation.fix if failure else self.status.explanation.fix
+
+    @property
+    def message(self) -> str:
+        """Cause and fix in one line."""
+        return f"{self.cause}. Fix: {self.fix}" if self.fix else self.cause
+
+    @property
+    def missing_scopes(self) -> tuple[str, ...]:
+        return missing_scopes(self.scope)
+
+    @property
+    def refresh_token_ends_at(self) -> datetime | None:
+        """When the refresh token dies unless it is used before (UTC)."""
+        return self.refreshed_at + REFRESH_TOKEN_LIFE if self.refreshed_at else None
+
+
+_LIVE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
+
+CAUSES: Final[Mapping[FailureClass | None, str]] = {
+    FailureClass.REFRESH_REJECTED: "revoked",
+    FailureClass.SCOPE_MISSING: "scopes missing",
+    FailureClass.NO_LOCATION: "no location",
+    FailureClass.WRONG_LOCATION: "wrong location",
+}
+"""Why a connection needs reconnection, in two words."""
 
 
 def missing_scopes(granted: str | None) -> tuple[str, ...]:
@@ -355,6 +509,7 @@ class OAuthToken:
         expires_in: lifetime of the access token in seconds from the start of the request.
         refresh_token, location_id, company_id, scope, user_type: None where the answer left them
             out; what is stored is kept then.
+        trace_id: HighLevel's name for this answer, for its support.
     """
 
     access_token: Secret
@@ -365,6 +520,7 @@ class OAuthToken:
     user_type: str | None = None
     scope: str | None = None
     approved_locations: tuple[str, ...] = ()
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage.engine import DEFAULT_POOL_SIZE, open_engine
+from voiceai_pipeline.storage.history import Actor
+from voiceai_pipeline.storage.spool import Spool
 from voiceai_pipeline.storage.vault import TokenVault, local_keys
 from voiceai_pipeline.sync import Sync
 from voiceai_pipeline.tokens import Tokens
@@ -28,6 +31,7 @@ class Pipeline:
     engine: sa.Engine
     client: HighLevelClient
     tokens: Tokens
+    consent: Consent
     sync: Sync
     directory: Directory
     zone: ZoneInfo
@@ -98,7 +102,7 @@ def open_vault(settings: Settings) -> TokenVault:
         SettingsError: a real server is configured, and no keys; or the key file is of no use.
     """
     if settings.token_keys:
-        return TokenVault(settings.token_keys)
+        return TokenVault(settings.token_keys, refuse_plain=settings.refuse_plain_tokens)
     if settings.database_url is not None:
         raise SettingsError(
             "VOICEAI_DATABASE_URL is set but VOICEAI_TOKEN_KEYS is not. Set it to a key of your "
@@ -120,12 +124,15 @@ def open_vault(settings: Settings) -> TokenVault:
             f"{path} is damaged: it should hold the key that encrypts the tokens, as id:base64 of "
             "32 bytes. Put it back from a backup; or delete it and connect every user again."
         )
-    return TokenVault(keys)
+    return TokenVault(keys, refuse_plain=settings.refuse_plain_tokens)
 
 
 @contextmanager
-def open_pipeline(settings: Settings) -> Iterator[Pipeline]:
+def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator[Pipeline]:
     """Every part, opened; closed again at the end of the ``with``.
+
+    Args:
+        actor: who is named in the history of connections.
 
     Raises:
         SettingsError, voiceai_pipeline.postgres.PostgresError: with what to do.
@@ -134,7 +141,9 @@ def open_pipeline(settings: Settings) -> Iterator[Pipeline]:
         vault = open_vault(settings)
         engine = stack.enter_context(open_database(settings))
         client = stack.enter_context(HighLevelClient(settings.highlevel))
-        tokens = Tokens(engine, vault, client)
+        spool = Spool(settings.home / "spool", vault)
+        tokens = Tokens(engine, vault, client, actor=actor, spool=spool)
+        consent = Consent(engine, vault, client, actor=actor)
         sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
-        yield Pipeline(engine, client, tokens, sync, directory, settings.timezone)
+        yield Pipeline(engine, client, tokens, consent, sync, directory, settings.timezone)

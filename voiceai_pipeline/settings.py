@@ -28,10 +28,26 @@ VARIABLES: Final[Mapping[str, str]] = {
     "HIGHLEVEL_API_VERSION": "dated (2021-04-15 and 2021-07-28, the default) or v3",
     "VOICEAI_TOKEN_KEYS": "keys that encrypt tokens at rest: id:base64 of 32 bytes, newest first, "
     "comma separated; unset: a generated key file beside the embedded server",
+    "VOICEAI_PLAIN_TOKENS": "plain-text tokens of the source system: accept (the default; they are "
+    "encrypted when they are renewed) or refuse",
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
     "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
     "VOICEAI_SANDBOX_PORT": "where the sandbox listens on this machine; default 8790",
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
+    "VOICEAI_PAGE_HOST": "address the Connections page listens on; default 127.0.0.1",
+    "VOICEAI_PAGE_PORT": "port of the Connections page; default 8791",
+    "VOICEAI_PAGE_URL": "where people and links find the page, if a proxy stands before it",
+    "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; needed on any address "
+    "but loopback",
+    "VOICEAI_DAGSTER_URL": "where people and links find Dagster's UI; default "
+    "http://127.0.0.1:3000",
+    "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: they are off",
+    "VOICEAI_ALLOWED_ORIGINS": "web pages that may call /functions/v1 from a browser, comma "
+    "separated",
+    "VOICEAI_ALERT_WEBHOOK_URL": "where alerts are posted as Slack-compatible JSON; unset: nowhere",
+    "VOICEAI_ALERT_EMAIL_TO": "who gets alerts by e-mail, comma separated; unset: nobody",
+    "VOICEAI_ALERT_EMAIL_FROM": "sender of these e-mails",
+    "VOICEAI_SMTP_URL": "mail server: smtp://user:password@host:587 (STARTTLS) or smtps://...:465",
 }
 
 _REAL: Final[Mapping[str, str]] = {
@@ -39,7 +55,10 @@ _REAL: Final[Mapping[str, str]] = {
     "HIGHLEVEL_TOKEN_URL": "https://services.leadconnectorhq.com/oauth/token",
     "HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com",
 }
-_REDIRECT_URI: Final = "http://127.0.0.1:8791/oauth/callback"
+_PAGE_PORT: Final = 8791
+_DAGSTER_URL: Final = "http://127.0.0.1:3000"
+_MIN_SECRET: Final = 16
+CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
 
 
@@ -62,6 +81,42 @@ class HighLevelSettings:
 
 
 @dataclass(frozen=True)
+class PageSettings:
+    """Where the Connections page is and who may use it.
+
+    Attributes:
+        url: where people find it, without a slash at the end.
+        secret: the password; None is allowed on loopback only.
+        dagster_url: where people find Dagster's UI, without a slash at the end.
+        api_key: what callers of ``/functions/v1`` present; None: they are off.
+        allowed_origins: web pages that may call ``/functions/v1`` from a browser.
+    """
+
+    host: str
+    port: int
+    url: str
+    dagster_url: str
+    secret: Secret | None = None
+    api_key: Secret | None = None
+    allowed_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AlertSettings:
+    """Who is told when a connection needs a person; the Dagster UI always is.
+
+    Attributes:
+        webhook_url: takes Slack-compatible JSON; secret, for whoever knows it can post there.
+        smtp_url: ``smtp`` or ``smtps``, with user and password where the server wants them.
+    """
+
+    webhook_url: Secret | None = None
+    email_to: tuple[str, ...] = ()
+    email_from: str = ""
+    smtp_url: Secret | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything configurable.
 
@@ -69,14 +124,18 @@ class Settings:
         database_url: SQLAlchemy URL on psycopg 3; None means the embedded server.
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
+        refuse_plain_tokens: do not read tokens that stand in plain text.
     """
 
     home: Path
     highlevel: HighLevelSettings
     timezone: ZoneInfo
+    page: PageSettings
+    alerts: AlertSettings
     database_url: Secret | None = None
     dagster_url: Secret | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    refuse_plain_tokens: bool = False
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -90,9 +149,12 @@ class Settings:
             home=Path(given.get("VOICEAI_HOME", ".voiceai")).absolute(),
             highlevel=_highlevel(given),
             timezone=timezone_of(given),
+            page=_page(given),
+            alerts=_alerts(given),
             database_url=_url(given, "VOICEAI_DATABASE_URL", "psycopg"),
             dagster_url=_url(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
+            refuse_plain_tokens=_plain_tokens(given) == "refuse",
         )
 
 
@@ -112,7 +174,7 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 
         client_id, secret = SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
-        sandbox = f"http://127.0.0.1:{_port(given)}"
+        sandbox = f"http://127.0.0.1:{_port(given, 'VOICEAI_SANDBOX_PORT', 8790)}"
         urls = {
             "HIGHLEVEL_AUTH_URL": f"{sandbox}/v2/oauth/chooselocation",
             "HIGHLEVEL_TOKEN_URL": f"{sandbox}/oauth/token",
@@ -132,13 +194,113 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     return HighLevelSettings(
         client_id=client_id,
         client_secret=Secret(secret),
-        redirect_uri=given.get("HIGHLEVEL_REDIRECT_URI", _REDIRECT_URI),
+        redirect_uri=given.get("HIGHLEVEL_REDIRECT_URI", _page(given).url + CALLBACK_PATH),
         auth_url=urls["HIGHLEVEL_AUTH_URL"],
         token_url=urls["HIGHLEVEL_TOKEN_URL"],
         api_url=urls["HIGHLEVEL_API_URL"],
         api_version=version,
         is_sandbox="HIGHLEVEL_CLIENT_ID" not in given,
     )
+
+
+def _plain_tokens(given: Mapping[str, str]) -> str:
+    choice = given.get("VOICEAI_PLAIN_TOKENS", "accept")
+    if choice not in ("accept", "refuse"):
+        raise SettingsError(f"VOICEAI_PLAIN_TOKENS is {choice!r}. Set it to accept or refuse.")
+    return choice
+
+
+def _page(given: Mapping[str, str]) -> PageSettings:
+    host = given.get("VOICEAI_PAGE_HOST", "127.0.0.1")
+    port = _port(given, "VOICEAI_PAGE_PORT", _PAGE_PORT)
+    secret = _long_secret(given, "VOICEAI_PAGE_SECRET")
+    if secret is None and not is_loopback(host):
+        raise SettingsError(
+            f"VOICEAI_PAGE_HOST is {host}, which others can reach, and VOICEAI_PAGE_SECRET is not "
+            "set. Set it to a password of 16 characters or more (openssl rand -base64 24), or "
+            "leave VOICEAI_PAGE_HOST out to listen on this machine only."
+        )
+    shown = f"[{host}]" if ":" in host else host
+    origins = _listed(given, "VOICEAI_ALLOWED_ORIGINS")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+            raise SettingsError(
+                f"VOICEAI_ALLOWED_ORIGINS: {origin!r} is no origin. Write scheme and host only, "
+                "such as https://dashboard.example.test."
+            )
+    return PageSettings(
+        host=host,
+        port=port,
+        url=_web_address(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}"),
+        dagster_url=_web_address(given, "VOICEAI_DAGSTER_URL", _DAGSTER_URL),
+        secret=secret,
+        api_key=_long_secret(given, "VOICEAI_API_KEY"),
+        allowed_origins=origins,
+    )
+
+
+def _alerts(given: Mapping[str, str]) -> AlertSettings:
+    webhook, smtp = given.get("VOICEAI_ALERT_WEBHOOK_URL"), given.get("VOICEAI_SMTP_URL")
+    if webhook is not None and not _is_safe(webhook):
+        raise SettingsError(
+            "VOICEAI_ALERT_WEBHOOK_URL must begin with https:// (plain http is for loopback)."
+        )
+    people = _listed(given, "VOICEAI_ALERT_EMAIL_TO")
+    sender = given.get("VOICEAI_ALERT_EMAIL_FROM", "")
+    if people and not (smtp and sender):
+        raise SettingsError(
+            "VOICEAI_ALERT_EMAIL_TO is set: set VOICEAI_ALERT_EMAIL_FROM and VOICEAI_SMTP_URL too."
+        )
+    if smtp is not None:
+        try:
+            parts = urlsplit(smtp)
+            named = bool(parts.hostname) and parts.port != 0
+            usable = parts.scheme in ("smtp", "smtps") and named and not parts.path.strip("/")
+        except ValueError:
+            usable = False
+        if not usable:
+            raise SettingsError(
+                "VOICEAI_SMTP_URL cannot be read. Write smtp://user:password@host:587, with every "
+                "@, : and / inside the password percent-encoded (%40, %3A, %2F)."
+            )
+    return AlertSettings(
+        webhook_url=Secret(webhook) if webhook else None,
+        email_to=people,
+        email_from=sender,
+        smtp_url=Secret(smtp) if smtp else None,
+    )
+
+
+def _listed(given: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(filter(None, (entry.strip() for entry in given.get(name, "").split(","))))
+
+
+def _long_secret(given: Mapping[str, str], name: str) -> Secret | None:
+    value = given.get(name)
+    if value is not None and len(value) < _MIN_SECRET:
+        raise SettingsError(
+            f"{name} is too short to keep anybody out: write {_MIN_SECRET} characters or more "
+            "(openssl rand -base64 24)."
+        )
+    return Secret(value) if value is not None else None
+
+
+def _web_address(given: Mapping[str, str], name: str, otherwise: str) -> str:
+    url = given.get(name, otherwise).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"{name} is {url!r}. Write an address such as https://host.example.")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """True for a name or address that only this machine can reach."""
+    return host in ("127.0.0.1", "localhost", "::1")
 
 
 def _is_safe(url: str) -> bool:
@@ -148,14 +310,15 @@ def _is_safe(url: str) -> bool:
         host = parts.hostname
     except ValueError:
         return False
-    loopback = host in ("127.0.0.1", "localhost", "::1")
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and loopback))
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or ""))
+    )
 
 
-def _port(given: Mapping[str, str]) -> int:
-    text = given.get("VOICEAI_SANDBOX_PORT", "8790")
+def _port(given: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = given.get(name, str(otherwise))
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"VOICEAI_SANDBOX_PORT is {text!r}. Write a port from 1 to 65535.")
+        raise SettingsError(f"{name} is {text!r}. Write a port from 1 to 65535.")
     return int(text)
 
 

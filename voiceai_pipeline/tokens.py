@@ -1,16 +1,14 @@
-"""The life of a token: one door to a valid one, connecting, disconnecting, checking.
+"""Valid tokens: the one door to them, many in good time, spending, testing, what the API says.
 
-``Tokens.get_valid_token`` is the only code that renews. A refresh token works once, and its
-successor cannot be recovered (CONTRACT 4.3), so an exchange is guarded by a lease that is committed
-before the POST and by the write that follows it at once: nothing else happens in between. What
-remains is a process that dies in exactly that moment; its lease runs out, the state is *in doubt*,
-the POST is repeated once, and then the user is asked to reconnect. Never silent, never a loop.
+Whoever needs a token asks ``Tokens.get_valid_token``; nothing else renews. How a renewal survives
+whatever happens in it is ``renewal.py``; how a connection begins and ends is ``consent.py``.
 """
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -18,62 +16,41 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
-from voiceai_pipeline.highlevel.client import CONNECT_TIMEOUT, TOKEN_TIMEOUT, HighLevelClient
+from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
+    PROACTIVE_MARGIN,
+    REFRESH_MARGIN,
     SYNC_SCOPE,
     Connection,
     ConnectionState,
     FailureClass,
-    Location,
-    OAuthToken,
     PipelineError,
     Secret,
     missing_scopes,
 )
-from voiceai_pipeline.storage import connections
-from voiceai_pipeline.storage.connections import TokenRow
-from voiceai_pipeline.storage.engine import read_clock
+from voiceai_pipeline.renewal import LEASE, PAUSE, STATE_AFTER, Renewal
+from voiceai_pipeline.storage import alerts, connections, history, token_rows
+from voiceai_pipeline.storage.engine import database_error, read_clock
+from voiceai_pipeline.storage.history import Actor, TokenEvent
+from voiceai_pipeline.storage.spool import Spool
+from voiceai_pipeline.storage.token_rows import TokenRow
 from voiceai_pipeline.storage.vault import TokenVault
 
 T = TypeVar("T")
 
-REFRESH_MARGIN: Final = timedelta(minutes=5)
-"""A token with this much left, or less, is renewed before it is used (source-system.md)."""
-
-LEASE: Final = timedelta(seconds=60)
-"""How long one exchange may take, the write included."""
-
-PROACTIVE_MARGIN: Final = timedelta(minutes=30)
-"""The sensor has tokens renewed this early, so that a sync finds them fresh."""
-
-PAUSE: Final = timedelta(hours=6)
-"""How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
-
-WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
-"""Seconds between attempts to store a new pair when the database drops the connection: less, with
-the POST before them, than a lease."""
+POSTS_PER_SECOND: Final = 5
+WORKERS: Final = 8
+"""How fast, and how many side by side, a batch renews: the limit of the token endpoint is unknown
+(CONTRACT 5)."""
 
 _IN_USE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
 
-if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
-    raise RuntimeError("a token POST must time out before its lease runs out (REQUIREMENTS T3)")
+_ALWAYS: Final = timedelta.max
+"""As a margin: whatever is left is too little."""
 
 
 class UnknownUserError(LookupError):
     """There is no such user."""
-
-
-class ChooseLocationError(Exception):
-    """An agency's connection covers several locations, and none of them was chosen.
-
-    Attributes:
-        locations: those it covers.
-    """
-
-    def __init__(self, locations: list[Location]) -> None:
-        names = ", ".join(f"{place.name or 'unnamed'} ({place.location_id})" for place in locations)
-        super().__init__(f"Choose one of the agency's locations with --location: {names}.")
-        self.locations = locations
 
 
 @dataclass(frozen=True)
@@ -101,8 +78,10 @@ class Tokens:
     """Hands out valid tokens. Safe to share between threads and between processes.
 
     Args:
+        actor: who is named in the history.
+        spool: where a pair waits while the database is away; None: in memory only.
         now: replaces the database's clock where time is simulated; aware UTC.
-        sleep: how a loser waits for the winner.
+        sleep: how a loser waits for the winner, and a batch keeps its pace.
     """
 
     def __init__(
@@ -111,14 +90,20 @@ class Tokens:
         vault: TokenVault,
         client: HighLevelClient,
         *,
+        actor: Actor | None = None,
+        spool: Spool | None = None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._client = client
+        self._actor = actor or Actor()
         self._now = now
         self._sleep = sleep
+        self._renewal = Renewal(
+            engine, vault, client, actor=self._actor, spool=spool, now=now, sleep=sleep
+        )
 
     # The door ------------------------------------------------------------------------------------
 
@@ -128,6 +113,7 @@ class Tokens:
         *,
         rejected: Secret | None = None,
         margin: timedelta = REFRESH_MARGIN,
+        when_planned: bool = False,
         force: bool = False,
     ) -> Secret:
         """A token that reads the user's location for longer than ``margin``.
@@ -136,6 +122,7 @@ class Tokens:
             margin: a token with this much left, or less, is renewed first.
             rejected: a token that HighLevel has just refused; if it is still the stored one, it is
                 renewed however fresh it looks.
+            when_planned: renew also if the planned moment has come.
             force: try a paused connection before its pause is over.
 
         Raises:
@@ -145,37 +132,48 @@ class Tokens:
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
-            row = self._read(user_id, force=force)
+            row = self._read(user_id)
+            self._refuse_obstacle(row, force=force)
             before = row.version if before is None else before
             # A token renewed a moment ago, by whomever, is used however short its life is.
-            enough = timedelta() if row.version != before else margin
-            token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
-            if token is not None:
-                return token
-            if row.replayed:
-                self._give_up_if_abandoned(row)
-            lease = self._lease(row)
-            if lease is None:
-                # Somebody else is exchanging this very token: wait for what they get.
-                self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
-                continue
-            self._exchange(row, lease)
+            enough = timedelta()
+            if row.version == before:
+                enough = _ALWAYS if when_planned and _is_due(row) else margin
+            try:
+                token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
+                if token is not None:
+                    return token
+                if not self._renewal.renew(row):
+                    # Somebody else is exchanging this very token: wait for what they get.
+                    self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
+            except PipelineError as error:
+                if error.failure is FailureClass.TOKEN_UNREADABLE:
+                    self._tell_unreadable(row, error)
+                raise
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
-    def _read(self, user_id: UUID, *, force: bool) -> TokenRow:
+    def _read(self, user_id: UUID) -> TokenRow:
+        """The user's row, with a pair that waited for the database already in its place."""
+        row = self._row(user_id)
+        return self._row(user_id) if self._renewal.restore(row) else row
+
+    def _row(self, user_id: UUID) -> TokenRow:
         now = self._now() if self._now else None
         with self._engine.begin() as db:
-            row = connections.token_row(db, user_id, now)
-            if row is None:
-                if connections.one(db, user_id) is None:
-                    raise UnknownUserError(f"no user {user_id}")
-                raise PipelineError(FailureClass.NO_CONNECTION)
+            row = token_rows.read(db, user_id, now)
+            if row is not None:
+                return row
+            if connections.one(db, user_id) is None:
+                raise UnknownUserError(f"no user {user_id}")
+        raise PipelineError(FailureClass.NO_CONNECTION)
+
+    @staticmethod
+    def _refuse_obstacle(row: TokenRow, *, force: bool) -> None:
         paused = row.connection.state is ConnectionState.PAUSED
         rested = row.connection.next_attempt_at is None or row.connection.next_attempt_at <= row.now
         obstacle = row.connection.obstacle
         if obstacle is not None and not (paused and (force or rested)):
             raise PipelineError(obstacle)
-        return row
 
     def _usable(self, row: TokenRow, rejected: Secret | None, margin: timedelta) -> Secret | None:
         if row.connection.state is ConnectionState.PAUSED:
@@ -191,90 +189,6 @@ class Tokens:
     @staticmethod
     def _is_company(row: TokenRow) -> bool:
         return row.connection.user_type == "Company"
-
-    def _lease(self, row: TokenRow) -> UUID | None:
-        if row.token(self._vault, "refresh_token") is None:
-            with self._engine.begin() as db:
-                connections.settle(
-                    db, row, None, ConnectionState.NEEDS_RECONNECT, FailureClass.REFRESH_REJECTED
-                )
-            raise PipelineError(FailureClass.REFRESH_REJECTED, "no refresh token is stored")
-        with self._engine.begin() as db:
-            return connections.take_lease(db, row, LEASE)
-
-    def _give_up_if_abandoned(self, row: TokenRow) -> None:
-        """The one replay was lost too: only a person can help now."""
-        if row.lease_expires_at is not None and row.lease_expires_at > row.now:
-            return
-        with self._engine.begin() as db:
-            given_up = connections.settle(
-                db,
-                row,
-                row.lease_id,
-                ConnectionState.NEEDS_RECONNECT,
-                FailureClass.REFRESH_REJECTED,
-            )
-        if given_up:
-            raise PipelineError(FailureClass.REFRESH_REJECTED, "HighLevel's answer was lost twice")
-
-    def _exchange(self, row: TokenRow, lease: UUID) -> None:
-        """POST once and write the outcome, unless somebody else has taken over since.
-
-        Between the answer and the write nothing happens.
-        """
-        refresh_token = row.token(self._vault, "refresh_token")
-        if refresh_token is None:  # pragma: no cover - _lease has looked
-            raise PipelineError(FailureClass.REFRESH_REJECTED)
-        try:
-            token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
-        except HighLevelError as error:
-            self._settle_refusal(row, lease, error)
-            return
-        lacking = missing_scopes(token.scope or row.connection.scope)
-        state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
-        reason = FailureClass.SCOPE_MISSING if lacking else None
-        for pause in (*WRITE_PAUSES, None):
-            try:
-                with self._engine.begin() as db:
-                    connections.save_rotation(db, row, lease, token, self._vault, state, reason)
-                return
-            except (sa.exc.OperationalError, sa.exc.InterfaceError):
-                # The only copy of the new pair is here.
-                if pause is None:
-                    raise
-                self._sleep(pause)
-
-    def _settle_refusal(self, row: TokenRow, lease: UUID, error: HighLevelError) -> None:
-        """Write what a refused or lost exchange means for the connection; keep the tokens.
-
-        Whoever has taken over the lease since knows better: then nothing is written or raised, and
-        the caller's loop finds what they got.
-        """
-        before = row.connection
-        state, reason, next_attempt = before.state, before.reason, before.next_attempt_at
-        if error.failure is FailureClass.REFRESH_REJECTED:
-            state, reason, next_attempt = ConnectionState.NEEDS_RECONNECT, error.failure, None
-        elif error.failure is FailureClass.LOCATION_PAUSED:
-            state, reason = ConnectionState.PAUSED, error.failure
-            next_attempt = row.now + PAUSE
-        lost = error.sent and (error.status is None or error.failure is FailureClass.MALFORMED)
-        is_replay = row.lease_id is not None
-        with self._engine.begin() as db:
-            if lost or (is_replay and state is before.state):
-                # A replay that was answered, by a server error say, has told nothing yet about the
-                # exchange in doubt.
-                ours = connections.leave_in_doubt(db, row, lease, replayed=lost and is_replay)
-            else:
-                ours = connections.settle(db, row, lease, state, reason, next_attempt)
-        if not ours:
-            return
-        if not lost:
-            raise error
-        if error.timed_out:
-            # Whatever keeps the answers away may pass: the replay is left to the next attempt.
-            raise PipelineError(FailureClass.IN_DOUBT)
-        # A broken connection: the caller's loop replays at once, inside the 30 s in which HighLevel
-        # is said to repeat its answer (CONTRACT 4.3).
 
     def _mint(self, row: TokenRow, rejected: Secret | None, margin: timedelta) -> Secret | None:
         """A location token from a fresh Company token; minting spends nothing (CONTRACT 4.4).
@@ -297,8 +211,66 @@ class Tokens:
         if token.access_token == rejected:
             return None
         with self._engine.begin() as db:
-            connections.save_location_token(db, row, token, self._vault)
+            token_rows.save_location_token(db, row, token, self._vault, actor=self._actor)
         return token.access_token
+
+    def _tell_unreadable(self, row: TokenRow, error: PipelineError) -> None:
+        """No state changes, for the key may come back; but somebody is to know, once."""
+        user_id = row.connection.user.id
+        with self._engine.begin() as db:
+            if alerts.open_(db, user_id, error.failure, row.now):
+                history.record(
+                    db,
+                    TokenEvent.REFRESH_FAILED,
+                    at=row.now,
+                    actor=self._actor,
+                    user_id=user_id,
+                    state=row.connection.state,
+                    reason=error.failure,
+                    detail=error.detail,
+                    versions=(row.version, None),
+                )
+
+    # Many at once ---------------------------------------------------------------------------------
+
+    def renew(self, user_id: UUID) -> Connection:
+        """Exchange the refresh token now, however long the access token would still live.
+
+        Raises:
+            UnknownUserError, PipelineError: as ``get_valid_token``.
+        """
+        self.get_valid_token(user_id, margin=_ALWAYS, force=True)
+        return self._connection(user_id)
+
+    def renew_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
+        """Renew those whose planned moment has come, side by side and at a steady pace; None for
+        who has a valid token now. Nobody's failure touches anybody else.
+
+        A user who does not exist gets NO_CONNECTION.
+        """
+        self._renewal.restore_spooled()
+
+        def one(user_id: UUID) -> PipelineError | None:
+            try:
+                self.get_valid_token(user_id, when_planned=True)
+            except UnknownUserError:
+                return PipelineError(FailureClass.NO_CONNECTION, "there is no such user")
+            except PipelineError as error:
+                return error
+            except sa.exc.SQLAlchemyError as error:
+                return database_error(error)
+            return None
+
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="renew") as pool:
+            outcomes = []
+            for number, user_id in enumerate(user_ids):
+                # While renewals are suspended nobody POSTs, and there is nothing to pace.
+                if number >= WORKERS and not self._renewal.is_suspended():
+                    self._sleep(1 / POSTS_PER_SECOND)
+                outcomes.append(pool.submit(one, user_id))
+            return {u: o.result() for u, o in zip(user_ids, outcomes, strict=True)}
+
+    # Spending -------------------------------------------------------------------------------------
 
     def spend(self, user_id: UUID, request: Callable[[Secret], T], *, force: bool = False) -> T:
         """Make a request with a valid token; if HighLevel refuses the token, once more with a new
@@ -336,20 +308,22 @@ class Tokens:
             spent: the token it was asked with: once that has been replaced, the answer is of no
                 interest any more. None if the answer is about the location, whoever asks.
         """
-        states = {
-            FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
-            FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
-            FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
-        }
-        if failure not in states:
+        if failure not in STATE_AFTER or failure is FailureClass.REFRESH_REJECTED:
             return
         now = self._now() if self._now else None
         with self._engine.begin() as db:
-            row = connections.token_row(db, user_id, now)
+            row = token_rows.read(db, user_id, now)
             if row is not None and self._concerns(row, spent):
-                paused = failure is FailureClass.LOCATION_PAUSED
-                connections.settle(
-                    db, row, None, states[failure], failure, row.now + PAUSE if paused else None
+                state = STATE_AFTER[failure]
+                token_rows.settle(
+                    db,
+                    row,
+                    None,
+                    state,
+                    failure,
+                    row.now + PAUSE if state is ConnectionState.PAUSED else None,
+                    actor=self._actor,
+                    event=TokenEvent.REPORTED,
                 )
 
     def _concerns(self, row: TokenRow, spent: Secret | None) -> bool:
@@ -360,109 +334,7 @@ class Tokens:
             row.token(self._vault, "location_access_token"),
         )
 
-    # Connecting -----------------------------------------------------------------------------------
-
-    def connect(self, user_id: UUID, code: Secret, location_id: str | None = None) -> Connection:
-        """Exchange an authorization code and store the connection, replacing an older one.
-
-        Args:
-            location_id: which location of an agency (Company) installation to use.
-
-        Raises:
-            UnknownUserError: there is no such user; the code is not spent.
-            ChooseLocationError: an agency with several locations, and none or another was named;
-                the grant is stored, and connecting again with a location ends it.
-            PipelineError: HighLevel refused the code, and the stored connection is untouched; or
-                it granted an agency without a location.
-        """
-        with self._engine.begin() as db:
-            before = connections.one(db, user_id)
-            started_at = read_clock(db, self._now)
-        if before is None:
-            raise UnknownUserError(f"no user {user_id}")
-        token = self._client.exchange_code(code)
-        is_company = token.user_type == "Company"
-        connection = Connection(
-            user=before.user,
-            state=ConnectionState.CONNECTED,
-            location_id=None if is_company else token.location_id,
-            company_id=token.company_id,
-            user_type=token.user_type or "Location",
-            scope=token.scope,
-        )
-        # Saved before it is used: the code is spent, and nothing below may lose what it bought.
-        self._save(connection, before, token, started_at)
-        reader = token.access_token
-        if is_company:
-            place, reader = self._choose_location(token, location_id)
-            connection = replace(connection, location_id=place)
-            self._save(connection, before, token, started_at)
-        if connection.location_id:
-            self._name_location(user_id, connection.location_id, reader)
-        with self._engine.begin() as db:
-            return connections.one(db, user_id) or connection
-
-    def _save(
-        self, connection: Connection, before: Connection, token: OAuthToken, started_at: datetime
-    ) -> None:
-        """Store a connection in the state that its location and scopes allow."""
-        if connection.location_id == before.location_id:
-            connection = replace(
-                connection,
-                location_name=before.location_name,
-                location_timezone=before.location_timezone,
-            )
-        reason: FailureClass | None = None
-        if missing_scopes(token.scope):
-            reason = FailureClass.SCOPE_MISSING
-        elif connection.location_id is None:
-            reason = FailureClass.NO_LOCATION
-        state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
-        with self._engine.begin() as db:
-            connections.save_connection(
-                db,
-                replace(connection, state=state, reason=reason),
-                token,
-                self._vault,
-                started_at=started_at,
-            )
-
-    def _choose_location(self, token: OAuthToken, wanted: str | None) -> tuple[str, Secret]:
-        """The location of an agency's grant to use, and a token that reads it."""
-        if token.company_id is None:
-            raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant names no company")
-        installed = self._client.installed_locations(token.access_token, token.company_id)
-        fitting = [p for p in installed if wanted in (None, p.location_id)]
-        if not installed:
-            raise PipelineError(FailureClass.NO_LOCATION, "the app is installed in no location")
-        if len(fitting) != 1:
-            raise ChooseLocationError(installed)
-        place = fitting[0].location_id
-        minted = self._client.location_token(token.access_token, token.company_id, place)
-        return place, minted.access_token
-
-    def _name_location(self, user_id: UUID, location_id: str, reader: Secret) -> None:
-        """Name and time zone are a courtesy: the connection stands without them."""
-        try:
-            place = self._client.location(reader, location_id)
-        except HighLevelError:
-            return
-        with self._engine.begin() as db:
-            connections.name_location(db, user_id, place.name, place.timezone)
-
-    def disconnect(self, user_id: UUID) -> Connection:
-        """Destroy the stored tokens; the user stays listed and the calls stay stored.
-
-        Raises:
-            UnknownUserError: there is no such user.
-        """
-        with self._engine.begin() as db:
-            if connections.one(db, user_id) is None:
-                raise UnknownUserError(f"no user {user_id}")
-            connections.disconnect(db, user_id, read_clock(db, self._now))
-            after = connections.one(db, user_id)
-        assert after is not None  # noqa: S101 - read in the same transaction
-        return after
+    # Testing --------------------------------------------------------------------------------------
 
     def check(self, user_id: UUID) -> Check:
         """Test a connection for real: renew if due, then read one page of calls with it.
@@ -475,10 +347,18 @@ class Tokens:
             self.spend(user_id, lambda token: self._read_something(user_id, token), force=True)
         except PipelineError as error:
             failure = error
+        connection = self._connection(user_id)
         with self._engine.begin() as db:
-            connection = connections.one(db, user_id)
-        if connection is None:
-            raise UnknownUserError(f"no user {user_id}")
+            history.record(
+                db,
+                TokenEvent.TESTED,
+                at=read_clock(db, self._now),
+                actor=self._actor,
+                user_id=user_id,
+                state=connection.state,
+                reason=failure.failure if failure else None,
+                detail=failure.detail if failure else "calls can be read",
+            )
         return Check(connection, failure, missing_scopes(connection.scope))
 
     def _read_something(self, user_id: UUID, token: Secret) -> None:
@@ -490,3 +370,17 @@ class Tokens:
         self._client.call_logs_page(
             token, connection.location_id, now - timedelta(days=1), now, page=1
         )
+
+    def _connection(self, user_id: UUID) -> Connection:
+        with self._engine.begin() as db:
+            connection = connections.one(db, user_id, self._now() if self._now else None)
+        if connection is None:
+            raise UnknownUserError(f"no user {user_id}")
+        return connection
+
+
+def _is_due(row: TokenRow) -> bool:
+    planned = row.connection.refresh_at
+    if planned is None:
+        return needs_refresh(row.connection.token_expires_at, row.now, PROACTIVE_MARGIN)
+    return planned <= row.now

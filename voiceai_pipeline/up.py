@@ -1,7 +1,8 @@
 """``voiceai-pipeline up``: from a bare clone to calls in the Dagster UI, then keeps it running.
 
-The order: database, sandbox (where no HighLevel app is configured), tables, demo users, webserver,
-a backfill of the last days, daemon. Everything is safe to repeat; data stay in VOICEAI_HOME.
+The order: database, tables, sandbox (where no HighLevel app is configured), demo users, the
+Connections page, webserver, a backfill of the last days, daemon. Everything is safe to repeat; data
+stay in VOICEAI_HOME.
 """
 
 import contextlib
@@ -14,21 +15,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.dagster_api import Dagster, DagsterError, LocationError
 from voiceai_pipeline.models import ConnectionState, Secret
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
 from voiceai_pipeline.postgres import EmbeddedPostgres, is_running
-from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.settings import PageSettings, Settings
 from voiceai_pipeline.storage import connections, migrate
 from voiceai_pipeline.supervisor import Supervisor
 
@@ -38,6 +40,9 @@ PROJECT: Final = Path(__file__).parents[1]
 DAGSTER_DATABASE: Final = "dagster"
 BACKFILL_DAYS: Final = 7
 """Today, as far as it has come, and the six days before."""
+
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
+"""Addresses that are listened on and cannot be asked, and what to ask instead."""
 
 MIN_FREE_BYTES: Final = 500 * 1024 * 1024
 
@@ -62,7 +67,9 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         _make_home(home)
         url = f"http://127.0.0.1:{port}"
         stack.enter_context(_only_one(home, url))
-        _refuse_taken_port(port, f"make up PORT={port + 1}")
+        page = settings.page
+        _refuse_taken_port("127.0.0.1", port, f"make up PORT={port + 1}")
+        _refuse_taken_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} make up")
         stack.enter_context(_interruptible())
 
         is_embedded = settings.database_url is None or settings.dagster_url is None
@@ -86,21 +93,30 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
                     f"again; if it stays, its log says more: {home / 'logs' / 'sandbox.log'}"
                 ) from error
 
+        tell("Connections: starting the page")
+        argv = [sys.executable, "-m", "voiceai_pipeline.page", "--dagster", url]
+        supervisor.start("page", argv, {"VOICEAI_DAGSTER_URL": url, **env})
+
         tell("Dagster: starting the webserver")
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
         argv = [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *workspace]
         supervisor.start("webserver", argv, env)
-        _wait_until(lambda: _location_is_loaded(url), supervisor, "webserver", seconds=150)
+        # The page is there long before Dagster has loaded: it is of use without.
+        _wait_until(lambda: _answers(f"{_here(page)}/health"), supervisor, "page", seconds=60)
+        tell(f"Connections: {page.url}")
+        dagster = Dagster(url)
+        _wait_until(lambda: _is_loaded(dagster), supervisor, "webserver", seconds=150)
         if settings.dagster_url is None:
-            _cancel_orphans(url, tell)
-        _backfill(pipeline, url, tell)
+            _cancel_orphans(dagster, tell)
+        _backfill(pipeline, dagster, tell)
         tell("Dagster: starting the daemon")
         supervisor.start("daemon", [_program("dagster-daemon"), "run", *workspace], env)
 
         tell("")
-        tell(f"Dagster   {url}/assets/call_logs?view=partitions")
+        tell(f"Connections  {page.url}")
+        tell(f"Dagster      {url}/assets/call_logs?view=partitions")
         if settings.highlevel.is_sandbox:
-            tell(f"Sandbox   {settings.highlevel.api_url}  (break, heal, revoke and pause there)")
+            tell(f"Sandbox      {settings.highlevel.api_url}  (break, heal, revoke, pause there)")
         tell("Ctrl-C stops everything.")
         tell("")
         while True:
@@ -187,11 +203,12 @@ def _only_one(home: Path, url: str) -> Iterator[None]:
         yield
 
 
-def _refuse_taken_port(port: int, otherwise: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def _refuse_taken_port(host: str, port: int, otherwise: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             raise UpError(
@@ -244,7 +261,7 @@ def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) 
 def _start_sandbox(settings: Settings, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
     url = settings.highlevel.api_url
     port = urlsplit(url).port or 80
-    _refuse_taken_port(port, f"VOICEAI_SANDBOX_PORT={port + 1} make up")
+    _refuse_taken_port("127.0.0.1", port, f"VOICEAI_SANDBOX_PORT={port + 1} make up")
     tell("Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set")
     argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
     argv += ["--state-file", str(settings.home / "sandbox.json")]
@@ -284,7 +301,7 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], N
             page = f"{pipeline.client.authorize_url('demo')}&user={demo.id}"
             callback = authorize(browser, page, demo.installs_on)
             code = parse_qs(urlsplit(callback).query)["code"][0]
-            pipeline.tokens.connect(UUID(demo.id), Secret(code))
+            pipeline.consent.connect(UUID(demo.id), Secret(code))
             trouble = {"revoked": "revoke", "paused": "pause"}.get(demo.role)
             if trouble:
                 browser.post(
@@ -294,98 +311,54 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], N
                 ).raise_for_status()
 
 
-_UNDER_WAY: Final = """
-{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) {
-    ... on Runs { results { runId tags { key value } } } } }
-"""
-_CANCEL: Final = """
-mutation Cancel($runIds: [String!]!) {
-  terminateRuns(runIds: $runIds, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
-}
-"""
-
-
-def _cancel_orphans(url: str, tell: Callable[[str], None]) -> None:
+def _cancel_orphans(dagster: Dagster, tell: Callable[[str], None]) -> None:
     """Close the runs whose processes ended with an earlier `up`, however it ended.
 
     Dagster would believe them under way for ever and keep their places in the pool, so that nothing
     else runs. The lock on the home says that nobody else has started any; the command line's runs
     are processes of their own.
     """
-    with contextlib.suppress(requests.RequestException):
-        runs = _graphql(url, _UNDER_WAY, {})["runsOrError"].get("results", [])
-        by_hand = {"key": "voiceai/launched_by", "value": "command line"}
-        orphans = [run["runId"] for run in runs if by_hand not in run["tags"]]
+    with contextlib.suppress(DagsterError):
+        runs = dagster.runs_under_way()
+        orphans = [
+            run_id
+            for run_id, tags in runs.items()
+            if tags.get("voiceai/launched_by") != "command line"
+        ]
         if orphans:
             tell(f"Dagster: cancelling {len(orphans)} runs that were cut off at the last stop")
-            _graphql(url, _CANCEL, {"runIds": orphans})
+            dagster.cancel(orphans)
 
 
-_LAUNCH: Final = """
-mutation Launch($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-    ... on UnauthorizedError { message }
-  }
-}
-"""
-
-
-def _backfill(pipeline: Pipeline, url: str, tell: Callable[[str], None]) -> None:
+def _backfill(pipeline: Pipeline, dagster: Dagster, tell: Callable[[str], None]) -> None:
     """Ask for those of the last days that nobody has tried yet; red ones retry by themselves."""
     today = datetime.now(pipeline.zone).date()
     days = [today - timedelta(days=ago) for ago in reversed(range(BACKFILL_DAYS))]
-    reports = pipeline.sync.report(days)
-    untried = [str(report.day) for report in reports if report.unread]
+    untried = [report.day for report in pipeline.sync.report(days) if report.unread]
     if not untried:
         return
     tell(f"Dagster: asking for a backfill of {len(untried)} days")
-    backfill = {
-        "assetSelection": [{"path": ["call_logs"]}],
-        "partitionNames": untried,
-        "title": f"The last {BACKFILL_DAYS} days",
-    }
     try:
-        answer = _graphql(url, _LAUNCH, {"params": backfill})["launchPartitionBackfill"]
-        outcome = answer["__typename"]
-    except requests.RequestException as error:
-        outcome = type(error).__name__
-    if outcome != "LaunchBackfillSuccess":
+        dagster.backfill(untried, f"The last {BACKFILL_DAYS} days")
+    except DagsterError as error:
         # No reason to stop: everything else runs, and the days can be asked for by hand.
         tell(
-            f"Dagster: the backfill was not accepted ({outcome}). Ask for it in the UI: "
-            f"{url}/assets/call_logs?view=partitions, Materialize."
+            f"{error} Ask for it in the UI: {dagster.url}/assets/call_logs?view=partitions, "
+            "Materialize."
         )
 
 
-def _location_is_loaded(url: str) -> bool:
-    """True once the webserver knows our assets.
-
-    Raises:
-        UpError: the code location cannot be loaded.
-    """
-    query = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
-        locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+def _is_loaded(dagster: Dagster) -> bool:
     try:
-        entries = _graphql(url, query, {})["workspaceOrError"].get("locationEntries", [])
-    except requests.RequestException:
-        return False
-    for entry in entries:
-        loaded = entry["locationOrLoadError"] or {}
-        if loaded.get("__typename") == "PythonError":
-            raise UpError(f"Dagster cannot load the code location:\n{loaded['message']}")
-    return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+        return dagster.is_loaded()
+    except LocationError as error:
+        raise UpError(str(error)) from error
 
 
-def _graphql(url: str, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    response = requests.post(
-        f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60
-    )
-    response.raise_for_status()
-    data: dict[str, Any] = response.json()["data"]
-    return data
+def _here(page: PageSettings) -> str:
+    """Where this machine finds the page, whatever stands before it for others."""
+    host = _WILDCARDS.get(page.host, page.host)
+    return f"http://[{host}]:{page.port}" if ":" in host else f"http://{host}:{page.port}"
 
 
 def _answers(url: str) -> bool:

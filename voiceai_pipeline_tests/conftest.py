@@ -15,6 +15,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.models import Connection, Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
@@ -158,6 +159,11 @@ def tokens(engine: sa.Engine, vault: TokenVault, client: HighLevelClient, clock:
 
 
 @pytest.fixture
+def consent(engine: sa.Engine, vault: TokenVault, client: HighLevelClient, clock: Clock) -> Consent:
+    return Consent(engine, vault, client, now=clock)
+
+
+@pytest.fixture
 def sync(engine: sa.Engine, tokens: Tokens, client: HighLevelClient, clock: Clock) -> Sync:
     return Sync(engine, tokens, client, ZoneInfo("UTC"), now=clock)
 
@@ -172,7 +178,7 @@ class Connector:
 
     engine: sa.Engine
     client: HighLevelClient
-    tokens: Tokens
+    consent: Consent
     browser: requests.Session = field(default_factory=requests.Session)
 
     def add(self, *names: str) -> list[UUID]:
@@ -188,13 +194,13 @@ class Connector:
 
     def __call__(self, name: str) -> Connection:
         (user_id,) = self.add(name)
-        return self.tokens.connect(user_id, self.code(DEMO[name]))
+        return self.consent.connect(user_id, self.code(DEMO[name]))
 
 
 @pytest.fixture
 def connect(
-    engine: sa.Engine, client: HighLevelClient, tokens: Tokens
+    engine: sa.Engine, client: HighLevelClient, consent: Consent
 ) -> Iterator[Callable[[str], Connection]]:
-    connector = Connector(engine, client, tokens)
+    connector = Connector(engine, client, consent)
     yield connector
     connector.browser.close()

@@ -13,10 +13,26 @@ ROOMS = {
     "settings": {"models", "sandbox"},  # the sandbox's client id, where none is configured
     "highlevel": {"models", "settings"},
     "storage": {"models", "settings"},
-    "tokens": {"models", "highlevel", "storage"},
+    "renewal": {"models", "highlevel", "storage"},
+    "tokens": {"models", "highlevel", "storage", "renewal"},
+    "consent": {"models", "highlevel", "storage", "renewal", "tokens"},
     "day_report": {"models"},
+    "alerting": {"models", "settings", "storage"},
     "sync": {"models", "highlevel", "storage", "tokens", "day_report"},
     "directory": {"models", "highlevel", "storage", "tokens"},
+    "dagster_api": set[str](),
+    "page": {
+        "models",
+        "settings",
+        "storage",
+        "tokens",
+        "consent",
+        "pipeline",
+        "postgres",
+        "day_report",
+        "dagster_api",
+        "doctor",
+    },
     "postgres": set[str](),
     "sandbox": set[str](),
     "supervisor": set[str](),
@@ -58,6 +74,29 @@ def test_the_core_does_not_import_dagster() -> None:
     assert guilty == []
 
 
+def test_refresh_tokens_are_spent_in_one_place_only() -> None:
+    """No code path refreshes outside the lease (REQUIREMENTS T3)."""
+    spending = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "refresh"
+        and "client" in ast.unparse(node.func.value)
+    }
+    assert spending == {"renewal.py"}
+
+
+def test_the_core_reads_no_clock_but_the_databases() -> None:
+    """A worker whose clock is wrong must not matter (REQUIREMENTS T12)."""
+    reads = ("datetime.now", "datetime.utcnow", "time.time", "date.today", "datetime.today")
+    for room in ("renewal", "tokens", "consent", "sync", "directory", "storage"):
+        for path in _files(room):
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in reads), path
+
+
 def test_sensors_and_definitions_cannot_reach_highlevel() -> None:
     for path in (PACKAGE / "defs" / "sensors.py", PACKAGE / "definitions.py"):
         names = set(_imports(path))
@@ -69,11 +108,15 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
     speakers = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0] == "requests" for name in _imports(path))
+        if any(name.split(".")[0] in ("requests", "smtplib") for name in _imports(path))
+        or "urllib.request" in _imports(path)
     }
     assert speakers == {
         "highlevel/answers.py",
         "highlevel/client.py",
+        "alerting.py",
+        "cli.py",
+        "dagster_api.py",
         "doctor.py",
         "up.py",
         "sandbox/demo.py",

@@ -28,8 +28,9 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from voiceai_pipeline import cli
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.models import Secret
+from voiceai_pipeline.models import STATES, ConnectionState, Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import (
     DEMO_LOCATIONS,
@@ -44,7 +45,6 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections, migrate
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.tokens import Tokens
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector
 from voiceai_pipeline_tests.test_up import PROGRAM, clean_environment, free_port
 
@@ -132,8 +132,8 @@ class Program:
         """Connect demo users, as the browser would."""
         client = HighLevelClient(Settings.load(self.env).highlevel)
         with client, contextlib.closing(requests.Session()) as browser:
-            tokens = Tokens(self.engine, TokenVault(KEYS), client)
-            connector = Connector(self.engine, client, tokens, browser)
+            consent = Consent(self.engine, TokenVault(KEYS), client)
+            connector = Connector(self.engine, client, consent, browser)
             return [connector(name).user.id for name in names]
 
     def add(self, *names: str) -> None:
@@ -231,7 +231,7 @@ def test_users_lists_everyone_whatever_their_state(program: Program) -> None:
     for person in people.values():
         (line,) = [line for line in table.out.splitlines() if person["id"] in line]
         assert person["name"] in line
-        assert person["state"].replace("_", " ") in line
+        assert STATES[ConnectionState(person["state"])].label in line
         assert person["what_to_do"] is None or person["what_to_do"] in line
         assert line.rstrip().endswith("never")
 
@@ -249,6 +249,58 @@ def test_users_shows_how_the_last_sync_went(program: Program) -> None:
     (person,) = program("users", "--json").json
     assert person["last_sync_status"] == "failure"
     assert person["last_sync_message"] == "Failed to refresh token"
+
+
+def test_one_user_shows_what_happened_since_when_and_what_to_do(
+    program: Program, world: World
+) -> None:
+    (user,) = program.connect("Larch Auto Care")
+    program("check", str(user))
+    world.revoke(DEMO["Larch Auto Care"].installs_on)
+    program("check", str(user))
+
+    shown = program("users", "larch auto care").out
+
+    for text in (
+        f"Larch Auto Care  {user}",
+        "needs reconnection: revoked",
+        "Failed to refresh token",
+        f"voiceai-pipeline connect {user}",
+        "voice-ai-dashboard.readonly",
+        "command line",
+    ):
+        assert text in shown
+    assert " USER" not in shown
+    told = program("users", str(user), "--json").json
+    assert [(e["event"], e["actor"]) for e in told["history"]] == [
+        ("tested", "command line"),
+        ("refresh_failed", "command line"),
+        ("tested", "command line"),
+        ("connected", "pipeline"),
+    ]
+    assert "SANDBOX-" not in json.dumps(told)
+    # What happened reads from the newest to the oldest.
+    assert shown.index("could not be renewed") < shown.index("Connected by consent")
+
+
+def test_a_user_to_whom_nothing_has_happened_is_shown_too(program: Program) -> None:
+    program.add("Juniper Fitness")
+    shown = program("users", "Juniper Fitness").out
+    assert "never connected" in shown
+    assert "Nothing has happened to this connection yet." in shown
+
+
+def test_a_user_whose_renewal_keeps_failing_is_shown_with_the_reason(program: Program) -> None:
+    (user,) = program.connect("Harbor Dental")
+    program.execute(
+        "UPDATE api_keys SET failed_attempts = 3, last_failure = 'unreachable', "
+        "token_expires_at = now() - interval '1 hour' WHERE user_id = :user",
+        user=user,
+    )
+    (person,) = program("users", "--json").json
+    assert person["state"] == "expiring"
+    assert "failed 3 times in a row: HighLevel could not be reached" in person["what_to_do"]
+    assert "expiring" in program("users").out
 
 
 def test_a_name_is_shown_as_it_is_also_with_brackets_and_colons(program: Program) -> None:
@@ -365,7 +417,7 @@ def test_connect_refuses_an_answer_to_another_request(program: Program) -> None:
         outcome = ending(command)
 
     assert outcome.code == 1
-    assert "wrong state" in outcome.err
+    assert "another state" in outcome.err
     assert "run the command again" in outcome.err
     assert program.ask("SELECT count(*) FROM api_keys") == [(0,)]
 
@@ -381,7 +433,10 @@ def test_connect_says_that_consent_was_refused(program: Program) -> None:
         outcome = ending(command)
 
     assert outcome.code == 1
-    assert outcome.err == "Error: Consent was refused in the browser; nothing was changed.\n"
+    assert outcome.err == (
+        "Error: The consent was refused in the browser. Nothing was changed; begin the connection "
+        "again.\n"
+    )
 
 
 def test_connect_of_an_agency_names_its_locations_and_takes_one(program: Program) -> None:
@@ -414,6 +469,40 @@ def test_connect_says_that_the_port_of_the_redirect_is_taken(program: Program) -
     )
 
 
+def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
+    program: Program, tmp_path: Path
+) -> None:
+    program.add("Harbor Dental")
+    env = {**clean_environment(Path(program.env["VOICEAI_HOME"]), **program.env)}
+    env["VOICEAI_PAGE_PORT"] = str(urlsplit(program.env["HIGHLEVEL_REDIRECT_URI"]).port)
+    log = (tmp_path / "page.log").open("w")
+    argv = [sys.executable, "-m", "voiceai_pipeline.page"]
+    with log, subprocess.Popen(argv, env=env, stdout=log, stderr=log) as page:
+        try:
+            health = f"http://127.0.0.1:{env['VOICEAI_PAGE_PORT']}/health"
+            wait_for(health)
+            with program.talking("connect", "Harbor Dental", "--no-browser") as command:
+                shown = requests.get(consent(printed_url(command), "Harbor Dental"), timeout=5)
+                outcome = ending(command)
+        finally:
+            page.terminate()
+    assert shown.ok
+    assert outcome.code == 0
+    assert "connected" in outcome.out
+    assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
+
+
+def wait_for(url: str) -> None:
+    """Until a server answers."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.ConnectionError):
+            requests.get(url, timeout=2)
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody answers at {url}")
+
+
 def test_where_the_redirect_leads_elsewhere_the_address_is_pasted_and_not_shown(
     program: Program,
 ) -> None:
@@ -427,7 +516,7 @@ def test_where_the_redirect_leads_elsewhere_the_address_is_pasted_and_not_shown(
 
     assert result.exit_code == 1
     assert "Paste the address you were sent to" in result.output
-    assert "wrong state" in result.output
+    assert "another state" in str(result.exception)
     assert "hunter2" not in result.output
 
 

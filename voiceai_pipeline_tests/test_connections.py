@@ -14,9 +14,10 @@ from voiceai_pipeline.models import (
     Secret,
     User,
 )
-from voiceai_pipeline.storage import connections
+from voiceai_pipeline.renewal import LEASE
+from voiceai_pipeline.storage import connections, token_rows
+from voiceai_pipeline.storage.history import Actor, TokenEvent
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.tokens import LEASE
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ADA, BEN = (UUID(f"00000000-0000-4000-8000-00000000000{n}") for n in (1, 2))
@@ -138,16 +139,16 @@ def test_a_reason_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) ->
 # Leases -------------------------------------------------------------------------------------------
 
 
-def row_of(engine: sa.Engine, now: datetime = NOW) -> connections.TokenRow:
+def row_of(engine: sa.Engine, now: datetime = NOW) -> token_rows.TokenRow:
     with engine.begin() as db:
-        row = connections.token_row(db, ADA, now)
+        row = token_rows.read(db, ADA, now)
     assert row is not None
     return row
 
 
-def take(engine: sa.Engine, row: connections.TokenRow) -> UUID | None:
+def take(engine: sa.Engine, row: token_rows.TokenRow) -> UUID | None:
     with engine.begin() as db:
-        return connections.take_lease(db, row, LEASE)
+        return token_rows.take_lease(db, row, LEASE)
 
 
 @pytest.fixture
@@ -174,25 +175,63 @@ def test_a_lease_is_taken_once_taken_over_once_and_never_again(ada: sa.Engine) -
     assert take(ada, replay) is None
 
 
-def test_only_the_holder_of_the_lease_writes(ada: sa.Engine, vault: TokenVault) -> None:
+def save(engine: sa.Engine, row: token_rows.TokenRow, pair: OAuthToken, vault: TokenVault) -> bool:
+    with engine.begin() as db:
+        return token_rows.save_rotation(
+            db, row, pair, vault, started_at=row.now, refresh_at=row.now, actor=Actor()
+        )
+
+
+def test_only_the_holder_of_the_lease_ends_an_exchange(ada: sa.Engine) -> None:
     row = row_of(ada)
     lease = take(ada, row)
     assert lease is not None
-    pair = OAuthToken(Secret("INVENTED-A2"), 60, refresh_token=Secret("INVENTED-R2"))
-    connected = ConnectionState.CONNECTED
+    state, event = ConnectionState.NEEDS_RECONNECT, TokenEvent.REFRESH_FAILED
     with ada.begin() as db:
         for other in (uuid4(), None):
-            assert not connections.settle(db, row, other, ConnectionState.NEEDS_RECONNECT)
-        assert not connections.leave_in_doubt(db, row, uuid4(), replayed=False)
-        assert not connections.save_rotation(db, row, uuid4(), pair, vault, connected, None)
-    assert row_of(ada).token(vault, "access_token") == Secret("INVENTED-A")
+            assert not token_rows.settle(db, row, other, state, actor=Actor(), event=event)
+        assert not token_rows.leave_in_doubt(
+            db, row, uuid4(), replayed=False, actor=Actor(), detail=""
+        )
+    assert row_of(ada).connection.state is ConnectionState.CONNECTED
     with ada.begin() as db:
-        assert connections.save_rotation(db, row, lease, pair, vault, connected, None)
-        assert not connections.save_rotation(db, row, lease, pair, vault, connected, None)
+        assert token_rows.settle(db, row, lease, state, actor=Actor(), event=event)
+    assert row_of(ada).connection.state is state
+
+
+def test_a_pair_replaces_its_own_generation_once(ada: sa.Engine, vault: TokenVault) -> None:
+    row = row_of(ada)
+    assert take(ada, row) is not None
+    pair = OAuthToken(Secret("INVENTED-A2"), 60, refresh_token=Secret("INVENTED-R2"))
+    assert save(ada, row, pair, vault)
+    assert not save(ada, row, pair, vault)
     after = row_of(ada)
     assert after.token(vault, "access_token") == Secret("INVENTED-A2")
     assert after.token(vault, "refresh_token") == Secret("INVENTED-R2")
     assert (after.version, after.lease_id) == (row.version + 1, None)
+
+
+def test_a_pair_that_comes_after_its_replay_was_refused_mends_the_connection(
+    ada: sa.Engine, vault: TokenVault
+) -> None:
+    row = row_of(ada)
+    assert take(ada, row) is not None
+    replay = row_of(ada, NOW + LEASE)
+    lease = take(ada, replay)
+    rejected = FailureClass.REFRESH_REJECTED
+    with ada.begin() as db:
+        assert token_rows.settle(
+            db,
+            replay,
+            lease,
+            ConnectionState.NEEDS_RECONNECT,
+            rejected,
+            actor=Actor(),
+            event=TokenEvent.REFRESH_FAILED,
+        )
+    pair = OAuthToken(Secret("INVENTED-A2"), 60, refresh_token=Secret("INVENTED-R2"))
+    assert save(ada, row, pair, vault)
+    assert row_of(ada).connection.state is ConnectionState.CONNECTED
 
 
 def test_a_location_token_of_a_pair_that_was_replaced_is_not_kept(
@@ -200,9 +239,9 @@ def test_a_location_token_of_a_pair_that_was_replaced_is_not_kept(
 ) -> None:
     stale = row_of(ada)
     with ada.begin() as db:
-        connections.disconnect(db, ADA, NOW)
+        token_rows.disconnect(db, ADA, NOW, actor=Actor())
         minted = OAuthToken(Secret("INVENTED-L"), 60)
-        assert not connections.save_location_token(db, stale, minted, vault)
+        assert not token_rows.save_location_token(db, stale, minted, vault, actor=Actor())
     assert row_of(ada).token(vault, "location_access_token") is None
 
 
@@ -211,8 +250,14 @@ def test_connecting_somebody_who_is_no_user_is_refused(
 ) -> None:
     nobody = Connection(User(uuid4(), "Nobody"), ConnectionState.CONNECTED)
     with pytest.raises(LookupError), engine.begin() as db:
-        connections.save_connection(
-            db, nobody, OAuthToken(Secret("INVENTED"), 60), vault, started_at=NOW
+        token_rows.save_connection(
+            db,
+            nobody,
+            OAuthToken(Secret("INVENTED"), 60),
+            vault,
+            started_at=NOW,
+            refresh_at=NOW,
+            actor=Actor(),
         )
 
 

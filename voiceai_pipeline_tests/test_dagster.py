@@ -3,15 +3,17 @@
 Time is real here, because Dagster's partitions follow the clock of the machine.
 """
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import dagster as dg
@@ -19,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs import launch, partitions, sensors
+from voiceai_pipeline.defs import checks, launch, partitions, sensors
 from voiceai_pipeline.models import ConnectionState, Secret
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres
@@ -30,11 +32,20 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.up import PROJECT
 from voiceai_pipeline_tests.conftest import DEMO, Connector
+from voiceai_pipeline_tests.receivers import (
+    HOOK_SECRET,
+    MAIL_PASSWORD,
+    Hook,
+    Mailbox,
+    running_hook,
+    running_mailbox,
+)
 
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=ago) for ago in range(7, 0, -1)]
 BAD_DAY = TODAY - timedelta(days=3)
 COPPER = "Copper Kettle Catering"
+EXPIRE = "UPDATE api_keys SET token_expires_at = now() - interval '1 day', refresh_at = now()"
 WAITING = {"Juniper Fitness", "Larch Auto Care", "Willow Spa", "Cedar Vets"}
 
 _numbers = count(1)
@@ -111,7 +122,7 @@ def product(
             open_pipeline(Settings.load(os.environ)) as pipeline,
             dg.DagsterInstance.from_config(str(PROJECT)) as instance,
         ):
-            connect = Connector(pipeline.engine, pipeline.client, pipeline.tokens)
+            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
             connect.add()
             yield Product(pipeline, sandbox, instance, connect)
             connect.browser.close()
@@ -132,6 +143,37 @@ def demo(product: Product) -> Product:
             product.sandbox.world.pause(location)
     product.sandbox.world.with_demo_troubles()
     return product
+
+
+@dataclass
+class Receivers:
+    """The people who are told: a webhook and a mailbox, as the product is configured to use."""
+
+    hook: Hook
+    mailbox: Mailbox
+
+    @property
+    def headlines(self) -> list[str]:
+        return [text.splitlines()[0] for text in self.hook.texts]
+
+    @property
+    def subjects(self) -> list[str]:
+        return [mail["Subject"].strip() for mail in self.mailbox.mails]
+
+
+@pytest.fixture
+def people(
+    product: Product, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Receivers]:
+    folder = tmp_path_factory.mktemp("mail")
+    with running_hook() as hook, running_mailbox(folder) as mailbox:
+        login = f"robot:{quote(MAIL_PASSWORD, safe='')}@"
+        monkeypatch.setenv("VOICEAI_ALERT_WEBHOOK_URL", hook.url)
+        monkeypatch.setenv("VOICEAI_ALERT_EMAIL_TO", "ops@agency.test")
+        monkeypatch.setenv("VOICEAI_ALERT_EMAIL_FROM", "alerts@agency.test")
+        monkeypatch.setenv("VOICEAI_SMTP_URL", mailbox.url.replace("//", f"//{login}"))
+        monkeypatch.setenv("VOICEAI_PAGE_URL", "https://voice.test")
+        yield Receivers(hook, mailbox)
 
 
 def _checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
@@ -313,7 +355,7 @@ def test_user_tokens_shows_every_user_and_refreshed_credentials_only_the_valid_o
 def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Product) -> None:
     pine, maple = DEMO["Pine Realty"], DEMO["Maple Plumbing"]
     with demo.pipeline.engine.begin() as db:
-        db.execute(sa.text("UPDATE api_keys SET token_expires_at = now() - interval '400 days'"))
+        db.execute(sa.text(EXPIRE))
         db.execute(
             sa.text("UPDATE api_keys SET refresh_token = 'enc:v1:gone:AAAA' WHERE user_id = :id"),
             {"id": pine.id},
@@ -328,6 +370,112 @@ def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Produc
     assert renewed.token_version == 2
 
 
+def test_who_is_paused_or_must_reconnect_turns_no_refresh_red(demo: Product) -> None:
+    _set(demo, EXPIRE)
+    assert demo.run("refresh_tokens").success
+    with demo.pipeline.engine.begin() as db:
+        states = {one.user.name: one.state for one in connections.everyone(db)}
+    assert states["Willow Spa"] is ConnectionState.PAUSED
+    assert states["Larch Auto Care"] is ConnectionState.NEEDS_RECONNECT
+    assert states["Pine Realty"] is ConnectionState.CONNECTED
+
+
+def test_what_befalls_every_renewal_is_said_once_with_what_to_do(
+    demo: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set(demo, EXPIRE)
+    monkeypatch.setenv("HIGHLEVEL_CLIENT_SECRET", "wrong")
+    demo.run("refresh_tokens")
+    text = _failure(demo.run("refresh_tokens")).partition("Stack Trace")[0]
+    assert text.count("renewals of all users have been suspended since") == 1
+    assert text.count("Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET") == 1
+    assert "no user has to reconnect" in text
+    with demo.pipeline.engine.begin() as db:
+        states = {one.user.name: one.state for one in connections.everyone(db)}
+    assert states["Larch Auto Care"] is ConnectionState.CONNECTED  # its revocation is not known yet
+
+
+def test_a_users_cell_says_what_happened_when_by_whom_and_what_to_do(
+    product: Product, people: Receivers
+) -> None:
+    larch = product.connect("Larch Auto Care")
+    product.sandbox.world.revoke(str(larch.location_id))
+    _set(product, EXPIRE)
+    run = product.run("refresh_tokens")
+    facts = _cell(product, larch.user.id)
+    assert facts["state"] == "needs reconnection: revoked"
+    assert facts["cause"] == "Failed to refresh token"
+    assert f"voiceai-pipeline connect {larch.user.id}" in facts["what_to_do"]
+    assert facts["connection_page"] == f"https://voice.test/users/{larch.user.id}"
+    newest, oldest = facts["history"].splitlines()[2:]
+    assert "The token could not be renewed: Failed to refresh token" in newest
+    assert f"[{run.run_id[:8]}](http://127.0.0.1:3000/runs/{run.run_id})" in newest
+    assert "| dagster" in newest
+    assert "Connected by consent in the browser" in oldest
+
+
+def test_the_check_on_connections_is_recorded_whenever_they_are(product: Product) -> None:
+    pine, larch, willow = map(product.connect, ("Pine Realty", "Larch Auto Care", "Willow Spa"))
+    assert product.run("inspect_connections").success
+    (first,) = _recorded(product)
+    assert first.passed
+    assert first.description == "No connection needs a person."
+
+    product.sandbox.world.revoke(str(larch.location_id))
+    product.sandbox.world.pause(str(willow.location_id))
+    _set(product, EXPIRE)
+    assert product.run("refresh_tokens", run_config=_only(pine.user.id)).success
+    assert product.run("refresh_tokens").success
+    latest, before, _ = _recorded(product)
+    assert before.passed  # nobody has asked for the others yet
+    assert not latest.passed
+    assert latest.severity is dg.AssetCheckSeverity.WARN
+    assert "- Larch Auto Care: Failed to refresh token. Fix: " in str(latest.description)
+    assert "- Willow Spa: HighLevel has paused the location" in str(latest.description)
+    assert "Pine Realty" not in str(latest.description)
+    assert latest.metadata["need_a_person"].value == 2
+    assert latest.metadata["never_connected"].value == 9
+
+
+def test_the_check_on_connections_looks_at_everybody_when_one_users_cell_is_materialized(
+    product: Product,
+) -> None:
+    pine, larch = map(product.connect, ("Pine Realty", "Larch Auto Care"))
+    product.sandbox.world.revoke(str(larch.location_id))
+    _set(product, EXPIRE)
+    product.run("refresh_tokens", run_config=_only(larch.user.id))
+    product.instance.add_dynamic_partitions(partitions.USERS, [str(pine.user.id)])
+    asset = defs.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection={dg.AssetKey("user_tokens")},
+        asset_check_selection={checks.no_connection_needs_a_person.check_key},
+    )
+    assert asset.execute_in_process(
+        instance=product.instance, partition_key=str(pine.user.id)
+    ).success
+    # The asset records it, and Dagster executes the check: one record of the run, not two.
+    assert [check.passed for check in _recorded(product)] == [False, False]
+
+
+def _recorded(product: Product) -> list[dg.AssetCheckEvaluation]:
+    """What the check on connections has found, newest first."""
+    key = dg.AssetCheckKey(dg.AssetKey("user_tokens"), "no_connection_needs_a_person")
+    records = product.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
+    found = []
+    for record in records:
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        found.append(record.event.dagster_event.asset_check_evaluation_data)
+    return found
+
+
+def _cell(product: Product, user_id: UUID) -> Mapping[str, Any]:
+    """The metadata that a user's cell shows."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey("user_tokens"), asset_partitions=[str(user_id)])
+    (record,) = product.instance.fetch_materializations(wanted, limit=1).records
+    assert record.asset_materialization is not None
+    return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+
 def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:
     assert demo.sync(DAYS[-1:]).success  # finds out who waits
     assert demo.run("update_directory").success
@@ -338,12 +486,21 @@ def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:
     assert zones["Northwind Motors"] == "Europe/Berlin"
 
 
-def test_nothing_that_is_secret_or_personal_reaches_dagster(demo: Product, tmp_path: Path) -> None:
+def test_nothing_that_is_secret_or_personal_reaches_dagster_or_a_message(
+    demo: Product, people: Receivers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     demo.sync(DAYS)
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": [DEMO[COPPER].id]}}}}
     demo.run("refresh_tokens", run_config=config)
     demo.run("update_directory")
     demo.run("inspect_connections")
+    _set(demo, EXPIRE)
+    demo.run("refresh_tokens")
+    people.hook.answers, people.mailbox.refusals = [500], {"AUTH": "535 no"}
+    assert "email" in _failure(demo.run("send_alerts"))
+    people.mailbox.refusals = {}
+    assert demo.run("send_alerts").success
     with demo.pipeline.engine.begin() as db:
         numbers = list(db.execute(sa.text("SELECT DISTINCT from_number FROM call_logs")).scalars())
         speech = db.execute(
@@ -354,6 +511,7 @@ def test_nothing_that_is_secret_or_personal_reaches_dagster(demo: Product, tmp_p
         ).scalar_one()
     canaries = ["SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", "THIRD-PARTY-SECRET"]
     canaries += [SANDBOX_CLIENT_SECRET, stored, speech[:60], *filter(None, numbers)]
+    canaries += [HOOK_SECRET, MAIL_PASSWORD, quote(MAIL_PASSWORD, safe="")]
     engine = sa.create_engine(os.environ["DAGSTER_POSTGRES_URL"])
     with engine.begin() as db:
         tables = sa.inspect(db).get_table_names()
@@ -365,7 +523,10 @@ def test_nothing_that_is_secret_or_personal_reaches_dagster(demo: Product, tmp_p
     engine.dispose()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     text += "\n".join(path.read_text(errors="replace") for path in files)
-    assert COPPER in text  # the scan sees what was logged
+    text += "\n".join([*people.hook.texts, *map(str, people.mailbox.mails), caplog.text])
+    # The scan sees what was logged and what was told.
+    assert COPPER in text
+    assert "Larch Auto Care needs a person" in text
     assert [canary for canary in canaries if canary in text] == []
 
 
@@ -376,7 +537,10 @@ def _tick(product: Product, sensor: dg.SensorDefinition) -> dg.SensorResult:
     """Evaluate a sensor as the daemon does, with its real database."""
     context = dg.build_sensor_context(
         instance=product.instance,
-        resources={"database": product.pipeline.engine},
+        resources={
+            "database": product.pipeline.engine,
+            "settings": Settings.load(os.environ),
+        },
         definitions=defs,
         sensor_name=sensor.name,
     )
@@ -402,14 +566,15 @@ def test_the_token_sensor_skips_when_nothing_expires(product: Product) -> None:
     product.connect("Pine Realty")
     result = _tick(product, sensors.expiring_tokens)
     assert not result.run_requests
-    assert "No token expires" in str(result.skip_reason)
+    assert "No token is due" in str(result.skip_reason)
 
 
 def test_expiring_and_long_expired_tokens_are_asked_for_in_one_run(product: Product) -> None:
     pine, maple = product.connect("Pine Realty"), product.connect("Maple Plumbing")
     product.connect("Harbor Dental")
     expire = (
-        "UPDATE api_keys SET token_expires_at = now() + CAST(:left AS interval) WHERE user_id = :id"
+        "UPDATE api_keys SET token_expires_at = now() + CAST(:left AS interval), "
+        "refresh_at = now() + CAST(:left AS interval) - interval '30 minutes' WHERE user_id = :id"
     )
     with product.pipeline.engine.begin() as db:
         db.execute(sa.text(expire), {"left": "20 minutes", "id": pine.user.id})
@@ -422,9 +587,14 @@ def test_expiring_and_long_expired_tokens_are_asked_for_in_one_run(product: Prod
 
 
 def test_a_sensor_asks_highlevel_nothing(demo: Product) -> None:
-    _set(demo, "UPDATE api_keys SET token_expires_at = now() - interval '1 day'")
+    _set(demo, EXPIRE)
     with demo.requests() as asked:
-        for sensor in (sensors.expiring_tokens, sensors.failed_user_syncs, sensors.new_users):
+        for sensor in (
+            sensors.expiring_tokens,
+            sensors.connection_alerts,
+            sensors.failed_user_syncs,
+            sensors.new_users,
+        ):
             _tick(demo, sensor)
     assert not asked
 
@@ -449,7 +619,7 @@ def test_after_too_many_failures_a_day_is_left_to_people(demo: Product) -> None:
 def test_a_failed_day_of_a_user_who_has_disconnected_since_is_not_asked_for(demo: Product) -> None:
     demo.sync([BAD_DAY])
     _set(demo, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
-    demo.pipeline.tokens.disconnect(UUID(DEMO[COPPER].id))
+    demo.pipeline.consent.disconnect(UUID(DEMO[COPPER].id))
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
 
 
@@ -510,3 +680,139 @@ def test_nobody_is_filled_while_a_sync_is_under_way(product: Product) -> None:
         for r in _tick(product, sensors.new_users).run_requests or ()
         if r.job_name == "resync_failed_users"
     ]
+
+
+def test_more_users_than_a_run_request_should_name_are_left_to_the_run_to_find(
+    product: Product,
+) -> None:
+    _many_users(product, sensors.BATCH)
+    (request,) = _tick(product, sensors.expiring_tokens).run_requests or ()
+    named = request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"]
+    assert len(named) == sensors.BATCH
+    product.connect("Pine Realty")
+    _set(product, EXPIRE)
+    (request,) = _tick(product, sensors.expiring_tokens).run_requests or ()
+    assert request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"] == []
+
+
+def _many_users(product: Product, number: int) -> None:
+    """That many connected users whose tokens have expired."""
+    statements = (
+        "INSERT INTO users (id, business_name) "
+        "SELECT gen_random_uuid(), 'Shop ' || n FROM generate_series(1, :number) AS n",
+        "INSERT INTO api_keys (id, user_id, name, service, is_active, access_token, refresh_token, "
+        "location_id, token_expires_at) SELECT gen_random_uuid(), id, 'HighLevel', 'highlevel', "
+        "true, repeat('a', 900), repeat('r', 900), 'Loc' || business_name, "
+        "now() - interval '1 day' FROM users WHERE business_name LIKE 'Shop %'",
+    )
+    with product.pipeline.engine.begin() as db:
+        for statement in statements:
+            db.execute(sa.text(statement), {"number": number})
+
+
+# Alerts ------------------------------------------------------------------------------------------
+
+
+def _tell(product: Product) -> dg.ExecuteInProcessResult | None:
+    """Evaluate the sensor and do what it asks for; None if nobody has to be told anything."""
+    requests = _tick(product, sensors.connection_alerts).run_requests or ()
+    return product.run("send_alerts") if requests else None
+
+
+def _shown(product: Product, asset: str, user_id: UUID | None) -> dg.AssetObservation:
+    """What Dagster's UI was told, in a user's cell or for everybody."""
+    cells = [str(user_id)] if user_id else None
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=cells)
+    (record,) = product.instance.fetch_observations(wanted, limit=1).records
+    assert record.asset_observation is not None
+    return record.asset_observation
+
+
+def test_failing_renewals_tell_people_once_and_a_reconnection_once_more(
+    product: Product, people: Receivers
+) -> None:
+    larch = product.connect("Larch Auto Care")
+    product.sandbox.world.revoke(str(larch.location_id))
+    _set(product, EXPIRE)
+    deliveries = []
+    for _ in range(3):
+        product.run("refresh_tokens", run_config=_only(larch.user.id))
+        deliveries.append(_tell(product))
+    assert [done is not None for done in deliveries] == [True, False, False]
+    began = "Larch Auto Care needs a person: Failed to refresh token"
+    assert people.headlines == [began]
+    assert people.subjects == [f"[voiceai_pipeline] {began}"]
+    assert people.mailbox.logins == [("robot", MAIL_PASSWORD, False)]
+    seen = _shown(product, "user_tokens", larch.user.id)
+    assert seen.description == began
+    assert seen.metadata["connection_page"].value == f"https://voice.test/users/{larch.user.id}"
+
+    product.connect("Larch Auto Care")
+    assert _tell(product)
+    assert _tell(product) is None
+    assert people.headlines[1:] == ["Larch Auto Care works again"]
+    assert people.subjects[1:] == ["[voiceai_pipeline] Larch Auto Care works again"]
+
+
+def _only(user_id: UUID) -> dict[str, Any]:
+    return {"ops": {"refresh_due_tokens": {"config": {"user_ids": [str(user_id)]}}}}
+
+
+def test_a_paused_location_asks_for_no_delivery(product: Product, people: Receivers) -> None:
+    willow = product.connect("Willow Spa")
+    product.sandbox.world.pause(str(willow.location_id))
+    _set(product, EXPIRE)
+    assert product.run("refresh_tokens").success
+    result = _tick(product, sensors.connection_alerts)
+    assert not result.run_requests
+    assert "Everybody knows" in str(result.skip_reason)
+
+
+def test_a_channel_that_fails_turns_the_run_red_after_the_others_were_told_and_is_tried_again(
+    product: Product, people: Receivers
+) -> None:
+    larch = product.connect("Larch Auto Care")
+    product.sandbox.world.revoke(str(larch.location_id))
+    _set(product, EXPIRE)
+    product.run("refresh_tokens")
+    people.hook.answers = [500]
+    (first,) = _tick(product, sensors.connection_alerts).run_requests or ()
+    text = _failure(product.run("send_alerts"))
+    assert "- webhook, 1 kept: The webhook answered 500. Fix: wait" in text
+    assert "email" not in text.partition("Stack Trace")[0]
+    assert len(people.subjects) == 1
+    assert _shown(product, "user_tokens", larch.user.id)
+
+    (again,) = _tick(product, sensors.connection_alerts).run_requests or ()
+    # The same notices in the same ten minutes are not asked for twice.
+    assert str(again.run_key).rsplit(" ", 1)[0] == str(first.run_key).rsplit(" ", 1)[0]
+    assert product.run("send_alerts").success
+    assert _tell(product) is None
+    assert (len(people.headlines), len(people.subjects)) == (1, 1)
+
+
+def test_a_wrong_client_secret_is_told_once_for_everybody(
+    demo: Product, people: Receivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set(demo, EXPIRE)
+    monkeypatch.setenv("HIGHLEVEL_CLIENT_SECRET", "wrong")
+    for _ in range(2):
+        demo.run("refresh_tokens")
+        _tell(demo)
+    (headline,) = people.headlines
+    assert headline.startswith("Renewals of all users are suspended: HighLevel refused this app's")
+    assert _shown(demo, "refreshed_credentials", None).description == headline
+
+
+def test_people_are_told_by_one_run_at_a_time(product: Product) -> None:
+    larch = product.connect("Larch Auto Care")
+    product.sandbox.world.revoke(str(larch.location_id))
+    _set(product, EXPIRE)
+    product.run("refresh_tokens")
+    run = product.instance.create_run_for_job(
+        defs.resolve_job_def("send_alerts"), status=dg.DagsterRunStatus.STARTED
+    )
+    result = _tick(product, sensors.connection_alerts)
+    assert "being delivered" in str(result.skip_reason)
+    product.instance.delete_run(run.run_id)
+    assert _tick(product, sensors.connection_alerts).run_requests

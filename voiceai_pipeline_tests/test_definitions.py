@@ -56,11 +56,13 @@ def test_the_location_holds_exactly_these_names() -> None:
         "resync_failed_users",
         "refresh_tokens",
         "inspect_connections",
+        "send_alerts",
         "update_directory",
         "update_sync_status",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "expiring_tokens",
+        "connection_alerts",
         "failed_user_syncs",
         "new_users",
     }
@@ -74,6 +76,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         (key.asset_key.to_user_string(), key.name)
         for key in repository.asset_graph.asset_check_keys
     } == {
+        ("user_tokens", "no_connection_needs_a_person"),
         ("call_logs", "every_connected_user_is_complete"),
         ("call_logs", "no_user_waits_for_a_person"),
         ("call_logs", "no_call_was_set_aside"),

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Connection, DayState, FailureClass, PipelineError
@@ -91,7 +92,7 @@ def test_a_connection_that_may_not_read_agents_still_has_its_calls_read(
         open_client(sandbox.url, clock) as client,
     ):
         tokens = Tokens(engine, vault, client, now=clock)
-        connector = Connector(engine, client, tokens)
+        connector = Connector(engine, client, Consent(engine, vault, client, now=clock))
         connector("Pine Realty")
         connector.browser.close()
         (outcome,) = Directory(engine, tokens, client, now=clock).sync_agents().values()

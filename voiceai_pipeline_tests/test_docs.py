@@ -1,13 +1,17 @@
-"""What the README says is true of the code."""
+"""What the README and docs/ say is true of the code."""
 
 import re
 from pathlib import Path
 
 from voiceai_pipeline.cli import cli
+from voiceai_pipeline.highlevel.answers import RULES, Rule
+from voiceai_pipeline.models import CAUSES, STATES, ConnectionState, FailureClass, Remedy
+from voiceai_pipeline.renewal import STATE_AFTER
 from voiceai_pipeline.settings import VARIABLES
 from voiceai_pipeline.up import PROJECT
 
 README = (PROJECT / "README.md").read_text()
+CONNECTIONS = (PROJECT / "docs" / "connections.md").read_text()
 
 
 def test_the_readme_lists_every_variable_with_its_meaning() -> None:
@@ -26,3 +30,79 @@ def test_the_readmes_make_targets_and_pictures_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for picture in re.findall(r"!\[.*?\]\((.+?)\)", README):
         assert Path(PROJECT / picture).is_file(), picture
+    for page in re.findall(r"\]\((docs/.+?)\)", README):
+        assert Path(PROJECT / page).is_file(), page
+
+
+# docs/connections.md ------------------------------------------------------------------------------
+
+
+def states_table() -> str:
+    return _markdown(
+        ("state", "means", "what to do"),
+        [
+            (state.label, state.meaning, _as_code(state.fix) or "nothing")
+            for state in STATES.values()
+        ],
+    )
+
+
+def needs_table() -> str:
+    return _markdown(
+        ("needs reconnection", "because", "what to do"),
+        [
+            (words, cause.explanation.message, _as_code(cause.explanation.fix))
+            for cause, words in CAUSES.items()
+            if cause
+        ],
+    )
+
+
+def answers_table() -> str:
+    return _markdown(
+        ("endpoint", "status", "message", "means", "the connection", "source"),
+        [
+            (
+                rule.endpoint.value,
+                ", ".join(map(str, rule.statuses)),
+                f"`{rule.pattern}`".replace("|", r"\|") if rule.pattern else "any other",
+                rule.failure.explanation.message,
+                _effect(rule),
+                rule.source,
+            )
+            for rule in RULES
+        ],
+    )
+
+
+def _effect(rule: Rule) -> str:
+    if rule.failure in STATE_AFTER:
+        state = STATE_AFTER[rule.failure]
+        cause = f": {CAUSES[rule.failure]}" if state is ConnectionState.NEEDS_RECONNECT else ""
+        return f"{state.explanation.label}{cause}"
+    if rule.failure is FailureClass.ACCESS_REJECTED:
+        return "unchanged; the token is renewed once and the request repeated once"
+    ours = rule.failure.explanation.remedy is Remedy.OPERATOR
+    return "unchanged; ours to mend" if ours else "unchanged; repeated by itself"
+
+
+def _as_code(text: str) -> str:
+    return re.sub(r"(voiceai-pipeline \w+ USER)", r"`\1`", text)
+
+
+def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    rule = f"|{'---|' * len(head)}"
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return "\n".join([first, rule, *others])
+
+
+def test_the_page_on_connections_lists_the_codes_states_causes_and_answers() -> None:
+    for table in (states_table(), needs_table(), answers_table()):
+        assert table in CONNECTIONS, table
+
+
+def test_the_page_on_connections_names_only_what_there_is() -> None:
+    for variable in re.findall(r"`(VOICEAI_[A-Z_]+)`", CONNECTIONS):
+        assert variable in VARIABLES
+    for command in re.findall(r"`voiceai-pipeline (\w+)", CONNECTIONS):
+        assert command in cli.commands

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -16,13 +17,13 @@ import sqlalchemy as sa
 
 from voiceai_pipeline import doctor, up
 from voiceai_pipeline.doctor import Finding, Report
-from voiceai_pipeline.models import Secret
+from voiceai_pipeline.models import FailureClass, Secret
 from voiceai_pipeline.pipeline import DATABASE
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.storage import migrate
+from voiceai_pipeline.storage import circuit, migrate
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector
 from voiceai_pipeline_tests.test_up import free_port
 
@@ -70,7 +71,9 @@ def test_a_sound_installation_is_ok_in_every_respect(
         ("tables", "ok"),
         ("users", "ok"),
         ("scopes", "ok"),
+        ("renewals", "ok"),
         ("keys", "ok"),
+        ("spool", "ok"),
     ]
     assert not report.has_errors
     assert report.as_json()["ok"] is True
@@ -274,6 +277,36 @@ def test_every_kind_of_token_is_tried(
 
 
 # make --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "level", "fix"),
+    [
+        (FailureClass.CLIENT_REFUSED, "error", "Correct HIGHLEVEL_CLIENT_ID"),
+        (FailureClass.PROVIDER_ERROR, "warning", "Wait"),
+    ],
+)
+def test_suspended_renewals_are_said_with_the_reason_and_the_fix(
+    reason: FailureClass, level: str, fix: str, env: dict[str, str], engine: sa.Engine
+) -> None:
+    with engine.begin() as db:
+        for _ in range(circuit.THRESHOLD):
+            circuit.count_failure(db, reason, "POST /oauth/token", datetime.now(UTC))
+    found = finding(env, "renewals")
+    assert found.level == level
+    assert "suspended for all users since" in found.text
+    assert reason.explanation.message in found.text
+    assert fix in found.text
+
+
+def test_a_token_pair_that_waits_on_disk_is_a_warning(env: dict[str, str]) -> None:
+    spool = Path(env["VOICEAI_HOME"]) / "spool"
+    spool.mkdir(parents=True)
+    (spool / "user.row.1.json").write_text("{}")
+    found = finding(env, "spool")
+    assert found.level == "warning"
+    assert found.text.startswith("1 token pairs wait on disk")
+    assert str(spool) in found.text
 
 
 @pytest.fixture

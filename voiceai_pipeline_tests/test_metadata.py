@@ -1,6 +1,6 @@
 """The sentences and tables people read in the UI."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from voiceai_pipeline.day_report import DayReport
@@ -11,8 +11,12 @@ from voiceai_pipeline.models import (
     DayResult,
     DayState,
     FailureClass,
+    PipelineError,
     User,
 )
+from voiceai_pipeline.settings import PageSettings
+from voiceai_pipeline.storage.circuit import Circuit
+from voiceai_pipeline.storage.history import Entry, TokenEvent
 
 DAY = date(2026, 11, 20)
 
@@ -79,14 +83,94 @@ def test_a_day_without_users_has_a_table_that_says_so() -> None:
     assert metadata.table(DayReport(DAY, (), (), (), ())) == "No users yet."
 
 
-def test_a_connection_is_shown_with_its_fix_and_without_tokens() -> None:
+PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
+AT = datetime(2026, 11, 20, 8, 12, 3, tzinfo=UTC)
+
+
+def entry(event: TokenEvent, run_id: str | None = None, **facts: object) -> Entry:
+    known: dict[str, object] = {"state": None, "reason": None, "detail": "", "actor": "dagster"}
+    known |= {"version_before": None, "version_after": None, "trace_id": None}
+    return Entry(at=AT, event=event, run_id=run_id, **(known | facts))  # type: ignore[arg-type]
+
+
+def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:
     connection = Connection(
         User(UUID(int=1), "Spa"),
         ConnectionState.NEEDS_RECONNECT,
-        FailureClass.REFRESH_REJECTED,
-        datetime(2026, 11, 20, tzinfo=UTC),
+        FailureClass.SCOPE_MISSING,
+        AT,
+        scope="locations.readonly",
+        refreshed_at=AT,
     )
-    facts = metadata.of_connection(connection)
-    assert facts["state"] == "needs_reconnect"
-    assert "Failed to refresh token. Fix: Re-authorize" in facts["what_to_do"]
-    assert not [key for key in facts if "token" in key and key != "token_version"]
+    facts = metadata.of_connection(connection, [], PAGE)
+    assert facts["state"] == "needs reconnection: scopes missing"
+    assert facts["cause"] == "The connection lacks a scope (voice-ai-dashboard.readonly)"
+    assert facts["missing_scopes"] == "voice-ai-dashboard.readonly"
+    assert f"voiceai-pipeline connect {UUID(int=1)}" in facts["what_to_do"]
+    assert facts["refresh_token_ends_unless_used"].value == (AT + timedelta(days=365)).timestamp()
+    assert "access_token_expires" not in facts
+
+
+def test_a_connection_that_stands_has_nothing_to_do() -> None:
+    facts = metadata.of_connection(
+        Connection(User(UUID(int=1), "Spa"), ConnectionState.CONNECTED, location_id="Loc1"),
+        [],
+        PAGE,
+    )
+    assert facts["what_to_do"] == "nothing"
+    assert facts["missing_scopes"] == "none"
+
+
+def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
+    run_id = "0f4c3b2a-0000-4000-8000-000000000000"
+    table = metadata.history_table(
+        [
+            entry(TokenEvent.REFRESH_FAILED, run_id, reason=FailureClass.REFRESH_REJECTED),
+            entry(TokenEvent.CONNECTED, actor="page", detail="a|b"),
+        ],
+        PAGE,
+    )
+    head, _, newest, oldest = table.splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "when (UTC)",
+        "what happened",
+        "by",
+        "run",
+    ]
+    assert "2026-11-20 08:12:03" in newest
+    assert "The token could not be renewed: Failed to refresh token" in newest
+    assert f"[0f4c3b2a](https://dagster.test/runs/{run_id})" in newest
+    assert "page" in oldest
+    assert "a\\|b" in oldest
+    assert metadata.history_table([], PAGE) == "Nothing is recorded yet."
+
+
+CLOSED = Circuit(0, None, "", None, None, None)
+
+
+def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
+    down = PipelineError(FailureClass.PROVIDER_ERROR, "503 POST /oauth/token")
+    failed = {User(UUID(int=n), f"Shop {n}"): down for n in range(12)}
+    failed[User(UUID(int=99), "Spa")] = PipelineError(FailureClass.TOKEN_UNREADABLE)
+    text = metadata.refresh_failure_text(failed, 40, CLOSED)
+    assert text.startswith("13 of 40 tokens could not be renewed; none was lost:\n")
+    assert text.count("HighLevel answered with a server error (503 POST /oauth/token)") == 1
+    assert "- Shop 0, Shop 1," in text
+    assert "Shop 9 and 2 more: HighLevel answered" in text
+    assert "- Spa: The stored token cannot be decrypted. Fix: Put the key" in text
+    assert f"voiceai-pipeline connect {UUID(int=99)}" in text
+
+
+def test_suspended_renewals_are_said_once_whatever_each_user_was_told() -> None:
+    failed = {
+        User(UUID(int=n), f"Shop {n}"): PipelineError(FailureClass.CLIENT_REFUSED, f"trace {n}")
+        for n in range(500)
+    }
+    circuit = Circuit(5, FailureClass.CLIENT_REFUSED, "401 POST /oauth/token", AT, AT, AT)
+    text = metadata.refresh_failure_text(failed, 500, circuit)
+    assert len(text.splitlines()) == 2
+    assert (
+        "Shop 9 and 490 more: renewals of all users have been suspended since 2026-11-20 08:12 "
+        "UTC: HighLevel refused this app's client id or client secret (401 POST /oauth/token). Fix:"
+    ) in text
+    assert text.endswith("The next attempt is at 2026-11-20 08:12 UTC.")

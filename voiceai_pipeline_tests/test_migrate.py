@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import ConnectionState, DayState, Secret
 from voiceai_pipeline.sandbox.server import RunningSandbox
@@ -338,7 +339,7 @@ def test_a_user_of_an_adopted_database_can_connect_anew(
 ) -> None:
     run(empty, schema)
     migrate.upgrade(empty)
-    connector = Connector(empty, client, Tokens(empty, vault, client, now=clock))
+    connector = Connector(empty, client, Consent(empty, vault, client, now=clock))
     connected = connector("Harbor Dental")
     connector.browser.close()
     assert connected.state is ConnectionState.CONNECTED

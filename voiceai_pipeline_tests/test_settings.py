@@ -206,6 +206,82 @@ def test_the_settings_show_no_secret() -> None:
     assert "kkkk" not in shown
 
 
+# The Connections page and alerts ------------------------------------------------------------------
+
+LONG = "a-secret-of-24-characters"
+
+
+def test_the_page_listens_on_loopback_and_the_redirect_leads_to_it() -> None:
+    settings = Settings.load({})
+    page = settings.page
+    assert (page.host, page.port, page.url) == ("127.0.0.1", 8791, "http://127.0.0.1:8791")
+    assert page.dagster_url == "http://127.0.0.1:3000"
+    assert page.secret is page.api_key is None
+    assert page.allowed_origins == ()
+    assert settings.highlevel.redirect_uri == "http://127.0.0.1:8791/oauth/callback"
+    moved = Settings.load({"VOICEAI_PAGE_PORT": "9001"})
+    assert moved.highlevel.redirect_uri == "http://127.0.0.1:9001/oauth/callback"
+    public = Settings.load({"VOICEAI_PAGE_URL": "https://voice.example.test/"})
+    assert public.highlevel.redirect_uri == "https://voice.example.test/oauth/callback"
+
+
+@pytest.mark.parametrize("host", ["::", "10.0.0.5", "voice.example.test"])
+def test_a_page_that_others_can_reach_needs_a_secret(host: str) -> None:
+    with pytest.raises(SettingsError, match="VOICEAI_PAGE_SECRET"):
+        Settings.load({"VOICEAI_PAGE_HOST": host})
+    page = Settings.load({"VOICEAI_PAGE_HOST": host, "VOICEAI_PAGE_SECRET": LONG}).page
+    assert page.secret is not None
+    assert page.secret.reveal() == LONG
+    assert LONG not in repr(page)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_a_page_on_loopback_needs_none(host: str) -> None:
+    page = Settings.load({"VOICEAI_PAGE_HOST": host}).page
+    assert page.url == f"http://{'[::1]' if host == '::1' else host}:8791"
+
+
+def test_alerts_are_off_until_somebody_is_named() -> None:
+    alerts = Settings.load({}).alerts
+    assert alerts.webhook_url is alerts.smtp_url is None
+    assert alerts.email_to == ()
+    told = Settings.load(
+        {
+            "VOICEAI_ALERT_WEBHOOK_URL": "https://hooks.example.test/INVENTED",
+            "VOICEAI_ALERT_EMAIL_TO": "ops@example.test, agency@example.test",
+            "VOICEAI_ALERT_EMAIL_FROM": "voiceai@example.test",
+            "VOICEAI_SMTP_URL": "smtp://me:INVENTED@mail.example.test:587",
+        }
+    ).alerts
+    assert told.email_to == ("ops@example.test", "agency@example.test")
+    assert "INVENTED" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"VOICEAI_PAGE_PORT": "0"}, "VOICEAI_PAGE_PORT is '0'"),
+        ({"VOICEAI_PAGE_SECRET": "short"}, "VOICEAI_PAGE_SECRET is too short"),
+        ({"VOICEAI_API_KEY": "short"}, "VOICEAI_API_KEY is too short"),
+        ({"VOICEAI_PAGE_URL": "voice.example.test"}, "VOICEAI_PAGE_URL is"),
+        ({"VOICEAI_DAGSTER_URL": "http://[oops"}, "VOICEAI_DAGSTER_URL is"),
+        ({"VOICEAI_ALLOWED_ORIGINS": "https://a.example.test/path"}, "is no origin"),
+        ({"VOICEAI_ALLOWED_ORIGINS": "*"}, "is no origin"),
+        ({"VOICEAI_ALERT_WEBHOOK_URL": "http://hooks.example.test/x"}, "must begin with https://"),
+        ({"VOICEAI_ALERT_EMAIL_TO": "ops@example.test"}, "VOICEAI_SMTP_URL too"),
+        ({"VOICEAI_SMTP_URL": "mail.example.test"}, "VOICEAI_SMTP_URL cannot be read"),
+        ({"VOICEAI_SMTP_URL": "smtp://u:p@a/b@mail:x"}, "VOICEAI_SMTP_URL cannot be read"),
+        ({"VOICEAI_PLAIN_TOKENS": "maybe"}, "VOICEAI_PLAIN_TOKENS is 'maybe'"),
+    ],
+)
+def test_a_setting_of_the_page_or_of_alerts_that_cannot_be_used_is_named(
+    env: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.load(env)
+    assert said in str(refused.value)
+
+
 def test_days_and_zones_are_read_alone() -> None:
     assert timezone_of({"VOICEAI_TIMEZONE": " Europe/Berlin "}).key == "Europe/Berlin"
     assert start_date_of({"VOICEAI_START_DATE": "2026-02-28"}) == dt.date(2026, 2, 28)

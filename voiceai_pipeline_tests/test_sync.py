@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.day_report import RETRY_DELAYS, retry_at, stretches
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.calls import Page
@@ -329,12 +330,12 @@ def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
 
 
 def test_who_waits_for_a_person_is_listed_with_the_fix_and_costs_no_request(
-    connect: Connector, engine: sa.Engine, sync: Sync, tokens: Tokens, sandbox: RunningSandbox
+    connect: Connector, engine: sa.Engine, sync: Sync, consent: Consent, sandbox: RunningSandbox
 ) -> None:
     connect.add("Juniper Fitness")
     connect("Cedar Vets")
     connect("Pine Realty")
-    tokens.disconnect(UUID(DEMO["Pine Realty"].id))
+    consent.disconnect(UUID(DEMO["Pine Realty"].id))
     sandbox.world.clear_requests()
     results = by_name(sync.sync_days([DAY]))
     assert sandbox.requests == []
@@ -830,7 +831,7 @@ def test_a_database_dropped_in_the_middle_of_a_sync_is_said_so(
     client = Interrupted(highlevel_settings(sandbox.url))
     with client:
         tokens = Tokens(engine, vault, client, now=clock)
-        connector = Connector(engine, client, tokens)
+        connector = Connector(engine, client, Consent(engine, vault, client, now=clock))
         connector("Harbor Dental")
         connector.browser.close()
         client.meanwhile = lambda: postgres.drop_database("doomed")
@@ -966,11 +967,12 @@ def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_
     world = World(clock=clock, users=people, locations=tuple(places))
     with running(world, limits=False) as many, open_client(many.url, clock) as client:
         tokens = Tokens(engine, vault, client, now=clock)
-        connector = Connector(engine, client, tokens)
+        consent = Consent(engine, vault, client, now=clock)
+        connector = Connector(engine, client, consent)
         for person in people:
             with engine.begin() as db:
                 connections.add_user(db, UUID(person.id), business_name=person.business_name)
-            tokens.connect(UUID(person.id), connector.code(person))
+            consent.connect(UUID(person.id), connector.code(person))
         connector.browser.close()
         sync = Sync(engine, tokens, client, UTC_ZONE, now=clock)
         world.add_fault(Fault("server_error", str(bad.location_id), path=CALL_LOGS))

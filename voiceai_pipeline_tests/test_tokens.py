@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voiceai_pipeline.consent import ChooseLocationError, Consent, ConsentError
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.models import (
     REQUESTED_SCOPES,
@@ -28,22 +29,16 @@ from voiceai_pipeline.models import (
     PipelineError,
     Secret,
 )
+from voiceai_pipeline.renewal import LEASE, PAUSE
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.storage import connections, ledger
+from voiceai_pipeline.storage import connections, ledger, token_rows
+from voiceai_pipeline.storage.history import Actor, TokenEvent
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import Sync
-from voiceai_pipeline.tokens import (
-    LEASE,
-    PAUSE,
-    REFRESH_MARGIN,
-    ChooseLocationError,
-    Tokens,
-    UnknownUserError,
-    needs_refresh,
-)
+from voiceai_pipeline.tokens import REFRESH_MARGIN, Tokens, UnknownUserError, needs_refresh
 from voiceai_pipeline_tests.conftest import (
     DEMO,
     NOON,
@@ -86,7 +81,8 @@ def failure_of(request: Callable[[], object]) -> FailureClass:
 
 def kept(row: dict[str, Any]) -> dict[str, Any]:
     """What a trouble that is not the user's must leave untouched."""
-    return {name: value for name, value in row.items() if name != "connection_since"}
+    counted = ("connection_since", "failed_attempts", "last_failure")
+    return {name: value for name, value in row.items() if name not in counted}
 
 
 @pytest.fixture
@@ -112,11 +108,14 @@ def place_of(connection: Connection) -> str:
 
 @dataclass
 class Endpoint:
-    """Answers POSTs of tokens with what the test has put in ``answer``."""
+    """Answers POSTs of tokens with what the test has put in ``answer``; whether it is there at all
+    (a POST that names no grant) with ``pong``."""
 
     url: str = ""
     answer: Callable[[], tuple[int, object]] = lambda: (500, {})
+    pong: Callable[[], tuple[int, object]] = lambda: (400, {"message": "Missing parameter"})
     posts: list[str] = field(default_factory=list)
+    pings: int = 0
 
 
 @pytest.fixture
@@ -125,8 +124,13 @@ def endpoint() -> Iterator[Endpoint]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.posts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            status, body = told.answer()
+            sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if "grant" in sent:
+                told.posts.append(sent)
+                status, body = told.answer()
+            else:
+                told.pings += 1
+                status, body = told.pong()
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -230,7 +234,8 @@ def test_both_dialects_renew(
 ) -> None:
     with open_client(sandbox.url, clock, both_dialects) as client:
         tokens = Tokens(engine, vault, client, now=clock)
-        connector = Connector(engine, client, tokens)
+        consent = Consent(engine, vault, client, now=clock)
+        connector = Connector(engine, client, consent)
         for name in ("Harbor Dental", "Northwind Agency"):
             user = connector(name).user
             clock.now += timedelta(days=2)
@@ -256,19 +261,21 @@ def test_a_token_that_expired_a_year_ago_is_renewed_and_keeps_its_location(
     assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
 
 
-def test_the_proactive_margin_lists_who_is_due_however_long_ago(
+def test_who_is_due_is_listed_from_the_planned_moment_on_however_long_ago(
     harbor: Connection, engine: sa.Engine, clock: Clock
 ) -> None:
+    assert harbor.refresh_at is not None
     assert harbor.token_expires_at is not None
+    assert timedelta(minutes=30) <= harbor.token_expires_at - harbor.refresh_at
+    assert harbor.token_expires_at - harbor.refresh_at <= timedelta(minutes=30, hours=4.8)
 
     def due() -> list[UUID]:
         with engine.connect() as db:
-            soon = clock.now + timedelta(minutes=30)
-            return [c.user.id for c in connections.due_for_refresh(db, before=soon, now=clock.now)]
+            return [c.user.id for c in connections.due_for_refresh(db, clock.now)]
 
-    clock.now = harbor.token_expires_at - timedelta(minutes=31)
+    clock.now = harbor.refresh_at - timedelta(seconds=1)
     assert due() == []
-    clock.now += timedelta(minutes=1)
+    clock.now += timedelta(seconds=1)
     assert due() == [harbor.user.id]
     clock.now += timedelta(days=300)
     assert due() == [harbor.user.id]
@@ -350,9 +357,9 @@ def test_who_waited_for_a_short_lived_token_uses_it_too(
 ) -> None:
     sandbox.world.set_token_lifetime(place_of(expired), 60)
     with engine.begin() as db:
-        row = connections.token_row(db, expired.user.id, clock.now)
+        row = token_rows.read(db, expired.user.id, clock.now)
         assert row is not None
-        lease = connections.take_lease(db, row, LEASE)
+        lease = token_rows.take_lease(db, row, LEASE)
         assert lease is not None
 
     def winner_finishes(_: float) -> None:
@@ -360,8 +367,8 @@ def test_who_waited_for_a_short_lived_token_uses_it_too(
         assert held is not None
         pair = client.refresh(held, "Location")
         with engine.begin() as db:
-            assert connections.save_rotation(
-                db, row, lease, pair, vault, ConnectionState.CONNECTED, None
+            assert token_rows.save_rotation(
+                db, row, pair, vault, started_at=row.now, refresh_at=row.now, actor=Actor()
             )
 
     waiting = Tokens(engine, vault, client, now=clock, sleep=winner_finishes)
@@ -377,15 +384,23 @@ def test_a_loser_with_a_stale_row_cannot_take_the_lease(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock
 ) -> None:
     with engine.begin() as db:
-        stale = connections.token_row(db, expired.user.id, clock.now)
+        stale = token_rows.read(db, expired.user.id, clock.now)
     assert stale is not None
     tokens.get_valid_token(expired.user.id)
     after = stored(engine, expired.user.id)
     with engine.begin() as db:
-        assert connections.take_lease(db, stale, LEASE) is None
+        assert token_rows.take_lease(db, stale, LEASE) is None
         needs, rejected = ConnectionState.NEEDS_RECONNECT, FailureClass.REFRESH_REJECTED
-        assert not connections.settle(db, stale, None, needs, rejected)
-        assert not connections.settle(db, stale, uuid4(), needs, rejected)
+        for lease in (None, uuid4()):
+            assert not token_rows.settle(
+                db,
+                stale,
+                lease,
+                needs,
+                rejected,
+                actor=Actor(),
+                event=TokenEvent.REFRESH_FAILED,
+            )
     assert stored(engine, expired.user.id) == after
 
 
@@ -393,14 +408,14 @@ def test_a_revocation_that_another_found_out_is_not_asked_for_again(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     with engine.begin() as db:
-        stale = connections.token_row(db, expired.user.id, clock.now)
+        stale = token_rows.read(db, expired.user.id, clock.now)
     assert stale is not None
     sandbox.world.revoke(place_of(expired))
     assert (
         failure_of(lambda: tokens.get_valid_token(expired.user.id)) is FailureClass.REFRESH_REJECTED
     )
     with engine.begin() as db:
-        assert connections.take_lease(db, stale, LEASE) is None
+        assert token_rows.take_lease(db, stale, LEASE) is None
 
 
 @pytest.mark.parametrize(
@@ -474,9 +489,10 @@ def test_a_disconnection_beats_an_exchange_in_flight(
     tokens: Tokens,
     sandbox: RunningSandbox,
     endpoint: Endpoint,
+    consent: Consent,
 ) -> None:
     def disconnected() -> tuple[int, object]:
-        tokens.disconnect(expired.user.id)
+        consent.disconnect(expired.user.id)
         return 200, granted()
 
     endpoint.answer = disconnected
@@ -672,6 +688,29 @@ def test_a_503_between_does_not_make_a_lost_answer_younger(
     assert len(endpoint.posts) == 3
 
 
+def test_the_one_replay_is_kept_for_when_highlevel_answers_again(
+    expired: Connection,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+    sandbox: RunningSandbox,
+    endpoint: Endpoint,
+) -> None:
+    answers = iter([(200, b"not JSON"), (200, granted())])
+    endpoint.answer = lambda: next(answers)
+    endpoint.pong = lambda: (503, {})
+    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+        for _ in range(4 * 24):  # four days, once an hour
+            failure = failure_of(lambda: tokens.get_valid_token(expired.user.id))
+            assert failure in (FailureClass.IN_DOUBT, FailureClass.PROVIDER_ERROR)
+            clock.now += timedelta(hours=1)
+        assert len(endpoint.posts) == 1
+        assert standing(engine, expired.user.id)[0] is ConnectionState.IN_DOUBT
+        endpoint.pong = lambda: (400, {"message": "Missing parameter: grantType"})
+        assert tokens.get_valid_token(expired.user.id) == Secret("INVENTED-ACCESS-1")
+    assert len(endpoint.posts) == 2
+
+
 # Troubles that are not the user's -----------------------------------------------------------------
 
 
@@ -838,10 +877,11 @@ def test_an_agency_with_two_locations_has_to_choose_and_its_grant_is_kept(
     agency = DEMO["Northwind Agency"]
     with open_client(agency_of_two.url, clock) as client:
         tokens = Tokens(engine, vault, client, now=clock)
-        connector = Connector(engine, client, tokens)
+        consent = Consent(engine, vault, client, now=clock)
+        connector = Connector(engine, client, consent)
         (user_id,) = connector.add("Northwind Agency")
         with pytest.raises(ChooseLocationError, match="Northwind Vans") as choice:
-            tokens.connect(user_id, connector.code(agency))
+            consent.connect(user_id, connector.code(agency))
         assert len(choice.value.locations) == 2
         row = stored(engine, user_id)
         assert vault.decrypt(row["refresh_token"], "refresh_token", user_id)
@@ -850,9 +890,9 @@ def test_an_agency_with_two_locations_has_to_choose_and_its_grant_is_kept(
             FailureClass.NO_LOCATION,
         )
         with pytest.raises(ChooseLocationError):
-            tokens.connect(user_id, connector.code(agency), "LocNowhere")
+            consent.connect(user_id, connector.code(agency), "LocNowhere")
         chosen = choice.value.locations[1]
-        connected = tokens.connect(user_id, connector.code(agency), chosen.location_id)
+        connected = consent.connect(user_id, connector.code(agency), chosen.location_id)
         connector.browser.close()
         assert connected.state is ConnectionState.CONNECTED
         assert connected.location_id == chosen.location_id
@@ -901,9 +941,9 @@ def test_a_scope_lost_at_a_refresh_needs_a_person(
 
 
 def test_a_report_about_somebody_who_has_disconnected_changes_nothing(
-    harbor: Connection, engine: sa.Engine, tokens: Tokens
+    harbor: Connection, engine: sa.Engine, tokens: Tokens, consent: Consent
 ) -> None:
-    tokens.disconnect(harbor.user.id)
+    consent.disconnect(harbor.user.id)
     before = stored(engine, harbor.user.id)
     for failure in FailureClass:
         tokens.report(harbor.user.id, failure)
@@ -1000,23 +1040,23 @@ def test_connecting_stores_everything_encrypted_and_names_the_location(
 
 
 def test_a_refused_code_leaves_the_stored_connection_untouched(
-    harbor: Connection, engine: sa.Engine, tokens: Tokens
+    harbor: Connection, engine: sa.Engine, tokens: Tokens, consent: Consent
 ) -> None:
     before = stored(engine, harbor.user.id)
-    with pytest.raises(PipelineError):
-        tokens.connect(harbor.user.id, Secret("SANDBOX-CODE.invented"))
+    with pytest.raises(ConsentError):
+        consent.connect(harbor.user.id, Secret("SANDBOX-CODE.invented"))
     assert stored(engine, harbor.user.id) == before
 
 
 def test_a_code_is_not_spent_on_a_stranger(
-    connect: Connector, tokens: Tokens, sandbox: RunningSandbox
+    connect: Connector, tokens: Tokens, sandbox: RunningSandbox, consent: Consent
 ) -> None:
     connect.add("Harbor Dental")
     code = connect.code(DEMO["Harbor Dental"])
     with pytest.raises(UnknownUserError):
-        tokens.connect(uuid4(), code)
+        consent.connect(uuid4(), code)
     assert [r for r in sandbox.requests if r.grant_type] == []
-    assert tokens.connect(UUID(DEMO["Harbor Dental"].id), code).can_sync
+    assert consent.connect(UUID(DEMO["Harbor Dental"].id), code).can_sync
 
 
 def test_reconnecting_after_a_revocation_replaces_the_row(
@@ -1046,11 +1086,11 @@ def test_reconnecting_keeps_the_location_known_when_its_name_cannot_be_read(
 
 
 def test_disconnecting_destroys_the_tokens_and_keeps_the_user_listed(
-    connect: Connector, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
+    connect: Connector, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox, consent: Consent
 ) -> None:
     agency = connect("Northwind Agency")
     tokens.get_valid_token(agency.user.id)  # a location token is cached
-    after = tokens.disconnect(agency.user.id)
+    after = consent.disconnect(agency.user.id)
     assert after.state is ConnectionState.DISCONNECTED
     row = stored(engine, agency.user.id)
     assert [row[c] for c in ("access_token", "refresh_token", "location_access_token")] == [
@@ -1065,11 +1105,16 @@ def test_disconnecting_destroys_the_tokens_and_keeps_the_user_listed(
     assert failure_of(lambda: tokens.get_valid_token(agency.user.id)) is FailureClass.NO_CONNECTION
     assert sandbox.requests == []
     with pytest.raises(UnknownUserError):
-        tokens.disconnect(uuid4())
+        consent.disconnect(uuid4())
 
 
 def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
-    harbor: Connection, engine: sa.Engine, tokens: Tokens, sync: Sync, sandbox: RunningSandbox
+    harbor: Connection,
+    engine: sa.Engine,
+    tokens: Tokens,
+    sync: Sync,
+    sandbox: RunningSandbox,
+    consent: Consent,
 ) -> None:
     sandbox.world.clear_requests()
     sandbox.world.add_fault(Fault("latency", place_of(harbor), seconds=0.3))
@@ -1080,7 +1125,7 @@ def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
         while not reads(sandbox):
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        tokens.disconnect(harbor.user.id)
+        consent.disconnect(harbor.user.id)
         asked = len(reads(sandbox))
         results = running_sync.result()
     assert len(reads(sandbox)) <= asked + 1
@@ -1092,7 +1137,12 @@ def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
 
 
 def test_reconnecting_elsewhere_moves_the_days_that_waited_or_failed(
-    connect: Connector, engine: sa.Engine, sync: Sync, tokens: Tokens, sandbox: RunningSandbox
+    connect: Connector,
+    engine: sa.Engine,
+    sync: Sync,
+    tokens: Tokens,
+    sandbox: RunningSandbox,
+    consent: Consent,
 ) -> None:
     (user_id,) = connect.add("Harbor Dental")
     sync.sync_days([DAY])  # never connected: waits at no location
@@ -1102,7 +1152,7 @@ def test_reconnecting_elsewhere_moves_the_days_that_waited_or_failed(
     sync.sync_days([next_day])
     sync.sync_days([DAY - timedelta(days=1)])  # complete at the first location
     sandbox.world.clear_faults()
-    tokens.connect(user_id, connect.code(DEMO["Sunrise Clinic"]))
+    consent.connect(user_id, connect.code(DEMO["Sunrise Clinic"]))
     with engine.connect() as db:
         rows = ledger.results(db, days=[DAY + timedelta(days=n) for n in (-1, 0, 1)])
     here, there = DEMO["Harbor Dental"].location_id, DEMO["Sunrise Clinic"].location_id

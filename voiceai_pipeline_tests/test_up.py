@@ -6,6 +6,7 @@ The tests of the demo are ordered: each takes up where the one before it left of
 import base64
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ import pytest
 import requests
 
 from voiceai_pipeline import up
+from voiceai_pipeline.consent import Consent
+from voiceai_pipeline.dagster_api import ENDED, Dagster
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.pipeline import open_pipeline
@@ -34,7 +37,6 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.tokens import Tokens
 from voiceai_pipeline_tests.conftest import KEYS, Connector
 from voiceai_pipeline_tests.test_supervisor import is_alive, wait_until
 
@@ -63,6 +65,7 @@ class Up:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     sandbox_port: int = field(default_factory=free_port)
+    page_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     pids: set[int] = field(default_factory=set)
 
@@ -75,6 +78,10 @@ class Up:
         return f"http://127.0.0.1:{self.sandbox_port}"
 
     @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.page_port}"
+
+    @property
     def output(self) -> str:
         return self._log.read_text()
 
@@ -84,8 +91,11 @@ class Up:
 
     @property
     def _environment(self) -> dict[str, str]:
-        mine = {"VOICEAI_SANDBOX_PORT": str(self.sandbox_port), **self.env}
-        return clean_environment(self.home, **mine)
+        ports = {
+            "VOICEAI_SANDBOX_PORT": str(self.sandbox_port),
+            "VOICEAI_PAGE_PORT": str(self.page_port),
+        }
+        return clean_environment(self.home, **ports, **self.env)
 
     def start(self) -> None:
         """Start, and return once it prints the address."""
@@ -203,12 +213,15 @@ def test_it_says_what_it_does_and_then_the_address(demo: Up) -> None:
         "Database: creating the tables",
         "Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set",
         "Sandbox: connecting 11 demo users through its OAuth pages",
+        "Connections: starting the page",
         "Dagster: starting the webserver",
+        f"Connections: {demo.page}",
         "Dagster: asking for a backfill of 7 days",
         "Dagster: starting the daemon",
         "",
-        f"Dagster   {demo.url}/assets/call_logs?view=partitions",
-        f"Sandbox   {demo.sandbox}  (break, heal, revoke and pause there)",
+        f"Connections  {demo.page}",
+        f"Dagster      {demo.url}/assets/call_logs?view=partitions",
+        f"Sandbox      {demo.sandbox}  (break, heal, revoke, pause there)",
         "Ctrl-C stops everything.",
         "",
     ]
@@ -231,6 +244,31 @@ def test_the_last_seven_days_arrive_and_the_bad_day_is_red(demo: Up) -> None:
     assert demo.ask("SELECT count(*) > 0 FROM call_logs") == [(True,)]
 
 
+def test_sync_now_on_the_page_is_a_dagster_run_for_that_user_alone(demo: Up) -> None:
+    harbor = "00000000-0000-4000-8000-000000000001"
+    with requests.Session() as browser:
+        token = re.search(r'name="form_token" value="([^"]+)"', browser.get(demo.page).text)
+        assert token is not None
+        pressed = browser.post(
+            f"{demo.page}/users/{harbor}/sync", data={"form_token": token[1]}, timeout=60
+        )
+    link = re.search(rf"{demo.url}/runs/([0-9a-f-]{{36}})", pressed.text)
+    assert link is not None, pressed.text
+
+    dagster = Dagster(demo.url)
+
+    def run() -> str:
+        found = dagster.run(link[1])
+        assert found is not None
+        return found.status
+
+    wait_until(lambda: run() in ENDED, seconds=90)
+    assert run() == "SUCCESS"
+    ledger = demo.ask("SELECT run_id, user_id::text FROM sync_ledger")
+    assert [user for run_id, user in ledger if run_id == link[1]] == [harbor] * 4
+    assert dagster.run(str(UUID(int=0))) is None
+
+
 def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
     assert demo.process is not None
 
@@ -245,14 +283,20 @@ def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
     assert requests.get(f"{demo.url}/server_info", timeout=10).ok
 
 
-def test_a_killed_daemon_and_a_killed_sandbox_are_started_again(demo: Up) -> None:
-    for name, word in (("daemon", "dagster-daemon"), ("sandbox", "voiceai_pipeline.sandbox")):
+def test_a_killed_daemon_page_or_sandbox_is_started_again(demo: Up) -> None:
+    words = {
+        "daemon": "dagster-daemon",
+        "page": "voiceai_pipeline.page",
+        "sandbox": "voiceai_pipeline.sandbox",
+    }
+    for name, word in words.items():
         killed = demo.child(word)
         killed.kill()
         said = f"The {name} stopped (killed by SIGKILL); starting it again."
         wait_until(lambda said=said: said in demo.output)  # type: ignore[misc]
         assert demo.child(word).pid != killed.pid
     wait_until(lambda: answers(f"{demo.sandbox}/sandbox/state"))
+    wait_until(lambda: answers(f"{demo.page}/health"))
 
 
 def test_a_killed_database_comes_back_by_itself(demo: Up) -> None:
@@ -342,6 +386,19 @@ def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
     assert stopped.stderr == (
         f"Error: Port {installation.port} is taken by another program. Stop that program, or use "
         f"another port: make up PORT={installation.port + 1}\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    with taken(installation.page_port):
+        stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
+        f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
     )
     assert installation.everything_has_ended()
 
@@ -451,7 +508,7 @@ def connect(own: Settings, name: str) -> None:
     assert own.database_url is not None
     engine = open_engine(own.database_url)
     with HighLevelClient(own.highlevel) as client:
-        connector = Connector(engine, client, Tokens(engine, TokenVault(KEYS), client))
+        connector = Connector(engine, client, Consent(engine, TokenVault(KEYS), client))
         connector(name)
         connector.browser.close()
     engine.dispose()

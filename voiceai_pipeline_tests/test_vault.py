@@ -110,6 +110,16 @@ def test_plain_text_of_the_source_system_is_read() -> None:
     )
 
 
+def test_plain_text_is_refused_where_encryption_is_required() -> None:
+    strict = TokenVault({"k": b"k" * 32}, refuse_plain=True)
+    with pytest.raises(PipelineError, match="VOICEAI_PLAIN_TOKENS=refuse") as refused:
+        strict.decrypt("INVENTED-PLAIN", "access_token", UUID(int=1))
+    assert refused.value.failure is FailureClass.TOKEN_UNREADABLE
+    assert "INVENTED" not in str(refused.value)
+    sealed = strict.encrypt(Secret("INVENTED"), "access_token", UUID(int=1))
+    assert strict.decrypt(sealed, "access_token", UUID(int=1)) == Secret("INVENTED")
+
+
 def test_keys_are_rotated_by_putting_the_new_one_first() -> None:
     stored = TokenVault(OLD).encrypt(TOKEN, "access_token", USER)
     both = TokenVault({**NEW, **OLD})

@@ -15,12 +15,13 @@ from uuid import UUID
 import dagster as dg
 
 from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.defs import metadata, partitions
-from voiceai_pipeline.models import DayState, PipelineError
+from voiceai_pipeline.defs import checks, metadata, partitions
+from voiceai_pipeline.models import DayState, FailureClass, PipelineError, User
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.storage import connections
+from voiceai_pipeline.settings import PageSettings, Settings
+from voiceai_pipeline.storage import circuit, connections, history
 from voiceai_pipeline.sync import Mode, SyncRequestError
-from voiceai_pipeline.tokens import PROACTIVE_MARGIN, UnknownUserError
+from voiceai_pipeline.tokens import UnknownUserError
 
 OWNERS = ["team:data-platform"]
 POOL = "highlevel"
@@ -71,11 +72,14 @@ class SyncConfig(dg.Config):
     metadata={"dagster/table_name": "api_keys"},
 )
 def user_tokens(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.AssetExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     """Every user's HighLevel connection, as it stands: connected, paused, needs reconnection,
-    disconnected or never connected, since when, and what to do. No token material."""
-    record_connections(context, pipeline, parse_users(context.partition_keys))
+    disconnected or never connected, since when, what to do, and what happened before. No token
+    material."""
+    record_connections(context, pipeline, settings.page, parse_users(context.partition_keys))
     yield from ()
 
 
@@ -91,11 +95,13 @@ def user_tokens(
     metadata={"dagster/table_name": "api_keys"},
 )
 def refreshed_credentials(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.AssetExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     """A valid access token for each user, renewed where it was about to expire. A user who must
     reconnect is not red here: the connection says so in ``user_tokens``."""
-    refresh(context, pipeline, parse_users(context.partition_keys))
+    refresh(context, pipeline, settings.page, parse_users(context.partition_keys))
     yield from ()
 
 
@@ -238,18 +244,32 @@ def parse_users(keys: Iterable[str]) -> list[UUID]:
 def record_connections(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     pipeline: Pipeline,
+    page: PageSettings,
     user_ids: Sequence[UUID] | None,
-) -> None:
-    """Log the state of these connections (None: all) as cells of ``user_tokens``."""
+) -> Mapping[UUID, Mapping[str, Any]]:
+    """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
+    anybody's needs a person; return what the cells show. Who does not exist has none."""
     with pipeline.engine.begin() as db:
-        people = connections.everyone(db, user_ids)
-    for person in people:
-        _log(context, "user_tokens", str(person.user.id), metadata.of_connection(person))
+        everyone = connections.everyone(db)
+        wanted = None if user_ids is None else set(user_ids)
+        cells = {
+            one.user.id: metadata.of_connection(
+                one, history.of_user(db, one.user.id, metadata.EVENTS), page
+            )
+            for one in everyone
+            if wanted is None or one.user.id in wanted
+        }
+    for user_id, facts in cells.items():
+        _log(context, "user_tokens", str(user_id), facts)
+    # Dagster takes it; only the annotation of log_event does not say so.
+    context.log_event(checks.evaluation(checks.outcome(everyone)))  # type: ignore[arg-type]
+    return cells
 
 
 def refresh(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     pipeline: Pipeline,
+    page: PageSettings,
     user_ids: Sequence[UUID],
 ) -> None:
     """Make sure of a valid token for each user, each on their own.
@@ -257,25 +277,23 @@ def refresh(
     Raises:
         dg.Failure: naming those for whom a rerun can help.
     """
-    failures: list[str] = []
-    for user_id in user_ids:
-        try:
-            pipeline.tokens.get_valid_token(user_id, margin=PROACTIVE_MARGIN)
-        except UnknownUserError:
-            failures.append(f"- {user_id}: there is no such user")
-        except PipelineError as error:
-            if not error.failure.waits_for_person:
-                failures.append(f"- {user_id}: {error}")
-        else:
-            with pipeline.engine.begin() as db:
-                connection = connections.one(db, user_id)
-            if connection:
-                facts = metadata.of_connection(connection)
-                _log(context, "refreshed_credentials", str(user_id), facts)
-    record_connections(context, pipeline, user_ids)
-    if failures:
-        text = f"{len(failures)} of {len(user_ids)} tokens could not be renewed; none was lost:"
-        raise dg.Failure("\n".join([text, *failures]), allow_retries=False)
+    outcomes = pipeline.tokens.renew_due(user_ids)
+    cells = record_connections(context, pipeline, page, user_ids)
+    failed: dict[User, PipelineError] = {}
+    for user_id, error in outcomes.items():
+        if user_id not in cells:
+            unknown = PipelineError(FailureClass.NO_CONNECTION, "there is no such user")
+            failed[User(user_id, str(user_id))] = unknown
+        elif error is None:
+            _log(context, "refreshed_credentials", str(user_id), cells[user_id])
+        elif not error.failure.waits_for_person:
+            failed[User(user_id, cells[user_id]["user"])] = error
+    if failed:
+        with pipeline.engine.begin() as db:
+            suspended = circuit.read(db)
+        raise dg.Failure(
+            metadata.refresh_failure_text(failed, len(outcomes), suspended), allow_retries=False
+        )
 
 
 def _log(

@@ -1,12 +1,15 @@
 """The verbs: what a person looks for when they want something done."""
 
 import dagster as dg
+import sqlalchemy as sa
 
-from voiceai_pipeline.defs import assets
+from voiceai_pipeline import alerting
+from voiceai_pipeline.alerting import Channel
+from voiceai_pipeline.defs import assets, channels
 from voiceai_pipeline.pipeline import Pipeline
+from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import database_now
-from voiceai_pipeline.tokens import PROACTIVE_MARGIN
 
 
 class Users(dg.Config):
@@ -17,27 +20,57 @@ class Users(dg.Config):
 
 @dg.op(pool=assets.POOL)
 def refresh_due_tokens(
-    context: dg.OpExecutionContext, config: Users, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.OpExecutionContext,
+    config: Users,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Renew the tokens that expire soon, and try paused connections again."""
+    """Renew the tokens whose time has come, and try paused connections again."""
     user_ids = assets.parse_users(config.user_ids)
     if not user_ids:
         with pipeline.engine.begin() as db:
-            now = database_now(db)
-            due = connections.due_for_refresh(db, before=now + PROACTIVE_MARGIN, now=now)
+            due = connections.due_for_refresh(db, database_now(db))
         user_ids = [connection.user.id for connection in due]
-    assets.refresh(context, pipeline, user_ids)
+    assets.refresh(context, pipeline, settings.page, user_ids)
 
 
 @dg.op
 def record_user_tokens(
-    context: dg.OpExecutionContext, config: Users, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.OpExecutionContext,
+    config: Users,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
     """Record how connections stand; asks HighLevel nothing."""
-    assets.record_connections(context, pipeline, assets.parse_users(config.user_ids) or None)
+    user_ids = assets.parse_users(config.user_ids) or None
+    assets.record_connections(context, pipeline, settings.page, user_ids)
 
 
-@dg.job(description="Renew tokens that expire soon, in one run for many users.")
+@dg.op
+def deliver_alerts(
+    context: dg.OpExecutionContext,
+    database: dg.ResourceParam[sa.Engine],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Tell every channel what it has not been told yet, Dagster's UI first."""
+    everywhere: list[Channel] = [
+        channels.DagsterEvents(context),
+        *alerting.channels(settings.alerts),
+    ]
+    deliveries = [alerting.deliver(database, channel, settings.page) for channel in everywhere]
+    for done in deliveries:
+        if done.told:
+            context.log.info(f"Told {done.channel}: {done.told}.")
+    if lines := [
+        f"- {done.channel}, {done.kept} kept: {' '.join(done.reasons)}"
+        for done in deliveries
+        if done.kept
+    ]:
+        text = "Some could not be told and are told the next time; everybody else knows:"
+        raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
+
+
+@dg.job(description="Renew tokens whose time has come, in one run for many users.")
 def refresh_tokens() -> None:
     refresh_due_tokens()
 
@@ -45,6 +78,14 @@ def refresh_tokens() -> None:
 @dg.job(description="Record in user_tokens how every user's connection stands.")
 def inspect_connections() -> None:
     record_user_tokens()
+
+
+@dg.job(
+    description="Tell people, once, that a connection needs them or works again.",
+    tags={"dagster/priority": "10"},  # a backfill of a year must not keep it waiting
+)
+def send_alerts() -> None:
+    deliver_alerts()
 
 
 sync_calls = dg.define_asset_job(

@@ -4,16 +4,27 @@ No tokens, numbers, transcripts or people's call data: Dagster keeps metadata fo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import dagster as dg
 import pandas as pd
 
+from voiceai_pipeline.alerting import page_link
 from voiceai_pipeline.day_report import DayReport, span
-from voiceai_pipeline.models import Connection, DayResult, DayState
+from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User
+from voiceai_pipeline.settings import PageSettings
+from voiceai_pipeline.storage.circuit import Circuit
+from voiceai_pipeline.storage.history import Entry
 
 LINES: Final = 50
 """How many users a text or table names."""
+
+NAMES: Final = 10
+"""How many users a line names."""
+
+EVENTS: Final = 10
+"""How many events of a connection its cell shows."""
 
 
 def of_calls(report: DayReport) -> Mapping[str, Any]:
@@ -48,21 +59,95 @@ def of_status(report: DayReport) -> Mapping[str, Any]:
     }
 
 
-def of_connection(connection: Connection) -> Mapping[str, Any]:
-    """A user's connection as a cell of ``user_tokens``."""
-    facts: dict[str, Any] = {
-        "user": connection.user.name,
-        "state": connection.state.value,
-        "what_to_do": connection.message,
-        "location": connection.location_name or connection.location_id or "none",
-        "token_version": connection.token_version,
-        "scopes": connection.scope or "unknown",
+def of_connection(
+    connection: Connection, events: Sequence[Entry], page: PageSettings
+) -> Mapping[str, Any]:
+    """A user's connection as a cell of ``user_tokens``: how it stands and how it came to that.
+
+    Args:
+        events: the latest ones, newest first.
+    """
+    instants = {
+        "since": connection.since,
+        "access_token_expires": connection.token_expires_at,
+        "next_renewal": connection.next_attempt_at or connection.refresh_at,
+        "last_renewal": connection.refreshed_at,
+        "refresh_token_ends_unless_used": connection.refresh_token_ends_at,
     }
-    if connection.since:
-        facts["since"] = dg.MetadataValue.timestamp(connection.since)
-    if connection.token_expires_at:
-        facts["access_token_expires"] = dg.MetadataValue.timestamp(connection.token_expires_at)
-    return facts
+    return {
+        "user": connection.user.name,
+        "state": connection.label,
+        "cause": connection.cause,
+        "what_to_do": _for_whom(connection.fix, connection.user) or "nothing",
+        "connection_page": dg.MetadataValue.url(page_link(page, connection.user.id)),
+        "location": connection.location_name or connection.location_id or "none",
+        "scopes": connection.scope or "unknown",
+        "missing_scopes": ", ".join(connection.missing_scopes) or "none",
+        "failed_attempts": connection.failed_attempts,
+        "token_version": connection.token_version,
+        **{
+            name: dg.MetadataValue.timestamp(instant)
+            for name, instant in instants.items()
+            if instant
+        },
+        "history": dg.MetadataValue.md(history_table(events, page)),
+    }
+
+
+def history_table(events: Sequence[Entry], page: PageSettings) -> str:
+    """What happened to a connection, newest first."""
+    rows = [
+        {
+            "when (UTC)": f"{event.at:%Y-%m-%d %H:%M:%S}",
+            "what happened": event.sentence,
+            "by": event.actor,
+            "run": f"[{event.run_id[:8]}]({page.dagster_url}/runs/{event.run_id})"
+            if event.run_id
+            else "",
+        }
+        for event in events
+    ]
+    return _markdown(rows) if rows else "Nothing is recorded yet."
+
+
+def connections_text(people: Sequence[Connection]) -> str:
+    """Whose connection needs a person, why, and what that person has to do."""
+    lines = [f"- {one.user.name}: {_for_whom(one.message, one.user)}." for one in people]
+    return "\n".join(_at_most(lines))
+
+
+def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:
+    """The text of a red refresh run: how many, who, why, and what to do; what befell everybody is
+    said once."""
+    shared = [
+        user
+        for user, error in failed.items()
+        if circuit.is_open and error.failure is circuit.reason
+    ]
+    groups: dict[str, list[User]] = {}
+    for user, error in failed.items():
+        if user not in shared:
+            groups.setdefault(str(error), []).append(user)
+    lines = [f"{len(failed)} of {total} tokens could not be renewed; none was lost:"]
+    if shared:
+        lines.append(f"- {_some_names(shared)}: {circuit_text(circuit)}")
+    lines += _at_most(
+        [
+            f"- {_some_names(users)}: {_for_whom(why, users[0]) if len(users) == 1 else why}"
+            for why, users in groups.items()
+        ]
+    )
+    return "\n".join(lines)
+
+
+def circuit_text(circuit: Circuit) -> str:
+    """Why nobody's token is renewed at present, since when, and what to do."""
+    why = PipelineError(circuit.reason, circuit.detail) if circuit.reason else "unknown reason."
+    since = f" since {_utc(circuit.opened_at)}" if circuit.opened_at else ""
+    after = (
+        f" The next attempt is at {_utc(circuit.next_probe_at)}." if circuit.next_probe_at else ""
+    )
+    return f"renewals of all users have been suspended{since}: {why}{after}"
 
 
 def summary(report: DayReport) -> str:
@@ -135,7 +220,22 @@ def _at_most(lines: Sequence[str]) -> list[str]:
 
 
 def _for_user(row: DayResult) -> str:
-    return f"{row.message.rstrip('.').replace(' USER', f' {row.user.id}')}."
+    return f"{_for_whom(row.message.rstrip('.'), row.user)}."
+
+
+def _for_whom(text: str, user: User) -> str:
+    """A command in ``text`` with the user's id in it, ready to be copied."""
+    return text.replace(" USER", f" {user.id}")
+
+
+def _some_names(users: Sequence[User]) -> str:
+    names = ", ".join(user.name for user in users[:NAMES])
+    rest = len(users) - NAMES
+    return f"{names} and {rest} more" if rest > 0 else names
+
+
+def _utc(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
 def _cells(row: DayResult) -> dict[str, Any]:
@@ -149,7 +249,7 @@ def _cells(row: DayResult) -> dict[str, Any]:
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    frame = pd.DataFrame(rows).astype({"calls": "Int64"}).astype(str).replace("<NA>", "")
+    frame = pd.DataFrame(rows).convert_dtypes().astype(str).replace("<NA>", "")
     return str(frame.replace(r"\|", r"\\|", regex=True).to_markdown(index=False))
 
 

@@ -1,6 +1,7 @@
 """Hands the core to Dagster as plain objects; opened when a run or a tick needs them, then closed.
 
-``pipeline`` is everything; ``database`` is for sensors, which read SQL and never ask HighLevel.
+``pipeline`` is everything; ``database`` is for sensors, which read SQL and never ask HighLevel;
+``settings`` is where people are told and find things.
 """
 
 import os
@@ -11,11 +12,13 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.storage.history import Actor
 
 
 @dg.resource(description="The pipeline's parts: tokens, HighLevel client, sync, database.")
-def pipeline_resource(_: dg.InitResourceContext) -> Iterator[Pipeline]:
-    with open_pipeline(Settings.load(os.environ)) as pipeline:
+def pipeline_resource(context: dg.InitResourceContext) -> Iterator[Pipeline]:
+    actor = Actor("dagster", context.run.run_id if context.run else None)
+    with open_pipeline(Settings.load(os.environ), actor=actor) as pipeline:
         yield pipeline
 
 
@@ -23,3 +26,8 @@ def pipeline_resource(_: dg.InitResourceContext) -> Iterator[Pipeline]:
 def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
     with open_database(Settings.load(os.environ), pool_size=1) as engine:
         yield engine
+
+
+@dg.resource(description="What is configured: channels of alerts, addresses for links.")
+def settings_resource(_: dg.InitResourceContext) -> Settings:
+    return Settings.load(os.environ)

@@ -5,7 +5,8 @@ What is due is decided by pure functions of the core, with the time as an argume
 spent even when its run fails, so each carries the time it was asked for, rounded.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -16,14 +17,17 @@ import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 
 from voiceai_pipeline.day_report import FIRST_DAYS, retry_at, stretches
-from voiceai_pipeline.defs import jobs, partitions
+from voiceai_pipeline.defs import channels, jobs, partitions
 from voiceai_pipeline.models import DayState
-from voiceai_pipeline.storage import connections, ledger
+from voiceai_pipeline.settings import Settings
+from voiceai_pipeline.storage import alerts, connections, ledger
 from voiceai_pipeline.storage.engine import database_now
-from voiceai_pipeline.tokens import PROACTIVE_MARGIN
 
 BATCH: Final = 500
-"""Users per refresh run."""
+"""How many users a run request names; a run for more finds out itself who is due."""
+
+AGAIN: Final = timedelta(minutes=10)
+"""How long a run is left to do its work before another is asked for with the same purpose."""
 
 RUNS_PER_TICK: Final = 5
 
@@ -32,23 +36,52 @@ RUNS_PER_TICK: Final = 5
     job=jobs.refresh_tokens,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a refresh of tokens that expire within 30 minutes or have expired, and "
-    "of paused connections whose rest is over.",
+    description="Asks for a renewal of tokens whose planned time has come or that have expired, of "
+    "those whose last renewal is in doubt, and of paused connections whose rest is over.",
 )
 def expiring_tokens(
     database: dg.ResourceParam[sa.Engine],
 ) -> dg.RunRequest | dg.SkipReason:
     with database.begin() as db:
         now = database_now(db)
-        due = connections.due_for_refresh(db, before=now + PROACTIVE_MARGIN, now=now)
+        due = connections.due_for_refresh(db, now)
     if not due:
-        return dg.SkipReason("No token expires within 30 minutes.")
-    user_ids = [str(connection.user.id) for connection in due[:BATCH]]
+        return dg.SkipReason("No token is due for renewal.")
+    user_ids = [str(connection.user.id) for connection in due] if len(due) <= BATCH else []
     return dg.RunRequest(
         # One run in 10 minutes: a user whose refresh fails is tried again, not hammered.
-        run_key=f"refresh {_bucket(now, timedelta(minutes=10))}",
+        run_key=f"refresh {_bucket(now, AGAIN)}",
         run_config={"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}},
     )
+
+
+@dg.sensor(
+    job=jobs.send_alerts,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Has people told that a connection began to need them, or works again: once each "
+    "and on every configured channel. What a channel did not take is tried again after 10 minutes.",
+)
+def connection_alerts(
+    context: dg.SensorEvaluationContext,
+    database: dg.ResourceParam[sa.Engine],
+    settings: dg.ResourceParam[Settings],
+) -> dg.RunRequest | dg.SkipReason:
+    with database.begin() as db:
+        now = database_now(db)
+        pending = {
+            f"{notice.alert_id}.{notice.moment}"
+            for channel in channels.names(settings.alerts)
+            for notice in alerts.pending(db, channel)
+        }
+    if not pending:
+        return dg.SkipReason("Everybody knows; nothing has begun to need a person since.")
+    # Two at once would tell people twice. One that hangs must not keep them in the dark.
+    recent = _under_way(context.instance, since=now - AGAIN)
+    if any(run.job_name == jobs.send_alerts.name for run in recent):
+        return dg.SkipReason("Notices are being delivered; looking again after that.")
+    ids = hashlib.sha256(" ".join(sorted(pending)).encode()).hexdigest()[:16]
+    return dg.RunRequest(run_key=f"alerts {ids} {_bucket(now, AGAIN)}")
 
 
 @dg.sensor(
@@ -76,7 +109,12 @@ def failed_user_syncs(
 
 
 @dg.sensor(
-    jobs=[jobs.resync_failed_users, jobs.refresh_tokens, jobs.update_directory],
+    jobs=[
+        jobs.resync_failed_users,
+        jobs.refresh_tokens,
+        jobs.inspect_connections,
+        jobs.update_directory,
+    ],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Gives every user a partition; fills the days that waited for a user who is back, "
@@ -114,10 +152,10 @@ def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
     """Fill the cells of users who have just been listed, and the names of their locations."""
     key = f"{user_ids[0]} and {len(user_ids) - 1} more"
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
-    return [
-        dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config),
-        dg.RunRequest(f"name {key}", job_name=jobs.update_directory.name),
-    ]
+    look = dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config)
+    if len(user_ids) > BATCH:
+        look = dg.RunRequest(f"connect {key}", job_name=jobs.inspect_connections.name)
+    return [look, dg.RunRequest(f"name {key}", job_name=jobs.update_directory.name)]
 
 
 def _why_nothing(busy: bool) -> str:
@@ -128,19 +166,27 @@ def _why_nothing(busy: bool) -> str:
 
 def _is_syncing(instance: dg.DagsterInstance) -> bool:
     """True while calls are read or about to be: what is under way is not in the ledger yet."""
-    under_way = dg.RunsFilter(
+    syncing = {jobs.sync_calls.name, jobs.resync_failed_users.name}
+    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1)) or any(
+        run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
+        for run in _under_way(instance)
+    )
+
+
+def _under_way(
+    instance: dg.DagsterInstance, since: datetime | None = None
+) -> Sequence[dg.DagsterRun]:
+    """Runs that have not ended; only those asked for after ``since``, if it is given."""
+    unfinished = dg.RunsFilter(
         statuses=[
             dg.DagsterRunStatus.QUEUED,
             dg.DagsterRunStatus.NOT_STARTED,
             dg.DagsterRunStatus.STARTING,
             dg.DagsterRunStatus.STARTED,
-        ]
+        ],
+        created_after=since,
     )
-    syncing = {jobs.sync_calls.name, jobs.resync_failed_users.name}
-    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1)) or any(
-        run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
-        for run in instance.get_runs(under_way, limit=100)
-    )
+    return instance.get_runs(unfinished, limit=100)
 
 
 def _runs(

@@ -120,6 +120,7 @@ class HighLevelError(PipelineError):
         sent: False only if the request certainly never reached HighLevel.
         missing_scope: the scope that the request takes, if HighLevel says that one is missing.
         timed_out: nothing came back in time; what was sent may still be under way.
+        trace_id: HighLevel's name for its answer, for its support.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class HighLevelError(PipelineError):
         self.retry_after = retry_after
         self.sent = sent
         self.timed_out = timed_out
+        self.trace_id = trace_id
         self.missing_scope = missing_scope
 
 
@@ -203,7 +205,7 @@ def read(
         path=path,
         status=status,
         missing_scope=scope if failure is FailureClass.SCOPE_MISSING else "",
-        trace_id=_trace_id(body) if is_object else None,
+        trace_id=trace_id(body) if isinstance(body, dict) else None,
         retry_after=_retry_after(response),
     )
 
@@ -271,7 +273,7 @@ def _words(response: requests.Response) -> str:
     return banned.group() if banned else ""
 
 
-def _trace_id(body: Mapping[str, Any]) -> str | None:
+def trace_id(body: Mapping[str, Any]) -> str | None:
     """The trace id, if it looks like one: it ends up in messages people read."""
     value = body.get("traceId")
     return value if isinstance(value, str) and re.fullmatch(r"[\w-]{8,64}", value) else None

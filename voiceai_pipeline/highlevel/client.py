@@ -24,6 +24,7 @@ from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page
 from voiceai_pipeline.highlevel.rate_limit import INTERVAL, RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
+    PROVIDER_FAILURES,
     REQUESTED_SCOPES,
     SYNC_SCOPE,
     Agent,
@@ -76,14 +77,7 @@ class Retry:
     base: float = 0.5
     cap: float = 10.0
     give_up_after: float = 120.0
-    failures: frozenset[FailureClass] = frozenset(
-        {
-            FailureClass.RATE_LIMITED,
-            FailureClass.PROVIDER_ERROR,
-            FailureClass.UNREACHABLE,
-            FailureClass.MALFORMED,
-        }
-    )
+    failures: frozenset[FailureClass] = PROVIDER_FAILURES
 
 
 class HighLevelClient:
@@ -242,6 +236,21 @@ class HighLevelClient:
             }
         )
 
+    def ping_token_endpoint(self) -> None:
+        """See whether the token endpoint answers, with a request that can grant and spend nothing:
+        it names no grant.
+
+        Raises:
+            HighLevelError: no answer, or one that says that it cannot answer now.
+        """
+        try:
+            self._post(
+                Endpoint.TOKEN, self._settings.token_url, "/oauth/token", {}, {}, lambda r: r
+            )
+        except HighLevelError as error:
+            if error.status is None or error.failure in PROVIDER_FAILURES:
+                raise
+
     def location_token(self, token: Secret, company_id: str, location_id: str) -> OAuthToken:
         """Mint a location token from a Company token; spends nothing (CONTRACT 4.4)."""
         is_v3 = self._settings.api_version == "v3"
@@ -302,6 +311,7 @@ class HighLevelClient:
             user_type=_str(body, "userType"),
             scope=_str(body, "scope"),
             approved_locations=tuple(map(str, approved)) if isinstance(approved, list) else (),
+            trace_id=answers.trace_id(body),
         )
 
     # Moving bytes --------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ from voiceai_pipeline.models import (
     FailureClass,
     User,
 )
-from voiceai_pipeline.storage.connections import NAME
-from voiceai_pipeline.storage.tables import sync_ledger, sync_status, users
+from voiceai_pipeline.storage.tables import NAME, sync_ledger, sync_status, users
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,17 @@ _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 """The source system's tables and the types we can work with (source-system.md)."""
 
-_OURS: Final = ("call_logs", "set_aside_calls", "sync_ledger", "agents", "locations")
+_OURS: Final = (
+    "call_logs",
+    "set_aside_calls",
+    "sync_ledger",
+    "agents",
+    "locations",
+    "token_events",
+    "connect_requests",
+    "token_circuit",
+    "alerts",
+)
 
 
 class IncompatibleDatabaseError(Exception):

@@ -8,7 +8,7 @@ application can read them; what we add is nullable or defaulted.
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from voiceai_pipeline.storage.engine import UtcDateTime
 
@@ -29,6 +29,15 @@ users = sa.Table(
     _instant("created_at", server_default=sa.func.now()),
     _instant("updated_at", server_default=sa.func.now()),
 )
+
+NAME = sa.func.coalesce(
+    sa.func.nullif(users.c.business_name, ""),
+    sa.func.nullif(
+        sa.func.btrim(sa.func.concat_ws(" ", users.c.first_name, users.c.last_name)), ""
+    ),
+    sa.cast(users.c.id, sa.Text),
+)
+"""How people know a user: the business, else the person, else the id."""
 
 api_keys = sa.Table(
     "api_keys",
@@ -64,6 +73,77 @@ api_keys = sa.Table(
     sa.Column("location_access_token", sa.Text,
               comment="enc:v1:...; minted from a Company token, may be minted again at any time."),
     _instant("location_token_expires_at"),
+    _instant("refreshed_at", comment="Last grant; the refresh token's year counts from here."),
+    _instant("refresh_at", comment="From here on a renewal is due; spread by a stable jitter."),
+    sa.Column("failed_attempts", sa.Integer, server_default="0", nullable=False,
+              comment="Renewals in a row that failed for a passing reason."),
+    sa.Column("last_failure", sa.Text, comment="Failure class of the last of them."),
+)  # fmt: skip
+
+token_events = sa.Table(
+    "token_events",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _instant("at", nullable=False),
+    sa.Column("user_id", sa.Uuid, comment="NULL: it concerns the app, not a user."),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, comment="The connection's state afterwards."),
+    sa.Column("reason", sa.Text, comment="Failure class, where there is one."),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("version_before", sa.Integer),
+    sa.Column("version_after", sa.Integer),
+    sa.Column("trace_id", sa.Text, comment="HighLevel's name for its answer."),
+    sa.Column("fingerprint", sa.Text, comment="Keyed hash of the refresh token stored then."),
+    sa.Index("token_events_user_id_idx", "user_id", "id"),
+)
+
+connect_requests = sa.Table(
+    "connect_requests",
+    metadata,
+    sa.Column("state_hash", sa.LargeBinary, primary_key=True, comment="SHA-256 of OAuth's state."),
+    sa.Column(
+        "user_id", sa.Uuid, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False
+    ),
+    sa.Column("location_id", sa.Text, comment="Which location of an agency is wanted."),
+    sa.Column("browser_bound", sa.Boolean, nullable=False, server_default=sa.false(),
+              comment="Only the browser that began it may finish it."),
+    _instant("created_at", nullable=False),
+    _instant("expires_at", nullable=False),
+    _instant("used_at", comment="A state works once."),
+    sa.Column("outcome", sa.Text, comment="How it ended, for whoever waits elsewhere."),
+)  # fmt: skip
+
+token_circuit = sa.Table(
+    "token_circuit",
+    metadata,
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0", comment="In a row."),
+    sa.Column("reason", sa.Text, comment="Failure class of the last one."),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    _instant("failing_since"),
+    _instant("opened_at", comment="From here on nobody asks but the probe; NULL: closed."),
+    _instant("next_probe_at"),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False, comment="user:ID, or what of the app."),
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id", ondelete="CASCADE")),
+    sa.Column("reason", sa.Text, nullable=False, comment="Failure class."),
+    _instant("opened_at", nullable=False),
+    sa.Column("opened_told", ARRAY(sa.Text), nullable=False, server_default="{}",
+              comment="Channels that were told that it began."),
+    _instant("closed_at"),
+    sa.Column("closed_told", ARRAY(sa.Text), nullable=False, server_default="{}",
+              comment="Channels that were told that it ended."),
+    sa.Column("closed_quietly", sa.Boolean, nullable=False, server_default=sa.false(),
+              comment="It ended by a person's own hand: nobody has to be told."),
+    sa.Index("alerts_open_subject_idx", "subject", unique=True,
+             postgresql_where=sa.text("closed_at IS NULL")),
 )  # fmt: skip
 
 sync_status = sa.Table(

@@ -2,11 +2,12 @@
 
 ``enc:v1:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column and user,
 so a ciphertext moved to another row or column does not decrypt. Values without the prefix are
-plain text that the source system wrote; they are read as they are.
+plain text that the source system wrote; they are read as they are, unless that is refused.
 """
 
 import base64
 import contextlib
+import hmac
 import os
 import secrets
 import tempfile
@@ -31,13 +32,16 @@ class TokenVault:
 
     Args:
         keys: key id to 32 bytes, newest first.
+        refuse_plain: do not read tokens that stand in plain text.
     """
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, keys: Mapping[str, bytes], *, refuse_plain: bool = False) -> None:
         if not keys:
             raise ValueError("the keyring is empty")
+        self._refuse_plain = refuse_plain
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = next(iter(keys))
+        self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
 
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
         """The text to store in ``api_keys.<column>`` of ``user_id``."""
@@ -51,9 +55,15 @@ class TokenVault:
         """The token behind a stored value.
 
         Raises:
-            PipelineError: TOKEN_UNREADABLE: no such key, another place, or damaged.
+            PipelineError: TOKEN_UNREADABLE: no such key, another place, or damaged; or plain text
+                where that is refused.
         """
         if not stored.startswith(_ANY_VERSION):
+            if self._refuse_plain:
+                raise PipelineError(
+                    FailureClass.TOKEN_UNREADABLE,
+                    "it stands in plain text, which VOICEAI_PLAIN_TOKENS=refuse forbids",
+                )
             return Secret(stored)
         if not stored.startswith(_PREFIX):
             raise PipelineError(FailureClass.TOKEN_UNREADABLE, "a newer version encrypted it")
@@ -72,6 +82,10 @@ class TokenVault:
                 f"key {key_id!r} does not open it: a new key of that name, another row, or damage",
             ) from None
         return Secret(plain.decode())
+
+    def fingerprint(self, token: Secret) -> str:
+        """A keyed hash that tells two tokens apart and gives nothing of them away."""
+        return hmac.digest(self._fingerprint_key, token.reveal().encode(), "sha256").hex()[:12]
 
 
 def _place(column: str, user_id: UUID) -> bytes:

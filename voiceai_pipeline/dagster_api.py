@@ -1,0 +1,205 @@
+"""What we ask of Dagster's webserver over GraphQL: launch a sync, read a run, tidy up at start.
+
+For programs that live without importing ``dagster``, which takes seconds. Nothing is decided here;
+what a run does is in ``defs/``.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+from uuid import UUID
+
+import requests
+
+DAYS_PER_RUN: Final = 31
+"""A range longer than this is cut into several runs, as a backfill is."""
+
+_TIMEOUT: Final = 30.0
+"""Seconds for one question. A code location that has just been asked for the first time is slow."""
+
+_SYNC_JOB: Final = {
+    "repositoryLocationName": "voiceai_pipeline",
+    "repositoryName": "__repository__",
+    "jobName": "sync_calls",
+}
+
+ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+"""Statuses that a run never leaves."""
+
+
+class DagsterError(RuntimeError):
+    """Dagster did not do what was asked; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as Dagster knows it. ``status`` is Dagster's own word, such as QUEUED or SUCCESS."""
+
+    run_id: str
+    status: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+
+class Dagster:
+    """Dagster's webserver at ``url``.
+
+    Every method raises ``DagsterError`` if it does not answer, or answers with an error.
+
+    Args:
+        url: without a slash at the end.
+        timeout: seconds for one question.
+    """
+
+    def __init__(self, url: str, *, timeout: float = _TIMEOUT) -> None:
+        self.url = url
+        self._timeout = timeout
+
+    # Syncs ---------------------------------------------------------------------------------------
+
+    def first_day(self) -> date:
+        """The first day that can be synced: the first partition of ``call_logs``."""
+        node = self._ask(_FIRST_DAY, {})["assetNodeOrError"]
+        connection = node.get("partitionKeyConnection") or {}
+        keys = connection.get("results") or []
+        if not keys:
+            raise DagsterError(
+                "Dagster has not loaded the asset call_logs. Wait until its UI shows it, or see "
+                "there why the code location does not load."
+            )
+        return date.fromisoformat(keys[0])
+
+    def launch_sync(
+        self, days: Sequence[date], user_ids: Collection[UUID], launched_by: str
+    ) -> str:
+        """Launch a run that reads consecutive ``days`` again for some users; its id.
+
+        The same run as a schedule's, for these users only. It is queued until the daemon takes it.
+
+        Args:
+            launched_by: shown among the run's tags.
+        """
+        config = {"user_ids": [str(user_id) for user_id in user_ids], "reread": True}
+        tags = {
+            "dagster/asset_partition_range_start": min(days).isoformat(),
+            "dagster/asset_partition_range_end": max(days).isoformat(),
+            "voiceai/launched_by": launched_by,
+        }
+        params = {
+            "selector": _SYNC_JOB,
+            "runConfigData": {"ops": {"call_logs": {"config": config}}},
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        }
+        answer = self._ask(_LAUNCH_RUN, {"params": params})["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise DagsterError(
+                f"Dagster refused to launch the sync ({answer['__typename']}). See in its UI "
+                "whether the code location is loaded, then try again."
+            )
+        run_id: str = answer["run"]["runId"]
+        return run_id
+
+    def run(self, run_id: str) -> Run | None:
+        """A run; None if Dagster has none of that id (any more)."""
+        query = """query Run($id: ID!) {
+            runOrError(runId: $id) { __typename ... on Run { runId status } } }"""
+        answer = self._ask(query, {"id": run_id})["runOrError"]
+        if answer["__typename"] == "Run":
+            return Run(answer["runId"], answer["status"])
+        return None
+
+    # Starting up ---------------------------------------------------------------------------------
+
+    def is_loaded(self) -> bool:
+        """True once it knows our assets.
+
+        Raises:
+            LocationError: the code location cannot be loaded.
+        """
+        query = """{ workspaceOrError { ... on Workspace { locationEntries { loadStatus
+            locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+        try:
+            entries = self._ask(query, {})["workspaceOrError"].get("locationEntries", [])
+        except DagsterError:
+            return False
+        for entry in entries:
+            loaded = entry["locationOrLoadError"] or {}
+            if loaded.get("__typename") == "PythonError":
+                raise LocationError(f"Dagster cannot load the code location:\n{loaded['message']}")
+        return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+    def runs_under_way(self) -> dict[str, dict[str, str]]:
+        """The tags of every run that Dagster believes to have begun and not ended, by run id."""
+        runs = self._ask(_UNDER_WAY, {})["runsOrError"].get("results", [])
+        return {run["runId"]: {tag["key"]: tag["value"] for tag in run["tags"]} for run in runs}
+
+    def cancel(self, run_ids: Sequence[str]) -> None:
+        """Mark runs as cancelled at once, whether or not anything still works on them."""
+        self._ask(_CANCEL, {"runIds": list(run_ids)})
+
+    def backfill(self, days: Sequence[date], title: str) -> None:
+        """Ask for a backfill of ``call_logs``."""
+        params = {
+            "assetSelection": [{"path": ["call_logs"]}],
+            "partitionNames": [str(day) for day in days],
+            "title": title,
+        }
+        answer = self._ask(_BACKFILL, {"params": params})["launchPartitionBackfill"]
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise DagsterError(f"Dagster did not accept the backfill ({answer['__typename']}).")
+
+    def _ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            response = requests.post(
+                f"{self.url}/graphql",
+                json={"query": query, "variables": variables},
+                timeout=self._timeout,
+            )
+            response.raise_for_status()
+            data = response.json()["data"]
+        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+            raise DagsterError(
+                f"Dagster does not answer at {self.url} ({type(error).__name__}). Start it with "
+                "make up, or wait a minute if it has just been started, then try again."
+            ) from error
+        if not isinstance(data, dict):
+            raise DagsterError(
+                f"Dagster at {self.url} did not understand the question. Run the same release of "
+                "Dagster as this program was installed with."
+            )
+        return data
+
+
+class LocationError(DagsterError):
+    """Dagster cannot load our code location; the text holds its reason."""
+
+
+_FIRST_DAY: Final = """
+{ assetNodeOrError(assetKey: {path: ["call_logs"]}) {
+    ... on AssetNode { partitionKeyConnection(limit: 1, ascending: true) { results } } } }
+"""
+_LAUNCH_RUN: Final = """
+mutation LaunchSync($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+  }
+}
+"""
+_UNDER_WAY: Final = """
+{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) {
+    ... on Runs { results { runId tags { key value } } } } }
+"""
+_CANCEL: Final = """
+mutation Cancel($runIds: [String!]!) {
+  terminateRuns(runIds: $runIds, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
+}
+"""
+_BACKFILL: Final = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) { __typename }
+}
+"""

@@ -1,0 +1,39 @@
+"""Dagster's own UI as a channel of alerts, beside those that ``alerting.py`` brings along."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import dagster as dg
+
+from voiceai_pipeline import alerting
+from voiceai_pipeline.alerting import Message
+from voiceai_pipeline.settings import AlertSettings
+
+DAGSTER: Final = "dagster"
+
+
+@dataclass(frozen=True)
+class DagsterEvents:
+    """An observation in the user's cell, or on the renewals of everybody, and a line in the log."""
+
+    context: dg.OpExecutionContext
+    name: str = DAGSTER
+
+    def send(self, message: Message) -> None:
+        self.context.log_event(
+            dg.AssetObservation(
+                "user_tokens" if message.user_id else "refreshed_credentials",
+                partition=str(message.user_id) if message.user_id else None,
+                description=message.headline,
+                metadata={
+                    "alert": dg.MetadataValue.text(message.text),
+                    "connection_page": dg.MetadataValue.url(message.link),
+                },
+            )
+        )
+        self.context.log.warning(message.headline)
+
+
+def names(settings: AlertSettings) -> list[str]:
+    """Every channel there is something to deliver to."""
+    return [DAGSTER, *(channel.name for channel in alerting.channels(settings))]

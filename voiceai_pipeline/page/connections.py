@@ -1,0 +1,214 @@
+"""The list of everybody, a page for each, and what the buttons do.
+
+Nobody is ever left out: not who has no connection, not because something else cannot be read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+import sqlalchemy as sa
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from voiceai_pipeline.dagster_api import DagsterError
+from voiceai_pipeline.models import REQUESTED_SCOPES, Connection, PipelineError
+from voiceai_pipeline.page import actions
+from voiceai_pipeline.page.access import Form, posted
+from voiceai_pipeline.page.actions import PartlyLaunchedError
+from voiceai_pipeline.page.cookies import Flash
+from voiceai_pipeline.page.pages import HOME, redirect, render, safe_back
+from voiceai_pipeline.page.rows import Row
+from voiceai_pipeline.page.site import Site, site_of
+from voiceai_pipeline.storage import circuit, connections, history, ledger
+
+PER_PAGE: Final = 100
+HISTORY: Final = 50
+"""Events shown of a user."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What part of the list is looked at, as the address says it."""
+
+    q: str = ""
+    show: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, request: Request) -> "Asked":
+        query = request.query_params
+        page = query.get("page", "1")
+        return cls(
+            q=query.get("q", "").strip()[:100],
+            show="attention" if query.get("show") == "attention" else "",
+            page=int(page) if page.isdecimal() and len(page) < 6 else 1,
+        )
+
+    def address(self, **changed: object) -> str:
+        """The address of the list with something changed; changing what is seen begins at 1."""
+        values = {"q": self.q, "show": self.show, "page": 1, **changed}
+        query = urlencode({k: v for k, v in values.items() if v and (k, v) != ("page", 1)})
+        return f"{HOME}?{query}" if query else HOME
+
+
+def routes() -> list[Route]:
+    """The list, the users' own pages, and the buttons."""
+    user = "/users/{user_id:uuid}"
+    return [
+        Route(HOME, _list, methods=["GET"]),
+        Route(user, _detail, methods=["GET"]),
+        Route(f"{user}/test", posted(_test), methods=["POST"]),
+        Route(f"{user}/sync", posted(_sync), methods=["POST"]),
+        Route(f"{user}/disconnect", _ask_disconnect, methods=["GET"]),
+        Route(f"{user}/disconnect", posted(_disconnect), methods=["POST"]),
+    ]
+
+
+# Looking -----------------------------------------------------------------------------------------
+
+
+def _list(request: Request) -> Response:
+    site = site_of(request)
+    asked = Asked.of(request)
+    with site.pipeline.engine.begin() as db:
+        people = connections.everyone(db)
+    statuses = _last_syncs(site)
+    rows = [Row(person, (statuses or {}).get(person.user.id)) for person in people]
+    rows.sort(key=lambda row: (row.urgency, row.name.casefold(), str(row.user_id)))
+    found = [row for row in rows if row.matches(asked.q)]
+    waiting = [row for row in found if row.needs_attention]
+    shown = waiting if asked.show == "attention" else found
+    pages = max(1, -(-len(shown) // PER_PAGE))
+    page = min(max(1, asked.page), pages)
+    return render(
+        request,
+        "connections.html",
+        asked=asked,
+        rows=shown[(page - 1) * PER_PAGE : page * PER_PAGE],
+        total=len(rows),
+        found=len(found),
+        waiting=len(waiting),
+        page=page,
+        pages=pages,
+        back=asked.address(page=page),
+        last_syncs_are_known=statuses is not None,
+        circuit=_open_circuit(site),
+    )
+
+
+def _last_syncs(site: Site) -> dict[UUID, ledger.UserStatus] | None:
+    """None if they cannot be read: the list shows everybody all the same."""
+    try:
+        with site.pipeline.engine.begin() as db:
+            return ledger.statuses(db)
+    except sa.exc.SQLAlchemyError:
+        return None
+
+
+def _open_circuit(site: Site) -> circuit.Circuit | None:
+    """The circuit while renewals of everybody are suspended."""
+    try:
+        with site.pipeline.engine.begin() as db:
+            state = circuit.read(db)
+    except sa.exc.SQLAlchemyError:
+        return None
+    return state if state.is_open else None
+
+
+def _detail(request: Request) -> Response:
+    site = site_of(request)
+    user_id: UUID = request.path_params["user_id"]
+    connection = actions.find(site, user_id)
+    statuses = _last_syncs(site)
+    return render(
+        request,
+        "user.html",
+        row=Row(connection, (statuses or {}).get(user_id)),
+        back=f"/users/{user_id}",
+        scopes=_scopes(connection),
+        history=_history(site, user_id),
+        last_syncs_are_known=statuses is not None,
+        circuit=_open_circuit(site),
+    )
+
+
+def _history(site: Site, user_id: UUID) -> Sequence[history.Entry] | None:
+    """None if it cannot be read."""
+    try:
+        with site.pipeline.engine.begin() as db:
+            return history.of_user(db, user_id, HISTORY)
+    except sa.exc.SQLAlchemyError:
+        return None
+
+
+def _scopes(connection: Connection) -> list[tuple[str, bool]]:
+    """Every scope that was asked for or granted, and whether it was granted."""
+    granted = (connection.scope or "").split()
+    extra = sorted(set(granted) - set(REQUESTED_SCOPES))
+    return [(scope, scope in granted) for scope in (*REQUESTED_SCOPES, *extra)]
+
+
+# Doing -------------------------------------------------------------------------------------------
+
+
+def _test(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    check = site_of(request).pipeline.tokens.check(user_id)
+    if check.failure is None:
+        flash = Flash.about(
+            user_id,
+            "good",
+            "{user}: the test passed",
+            "HighLevel accepted the token and listed calls.",
+        )
+    else:
+        flash = failed(user_id, "{user}: the test failed", check.failure)
+    return redirect(request, safe_back(form.get("back", "")), flash)
+
+
+def _sync(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    try:
+        launched = actions.sync(site_of(request), user_id, "connections page")
+    except PipelineError as error:
+        flash = failed(user_id, "{user}: not synced", error)
+    except DagsterError as error:
+        run_ids = error.run_ids if isinstance(error, PartlyLaunchedError) else ()
+        flash = Flash.about(user_id, "bad", "{user}: not synced", str(error), run_ids)
+    else:
+        flash = Flash.about(
+            user_id,
+            "good",
+            "{user}: a sync was launched",
+            f"Dagster reads {launched.first} to {launched.last} again; the result shows here when "
+            "the run is over.",
+            launched.run_ids,
+        )
+    return redirect(request, safe_back(form.get("back", "")), flash)
+
+
+def failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
+    """What to show for a failure that has a class: its message and its fix."""
+    return Flash.about(user_id, "bad", title, f"{error.message}. {error.failure.explanation.fix}.")
+
+
+def _ask_disconnect(request: Request) -> Response:
+    connection = actions.find(site_of(request), request.path_params["user_id"])
+    back = safe_back(request.query_params.get("back", ""))
+    return render(request, "disconnect.html", row=Row(connection, None), back=back)
+
+
+def _disconnect(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    site_of(request).pipeline.consent.disconnect(user_id)
+    flash = Flash.about(
+        user_id,
+        "plain",
+        "{user} is disconnected",
+        "The stored tokens were destroyed; the calls stay. Connect again whenever you like.",
+    )
+    return redirect(request, safe_back(form.get("back", "")), flash)

@@ -1,0 +1,400 @@
+"""Renewing: from a refresh token that works once to the next pair, whatever happens in between.
+
+The successor of a spent refresh token cannot be recovered (CONTRACT 4.3), so an exchange is guarded
+by a lease that is committed before the POST and by the write that follows it at once: nothing else
+happens in between. If the database is away at that moment, the pair waits on disk. What remains is
+a process that dies in exactly that moment; its lease runs out, the state is *in doubt*, the POST is
+repeated once, when HighLevel is known to answer, and then the user is asked to reconnect. Never
+silent, never a loop.
+
+Whether a token has to be renewed is decided in ``tokens.py``, the only caller.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.highlevel.answers import HighLevelError
+from voiceai_pipeline.highlevel.client import CONNECT_TIMEOUT, TOKEN_TIMEOUT, HighLevelClient
+from voiceai_pipeline.models import (
+    OUR_FAILURES,
+    PROACTIVE_MARGIN,
+    PROVIDER_FAILURES,
+    ConnectionState,
+    FailureClass,
+    OAuthToken,
+    PipelineError,
+)
+from voiceai_pipeline.storage import alerts, circuit, history, token_rows
+from voiceai_pipeline.storage.engine import database_error
+from voiceai_pipeline.storage.history import Actor, TokenEvent
+from voiceai_pipeline.storage.spool import Generation, Spool
+from voiceai_pipeline.storage.token_rows import TokenRow
+from voiceai_pipeline.storage.vault import TokenVault
+
+log = logging.getLogger(__name__)
+
+LEASE: Final = timedelta(seconds=60)
+"""How long one exchange may take, the write included."""
+
+SPREAD: Final = 0.2
+"""Renewals are planned this part of a token's life ahead at most, by a jitter that is each user's
+own: tokens that were granted in the same minute drift apart (REQUIREMENTS T11)."""
+
+PAUSE: Final = timedelta(hours=6)
+"""How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
+
+OUTAGE: Final = timedelta(hours=1)
+"""An outage of HighLevel's that lasts longer is worth telling somebody."""
+
+WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
+"""Seconds between attempts to store a new pair when the database drops the connection: less, with
+the POST before them, than a lease."""
+
+_WITHOUT_SPOOL: Final = (5.0,) * 120
+"""Where the disk refuses the pair as well, its only copy is in memory: the attempts go on for ten
+minutes."""
+
+STATE_AFTER: Final = {
+    FailureClass.REFRESH_REJECTED: ConnectionState.NEEDS_RECONNECT,
+    FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
+    FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
+    FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
+}
+"""What an answer makes of a connection; every other one leaves it as it is. An API that refuses a
+token says nothing about the refresh token, so only the token endpoint's answer revokes."""
+
+_NO_ATTEMPT: Final = OUR_FAILURES | STATE_AFTER.keys()
+"""What does not count as an attempt that failed for a passing reason of the user's: our own faults,
+and what has a state of its own."""
+
+if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
+    raise RuntimeError("a token POST must time out before its lease runs out (REQUIREMENTS T3)")
+
+
+def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) -> datetime:
+    """When a token is to be renewed by itself (UTC): half an hour before it expires, or a tenth of
+    a short life, and earlier by a jitter that is the user's own and stays the same for ever."""
+    jitter = int.from_bytes(hashlib.sha256(user_id.bytes).digest()[:8]) / 2**64
+    return granted_at + lifetime - min(PROACTIVE_MARGIN, lifetime / 10) - lifetime * SPREAD * jitter
+
+
+class Renewal:
+    """Renews the tokens of a row. Safe to share between threads and between processes.
+
+    Args:
+        actor: who is named in the history.
+        spool: where a pair waits while the database is away; None: in memory only.
+        now: replaces the database's clock where time is simulated; aware UTC.
+        sleep: how long to wait for a database that is away.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        vault: TokenVault,
+        client: HighLevelClient,
+        *,
+        actor: Actor,
+        spool: Spool | None = None,
+        now: Callable[[], datetime] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._client = client
+        self._actor = actor
+        self._spool = spool
+        self._now = now
+        self._sleep = sleep
+
+    def renew(self, row: TokenRow) -> bool:
+        """Exchange the row's refresh token; False if somebody else is doing so right now.
+
+        True also where the answer was lost and may be asked for again: read the row anew.
+
+        Raises:
+            PipelineError: it cannot be renewed; the class says why and what to do.
+        """
+        if row.replayed:
+            self._give_up_if_abandoned(row)
+        lease = self._lease(row)
+        if lease is None:
+            return False
+        self._exchange(row, lease)
+        return True
+
+    def _lease(self, row: TokenRow) -> UUID | None:
+        """Become the one who may POST; None if somebody else is.
+
+        Raises:
+            PipelineError: there is nothing to POST, or asking is of no use now.
+        """
+        if row.token(self._vault, "refresh_token") is None:
+            with self._engine.begin() as db:
+                token_rows.settle(
+                    db,
+                    row,
+                    None,
+                    ConnectionState.NEEDS_RECONNECT,
+                    FailureClass.REFRESH_REJECTED,
+                    actor=self._actor,
+                    event=TokenEvent.REFRESH_FAILED,
+                    detail="no refresh token is stored",
+                )
+            raise PipelineError(FailureClass.REFRESH_REJECTED, "no refresh token is stored")
+        self._ask_circuit(row)
+        is_replay = row.lease_id is not None
+        if is_replay and row.lease_expires_at is not None and row.lease_expires_at <= row.now:
+            # The one replay is kept for when it can be answered: an outage spends none.
+            self._ping(row)
+        with self._engine.begin() as db:
+            lease = token_rows.take_lease(db, row, LEASE)
+            if lease and is_replay:
+                self._record(db, row, TokenEvent.REPLAY_BEGAN)
+            return lease
+
+    def _ask_circuit(self, row: TokenRow) -> None:
+        """Wait for nobody while renewals are known to fail for everybody.
+
+        Raises:
+            PipelineError: renewals are suspended, with the reason and the next attempt.
+        """
+        with self._engine.begin() as db:
+            state = circuit.read(db)
+            if not state.is_open:
+                return
+            probing = circuit.claim_probe(db, state, row.now)
+        reason = state.reason or FailureClass.PROVIDER_ERROR
+        if not probing:
+            until = (
+                f"; next attempt at {state.next_probe_at:%H:%M} UTC" if state.next_probe_at else ""
+            )
+            raise PipelineError(reason, f"renewals of all users are suspended{until}")
+        if reason in PROVIDER_FAILURES:
+            self._ping(row)
+            self._count_success(row)
+        # A wrong client secret shows only in an exchange, and a refused client spends nothing:
+        # this user's own is the probe.
+
+    def is_suspended(self) -> bool:
+        """True while the token endpoint is known to fail everybody."""
+        with self._engine.begin() as db:
+            return circuit.read(db).is_open
+
+    def _ping(self, row: TokenRow) -> None:
+        try:
+            self._client.ping_token_endpoint()
+        except HighLevelError as error:
+            self._count_failure(row, error)
+            if row.lease_id is not None:
+                raise PipelineError(
+                    FailureClass.IN_DOUBT, "the refresh is repeated when HighLevel answers again"
+                ) from None
+            raise
+
+    def _give_up_if_abandoned(self, row: TokenRow) -> None:
+        """The one replay was lost too: only a person can help now."""
+        if row.lease_expires_at is not None and row.lease_expires_at > row.now:
+            return
+        with self._engine.begin() as db:
+            given_up = token_rows.settle(
+                db,
+                row,
+                row.lease_id,
+                ConnectionState.NEEDS_RECONNECT,
+                FailureClass.REFRESH_REJECTED,
+                actor=self._actor,
+                event=TokenEvent.GAVE_UP,
+            )
+        if given_up:
+            raise PipelineError(FailureClass.REFRESH_REJECTED, "HighLevel's answer was lost twice")
+
+    def _exchange(self, row: TokenRow, lease: UUID) -> None:
+        """POST once and write the outcome, unless somebody else knows better since.
+
+        Between the answer and the write nothing happens.
+        """
+        refresh_token = row.token(self._vault, "refresh_token")
+        if refresh_token is None:  # pragma: no cover - _lease has looked
+            raise PipelineError(FailureClass.REFRESH_REJECTED)
+        try:
+            token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
+        except HighLevelError as error:
+            self._settle_refusal(row, lease, error)
+            return
+        self._keep(row, token)
+        self._count_success(row)
+
+    def _keep(self, row: TokenRow, token: OAuthToken) -> None:
+        """Store a new pair whatever it takes: its only copy is here."""
+        pauses: tuple[float, ...] = WRITE_PAUSES
+        spooled = False
+        for attempt in range(len(WRITE_PAUSES) + len(_WITHOUT_SPOOL) + 1):
+            try:
+                self._save(row, token, row.now, TokenEvent.REFRESHED)
+                if spooled and self._spool:
+                    self._spool.remove(_generation(row))
+                return
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+                if attempt == 0:
+                    spooled = self._put_in_spool(row, token)
+                    pauses = WRITE_PAUSES if spooled else (*WRITE_PAUSES, *_WITHOUT_SPOOL)
+                if attempt == len(pauses):
+                    raise database_error(error) from None
+                self._sleep(pauses[attempt])
+
+    def _save(
+        self, row: TokenRow, token: OAuthToken, started_at: datetime, event: TokenEvent
+    ) -> bool:
+        lifetime = timedelta(seconds=token.expires_in)
+        with self._engine.begin() as db:
+            return token_rows.save_rotation(
+                db,
+                row,
+                token,
+                self._vault,
+                started_at=started_at,
+                refresh_at=planned_refresh(row.connection.user.id, started_at, lifetime),
+                actor=self._actor,
+                event=event,
+            )
+
+    def _put_in_spool(self, row: TokenRow, token: OAuthToken) -> bool:
+        if self._spool is None:
+            return False
+        try:
+            self._spool.put(_generation(row), token, row.now)
+        except OSError as error:
+            log.error(
+                "user %s: the database is away and the new token pair cannot be kept on disk "
+                "either (%s); it is held in memory. Do not stop this process; mend the database.",
+                row.connection.user.id,
+                error.strerror,
+            )
+            return False
+        return True
+
+    def restore(self, row: TokenRow) -> bool:
+        """Store the pair that waited on disk for this row; True if there was one."""
+        if self._spool is None:
+            return False
+        spooled = self._spool.get(_generation(row))
+        if spooled is None:
+            return False
+        self._save(row, spooled.token, spooled.started_at, TokenEvent.RESTORED)
+        self._spool.remove(_generation(row))
+        return True
+
+    def restore_spooled(self) -> None:
+        """Store every pair that waits on this machine's disk, also of users whom nobody asks for
+        any more because a replay elsewhere was refused."""
+        if self._spool is None:
+            return
+        for waiting in self._spool.waiting():
+            with self._engine.begin() as db:
+                now = self._now() if self._now else None
+                row = token_rows.read(db, waiting.user_id, now)
+            if row is None or _generation(row) != waiting:
+                # A newer generation, a reconnection or a disconnection has come since.
+                self._spool.remove(waiting)
+            else:
+                self.restore(row)
+
+    def _settle_refusal(self, row: TokenRow, lease: UUID, error: HighLevelError) -> None:
+        """Write what a refused or lost exchange means for the connection; keep the tokens.
+
+        Whoever has taken over the lease since knows better: then nothing is written or raised, and
+        the caller's loop finds what they got.
+        """
+        before = row.connection
+        state, reason, next_attempt = before.state, before.reason, before.next_attempt_at
+        if error.failure in STATE_AFTER:
+            state, reason = STATE_AFTER[error.failure], error.failure
+            next_attempt = row.now + PAUSE if state is ConnectionState.PAUSED else None
+        lost = error.sent and (error.status is None or error.failure is FailureClass.MALFORMED)
+        is_replay = row.lease_id is not None
+        with self._engine.begin() as db:
+            if lost or (is_replay and state is before.state):
+                # A replay that was answered, by a server error say, has told nothing yet about the
+                # exchange in doubt.
+                ours = token_rows.leave_in_doubt(
+                    db,
+                    row,
+                    lease,
+                    replayed=lost and is_replay,
+                    actor=self._actor,
+                    detail=error.detail,
+                )
+            else:
+                ours = token_rows.settle(
+                    db,
+                    row,
+                    lease,
+                    state,
+                    reason,
+                    next_attempt,
+                    actor=self._actor,
+                    event=TokenEvent.REFRESH_FAILED,
+                    failure=error.failure,
+                    counts=error.failure not in _NO_ATTEMPT,
+                    detail=error.detail,
+                    trace_id=error.trace_id,
+                )
+        if error.failure in OUR_FAILURES | PROVIDER_FAILURES:
+            self._count_failure(row, error)
+        elif error.status is not None:
+            self._count_success(row)
+        if not ours:
+            return
+        if not lost:
+            raise error
+        if error.timed_out:
+            # Whatever keeps the answers away may pass: the replay is left to the next attempt.
+            raise PipelineError(FailureClass.IN_DOUBT)
+        # A broken connection: the caller's loop replays at once, inside the 30 s in which HighLevel
+        # is said to repeat its answer (CONTRACT 4.3).
+
+    def _count_failure(self, row: TokenRow, error: HighLevelError) -> None:
+        """Note that the token endpoint failed in a way that concerns everybody."""
+        with self._engine.begin() as db:
+            if circuit.count_failure(db, error.failure, error.detail, row.now):
+                history.record(
+                    db,
+                    TokenEvent.CIRCUIT_OPENED,
+                    at=row.now,
+                    actor=self._actor,
+                    reason=error.failure,
+                    detail=error.detail,
+                )
+            state = circuit.read(db)
+            lasting = state.failing_since is not None and row.now - state.failing_since >= OUTAGE
+            if state.is_open and (error.failure in OUR_FAILURES or lasting):
+                alerts.open_(db, None, error.failure, row.now)
+
+    def _count_success(self, row: TokenRow) -> None:
+        with self._engine.begin() as db:
+            if circuit.count_success(db):
+                history.record(db, TokenEvent.CIRCUIT_CLOSED, at=row.now, actor=self._actor)
+                alerts.close(db, None, row.now)
+
+    def _record(self, db: sa.Connection, row: TokenRow, event: TokenEvent) -> None:
+        history.record(
+            db,
+            event,
+            at=row.now,
+            actor=self._actor,
+            user_id=row.connection.user.id,
+            state=row.connection.state,
+            versions=(row.version, None),
+        )
+
+
+def _generation(row: TokenRow) -> Generation:
+    return Generation(row.connection.user.id, row.id, row.version)

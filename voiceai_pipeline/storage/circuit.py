@@ -1,0 +1,110 @@
+"""``token_circuit``: whether the token endpoint is worth asking, for all processes together.
+
+A circuit breaker with one row. Failures that concern everybody (our client secret, an outage) count
+in a row; from the fifth on nobody asks any more but one probe at a time, and the first success
+closes it. What a probe is, is decided in ``tokens.py``.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.models import OUR_FAILURES, SERVICE, FailureClass
+from voiceai_pipeline.storage.tables import token_circuit
+
+THRESHOLD: Final = 5
+"""Failures in a row that open the circuit (REQUIREMENTS T9)."""
+
+PROBE_EVERY: Final = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
+"""How long the circuit rests between probes, by whether the failure is ours."""
+
+_MINE: Final = token_circuit.c.service == SERVICE
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The circuit as read.
+
+    Attributes:
+        reason: the failure class of the last failure; None after a success.
+        detail: facts about it (status, path template, trace id).
+        failing_since: when the failures in a row began (UTC).
+        opened_at: since when nobody asks but the probe (UTC); None while it is closed.
+        next_probe_at: when the next probe may ask (UTC).
+    """
+
+    failures: int
+    reason: FailureClass | None
+    detail: str
+    failing_since: datetime | None
+    opened_at: datetime | None
+    next_probe_at: datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.opened_at is not None
+
+
+def read(db: sa.Connection) -> Circuit:
+    """The circuit as it is now."""
+    row = db.execute(sa.select(token_circuit).where(_MINE)).mappings().one()
+    return Circuit(
+        failures=row["failures"],
+        reason=FailureClass.stored(row["reason"]),
+        detail=row["detail"],
+        failing_since=row["failing_since"],
+        opened_at=row["opened_at"],
+        next_probe_at=row["next_probe_at"],
+    )
+
+
+def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
+    """True for the one caller that may probe an open circuit now; the next one waits its turn."""
+    ours = circuit.reason in OUR_FAILURES
+    claimed = db.execute(
+        sa.update(token_circuit)
+        .where(_MINE, token_circuit.c.opened_at.is_not(None), token_circuit.c.next_probe_at <= now)
+        .values(next_probe_at=now + PROBE_EVERY[ours])
+    )
+    return claimed.rowcount == 1
+
+
+def count_failure(db: sa.Connection, reason: FailureClass, detail: str, now: datetime) -> bool:
+    """Count a failure that concerns everybody; True if it is the one that opened the circuit."""
+    probe_at = now + PROBE_EVERY[reason in OUR_FAILURES]
+    # The row is locked by the first UPDATE, so the second sees what it has counted.
+    db.execute(
+        sa.update(token_circuit)
+        .where(_MINE)
+        .values(
+            failures=token_circuit.c.failures + 1,
+            reason=reason.value,
+            detail=detail,
+            failing_since=sa.func.coalesce(token_circuit.c.failing_since, now),
+        )
+    )
+    opens = sa.and_(token_circuit.c.opened_at.is_(None), token_circuit.c.failures >= THRESHOLD)
+    opened = db.execute(
+        sa.update(token_circuit).where(_MINE, opens).values(opened_at=now, next_probe_at=probe_at)
+    )
+    return opened.rowcount == 1
+
+
+def count_success(db: sa.Connection) -> bool:
+    """HighLevel has accepted our client and answered; True if that closed an open circuit."""
+    was_open = db.execute(
+        sa.select(token_circuit.c.opened_at)
+        .where(_MINE, token_circuit.c.failures > 0)
+        .with_for_update()
+    ).scalar_one_or_none()
+    db.execute(
+        sa.update(token_circuit)
+        .where(_MINE, token_circuit.c.failures > 0)
+        .values(
+            failures=0, reason=None, detail="", failing_since=None, opened_at=None,
+            next_probe_at=None,
+        )
+    )  # fmt: skip
+    return was_open is not None

@@ -1,0 +1,93 @@
+"""What happened to a connection, who is to be told, and what is under way: the life of a token.
+
+``token_events`` can only be added to: a trigger refuses every update and delete, its owner's too.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
+
+
+STATEMENTS = (
+    """
+    ALTER TABLE api_keys
+        ADD COLUMN IF NOT EXISTS refreshed_at timestamptz,
+        ADD COLUMN IF NOT EXISTS refresh_at timestamptz,
+        ADD COLUMN IF NOT EXISTS failed_attempts integer NOT NULL DEFAULT 0,
+        ADD COLUMN IF NOT EXISTS last_failure text
+    """,
+    """
+    CREATE TABLE token_events (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at timestamptz NOT NULL,
+        user_id uuid,
+        event text NOT NULL,
+        state text,
+        reason text,
+        detail text NOT NULL DEFAULT '',
+        actor text NOT NULL,
+        run_id text,
+        version_before integer,
+        version_after integer,
+        trace_id text,
+        fingerprint text
+    )
+    """,
+    "CREATE INDEX token_events_user_id_idx ON token_events (user_id, id)",
+    """
+    CREATE FUNCTION token_events_are_only_added() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'token_events can only be added to';
+    END
+    $$
+    """,
+    """
+    CREATE TRIGGER token_events_are_only_added
+        BEFORE UPDATE OR DELETE OR TRUNCATE ON token_events
+        FOR EACH STATEMENT EXECUTE FUNCTION token_events_are_only_added()
+    """,
+    """
+    CREATE TABLE connect_requests (
+        state_hash bytea PRIMARY KEY,
+        user_id uuid NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+        location_id text,
+        browser_bound boolean NOT NULL DEFAULT false,
+        created_at timestamptz NOT NULL,
+        expires_at timestamptz NOT NULL,
+        used_at timestamptz,
+        outcome text
+    )
+    """,
+    """
+    CREATE TABLE token_circuit (
+        service text PRIMARY KEY,
+        failures integer NOT NULL DEFAULT 0,
+        reason text,
+        detail text NOT NULL DEFAULT '',
+        failing_since timestamptz,
+        opened_at timestamptz,
+        next_probe_at timestamptz
+    )
+    """,
+    "INSERT INTO token_circuit (service) VALUES ('highlevel')",
+    """
+    CREATE TABLE alerts (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        subject text NOT NULL,
+        user_id uuid REFERENCES users(id) ON DELETE CASCADE,
+        reason text NOT NULL,
+        opened_at timestamptz NOT NULL,
+        opened_told text[] NOT NULL DEFAULT '{}',
+        closed_at timestamptz,
+        closed_told text[] NOT NULL DEFAULT '{}',
+        closed_quietly boolean NOT NULL DEFAULT false
+    )
+    """,
+    "CREATE UNIQUE INDEX alerts_open_subject_idx ON alerts (subject) WHERE closed_at IS NULL",
+)

@@ -1,0 +1,1 @@
+"""Tests of the page `Connections`, over HTTP and in a real browser."""
