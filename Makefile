@@ -14,7 +14,7 @@ up: $(VENV)/.installed ## install what is missing, start everything, print the a
 	@exec $(BIN)/voiceai-pipeline up --port $(PORT)
 
 test: $(VENV)/.installed-dev ## run every test on real parts
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -533,6 +533,11 @@ def _show_rows(rows: Sequence[DayResult]) -> None:
 
 
 def _outcome(result: Check) -> str:
+    if result.failure is None and result.drift:
+        return (
+            f"Calls can be read. They differ from what HighLevel publishes ({result.drift}): "
+            "nothing is lost, but report it, for the API may be changing."
+        )
     if result.failure is None:
         return "Calls can be read."
     return _for(result.connection.user.id, str(result.failure))

@@ -436,7 +436,8 @@ class Connection:
         """The status in a few words, such as ``needs reconnection: revoked``."""
         label = self.status.explanation.label
         if self.state is ConnectionState.NEEDS_RECONNECT:
-            return f"{label}: {CAUSES.get(self.obstacle, 'unknown')}"
+            cause = CAUSES.get(self.obstacle)
+            return f"{label}: {cause.label if cause else 'unknown'}"
         return label
 
     @property
@@ -445,9 +446,11 @@ class Connection:
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "Not connected yet"
         if self.obstacle is not None:
-            detail = ", ".join(self.missing_scopes)
-            is_scope = self.obstacle is FailureClass.SCOPE_MISSING
-            return PipelineError(self.obstacle, detail if is_scope else "").message
+            cause = CAUSES.get(self.obstacle)
+            detail = cause.detail if cause else ""
+            if self.obstacle is FailureClass.SCOPE_MISSING:
+                detail = ", ".join(self.missing_scopes)
+            return PipelineError(self.obstacle, detail).message
         if self.last_failure is not None:
             times = (
                 "once" if self.failed_attempts == 1 else f"{self.failed_attempts} times in a row"
@@ -481,13 +484,25 @@ class Connection:
 
 _LIVE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
 
-CAUSES: Final[Mapping[FailureClass | None, str]] = {
-    FailureClass.REFRESH_REJECTED: "revoked",
-    FailureClass.SCOPE_MISSING: "scopes missing",
-    FailureClass.NO_LOCATION: "no location",
-    FailureClass.WRONG_LOCATION: "wrong location",
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a connection needs reconnection: in two words, and what is known beyond the message."""
+
+    label: str
+    detail: str = ""
+
+
+CAUSES: Final[Mapping[FailureClass | None, Cause]] = {
+    FailureClass.REFRESH_REJECTED: Cause(
+        "revoked",
+        "the app was removed in HighLevel, access was withdrawn, or an answer was lost twice; the "
+        "history says which",
+    ),
+    FailureClass.SCOPE_MISSING: Cause("scopes missing"),
+    FailureClass.NO_LOCATION: Cause("no location", "the consent names none"),
+    FailureClass.WRONG_LOCATION: Cause("wrong location"),
 }
-"""Why a connection needs reconnection, in two words."""
 
 
 def missing_scopes(granted: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,7 +37,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
     "VOICEAI_PAGE_HOST": "address the Connections page listens on; default 127.0.0.1",
     "VOICEAI_PAGE_PORT": "port of the Connections page; default 8791",
-    "VOICEAI_PAGE_URL": "where people and links find the page, if a proxy stands before it",
+    "VOICEAI_PAGE_URL": "where people and links find the page, if a proxy stands before it or it "
+    "listens on every address",
     "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; needed on any address "
     "but loopback",
     "VOICEAI_DAGSTER_URL": "where people and links find Dagster's UI; default "
@@ -220,6 +222,13 @@ def _page(given: Mapping[str, str]) -> PageSettings:
             "set. Set it to a password of 16 characters or more (openssl rand -base64 24), or "
             "leave VOICEAI_PAGE_HOST out to listen on this machine only."
         )
+    if _is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
+        raise SettingsError(
+            f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser "
+            "can be sent to, and VOICEAI_PAGE_URL is not set. Set it to the address that people "
+            "use, such as https://calls.example.test: links, HighLevel's way back and the names "
+            "under which the page answers follow from it."
+        )
     shown = f"[{host}]" if ":" in host else host
     origins = _listed(given, "VOICEAI_ALLOWED_ORIGINS")
     for origin in origins:
@@ -301,6 +310,13 @@ def _web_address(given: Mapping[str, str], name: str, otherwise: str) -> str:
 def is_loopback(host: str) -> bool:
     """True for a name or address that only this machine can reach."""
     return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _is_every_address(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _is_safe(url: str) -> bool:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.contract import Drift, drift_of
 from voiceai_pipeline.models import (
     PROACTIVE_MARGIN,
     REFRESH_MARGIN,
@@ -60,11 +61,13 @@ class Check:
     Attributes:
         failure: None if calls can be read with it.
         missing_scopes: needed and not granted.
+        drift: how the calls read differ from the shape that HighLevel publishes.
     """
 
     connection: Connection
     failure: PipelineError | None
     missing_scopes: tuple[str, ...]
+    drift: Drift
 
 
 def needs_refresh(
@@ -343,8 +346,11 @@ class Tokens:
             UnknownUserError: there is no such user.
         """
         failure: PipelineError | None = None
+        drift = Drift()
         try:
-            self.spend(user_id, lambda token: self._read_something(user_id, token), force=True)
+            drift = self.spend(
+                user_id, lambda token: self._read_something(user_id, token), force=True
+            )
         except PipelineError as error:
             failure = error
         connection = self._connection(user_id)
@@ -357,19 +363,20 @@ class Tokens:
                 user_id=user_id,
                 state=connection.state,
                 reason=failure.failure if failure else None,
-                detail=failure.detail if failure else "calls can be read",
+                detail=failure.detail if failure else f"calls can be read{_also(drift)}",
             )
-        return Check(connection, failure, missing_scopes(connection.scope))
+        return Check(connection, failure, missing_scopes(connection.scope), drift)
 
-    def _read_something(self, user_id: UUID, token: Secret) -> None:
+    def _read_something(self, user_id: UUID, token: Secret) -> Drift:
         with self._engine.begin() as db:
             connection = connections.one(db, user_id)
             now = read_clock(db, self._now)
         if connection is None or connection.location_id is None:
             raise PipelineError(FailureClass.NO_LOCATION)
-        self._client.call_logs_page(
+        page = self._client.call_logs_page(
             token, connection.location_id, now - timedelta(days=1), now, page=1
         )
+        return drift_of(page.items)
 
     def _connection(self, user_id: UUID) -> Connection:
         with self._engine.begin() as db:
@@ -384,3 +391,7 @@ def _is_due(row: TokenRow) -> bool:
     if planned is None:
         return needs_refresh(row.connection.token_expires_at, row.now, PROACTIVE_MARGIN)
     return planned <= row.now
+
+
+def _also(drift: Drift) -> str:
+    return f"; {drift}" if drift else ""

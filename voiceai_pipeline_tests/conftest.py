@@ -2,6 +2,9 @@
 over HTTP on loopback, and a clock that the test sets.
 """
 
+import contextlib
+import random
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +41,16 @@ from voiceai_pipeline.tokens import Tokens
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on, below those that the kernel hands out: what
+    another test opens meanwhile never takes it."""
+    while True:
+        port = random.randint(10_000, 30_000)  # noqa: S311 - any will do
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Clock:

@@ -1,16 +1,16 @@
-"""What takes alerts in tests: a webhook and a mail server, real ones, on loopback."""
+"""What receives requests in tests: small servers, real ones, on loopback."""
 
 import base64
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
@@ -31,7 +31,8 @@ MAIL_PASSWORD = "CANARY/mail:password@1"
 
 
 @contextmanager
-def _serving(server: TCPServer) -> Iterator[int]:
+def serving(server: TCPServer) -> Iterator[int]:
+    """Run a server in a thread; yields its port."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -40,6 +41,41 @@ def _serving(server: TCPServer) -> Iterator[int]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+# Whatever is posted ------------------------------------------------------------------------------
+
+Answer = tuple[int, object]
+"""A status and a body: bytes as they are, all else as JSON."""
+
+
+@contextmanager
+def answering(answer: Callable[[str], Answer | None]) -> Iterator[str]:
+    """A server that does with every POST as it is told; yields its URL.
+
+    Args:
+        answer: told the body; None hangs up without a word.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told = answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            if told is None:
+                self.close_connection = True
+                return
+            status, body = told
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 # Webhook -----------------------------------------------------------------------------------------
@@ -80,7 +116,7 @@ def running_hook() -> Iterator[Hook]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _serving(HTTPServer(("127.0.0.1", 0), Handler)) as port:
+    with serving(HTTPServer(("127.0.0.1", 0), Handler)) as port:
         hook.url = f"http://127.0.0.1:{port}/services/{HOOK_SECRET}"
         yield hook
 
@@ -203,7 +239,7 @@ def running_mailbox(folder: Path, security: Security = "plain") -> Iterator[Mail
         def handle_error(self, *_: object) -> None:
             """A client that hangs up is no news."""
 
-    with _serving(Server(("127.0.0.1", 0), session)) as port:
+    with serving(Server(("127.0.0.1", 0), session)) as port:
         mailbox.port = port
         yield mailbox
 

@@ -32,9 +32,11 @@ ROOMS = {
         "day_report",
         "dagster_api",
         "doctor",
+        "serving",
     },
     "postgres": set[str](),
-    "sandbox": set[str](),
+    "sandbox": {"serving"},
+    "serving": set[str](),
     "supervisor": set[str](),
 }
 """Which rooms a room may enter; itself goes without saying."""

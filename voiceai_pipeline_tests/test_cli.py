@@ -45,8 +45,8 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections, migrate
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector
-from voiceai_pipeline_tests.test_up import PROGRAM, clean_environment, free_port
+from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
+from voiceai_pipeline_tests.test_up import PROGRAM, clean_environment
 
 CANARIES = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, "hunter2")
 KEYRING = f"test:{base64.b64encode(KEYS['test']).decode()}"
@@ -227,7 +227,7 @@ def test_users_lists_everyone_whatever_their_state(program: Program) -> None:
     assert people["Pine Realty"]["what_to_do"] == (
         f"No valid OAuth connection found. Fix: Reconnect the user: voiceai-pipeline connect {gone}"
     )
-    assert people["Larch Auto Care"]["what_to_do"].startswith("Failed to refresh token. Fix: ")
+    assert people["Larch Auto Care"]["what_to_do"].startswith("Failed to refresh token (")
     for person in people.values():
         (line,) = [line for line in table.out.splitlines() if person["id"] in line]
         assert person["name"] in line

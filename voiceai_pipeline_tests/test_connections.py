@@ -136,6 +136,18 @@ def test_a_reason_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) ->
     assert one(engine, ADA).reason is FailureClass.INTERNAL
 
 
+def test_a_state_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> None:
+    add(engine, ADA, "Ada")
+    legacy(engine, ADA, connection_state="hibernating")
+    add(engine, BEN, "Ben")
+    with engine.connect() as db:
+        people = connections.everyone(db)
+    assert [(p.user.name, p.state) for p in people] == [
+        ("Ada", ConnectionState.CONNECTED),
+        ("Ben", ConnectionState.NEVER_CONNECTED),
+    ]
+
+
 # Leases -------------------------------------------------------------------------------------------
 
 

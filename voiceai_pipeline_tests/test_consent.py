@@ -2,7 +2,7 @@
 answer from the browser that cannot be one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -12,7 +12,6 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.consent import Begun, ChooseLocationError, Consent, ConsentError
-from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
     Connection,
     ConnectionState,
@@ -25,6 +24,7 @@ from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.storage import connections, history
+from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.history import TokenEvent
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
@@ -277,7 +277,12 @@ def test_an_agencys_location_is_chosen_from_the_stored_grant_without_a_second_co
     after = consent.choose_location(AGENCY, vans.location_id)
     assert (after.label, after.location_name) == ("connected", "Northwind Vans")
     assert Tokens(engine, vault, client, now=clock).check(AGENCY).failure is None
-    assert TokenEvent.LOCATION_CHOSEN in events(engine, AGENCY)
+    assert events(engine, AGENCY) == [
+        TokenEvent.TESTED,
+        TokenEvent.MINTED,
+        TokenEvent.LOCATION_CHOSEN,
+        TokenEvent.CONNECTED,
+    ]
     # Another of them later on, as easily.
     other = next(place for place in offered if place != vans)
     assert consent.choose_location(AGENCY, other.location_id).location_id == other.location_id
@@ -320,39 +325,23 @@ def test_there_is_nothing_to_choose_for_who_is_no_agency(
 # A database that drops out ------------------------------------------------------------------------
 
 
-class _Dropping(HighLevelClient):
-    """Ends the pipeline's database sessions between the answer to a code and its storing."""
-
-    drop: Callable[[], None] = staticmethod(lambda: None)
-
-    def exchange_code(self, code: Secret):  # type: ignore[no-untyped-def]
-        token = super().exchange_code(code)
-        self.drop()
-        return token
-
-
 def test_what_a_code_has_bought_outlives_a_dropped_database_connection(
-    engine: sa.Engine, vault: TokenVault, sandbox: RunningSandbox, clock: Clock
+    connect: Connector, engine: sa.Engine, database: Secret
 ) -> None:
-    from voiceai_pipeline_tests.conftest import highlevel_settings
+    dropped = []
 
-    def drop() -> None:
-        with engine.connect() as db:
-            db.execute(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            )
+    def drop_once(connection: sa.Connection, *statement: object) -> None:
+        if not dropped and "INSERT INTO api_keys" in str(statement):
+            dropped.append(True)
+            victim = connection.connection.dbapi_connection.info.backend_pid
+            other = open_engine(database)
+            with other.connect() as db:
+                db.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": victim})
+            other.dispose()
 
-    with _Dropping(highlevel_settings(sandbox.url)) as client:
-        connector = Connector(engine, client, Consent(engine, vault, client, now=clock))
-        connector.add("Harbor Dental")
-        client.drop = drop
-        with engine.connect(), engine.connect():  # pooled sessions that will be dead
-            pass
-        assert connector("Harbor Dental").can_sync
-        connector.browser.close()
+    sa.event.listen(engine, "before_cursor_execute", drop_once)
+    assert connect("Harbor Dental").can_sync
+    assert dropped
 
 
 def test_a_reconnection_replaces_the_row_in_one_transaction_and_is_in_the_history(

@@ -404,7 +404,7 @@ def test_a_users_cell_says_what_happened_when_by_whom_and_what_to_do(
     run = product.run("refresh_tokens")
     facts = _cell(product, larch.user.id)
     assert facts["state"] == "needs reconnection: revoked"
-    assert facts["cause"] == "Failed to refresh token"
+    assert str(facts["cause"]).startswith("Failed to refresh token (the app was removed")
     assert f"voiceai-pipeline connect {larch.user.id}" in facts["what_to_do"]
     assert facts["connection_page"] == f"https://voice.test/users/{larch.user.id}"
     newest, oldest = facts["history"].splitlines()[2:]
@@ -430,7 +430,9 @@ def test_the_check_on_connections_is_recorded_whenever_they_are(product: Product
     assert before.passed  # nobody has asked for the others yet
     assert not latest.passed
     assert latest.severity is dg.AssetCheckSeverity.WARN
-    assert "- Larch Auto Care: Failed to refresh token. Fix: " in str(latest.description)
+    assert "- Larch Auto Care: Failed to refresh token (the app was removed in HighLevel" in str(
+        latest.description
+    )
     assert "- Willow Spa: HighLevel has paused the location" in str(latest.description)
     assert "Pine Realty" not in str(latest.description)
     assert latest.metadata["need_a_person"].value == 2
@@ -747,8 +749,12 @@ def test_failing_renewals_tell_people_once_and_a_reconnection_once_more(
     assert seen.description == began
     assert seen.metadata["connection_page"].value == f"https://voice.test/users/{larch.user.id}"
 
+    assert _cell(product, larch.user.id)["state"] == "needs reconnection: revoked"
     product.connect("Larch Auto Care")
-    assert _tell(product)
+    recovery = _tell(product)
+    assert recovery is not None
+    assert _checks(recovery)["no_connection_needs_a_person"].passed
+    assert _cell(product, larch.user.id)["state"] == "connected"
     assert _tell(product) is None
     assert people.headlines[1:] == ["Larch Auto Care works again"]
     assert people.subjects[1:] == ["[voiceai_pipeline] Larch Auto Care works again"]

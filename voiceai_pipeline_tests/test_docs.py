@@ -5,7 +5,14 @@ from pathlib import Path
 
 from voiceai_pipeline.cli import cli
 from voiceai_pipeline.highlevel.answers import RULES, Rule
-from voiceai_pipeline.models import CAUSES, STATES, ConnectionState, FailureClass, Remedy
+from voiceai_pipeline.models import (
+    CAUSES,
+    STATES,
+    ConnectionState,
+    FailureClass,
+    PipelineError,
+    Remedy,
+)
 from voiceai_pipeline.renewal import STATE_AFTER
 from voiceai_pipeline.settings import VARIABLES
 from voiceai_pipeline.up import PROJECT
@@ -51,9 +58,13 @@ def needs_table() -> str:
     return _markdown(
         ("needs reconnection", "because", "what to do"),
         [
-            (words, cause.explanation.message, _as_code(cause.explanation.fix))
-            for cause, words in CAUSES.items()
-            if cause
+            (
+                cause.label,
+                PipelineError(failure, cause.detail).message,
+                _as_code(failure.explanation.fix),
+            )
+            for failure, cause in CAUSES.items()
+            if failure
         ],
     )
 
@@ -78,7 +89,9 @@ def answers_table() -> str:
 def _effect(rule: Rule) -> str:
     if rule.failure in STATE_AFTER:
         state = STATE_AFTER[rule.failure]
-        cause = f": {CAUSES[rule.failure]}" if state is ConnectionState.NEEDS_RECONNECT else ""
+        cause = (
+            f": {CAUSES[rule.failure].label}" if state is ConnectionState.NEEDS_RECONNECT else ""
+        )
         return f"{state.explanation.label}{cause}"
     if rule.failure is FailureClass.ACCESS_REJECTED:
         return "unchanged; the token is renewed once and the request repeated once"

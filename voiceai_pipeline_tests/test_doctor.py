@@ -24,8 +24,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECR
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.storage import circuit, migrate
-from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector
-from voiceai_pipeline_tests.test_up import free_port
+from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
 
 
 @pytest.fixture

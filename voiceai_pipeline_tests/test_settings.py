@@ -225,7 +225,7 @@ def test_the_page_listens_on_loopback_and_the_redirect_leads_to_it() -> None:
     assert public.highlevel.redirect_uri == "https://voice.example.test/oauth/callback"
 
 
-@pytest.mark.parametrize("host", ["::", "10.0.0.5", "voice.example.test"])
+@pytest.mark.parametrize("host", ["fd00::7", "10.0.0.5", "voice.example.test"])
 def test_a_page_that_others_can_reach_needs_a_secret(host: str) -> None:
     with pytest.raises(SettingsError, match="VOICEAI_PAGE_SECRET"):
         Settings.load({"VOICEAI_PAGE_HOST": host})
@@ -233,6 +233,22 @@ def test_a_page_that_others_can_reach_needs_a_secret(host: str) -> None:
     assert page.secret is not None
     assert page.secret.reveal() == LONG
     assert LONG not in repr(page)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::0"])  # noqa: S104 - read, not bound
+def test_a_page_on_every_address_needs_one_that_people_can_use(host: str) -> None:
+    env = {"VOICEAI_PAGE_HOST": host, "VOICEAI_PAGE_SECRET": LONG}
+    with pytest.raises(SettingsError) as refused:
+        Settings.load(env)
+    assert str(refused.value) == (
+        f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser can "
+        "be sent to, and VOICEAI_PAGE_URL is not set. Set it to the address that people use, such "
+        "as https://calls.example.test: links, HighLevel's way back and the names under which the "
+        "page answers follow from it."
+    )
+    told = Settings.load(env | {"VOICEAI_PAGE_URL": "https://calls.example.test"})
+    assert told.page.host == host
+    assert told.highlevel.redirect_uri == "https://calls.example.test/oauth/callback"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

@@ -4,7 +4,6 @@ Time is simulated; the token endpoint, where it has to misbehave for a whole fle
 few lines that does as it is told. What a single connection lives through is ``test_tokens.py``.
 """
 
-import json
 import statistics
 import threading
 from collections import Counter
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -42,6 +40,7 @@ from voiceai_pipeline.storage.spool import Generation, Spool
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.tokens import Tokens
 from voiceai_pipeline_tests.conftest import NOON, Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.receivers import Answer, answering
 
 CALLBACK = "http://127.0.0.1:9"
 TICK = timedelta(minutes=10)
@@ -94,35 +93,17 @@ def provider() -> Iterator[Provider]:
     lock = threading.Lock()
     ended = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            with lock:
-                status, body = told.answer(parse_qs(sent))
-            if status == -1:
-                ended.wait(5)
-            if status <= 0:
-                self.close_connection = True
-                return
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(sent: str) -> Answer | None:
+        with lock:
+            status, body = told.answer(parse_qs(sent))
+        if status == -1:
+            ended.wait(5)
+        return (status, body) if status > 0 else None
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/oauth/token"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield told
-    ended.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as url:
+        told.url = f"{url}/oauth/token"
+        yield told
+        ended.set()
 
 
 @contextmanager
@@ -258,7 +239,8 @@ def test_an_outage_of_four_days_costs_nobody_the_connection(
         # Nobody is asked for again and again: the circuit lets one probe through at a time.
         assert provider.posts <= 5 + 8
         assert notices == [("app", "opened")]
-        provider.trouble = None
+    provider.trouble = None
+    with renewing(engine, vault, clock, provider) as tokens:
         outcomes = {u: o for u, o in tokens.renew_due(users).items() if o}
         clock.now += timedelta(minutes=1)
         assert not any(tokens.renew_due(list(outcomes)).values())

@@ -1,14 +1,11 @@
 """The life of a token at the one door: renewed in time, once, and never lost to an error."""
 
-import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -47,6 +44,7 @@ from voiceai_pipeline_tests.conftest import (
     highlevel_settings,
     open_client,
 )
+from voiceai_pipeline_tests.receivers import Answer, answering
 
 DAY = date(2026, 11, 18)
 
@@ -112,8 +110,8 @@ class Endpoint:
     (a POST that names no grant) with ``pong``."""
 
     url: str = ""
-    answer: Callable[[], tuple[int, object]] = lambda: (500, {})
-    pong: Callable[[], tuple[int, object]] = lambda: (400, {"message": "Missing parameter"})
+    answer: Callable[[], Answer] = lambda: (500, {})
+    pong: Callable[[], Answer] = lambda: (400, {"message": "Missing parameter"})
     posts: list[str] = field(default_factory=list)
     pings: int = 0
 
@@ -122,33 +120,16 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     told = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            if "grant" in sent:
-                told.posts.append(sent)
-                status, body = told.answer()
-            else:
-                told.pings += 1
-                status, body = told.pong()
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(sent: str) -> Answer:
+        if "grant" in sent:
+            told.posts.append(sent)
+            return told.answer()
+        told.pings += 1
+        return told.pong()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/oauth/token"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as url:
+        told.url = f"{url}/oauth/token"
+        yield told
 
 
 @contextmanager
@@ -938,6 +919,13 @@ def test_a_scope_lost_at_a_refresh_needs_a_person(
 
 
 # What the API says about a connection -------------------------------------------------------------
+
+
+def test_only_the_token_endpoint_can_revoke(
+    harbor: Connection, engine: sa.Engine, tokens: Tokens
+) -> None:
+    tokens.report(harbor.user.id, FailureClass.REFRESH_REJECTED)
+    assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
 
 
 def test_a_report_about_somebody_who_has_disconnected_changes_nothing(

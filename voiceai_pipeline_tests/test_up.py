@@ -37,17 +37,11 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline_tests.conftest import KEYS, Connector
+from voiceai_pipeline_tests.conftest import KEYS, Connector, free_port
 from voiceai_pipeline_tests.test_supervisor import is_alive, wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import dagster as dg
+import sqlalchemy as sa
 
 from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.defs import checks, metadata, partitions
@@ -79,7 +80,8 @@ def user_tokens(
     """Every user's HighLevel connection, as it stands: connected, paused, needs reconnection,
     disconnected or never connected, since when, what to do, and what happened before. No token
     material."""
-    record_connections(context, pipeline, settings.page, parse_users(context.partition_keys))
+    user_ids = parse_users(context.partition_keys)
+    record_connections(context, pipeline.engine, settings.page, user_ids)
     yield from ()
 
 
@@ -243,13 +245,13 @@ def parse_users(keys: Iterable[str]) -> list[UUID]:
 
 def record_connections(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    pipeline: Pipeline,
+    engine: sa.Engine,
     page: PageSettings,
     user_ids: Sequence[UUID] | None,
 ) -> Mapping[UUID, Mapping[str, Any]]:
     """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
     anybody's needs a person; return what the cells show. Who does not exist has none."""
-    with pipeline.engine.begin() as db:
+    with engine.begin() as db:
         everyone = connections.everyone(db)
         wanted = None if user_ids is None else set(user_ids)
         cells = {
@@ -278,7 +280,7 @@ def refresh(
         dg.Failure: naming those for whom a rerun can help.
     """
     outcomes = pipeline.tokens.renew_due(user_ids)
-    cells = record_connections(context, pipeline, page, user_ids)
+    cells = record_connections(context, pipeline.engine, page, user_ids)
     failed: dict[User, PipelineError] = {}
     for user_id, error in outcomes.items():
         if user_id not in cells:

@@ -8,7 +8,7 @@ from voiceai_pipeline.alerting import Channel
 from voiceai_pipeline.defs import assets, channels
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage import connections
+from voiceai_pipeline.storage import alerts, connections
 from voiceai_pipeline.storage.engine import database_now
 
 
@@ -43,7 +43,7 @@ def record_user_tokens(
 ) -> None:
     """Record how connections stand; asks HighLevel nothing."""
     user_ids = assets.parse_users(config.user_ids) or None
-    assets.record_connections(context, pipeline, settings.page, user_ids)
+    assets.record_connections(context, pipeline.engine, settings.page, user_ids)
 
 
 @dg.op
@@ -57,7 +57,12 @@ def deliver_alerts(
         channels.DagsterEvents(context),
         *alerting.channels(settings.alerts),
     ]
+    with database.begin() as db:
+        news = alerts.pending(db, channels.DAGSTER)
     deliveries = [alerting.deliver(database, channel, settings.page) for channel in everywhere]
+    if users := sorted({notice.user.id for notice in news if notice.user}):
+        # Their cells and the check still show how it was before.
+        assets.record_connections(context, database, settings.page, users)
     for done in deliveries:
         if done.told:
             context.log.info(f"Told {done.channel}: {done.told}.")

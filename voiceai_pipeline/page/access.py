@@ -8,7 +8,7 @@ import hmac
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voiceai_pipeline.page import cookies
 from voiceai_pipeline.page.cookies import Flash, Session
-from voiceai_pipeline.page.headers import origin
 from voiceai_pipeline.page.pages import (
     HOME,
     PageError,
@@ -176,7 +175,12 @@ def _is_from_here(request: Request, site: Site) -> bool:
         return True
     # Behind a proxy the browser sees the page's public address.
     host = request.headers.get("host", "")
-    return sender in (f"http://{host}", f"https://{host}", origin(site.page.url))
+    public = urlsplit(site.page.url)
+    return sender in (
+        f"http://{host}",
+        f"https://{host}",
+        f"{public.scheme}://{public.netloc}",
+    )
 
 
 # Login -------------------------------------------------------------------------------------------

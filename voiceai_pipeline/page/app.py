@@ -62,7 +62,7 @@ def create_app(site: Site) -> ASGIApp:
         },
     )
     app.state.site = site
-    return SecurityHeaders(app, security_headers(site.highlevel, site.page))
+    return SecurityHeaders(app, security_headers(site.page))
 
 
 async def _health(_request: Request) -> Response:

@@ -159,11 +159,12 @@ def _test(request: Request, form: Form) -> Response:
     user_id: UUID = request.path_params["user_id"]
     check = site_of(request).pipeline.tokens.check(user_id)
     if check.failure is None:
+        odd = f" They differ from what it publishes: {check.drift}." if check.drift else ""
         flash = Flash.about(
             user_id,
             "good",
             "{user}: the test passed",
-            "HighLevel accepted the token and listed calls.",
+            f"HighLevel accepted the token and listed calls.{odd}",
         )
     else:
         flash = failed(user_id, "{user}: the test failed", check.failure)

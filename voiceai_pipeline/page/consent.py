@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from voiceai_pipeline.consent import ChooseLocationError, ConsentError
@@ -53,11 +53,15 @@ def _connect(request: Request, form: Form) -> Response:
             "Set HIGHLEVEL_REDIRECT_URI to this page's address (or VOICEAI_PAGE_URL to the one "
             "that people use), add it to the app in the HighLevel marketplace, and start again.",
         )
+    user = actions.find(site, user_id).user
     begun = site.pipeline.consent.begin(user_id, browser_bound=True)
-    url = begun.url
+    address = begun.url
     if site.highlevel.is_sandbox:
-        url += f"&{urlencode({'user': user_id})}"  # the sandbox has their location chosen already
-    response = RedirectResponse(url, 303)
+        # The sandbox has their location chosen already.
+        address += f"&{urlencode({'user': user_id})}"
+    # A page that leads there, no redirect: browsers hold every redirect of a form against the
+    # policy's form-action, and nobody knows to which hosts HighLevel redirects.
+    response = render(request, "leaving.html", name=user.name, address=address)
     here = BegunHere(user_id, safe_back(form.get("back", "")))
     cookies.put_consent(jar_of(site), response, begun.state, here)
     return response

@@ -6,23 +6,16 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from voiceai_pipeline.settings import HighLevelSettings, PageSettings
+from voiceai_pipeline.settings import PageSettings
 
 
-def origin(url: str) -> str:
-    """Scheme, host and port of an address."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def security_headers(highlevel: HighLevelSettings, page: PageSettings) -> dict[str, str]:
+def security_headers(page: PageSettings) -> dict[str, str]:
     """No scripts, nothing from elsewhere, in no frame, kept by no cache."""
     policy = (
         "default-src 'none'",
         "style-src 'self'",
         "img-src 'self' data:",
-        # Browsers hold redirects of a form against this too: Connect leads to HighLevel.
-        f"form-action 'self' {origin(highlevel.auth_url)}",
+        "form-action 'self'",
         "frame-ancestors 'none'",
         "base-uri 'none'",
     )

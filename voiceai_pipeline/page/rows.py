@@ -89,6 +89,12 @@ class Row:
         return (Button("Reconnect", "connect", is_main=True), test, disconnect)
 
     @property
+    def last_message(self) -> str:
+        """How the last sync went, in words; without the fix where the state says it already."""
+        message = (self.last_sync.message if self.last_sync else None) or ""
+        return message.partition(". Fix: ")[0] if self.connection.obstacle else message
+
+    @property
     def lacks_choice(self) -> bool:
         """An agency has given consent, and nobody has said for which of its locations."""
         connection = self.connection

@@ -324,6 +324,10 @@ class World:
             if len(self.requests) > _REMEMBERED_REQUESTS:
                 del self.requests[: _REMEMBERED_REQUESTS // 10]
 
+    def stop(self) -> None:
+        """End the answers that are stalled: the server stops."""
+        self.stopping = True
+
     def next_request_number(self) -> int:
         with self._lock:
             self._request_count += 1

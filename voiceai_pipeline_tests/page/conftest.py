@@ -3,6 +3,7 @@ for Dagster's webserver; and Chromium to look at it.
 """
 
 import base64
+import html
 import os
 import re
 import shutil
@@ -20,11 +21,12 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from voiceai_pipeline.models import Connection, Secret
-from voiceai_pipeline.page.server import ACTOR, RunningPage, listen, open_site, running
+from voiceai_pipeline.page.server import ACTOR, RunningPage, open_site, running
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.sandbox import server as sandbox_server
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.serving import listen
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.history import Actor
@@ -180,11 +182,12 @@ class Visitor:
         assert found is not None
         return found[1]
 
-    def begin(self, user_id: UUID) -> str:
-        """Press Connect; the authorize page's address."""
-        answer = self.post(f"/users/{user_id}/connect", follow=False)
-        assert answer.status_code == 303, answer.text
-        return answer.headers["Location"]
+    def begin(self, user_id: UUID, back: str = "/") -> str:
+        """Press Connect; the authorize page's address, to which the answer leads."""
+        answer = self.post(f"/users/{user_id}/connect", {"back": back}, follow=False)
+        found = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', answer.text)
+        assert found is not None, answer.text
+        return html.unescape(found[1])
 
     def allow(self, authorize_url: str, target: str = "") -> str:
         """Give consent on the sandbox's page; the callback's address."""

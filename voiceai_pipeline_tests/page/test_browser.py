@@ -4,6 +4,7 @@ light and dark. A test fails too if the browser complains of anything (``open_wi
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from playwright.sync_api import Page, expect
 
 from voiceai_pipeline.models import FailureClass
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, SandboxLocation, make_location
+from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.storage import circuit, connections, ledger
 from voiceai_pipeline.storage.ledger import UserStatus
 from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.page.conftest import AGENCY, HARBOR, PASSWORD, Installation, Open
+from voiceai_pipeline_tests.receivers import serving
 
 OpenWindow = Callable[..., Page]
 
@@ -112,6 +115,43 @@ def test_connect_revoke_test_and_reconnect(
     events = page.get_by_role("row")
     expect(events.last).to_contain_text("Connected by consent in the browser")
     expect(page.get_by_role("row", name="The token could not be renewed")).to_be_visible()
+
+
+class _Doorstep(BaseHTTPRequestHandler):
+    """An authorize address that sends browsers on, to another host, with all that they brought."""
+
+    onward: str
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.onward + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_connect_arrives_wherever_highlevel_sends_the_browser_on_to(
+    open_page: Open, sandbox: RunningSandbox, open_window: OpenWindow
+) -> None:
+    """Its login and its white labels live on hosts that nobody here knows."""
+    doorstep = type("Doorstep", (_Doorstep,), {"onward": sandbox.url})
+    with (
+        serving(ThreadingHTTPServer(("127.0.0.1", 0), doorstep)) as port,
+        open_page(
+            HIGHLEVEL_AUTH_URL=f"http://127.0.0.1:{port}/v2/oauth/chooselocation"
+        ) as installation,
+    ):
+        installation.add("Harbor Dental")
+        page = open_window()
+        page.goto(installation.url)
+
+        press(page, "Connect: Harbor Dental")
+        expect(page).to_have_title("Choose a location")
+        assert page.url.startswith(f"{sandbox.url}/")
+        press(page, "Allow")
+        expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
 
 
 def test_a_refused_consent_changes_nothing(installation: Installation, chromium: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_row_tells_the_last_sync_and_why_it_failed(installation: Installation)
 
     assert "1 hour ago, 1 call<" in row(html, "Harbor Dental")
     assert ">failure<" in row(html, "Maple Plumbing")
-    assert "Reconnect the user with the button here" in row(html, "Maple Plumbing")
+    assert "No valid OAuth connection found<" in row(html, "Maple Plumbing")
     assert ">never<" in row(html, "Cedar Vets")
 
 

@@ -61,6 +61,20 @@ def test_connect_leads_to_highlevels_page_with_everything_it_needs(
     }
 
 
+def test_the_page_that_leads_there_says_for_whom_and_has_a_link_too(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        leaving = visitor.post(f"/users/{HARBOR}/connect", follow=False)
+
+    assert leaving.status_code == 200
+    assert "Taking you to HighLevel to give consent for Harbor Dental" in leaving.text
+    goal = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', leaving.text)
+    assert goal is not None
+    assert f'href="{goal[1]}" autofocus' in leaving.text
+
+
 def test_a_real_highlevel_is_not_told_who_our_user_is(
     open_page: Open,
 ) -> None:
@@ -77,8 +91,7 @@ def test_back_from_highlevel_the_user_is_connected_and_the_page_says_so(
 ) -> None:
     installation.add("Harbor Dental")
     with installation.visitor() as visitor:
-        began = visitor.post(f"/users/{HARBOR}/connect", {"back": "/?q=harbor"}, follow=False)
-        callback = visitor.allow(began.headers["Location"])
+        callback = visitor.allow(visitor.begin(HARBOR, back="/?q=harbor"))
         finished = visitor.get(callback, follow=False)
         kept = unsigned(finished.cookies[cookies.FLASH])
         back = visitor.get(finished.headers["Location"])

@@ -8,6 +8,7 @@ import pytest
 
 from voiceai_pipeline.models import Connection, ConnectionState, FailureClass, User
 from voiceai_pipeline.page.rows import Row
+from voiceai_pipeline.storage.ledger import UserStatus
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 CONNECTED = Connection(
@@ -65,3 +66,11 @@ def test_what_worked_and_no_longer_does_is_more_urgent_than_who_was_never_connec
 @pytest.mark.parametrize("state", ConnectionState)
 def test_every_state_has_a_button(state: ConnectionState) -> None:
     assert Row(replace(CONNECTED, state=state), None).buttons
+
+
+def test_the_last_syncs_message_does_not_repeat_the_fix_that_the_state_says() -> None:
+    failed = UserStatus(NOON, "failure", "It broke (HTTP 503). Fix: Wait", 0)
+
+    assert Row(CONNECTED, failed).last_message == "It broke (HTTP 503). Fix: Wait"
+    assert Row(REVOKED, failed).last_message == "It broke (HTTP 503)"
+    assert Row(CONNECTED, None).last_message == ""

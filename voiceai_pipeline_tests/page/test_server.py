@@ -18,7 +18,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import open_engine
-from voiceai_pipeline_tests.conftest import KEYS
+from voiceai_pipeline_tests.conftest import KEYS, free_port
 from voiceai_pipeline_tests.page.conftest import HARBOR, PASSWORD, Visitor
 from voiceai_pipeline_tests.test_supervisor import wait_until
 
@@ -40,12 +40,6 @@ def environment(database: Secret, sandbox: RunningSandbox, tmp_path: Path) -> di
         "VOICEAI_PAGE_PORT": str(free_port()),
         "VOICEAI_PAGE_SECRET": PASSWORD,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
