@@ -14,7 +14,7 @@ up: $(VENV)/.installed ## install what is missing, start everything, print the a
 	@exec $(BIN)/voiceai-pipeline up --port $(PORT)
 
 test: $(VENV)/.installed-dev ## run every test on real parts
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check .

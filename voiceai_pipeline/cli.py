@@ -553,7 +553,7 @@ def _console() -> Console:
 
     Wide enough for whole sentences where the output is not a terminal.
     """
-    width = None if sys.stdout.isatty() else 320
+    width = None if sys.stdout.isatty() else 1000
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -49,6 +49,10 @@ own: tokens that were granted in the same minute drift apart (REQUIREMENTS T11).
 
 PAUSE: Final = timedelta(hours=6)
 """How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
+
+REPLAYS_REST: Final = timedelta(hours=24)
+"""How long replays wait for somebody else's success after an exchange was lost although the
+endpoint was answering: half an outage, which would use up one replay after the other."""
 
 OUTAGE: Final = timedelta(hours=1)
 """An outage of HighLevel's that lasts longer is worth telling somebody."""
@@ -124,80 +128,82 @@ class Renewal:
         """
         if row.replayed:
             self._give_up_if_abandoned(row)
+        if row.token(self._vault, "refresh_token") is None:
+            self._give_up_without_token(row)
+        is_alive = self._look_first(row)
         lease = self._lease(row)
         if lease is None:
             return False
-        self._exchange(row, lease)
+        self._exchange(row, lease, is_alive=is_alive)
         return True
 
     def _lease(self, row: TokenRow) -> UUID | None:
-        """Become the one who may POST; None if somebody else is.
-
-        Raises:
-            PipelineError: there is nothing to POST, or asking is of no use now.
-        """
-        if row.token(self._vault, "refresh_token") is None:
-            with self._engine.begin() as db:
-                token_rows.settle(
-                    db,
-                    row,
-                    None,
-                    ConnectionState.NEEDS_RECONNECT,
-                    FailureClass.REFRESH_REJECTED,
-                    actor=self._actor,
-                    event=TokenEvent.REFRESH_FAILED,
-                    detail="no refresh token is stored",
-                )
-            raise PipelineError(FailureClass.REFRESH_REJECTED, "no refresh token is stored")
-        self._ask_circuit(row)
-        is_replay = row.lease_id is not None
-        if is_replay and row.lease_expires_at is not None and row.lease_expires_at <= row.now:
-            # The one replay is kept for when it can be answered: an outage spends none.
-            self._ping(row)
+        """Become the one who may POST; None if somebody else is."""
         with self._engine.begin() as db:
             lease = token_rows.take_lease(db, row, LEASE)
-            if lease and is_replay:
+            if lease and row.lease_id:
                 self._record(db, row, TokenEvent.REPLAY_BEGAN)
             return lease
 
-    def _ask_circuit(self, row: TokenRow) -> None:
-        """Wait for nobody while renewals are known to fail for everybody.
+    # Before a POST --------------------------------------------------------------------------------
+
+    def _look_first(self, row: TokenRow) -> bool:
+        """See whether a POST makes sense now; True if the endpoint has just shown that it answers.
+
+        While renewals fail for everybody only a probe POSTs. The one replay of a lost answer is
+        kept for when it can be answered: an outage spends none.
 
         Raises:
-            PipelineError: renewals are suspended, with the reason and the next attempt.
+            PipelineError: it makes none, with the reason and the next attempt.
         """
         with self._engine.begin() as db:
             state = circuit.read(db)
-            if not state.is_open:
-                return
-            probing = circuit.claim_probe(db, state, row.now)
+            is_replay = row.lease_expires_at is not None and row.lease_expires_at <= row.now
+            if is_replay and state.replays_rest_until and state.replays_rest_until > row.now:
+                raise PipelineError(
+                    FailureClass.IN_DOUBT, "the refresh is repeated once HighLevel renews again"
+                )
+            is_probe = state.is_open and circuit.claim_probe(db, state, row.now)
         reason = state.reason or FailureClass.PROVIDER_ERROR
-        if not probing:
+        if state.is_open and not is_probe:
             until = (
                 f"; next attempt at {state.next_probe_at:%H:%M} UTC" if state.next_probe_at else ""
             )
             raise PipelineError(reason, f"renewals of all users are suspended{until}")
-        if reason in PROVIDER_FAILURES:
-            self._ping(row)
-            self._count_success(row)
-        # A wrong client secret shows only in an exchange, and a refused client spends nothing:
+        # A wrong client secret shows only in an exchange, and a refused client spends nothing: then
         # this user's own is the probe.
+        if not is_replay and not (is_probe and reason in PROVIDER_FAILURES):
+            return False
+        try:
+            self._client.ping_token_endpoint()
+        except HighLevelError as error:
+            self._count_failure(row, error)
+            if not is_replay:
+                raise
+            raise PipelineError(
+                FailureClass.IN_DOUBT, "the refresh is repeated when HighLevel answers again"
+            ) from None
+        return True
 
     def is_suspended(self) -> bool:
         """True while the token endpoint is known to fail everybody."""
         with self._engine.begin() as db:
             return circuit.read(db).is_open
 
-    def _ping(self, row: TokenRow) -> None:
-        try:
-            self._client.ping_token_endpoint()
-        except HighLevelError as error:
-            self._count_failure(row, error)
-            if row.lease_id is not None:
-                raise PipelineError(
-                    FailureClass.IN_DOUBT, "the refresh is repeated when HighLevel answers again"
-                ) from None
-            raise
+    def _give_up_without_token(self, row: TokenRow) -> NoReturn:
+        detail = "no refresh token is stored"
+        with self._engine.begin() as db:
+            token_rows.settle(
+                db,
+                row,
+                None,
+                ConnectionState.NEEDS_RECONNECT,
+                FailureClass.REFRESH_REJECTED,
+                actor=self._actor,
+                event=TokenEvent.REFRESH_FAILED,
+                detail=detail,
+            )
+        raise PipelineError(FailureClass.REFRESH_REJECTED, detail)
 
     def _give_up_if_abandoned(self, row: TokenRow) -> None:
         """The one replay was lost too: only a person can help now."""
@@ -216,18 +222,23 @@ class Renewal:
         if given_up:
             raise PipelineError(FailureClass.REFRESH_REJECTED, "HighLevel's answer was lost twice")
 
-    def _exchange(self, row: TokenRow, lease: UUID) -> None:
+    # The POST and its outcome ---------------------------------------------------------------------
+
+    def _exchange(self, row: TokenRow, lease: UUID, *, is_alive: bool) -> None:
         """POST once and write the outcome, unless somebody else knows better since.
 
         Between the answer and the write nothing happens.
+
+        Args:
+            is_alive: the endpoint has answered something else a moment ago.
         """
         refresh_token = row.token(self._vault, "refresh_token")
-        if refresh_token is None:  # pragma: no cover - _lease has looked
+        if refresh_token is None:  # pragma: no cover - renew has looked
             raise PipelineError(FailureClass.REFRESH_REJECTED)
         try:
             token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
         except HighLevelError as error:
-            self._settle_refusal(row, lease, error)
+            self._settle_refusal(row, lease, error, is_alive=is_alive)
             return
         self._keep(row, token)
         self._count_success(row)
@@ -307,7 +318,9 @@ class Renewal:
             else:
                 self.restore(row)
 
-    def _settle_refusal(self, row: TokenRow, lease: UUID, error: HighLevelError) -> None:
+    def _settle_refusal(
+        self, row: TokenRow, lease: UUID, error: HighLevelError, *, is_alive: bool
+    ) -> None:
         """Write what a refused or lost exchange means for the connection; keep the tokens.
 
         Whoever has taken over the lease since knows better: then nothing is written or raised, and
@@ -348,7 +361,7 @@ class Renewal:
                     trace_id=error.trace_id,
                 )
         if error.failure in OUR_FAILURES | PROVIDER_FAILURES:
-            self._count_failure(row, error)
+            self._count_failure(row, error, deceptive=lost and is_alive)
         elif error.status is not None:
             self._count_success(row)
         if not ours:
@@ -361,9 +374,18 @@ class Renewal:
         # A broken connection: the caller's loop replays at once, inside the 30 s in which HighLevel
         # is said to repeat its answer (CONTRACT 4.3).
 
-    def _count_failure(self, row: TokenRow, error: HighLevelError) -> None:
-        """Note that the token endpoint failed in a way that concerns everybody."""
+    def _count_failure(
+        self, row: TokenRow, error: HighLevelError, *, deceptive: bool = False
+    ) -> None:
+        """Note that the token endpoint failed in a way that concerns everybody.
+
+        Args:
+            deceptive: it had answered a moment before, so that an answer is no sign that a replay
+                would get one.
+        """
         with self._engine.begin() as db:
+            if deceptive:
+                circuit.rest_replays(db, row.now + REPLAYS_REST)
             if circuit.count_failure(db, error.failure, error.detail, row.now):
                 history.record(
                     db,

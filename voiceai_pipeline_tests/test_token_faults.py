@@ -53,12 +53,14 @@ class Provider:
     Attributes:
         trouble: the status and body instead of a grant; None: it works. A status of 0 drops the
             connection after the request, -1 never answers.
+        half: what grants nothing is answered all the same.
         spent: how often each refresh token was presented.
         pings: requests that named no grant.
     """
 
     url: str = ""
     trouble: tuple[int, dict[str, Any]] | None = None
+    half: bool = False
     spent: Counter[str] = field(default_factory=Counter)
     pings: int = 0
     granted: int = 0
@@ -72,7 +74,7 @@ class Provider:
             self.spent[form["refresh_token"][0]] += 1
         else:
             self.pings += 1
-        if self.trouble is not None:
+        if self.trouble is not None and not (self.half and "grant_type" not in form):
             return self.trouble
         if "grant_type" not in form:
             return 400, {"message": "Missing parameter: grantType"}
@@ -248,6 +250,28 @@ def test_an_outage_of_four_days_costs_nobody_the_connection(
     assert due(engine, clock) == []
     assert max(provider.spent.values()) <= 2 or trouble[0] > 0
     assert told(engine) == [("app", "closed")]
+
+
+def test_half_an_outage_in_which_only_grants_are_lost_spends_one_replay_a_day_at_most(
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
+) -> None:
+    users = fleet(engine, 30, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    provider.trouble, provider.half = (-1, {}), True
+    with renewing(engine, vault, clock, provider, timeout=0.05) as tokens:
+        end = clock.now + timedelta(days=4)
+        while clock.now < end:
+            tokens.renew_due(users)
+            clock.now += timedelta(hours=1)
+    lost = states(engine)["needs_reconnect"]
+    assert lost <= 4
+    provider.trouble = None
+    with renewing(engine, vault, clock, provider) as tokens:
+        clock.now += timedelta(hours=24)
+        for _ in range(3):
+            tokens.renew_due(users)
+            clock.now += timedelta(minutes=1)
+    assert states(engine) == Counter(connected=30 - lost, needs_reconnect=lost)
+    assert max(provider.spent.values()) <= 2
 
 
 def test_one_user_whose_renewal_fails_for_two_hours_is_told_of_once_and_not_revoked(

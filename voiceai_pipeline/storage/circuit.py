@@ -33,6 +33,7 @@ class Circuit:
         failing_since: when the failures in a row began (UTC).
         opened_at: since when nobody asks but the probe (UTC); None while it is closed.
         next_probe_at: when the next probe may ask (UTC).
+        replays_rest_until: before this nobody's lost exchange is repeated (UTC); None: it may be.
     """
 
     failures: int
@@ -41,6 +42,7 @@ class Circuit:
     failing_since: datetime | None
     opened_at: datetime | None
     next_probe_at: datetime | None
+    replays_rest_until: datetime | None
 
     @property
     def is_open(self) -> bool:
@@ -57,6 +59,7 @@ def read(db: sa.Connection) -> Circuit:
         failing_since=row["failing_since"],
         opened_at=row["opened_at"],
         next_probe_at=row["next_probe_at"],
+        replays_rest_until=row["replays_rest_until"],
     )
 
 
@@ -92,6 +95,11 @@ def count_failure(db: sa.Connection, reason: FailureClass, detail: str, now: dat
     return opened.rowcount == 1
 
 
+def rest_replays(db: sa.Connection, until: datetime) -> None:
+    """Let nobody repeat a lost exchange before ``until``, or the next success of somebody's."""
+    db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
+
+
 def count_success(db: sa.Connection) -> bool:
     """HighLevel has accepted our client and answered; True if that closed an open circuit."""
     was_open = db.execute(
@@ -104,7 +112,7 @@ def count_success(db: sa.Connection) -> bool:
         .where(_MINE, token_circuit.c.failures > 0)
         .values(
             failures=0, reason=None, detail="", failing_since=None, opened_at=None,
-            next_probe_at=None,
+            next_probe_at=None, replays_rest_until=None,
         )
     )  # fmt: skip
     return was_open is not None

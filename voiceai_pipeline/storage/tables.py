@@ -125,6 +125,7 @@ token_circuit = sa.Table(
     _instant("failing_since"),
     _instant("opened_at", comment="From here on nobody asks but the probe; NULL: closed."),
     _instant("next_probe_at"),
+    _instant("replays_rest_until", comment="Before this no lost exchange is repeated."),
 )
 
 alerts = sa.Table(

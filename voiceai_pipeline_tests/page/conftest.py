@@ -238,7 +238,7 @@ def unsigned(cookie: str) -> str:
 # A browser ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -254,6 +254,7 @@ def chromium() -> Iterator[Browser]:
         "--disable-component-update",
         "--disable-sync",
     ]
+    # Closed with its module: its event loop runs in this thread, where Dagster's tests need none.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser

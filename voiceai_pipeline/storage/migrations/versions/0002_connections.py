@@ -72,7 +72,8 @@ STATEMENTS = (
         detail text NOT NULL DEFAULT '',
         failing_since timestamptz,
         opened_at timestamptz,
-        next_probe_at timestamptz
+        next_probe_at timestamptz,
+        replays_rest_until timestamptz
     )
     """,
     "INSERT INTO token_circuit (service) VALUES ('highlevel')",
