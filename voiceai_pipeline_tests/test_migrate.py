@@ -15,10 +15,11 @@ from alembic.runtime.migration import MigrationContext
 
 from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.models import ConnectionState, DayState, Secret
+from voiceai_pipeline.models import ConnectionState, DayState, PipelineError, Secret
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline.storage import connections, migrate
+from voiceai_pipeline.storage import alerts, connections, history, migrate
 from voiceai_pipeline.storage.engine import open_engine
+from voiceai_pipeline.storage.history import TokenEvent
 from voiceai_pipeline.storage.tables import metadata
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import Sync
@@ -154,6 +155,38 @@ def test_an_empty_database_gets_the_tables_that_the_code_sees(empty: sa.Engine) 
             if "comment" not in str(difference)[:60]
         ]
     assert differences == []
+
+
+def test_a_connection_made_before_the_history_existed_is_renewed_in_time_and_told_of(
+    empty: sa.Engine, vault: TokenVault, client: HighLevelClient, clock: Clock
+) -> None:
+    migrate.upgrade(empty, "0001")
+    user_id, ends_at = UUID(int=1), clock.now + timedelta(minutes=31)
+    with empty.begin() as db:
+        connections.add_user(db, user_id, business_name="Ada")
+        db.execute(
+            sa.text(
+                "INSERT INTO api_keys (id, user_id, service, refresh_token, access_token, "
+                "location_id, is_active, connection_state, token_version, token_expires_at) "
+                "VALUES (gen_random_uuid(), :id, 'highlevel', 'INVENTED', 'INVENTED', 'Loc', true, "
+                "'connected', 7, :ends)"
+            ),
+            {"id": user_id, "ends": ends_at},
+        )
+        assert not migrate.is_current(db)
+    migrate.upgrade(empty)
+    with empty.begin() as db:
+        (person,) = connections.everyone(db, now=clock.now)
+        assert (person.state, person.token_version) == (ConnectionState.CONNECTED, 7)
+        assert person.refreshed_at is None
+        assert connections.due_for_refresh(db, clock.now) == []
+        assert len(connections.due_for_refresh(db, clock.now + timedelta(minutes=1))) == 1
+    clock.now = ends_at
+    with pytest.raises(PipelineError):
+        Tokens(empty, vault, client, now=clock).get_valid_token(user_id)
+    with empty.begin() as db:
+        assert [e.event for e in history.of_user(db, user_id)] == [TokenEvent.REFRESH_FAILED]
+        assert [n.moment for n in alerts.pending(db, "test")] == ["opened"]
 
 
 def test_migrating_twice_changes_nothing(empty: sa.Engine) -> None:

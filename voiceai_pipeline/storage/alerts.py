@@ -1,4 +1,4 @@
-"""``alerts``: who is to be told that something began to need a person, and that it ended.
+"""``connection_alerts``: whom to tell that something began to need a person, and that it ended.
 
 One row per problem, one open problem per subject: however often it is reported, it is told once at
 its beginning and once at its end. Rows are written in the transaction of the change they tell of;

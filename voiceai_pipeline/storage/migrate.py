@@ -62,7 +62,7 @@ _OURS: Final = (
     "token_events",
     "connect_requests",
     "token_circuit",
-    "alerts",
+    "connection_alerts",
 )
 
 
@@ -93,8 +93,11 @@ def is_empty(db: sa.Connection) -> bool:
     return not _existing(db, (*_DOCUMENTED, *_OURS))
 
 
-def upgrade(engine: sa.Engine) -> None:
+def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """Create what is missing and adopt what is there, in one transaction.
+
+    Args:
+        revision: how far; the newest unless a test wants an older database.
 
     Raises:
         IncompatibleDatabaseError: naming every table and column in the way.
@@ -108,7 +111,7 @@ def upgrade(engine: sa.Engine) -> None:
             )
         config = _config()
         config.attributes["connection"] = db
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def upgrade_sql() -> str:

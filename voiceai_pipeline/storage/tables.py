@@ -129,7 +129,7 @@ token_circuit = sa.Table(
 )
 
 alerts = sa.Table(
-    "alerts",
+    "connection_alerts",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("subject", sa.Text, nullable=False, comment="user:ID, or what of the app."),
@@ -143,7 +143,7 @@ alerts = sa.Table(
               comment="Channels that were told that it ended."),
     sa.Column("closed_quietly", sa.Boolean, nullable=False, server_default=sa.false(),
               comment="It ended by a person's own hand: nobody has to be told."),
-    sa.Index("alerts_open_subject_idx", "subject", unique=True,
+    sa.Index("connection_alerts_open_subject_idx", "subject", unique=True,
              postgresql_where=sa.text("closed_at IS NULL")),
 )  # fmt: skip
 

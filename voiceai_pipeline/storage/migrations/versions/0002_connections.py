@@ -78,7 +78,7 @@ STATEMENTS = (
     """,
     "INSERT INTO token_circuit (service) VALUES ('highlevel')",
     """
-    CREATE TABLE alerts (
+    CREATE TABLE connection_alerts (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         subject text NOT NULL,
         user_id uuid REFERENCES users(id) ON DELETE CASCADE,
@@ -90,5 +90,8 @@ STATEMENTS = (
         closed_quietly boolean NOT NULL DEFAULT false
     )
     """,
-    "CREATE UNIQUE INDEX alerts_open_subject_idx ON alerts (subject) WHERE closed_at IS NULL",
+    """
+    CREATE UNIQUE INDEX connection_alerts_open_subject_idx
+        ON connection_alerts (subject) WHERE closed_at IS NULL
+    """,
 )
