@@ -145,7 +145,7 @@ def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
     assert metadata.history_table([], PAGE) == "Nothing is recorded yet."
 
 
-CLOSED = Circuit(0, None, "", None, None, None)
+CLOSED = Circuit(0, None, "", None, None, None, None)
 
 
 def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
@@ -166,7 +166,7 @@ def test_suspended_renewals_are_said_once_whatever_each_user_was_told() -> None:
         User(UUID(int=n), f"Shop {n}"): PipelineError(FailureClass.CLIENT_REFUSED, f"trace {n}")
         for n in range(500)
     }
-    circuit = Circuit(5, FailureClass.CLIENT_REFUSED, "401 POST /oauth/token", AT, AT, AT)
+    circuit = Circuit(5, FailureClass.CLIENT_REFUSED, "401 POST /oauth/token", AT, AT, AT, None)
     text = metadata.refresh_failure_text(failed, 500, circuit)
     assert len(text.splitlines()) == 2
     assert (
