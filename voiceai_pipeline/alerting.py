@@ -130,14 +130,15 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
     told, kept, reasons = 0, 0, dict[str, None]()
     for batch in _batches(notices):
         try:
-            # Marked first and sent before the commit: of two deliveries at once one tells, and
-            # what is not sent is not marked.
+            # Of two deliveries at once one tells, and what is not sent is not marked.
             with engine.begin() as db:
-                news = [one for one in batch if alerts.mark_told(db, one, channel.name)]
+                alerts.take_turn(db, channel.name)
+                news = [one for one in batch if not alerts.is_told(db, one, channel.name)]
                 if news:
-                    channel.send(
-                        message_of(news[0], page) if len(news) == 1 else digest(news, page)
-                    )
+                    is_one = len(news) == 1
+                    channel.send(message_of(news[0], page) if is_one else digest(news, page))
+                for one in news:
+                    alerts.mark_told(db, one, channel.name)
         except DeliveryError as error:
             reasons[str(error)] = None
         except Exception as error:

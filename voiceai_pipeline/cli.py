@@ -31,7 +31,7 @@ from rich.text import Text
 
 from voiceai_pipeline import doctor as examinations
 from voiceai_pipeline import up as everything
-from voiceai_pipeline.consent import Begun, ChooseLocationError, ConsentError
+from voiceai_pipeline.consent import CONNECTED, Begun, ChooseLocationError, ConsentError
 from voiceai_pipeline.day_report import span
 from voiceai_pipeline.models import (
     Connection,
@@ -173,7 +173,7 @@ def users(user: str | None, as_json: bool) -> None:
     with _database() as engine:
         person = _find(engine, user) if user else None
         with engine.begin() as db:
-            statuses = ledger.statuses(db)
+            statuses = ledger.statuses(db, [person.user.id] if person else None)
             entries = history.of_user(db, person.user.id, _EVENTS) if person else []
             people = [person] if person else connections.everyone(db)
     if person and as_json:
@@ -373,10 +373,12 @@ def _is_connections_page(url: str) -> bool:
 def _wait_for_page(pipeline: Pipeline, person: Connection, begun: Begun) -> Connection:
     """The page takes the redirect and finishes the consent; the database tells how it ended."""
     deadline = time.monotonic() + _CALLBACK_TIMEOUT
-    while pipeline.consent.outcome(begun.state) is None:
+    while (outcome := pipeline.consent.outcome(begun.state)) is None:
         if time.monotonic() > deadline:
             raise ConsentError(_NOBODY_CAME)
         time.sleep(0.5)
+    if outcome != CONNECTED:
+        raise ConsentError(outcome)
     return _find(pipeline.engine, str(person.user.id))
 
 

@@ -27,17 +27,18 @@ from voiceai_pipeline.models import (
     Secret,
     missing_scopes,
 )
-from voiceai_pipeline.renewal import planned_refresh
+from voiceai_pipeline.renewal import WRITE_PAUSES, note_success, planned_refresh
 from voiceai_pipeline.storage import connect_requests, connections, token_rows
 from voiceai_pipeline.storage.engine import read_clock
 from voiceai_pipeline.storage.history import Actor
+from voiceai_pipeline.storage.spool import Spool
 from voiceai_pipeline.storage.token_rows import TokenRow
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.tokens import UnknownUserError, needs_refresh
 
 _STATE_BYTES: Final = 24
-_WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
-"""Seconds between attempts to store what a code has bought, where the database drops out."""
+CONNECTED: Final = "connected"
+"""How a consent ended well; whatever else it ended with is a sentence."""
 
 _AGAIN: Final = "Nothing was changed; begin the connection again."
 
@@ -75,6 +76,7 @@ class Consent:
 
     Args:
         actor: who is named in the history.
+        spool: where pairs may wait that a disconnection destroys too.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
 
@@ -85,12 +87,14 @@ class Consent:
         client: HighLevelClient,
         *,
         actor: Actor | None = None,
+        spool: Spool | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._client = client
         self._actor = actor or Actor()
+        self._spool = spool
         self._now = now
 
     # The flow -------------------------------------------------------------------------------------
@@ -137,10 +141,12 @@ class Consent:
         request = self._redeem(state, code, error, same_browser=same_browser)
         if state is None or code is None:  # pragma: no cover - _redeem has looked
             raise ConsentError(_AGAIN)
-        outcome = "connected"
+        outcome = (
+            "Something failed that nobody foresaw; the log of the program that did it says more."
+        )
         try:
             connection = self.connect(request.user_id, code, request.location_id)
-            outcome = connection.label
+            outcome = CONNECTED if connection.can_sync else f"{connection.message}."
         except (ConsentError, PipelineError, ChooseLocationError, UnknownUserError) as problem:
             outcome = str(problem)
             raise
@@ -183,6 +189,8 @@ class Consent:
             )
         if error or not code:
             why = "was refused in the browser" if error else "came back without a code"
+            with self._engine.begin() as db:
+                connect_requests.finish(db, state, f"The consent {why}. {_AGAIN}")
             raise ConsentError(f"The consent {why}. {_AGAIN}")
         with self._engine.begin() as db:
             if not connect_requests.use(db, state, now):
@@ -190,7 +198,8 @@ class Consent:
         return request
 
     def outcome(self, state: Secret) -> str | None:
-        """How a consent ended that another program finished; None while it is under way."""
+        """How a consent ended that another program finished: ``CONNECTED`` or a sentence; None
+        while it is under way."""
         with self._engine.begin() as db:
             request = connect_requests.find(db, state)
         return request.outcome if request else None
@@ -236,10 +245,13 @@ class Consent:
         )
         # Saved before it is used: the code is spent, and nothing below may lose what it bought.
         self._save(connection, before, token, started_at)
+        with self._engine.begin() as db:
+            note_success(db, self._actor, started_at, granted=True)
+        self._forget_spooled(user_id)
         if is_company:
             return self._choose(user_id, location_id)
         if connection.location_id:
-            self._name_location(user_id, connection.location_id, token.access_token)
+            self._name_location(connection.location_id, token.access_token)
         return self._connection(user_id)
 
     def _save(
@@ -260,11 +272,9 @@ class Consent:
         state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
         lifetime = timedelta(seconds=token.expires_in)
         attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(len(_WRITE_PAUSES) + 1),
-            wait=tenacity.wait_chain(*map(tenacity.wait_fixed, _WRITE_PAUSES)),
-            retry=tenacity.retry_if_exception_type(
-                (sa.exc.OperationalError, sa.exc.InterfaceError)
-            ),
+            stop=tenacity.stop_after_attempt(len(WRITE_PAUSES) + 1),
+            wait=tenacity.wait_chain(*map(tenacity.wait_fixed, WRITE_PAUSES)),
+            retry=tenacity.retry_if_exception_type(sa.exc.SQLAlchemyError),
             reraise=True,
         )
         for attempt in attempts:
@@ -279,14 +289,14 @@ class Consent:
                     actor=self._actor,
                 )
 
-    def _name_location(self, user_id: UUID, location_id: str, reader: Secret) -> None:
+    def _name_location(self, location_id: str, reader: Secret) -> None:
         """Name and time zone are a courtesy: the connection stands without them."""
         try:
             place = self._client.location(reader, location_id)
         except HighLevelError:
             return
         with self._engine.begin() as db:
-            connections.name_location(db, user_id, place.name, place.timezone)
+            connections.name_location(db, location_id, place.name, place.timezone)
 
     # An agency's location -------------------------------------------------------------------------
 
@@ -326,7 +336,7 @@ class Consent:
             raise PipelineError(
                 FailureClass.NO_LOCATION, "the connection was changed meanwhile; choose again"
             )
-        self._name_location(user_id, place, minted.access_token)
+        self._name_location(place, minted.access_token)
         return self._connection(user_id)
 
     def _agency_grant(self, user_id: UUID) -> tuple[TokenRow, str, Secret]:
@@ -338,6 +348,8 @@ class Consent:
         token = row.token(self._vault, "access_token") if row else None
         if row is None or token is None or row.connection.user_type != "Company":
             raise PipelineError(FailureClass.NO_CONNECTION, "there is no agency's grant to use")
+        if row.connection.obstacle not in (None, FailureClass.NO_LOCATION):
+            raise PipelineError(row.connection.obstacle, "the agency has to give consent anew")
         if row.connection.company_id is None:
             raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant names no company")
         if needs_refresh(row.connection.token_expires_at, row.now):
@@ -356,7 +368,13 @@ class Consent:
             if connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
             token_rows.disconnect(db, user_id, read_clock(db, self._now), actor=self._actor)
+        self._forget_spooled(user_id)
         return self._connection(user_id)
+
+    def _forget_spooled(self, user_id: UUID) -> None:
+        """What waited for the database belongs to a connection that is no more."""
+        if self._spool:
+            self._spool.forget(user_id)
 
     def _connection(self, user_id: UUID) -> Connection:
         with self._engine.begin() as db:

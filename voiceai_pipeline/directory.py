@@ -60,7 +60,7 @@ class Directory:
             )
             with self._engine.begin() as db:
                 tables.store_location(db, place, read_clock(db, self._now))
-                connections.name_location(db, person.user.id, place.name, place.timezone)
+                connections.name_location(db, location_id, place.name, place.timezone)
             return 1
 
         return self._each_location(one)

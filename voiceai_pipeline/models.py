@@ -405,7 +405,7 @@ class Connection:
     def status(self) -> ConnectionState:
         """The state as people see it: also whether it is expiring, being refreshed, or in doubt
         because whoever refreshed it is gone."""
-        if self.read_at is None or self.state not in _LIVE:
+        if self.read_at is None or self.state not in LIVE_STATES:
             return self.state
         if self.lease_expires_at is not None:
             under_way = self.lease_expires_at > self.read_at
@@ -478,11 +478,14 @@ class Connection:
 
     @property
     def refresh_token_ends_at(self) -> datetime | None:
-        """When the refresh token dies unless it is used before (UTC)."""
-        return self.refreshed_at + REFRESH_TOKEN_LIFE if self.refreshed_at else None
+        """When the refresh token dies unless it is used before (UTC). Where the last grant is not
+        known, the end of the access token, a day later, stands for it."""
+        granted_at = self.refreshed_at or self.token_expires_at
+        return granted_at + REFRESH_TOKEN_LIFE if granted_at else None
 
 
-_LIVE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
+LIVE_STATES: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
+"""States with tokens that may still work."""
 
 
 @dataclass(frozen=True)
@@ -534,7 +537,6 @@ class OAuthToken:
     company_id: str | None = None
     user_type: str | None = None
     scope: str | None = None
-    approved_locations: tuple[str, ...] = ()
     trace_id: str | None = None
 
 

@@ -143,7 +143,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         client = stack.enter_context(HighLevelClient(settings.highlevel))
         spool = Spool(settings.home / "spool", vault)
         tokens = Tokens(engine, vault, client, actor=actor, spool=spool)
-        consent = Consent(engine, vault, client, actor=actor)
+        consent = Consent(engine, vault, client, actor=actor, spool=spool)
         sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
         yield Pipeline(engine, client, tokens, consent, sync, directory, settings.timezone)

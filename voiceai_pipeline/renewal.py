@@ -14,6 +14,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, NoReturn
 from uuid import UUID
@@ -32,7 +33,7 @@ from voiceai_pipeline.models import (
     PipelineError,
 )
 from voiceai_pipeline.storage import alerts, circuit, history, token_rows
-from voiceai_pipeline.storage.engine import database_error
+from voiceai_pipeline.storage.engine import database_error, read_clock
 from voiceai_pipeline.storage.history import Actor, TokenEvent
 from voiceai_pipeline.storage.spool import Generation, Spool
 from voiceai_pipeline.storage.token_rows import TokenRow
@@ -49,6 +50,10 @@ own: tokens that were granted in the same minute drift apart (REQUIREMENTS T11).
 
 PAUSE: Final = timedelta(hours=6)
 """How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
+
+DOUBT_REST: Final = timedelta(hours=1)
+"""How long a connection in doubt is left alone after its replay was answered with nothing that
+tells, a server error say."""
 
 REPLAYS_REST: Final = timedelta(hours=24)
 """How long replays wait for somebody else's success after an exchange was lost although the
@@ -131,19 +136,21 @@ class Renewal:
         if row.token(self._vault, "refresh_token") is None:
             self._give_up_without_token(row)
         is_alive = self._look_first(row)
-        lease = self._lease(row)
+        with self._engine.begin() as db:
+            # The lease and the token's life count from here, not from before the look.
+            row = replace(row, now=read_clock(db, self._now))
+            lease = self._lease(db, row)
         if lease is None:
             return False
         self._exchange(row, lease, is_alive=is_alive)
         return True
 
-    def _lease(self, row: TokenRow) -> UUID | None:
+    def _lease(self, db: sa.Connection, row: TokenRow) -> UUID | None:
         """Become the one who may POST; None if somebody else is."""
-        with self._engine.begin() as db:
-            lease = token_rows.take_lease(db, row, LEASE)
-            if lease and row.lease_id:
-                self._record(db, row, TokenEvent.REPLAY_BEGAN)
-            return lease
+        lease = token_rows.take_lease(db, row, LEASE)
+        if lease and row.lease_id:
+            self._record(db, row, TokenEvent.REPLAY_BEGAN)
+        return lease
 
     # Before a POST --------------------------------------------------------------------------------
 
@@ -163,6 +170,11 @@ class Renewal:
                 raise PipelineError(
                     FailureClass.IN_DOUBT, "the refresh is repeated once HighLevel renews again"
                 )
+            again_at = row.connection.next_attempt_at
+            if is_replay and again_at is not None and again_at > row.now:
+                raise PipelineError(
+                    FailureClass.IN_DOUBT, f"the refresh is repeated at {again_at:%H:%M} UTC"
+                )
             is_probe = state.is_open and circuit.claim_probe(db, state, row.now)
         reason = state.reason or FailureClass.PROVIDER_ERROR
         if state.is_open and not is_probe:
@@ -177,7 +189,7 @@ class Renewal:
         try:
             self._client.ping_token_endpoint()
         except HighLevelError as error:
-            self._count_failure(row, error)
+            self._count_failure(row, error, user_id=None)
             if not is_replay:
                 raise
             raise PipelineError(
@@ -241,7 +253,8 @@ class Renewal:
             self._settle_refusal(row, lease, error, is_alive=is_alive)
             return
         self._keep(row, token)
-        self._count_success(row)
+        with self._engine.begin() as db:
+            note_success(db, self._actor, row.now, granted=True)
 
     def _keep(self, row: TokenRow, token: OAuthToken) -> None:
         """Store a new pair whatever it takes: its only copy is here."""
@@ -253,7 +266,8 @@ class Renewal:
                 if spooled and self._spool:
                     self._spool.remove(_generation(row))
                 return
-            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            except sa.exc.SQLAlchemyError as error:
+                # Lost, read-only, out of connections: whatever it is, it may pass.
                 if attempt == 0:
                     spooled = self._put_in_spool(row, token)
                     pauses = WRITE_PAUSES if spooled else (*WRITE_PAUSES, *_WITHOUT_SPOOL)
@@ -303,20 +317,23 @@ class Renewal:
         self._spool.remove(_generation(row))
         return True
 
-    def restore_spooled(self) -> None:
+    def restore_spooled(self) -> dict[UUID, PipelineError]:
         """Store every pair that waits on this machine's disk, also of users whom nobody asks for
-        any more because a replay elsewhere was refused."""
-        if self._spool is None:
-            return
-        for waiting in self._spool.waiting():
+        any more because a replay elsewhere was refused; return whose pair could not be read."""
+        unread: dict[UUID, PipelineError] = {}
+        for waiting in self._spool.waiting() if self._spool else ():
             with self._engine.begin() as db:
                 now = self._now() if self._now else None
                 row = token_rows.read(db, waiting.user_id, now)
-            if row is None or _generation(row) != waiting:
+            if row is not None and _generation(row) == waiting:
+                try:
+                    self.restore(row)
+                except PipelineError as error:
+                    unread[waiting.user_id] = error
+            elif self._spool:
                 # A newer generation, a reconnection or a disconnection has come since.
                 self._spool.remove(waiting)
-            else:
-                self.restore(row)
+        return unread
 
     def _settle_refusal(
         self, row: TokenRow, lease: UUID, error: HighLevelError, *, is_alive: bool
@@ -341,7 +358,9 @@ class Renewal:
                     db,
                     row,
                     lease,
-                    replayed=lost and is_replay,
+                    error.failure,
+                    lost=lost,
+                    next_attempt_at=None if lost else row.now + DOUBT_REST,
                     actor=self._actor,
                     detail=error.detail,
                 )
@@ -361,9 +380,11 @@ class Renewal:
                     trace_id=error.trace_id,
                 )
         if error.failure in OUR_FAILURES | PROVIDER_FAILURES:
-            self._count_failure(row, error, deceptive=lost and is_alive)
+            user_id = row.connection.user.id
+            self._count_failure(row, error, user_id=user_id, deceptive=lost and is_alive)
         elif error.status is not None:
-            self._count_success(row)
+            with self._engine.begin() as db:
+                note_success(db, self._actor, row.now, granted=False)
         if not ours:
             return
         if not lost:
@@ -375,18 +396,24 @@ class Renewal:
         # is said to repeat its answer (CONTRACT 4.3).
 
     def _count_failure(
-        self, row: TokenRow, error: HighLevelError, *, deceptive: bool = False
+        self,
+        row: TokenRow,
+        error: HighLevelError,
+        *,
+        user_id: UUID | None,
+        deceptive: bool = False,
     ) -> None:
         """Note that the token endpoint failed in a way that concerns everybody.
 
         Args:
+            user_id: whose exchange failed; None if it was no exchange.
             deceptive: it had answered a moment before, so that an answer is no sign that a replay
                 would get one.
         """
         with self._engine.begin() as db:
             if deceptive:
                 circuit.rest_replays(db, row.now + REPLAYS_REST)
-            if circuit.count_failure(db, error.failure, error.detail, row.now):
+            if circuit.count_failure(db, error.failure, error.detail, row.now, user_id):
                 history.record(
                     db,
                     TokenEvent.CIRCUIT_OPENED,
@@ -400,12 +427,6 @@ class Renewal:
             if state.is_open and (error.failure in OUR_FAILURES or lasting):
                 alerts.open_(db, None, error.failure, row.now)
 
-    def _count_success(self, row: TokenRow) -> None:
-        with self._engine.begin() as db:
-            if circuit.count_success(db):
-                history.record(db, TokenEvent.CIRCUIT_CLOSED, at=row.now, actor=self._actor)
-                alerts.close(db, None, row.now)
-
     def _record(self, db: sa.Connection, row: TokenRow, event: TokenEvent) -> None:
         history.record(
             db,
@@ -416,6 +437,18 @@ class Renewal:
             state=row.connection.state,
             versions=(row.version, None),
         )
+
+
+def note_success(db: sa.Connection, actor: Actor, now: datetime, *, granted: bool) -> None:
+    """Note that the token endpoint has accepted our client, and with it end what everybody suffered
+    from.
+
+    Args:
+        granted: it gave new tokens.
+    """
+    if circuit.count_success(db, granted=granted):
+        history.record(db, TokenEvent.CIRCUIT_CLOSED, at=now, actor=actor)
+        alerts.close(db, None, now)
 
 
 def _generation(row: TokenRow) -> Generation:

@@ -347,6 +347,7 @@ class Sync:
         run_id: str | None,
     ) -> None:
         """Ledger rows for ``outcomes``; each user's status from all of this sync so far."""
+        ledger.lock_users(db, {outcome.user.id for outcome in outcomes})
         ledger.record(db, outcomes, run_id)
         by_user: defaultdict[UUID, list[DayResult]] = defaultdict(list)
         for outcome in so_far:

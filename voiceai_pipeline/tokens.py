@@ -19,6 +19,7 @@ from voiceai_pipeline.highlevel.answers import HighLevelError
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.contract import Drift, drift_of
 from voiceai_pipeline.models import (
+    LIVE_STATES,
     PROACTIVE_MARGIN,
     REFRESH_MARGIN,
     SYNC_SCOPE,
@@ -43,8 +44,6 @@ POSTS_PER_SECOND: Final = 5
 WORKERS: Final = 8
 """How fast, and how many side by side, a batch renews: the limit of the token endpoint is unknown
 (CONTRACT 5)."""
-
-_IN_USE: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
 
 _ALWAYS: Final = timedelta.max
 """As a margin: whatever is left is too little."""
@@ -135,14 +134,13 @@ class Tokens:
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
-            row = self._read(user_id)
-            self._refuse_obstacle(row, force=force)
-            before = row.version if before is None else before
-            # A token renewed a moment ago, by whomever, is used however short its life is.
-            enough = timedelta()
-            if row.version == before:
-                enough = _ALWAYS if when_planned and _is_due(row) else margin
             try:
+                row = self._read(user_id)
+                self._refuse_obstacle(row, force=force)
+                before = row.version if before is None else before
+                if row.version != before:
+                    return self._renewed_a_moment_ago(row)
+                enough = _ALWAYS if when_planned and _is_due(row) else margin
                 token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
                 if token is not None:
                     return token
@@ -151,7 +149,7 @@ class Tokens:
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
             except PipelineError as error:
                 if error.failure is FailureClass.TOKEN_UNREADABLE:
-                    self._tell_unreadable(row, error)
+                    self._tell_unreadable(user_id, error)
                 raise
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
@@ -169,6 +167,21 @@ class Tokens:
             if connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
         raise PipelineError(FailureClass.NO_CONNECTION)
+
+    def _renewed_a_moment_ago(self, row: TokenRow) -> Secret:
+        """The token of a pair that has just come, by whomever, however short its life is. One that
+        is of no use is never renewed again in the same call: that would spend one refresh token
+        after the other.
+
+        Raises:
+            PipelineError: it is expired already, or HighLevel mints nothing from it.
+        """
+        token = self._usable(row, None, timedelta()) or self._mint(row, None, timedelta())
+        if token is not None:
+            return token
+        if needs_refresh(row.connection.token_expires_at, row.now, timedelta()):
+            raise PipelineError(FailureClass.MALFORMED, "renewed, and expired already")
+        raise PipelineError(FailureClass.ACCESS_REJECTED, "renewed, and refused all the same")
 
     @staticmethod
     def _refuse_obstacle(row: TokenRow, *, force: bool) -> None:
@@ -199,7 +212,8 @@ class Tokens:
         None where there is nothing to mint from, or HighLevel no longer accepts what there is.
         """
         fresh = not needs_refresh(row.connection.token_expires_at, row.now, margin)
-        if not self._is_company(row) or not fresh or row.lease_id:
+        paused = row.connection.state is ConnectionState.PAUSED  # its renewal says whether it is
+        if not self._is_company(row) or not fresh or row.lease_id or paused:
             return None
         company, place = row.connection.company_id, row.connection.location_id
         access_token = row.token(self._vault, "access_token")
@@ -210,28 +224,27 @@ class Tokens:
         except HighLevelError as error:
             if error.failure is FailureClass.ACCESS_REJECTED:
                 return None
+            self._note(row.connection.user.id, error, access_token)
             raise
         if token.access_token == rejected:
             return None
         with self._engine.begin() as db:
-            token_rows.save_location_token(db, row, token, self._vault, actor=self._actor)
-        return token.access_token
+            kept = token_rows.save_location_token(db, row, token, self._vault, actor=self._actor)
+        return token.access_token if kept else None
 
-    def _tell_unreadable(self, row: TokenRow, error: PipelineError) -> None:
+    def _tell_unreadable(self, user_id: UUID, error: PipelineError) -> None:
         """No state changes, for the key may come back; but somebody is to know, once."""
-        user_id = row.connection.user.id
         with self._engine.begin() as db:
-            if alerts.open_(db, user_id, error.failure, row.now):
+            now = read_clock(db, self._now)
+            if alerts.open_(db, user_id, error.failure, now):
                 history.record(
                     db,
                     TokenEvent.REFRESH_FAILED,
-                    at=row.now,
+                    at=now,
                     actor=self._actor,
                     user_id=user_id,
-                    state=row.connection.state,
                     reason=error.failure,
                     detail=error.detail,
-                    versions=(row.version, None),
                 )
 
     # Many at once ---------------------------------------------------------------------------------
@@ -251,7 +264,8 @@ class Tokens:
 
         A user who does not exist gets NO_CONNECTION.
         """
-        self._renewal.restore_spooled()
+        for user_id, error in self._renewal.restore_spooled().items():
+            self._tell_unreadable(user_id, error)
 
         def one(user_id: UUID) -> PipelineError | None:
             try:
@@ -262,6 +276,9 @@ class Tokens:
                 return error
             except sa.exc.SQLAlchemyError as error:
                 return database_error(error)
+            except Exception as error:
+                # Only the name: the text of a foreign exception may quote a token.
+                return PipelineError(FailureClass.INTERNAL, type(error).__name__)
             return None
 
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="renew") as pool:
@@ -330,7 +347,7 @@ class Tokens:
                 )
 
     def _concerns(self, row: TokenRow, spent: Secret | None) -> bool:
-        if row.connection.state not in _IN_USE:
+        if row.connection.state not in LIVE_STATES:
             return False
         return spent is None or spent in (
             row.token(self._vault, "access_token"),
@@ -387,6 +404,8 @@ class Tokens:
 
 
 def _is_due(row: TokenRow) -> bool:
+    if row.lease_expires_at is not None and row.lease_expires_at <= row.now:
+        return True  # in doubt
     planned = row.connection.refresh_at
     if planned is None:
         return needs_refresh(row.connection.token_expires_at, row.now, PROACTIVE_MARGIN)

@@ -94,8 +94,9 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
                 ) from error
 
         tell("Connections: starting the page")
+        env = {"VOICEAI_DAGSTER_URL": url, **env}  # links in cells, alerts and on the page
         argv = [sys.executable, "-m", "voiceai_pipeline.page", "--dagster", url]
-        supervisor.start("page", argv, {"VOICEAI_DAGSTER_URL": url, **env})
+        supervisor.start("page", argv, env)
 
         tell("Dagster: starting the webserver")
         workspace = ["-w", str(PROJECT / "workspace.yaml")]

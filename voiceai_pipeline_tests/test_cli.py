@@ -469,8 +469,9 @@ def test_connect_says_that_the_port_of_the_redirect_is_taken(program: Program) -
     )
 
 
+@pytest.mark.parametrize("action", ["allow", "cancel"])
 def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
-    program: Program, tmp_path: Path
+    action: str, program: Program, tmp_path: Path
 ) -> None:
     program.add("Harbor Dental")
     env = {**clean_environment(Path(program.env["VOICEAI_HOME"]), **program.env)}
@@ -482,14 +483,25 @@ def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
             health = f"http://127.0.0.1:{env['VOICEAI_PAGE_PORT']}/health"
             wait_for(health)
             with program.talking("connect", "Harbor Dental", "--no-browser") as command:
-                shown = requests.get(consent(printed_url(command), "Harbor Dental"), timeout=5)
+                url = printed_url(command)
+                if action == "allow":
+                    back = consent(url, "Harbor Dental")
+                else:
+                    data = {"action": "cancel"}
+                    answer = requests.post(url, data=data, timeout=5, allow_redirects=False)
+                    back = answer.headers["Location"]
+                requests.get(back, timeout=5)
                 outcome = ending(command)
         finally:
             page.terminate()
-    assert shown.ok
-    assert outcome.code == 0
-    assert "connected" in outcome.out
-    assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
+    if action == "allow":
+        assert outcome.code == 0
+        assert "connected" in outcome.out
+        assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
+    else:
+        assert outcome.code == 1
+        assert "The consent was refused in the browser" in outcome.err
+        assert program.ask("SELECT count(*) FROM api_keys") == [(0,)]
 
 
 def wait_for(url: str) -> None:

@@ -203,7 +203,14 @@ def test_only_the_holder_of_the_lease_ends_an_exchange(ada: sa.Engine) -> None:
         for other in (uuid4(), None):
             assert not token_rows.settle(db, row, other, state, actor=Actor(), event=event)
         assert not token_rows.leave_in_doubt(
-            db, row, uuid4(), replayed=False, actor=Actor(), detail=""
+            db,
+            row,
+            uuid4(),
+            FailureClass.UNREACHABLE,
+            lost=True,
+            next_attempt_at=None,
+            actor=Actor(),
+            detail="",
         )
     assert row_of(ada).connection.state is ConnectionState.CONNECTED
     with ada.begin() as db:

@@ -201,4 +201,3 @@ def test_a_grant_is_read_in_either_dialect_whatever_is_configured(
         user_type, location_id, COMPANY,
     )  # fmt: skip
     assert (grant.expires_in, grant.scope) == (lifetime, body["scope"])
-    assert grant.approved_locations == tuple(body.get("approvedLocations", ()))

@@ -290,7 +290,7 @@ def test_suspended_renewals_are_said_with_the_reason_and_the_fix(
 ) -> None:
     with engine.begin() as db:
         for _ in range(circuit.THRESHOLD):
-            circuit.count_failure(db, reason, "POST /oauth/token", datetime.now(UTC))
+            circuit.count_failure(db, reason, "POST /oauth/token", datetime.now(UTC), None)
     found = finding(env, "renewals")
     assert found.level == level
     assert "suspended for all users since" in found.text

@@ -186,7 +186,6 @@ def test_an_agencys_token_lists_its_locations_and_mints_a_token_for_one(
     with open_client(sandbox.url, clock, both_dialects) as client:
         agency = grant_for(sandbox, client, AGENCY.company_id)
         assert (agency.user_type, agency.location_id) == ("Company", None)
-        assert agency.approved_locations == (AGENCY.location_id,)
         (place,) = client.installed_locations(agency.access_token, AGENCY.company_id)
         assert (place.location_id, place.name) == (AGENCY.location_id, "Northwind Motors")
         minted = client.location_token(agency.access_token, AGENCY.company_id, place.location_id)

@@ -19,9 +19,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.highlevel.answers import RULES, Endpoint, meaning
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
+    OUR_FAILURES,
+    PROVIDER_FAILURES,
     REQUESTED_SCOPES,
     Connection,
     ConnectionState,
@@ -54,6 +57,7 @@ class Provider:
         trouble: the status and body instead of a grant; None: it works. A status of 0 drops the
             connection after the request, -1 never answers.
         half: what grants nothing is answered all the same.
+        only: whose refresh token has the trouble; None: everybody's.
         spent: how often each refresh token was presented.
         pings: requests that named no grant.
     """
@@ -61,6 +65,7 @@ class Provider:
     url: str = ""
     trouble: tuple[int, dict[str, Any]] | None = None
     half: bool = False
+    only: str | None = None
     spent: Counter[str] = field(default_factory=Counter)
     pings: int = 0
     granted: int = 0
@@ -74,9 +79,13 @@ class Provider:
             self.spent[form["refresh_token"][0]] += 1
         else:
             self.pings += 1
-        if self.trouble is not None and not (self.half and "grant_type" not in form):
+        is_ping = "grant_type" not in form
+        spared = (self.half and is_ping) or (
+            self.only is not None and (is_ping or self.only not in form["refresh_token"])
+        )
+        if self.trouble is not None and not spared:
             return self.trouble
-        if "grant_type" not in form:
+        if is_ping:
             return 400, {"message": "Missing parameter: grantType"}
         self.granted += 1
         return 200, {
@@ -344,6 +353,72 @@ def test_a_notice_names_a_business_and_never_a_person(engine: sa.Engine, clock: 
     assert told(engine) == [(str(person), "opened")]
 
 
+def test_one_users_lasting_trouble_suspends_nobody_else(
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
+) -> None:
+    odd, *_ = users = fleet(engine, 5, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    provider.trouble, provider.only = (500, {}), f"INVENTED-R-{odd}"
+    notices = []
+    with renewing(engine, vault, clock, provider) as tokens:
+        for _ in range(20):
+            outcomes = tokens.renew_due(users)
+            assert [user for user, outcome in outcomes.items() if outcome] == [odd]
+            notices += told(engine)
+            clock.now += TICK
+    with engine.begin() as db:
+        assert not circuit.read(db).is_open
+    assert notices == [("Shop", "opened")]
+
+
+def test_a_replay_that_is_answered_with_errors_is_told_and_asked_for_once_an_hour(
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
+) -> None:
+    (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    notices, end = [], clock.now + timedelta(days=2)
+    with renewing(engine, vault, clock, provider) as tokens:
+        provider.trouble, provider.half = (0, {}), False
+        assert tokens.renew_due([user])[user]
+        provider.trouble, provider.half = (500, {}), True
+        while clock.now < end:
+            if due(engine, clock):
+                assert tokens.renew_due([user])[user]
+            notices += told(engine)
+            clock.now += TICK
+        assert states(engine) == {"in_doubt": 1}
+        assert provider.posts <= 1 + 48 + 1
+        assert ("Shop", "opened") in notices
+        provider.trouble = None
+        clock.now += timedelta(hours=1)
+        assert tokens.renew_due([user]) == {user: None}
+
+
+def test_a_refusal_of_one_user_does_not_let_replays_begin_again(
+    engine: sa.Engine, clock: Clock
+) -> None:
+    with engine.begin() as db:
+        circuit.count_failure(db, FailureClass.UNREACHABLE, "", clock.now, None)
+        circuit.rest_replays(db, clock.now + timedelta(days=1))
+        circuit.count_success(db, granted=False)
+        assert circuit.read(db).replays_rest_until is not None
+        circuit.count_success(db, granted=True)
+        assert circuit.read(db).replays_rest_until is None
+
+
+def test_a_consent_proves_our_client_and_ends_what_everybody_suffered_from(
+    engine: sa.Engine, connect: Connector, clock: Clock
+) -> None:
+    with engine.begin() as db:
+        for _ in range(circuit.THRESHOLD):
+            circuit.count_failure(db, FailureClass.CLIENT_REFUSED, "", clock.now, None)
+        alerts.open_(db, None, FailureClass.CLIENT_REFUSED, clock.now)
+        assert circuit.read(db).is_open
+    assert told(engine) == [("app", "opened")]
+    connect("Harbor Dental")
+    with engine.begin() as db:
+        assert not circuit.read(db).is_open
+    assert told(engine) == [("app", "closed")]
+
+
 # A herd (T11) -------------------------------------------------------------------------------------
 
 
@@ -444,8 +519,6 @@ class _Stopping(HighLevelClient):
 def away(
     tmp_path: Path, sandbox: RunningSandbox, vault: TokenVault, clock: Clock
 ) -> Iterator[Away]:
-    from voiceai_pipeline.consent import Consent
-
     sandbox.world.grace_seconds = 0  # a pair that is lost is lost
     with EmbeddedPostgres.hold(tmp_path, durable=False) as server:
         server.create_database("voiceai")
@@ -548,6 +621,86 @@ def test_a_pair_is_restored_for_who_was_given_up_meanwhile(
         assert states(engine) == {"connected": 1}
         assert told(engine) == [("Shop", "closed")]
         assert tokens.get_valid_token(user) == Secret("INVENTED-NEW")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sa.exc.TimeoutError("the pool is exhausted"),
+        sa.exc.InternalError("UPDATE", {}, Exception("read-only transaction")),
+    ],
+    ids=["no connection left", "read-only"],
+)
+def test_whatever_keeps_the_database_from_taking_a_pair_costs_no_pair(
+    error: sa.exc.SQLAlchemyError,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+    provider: Provider,
+    tmp_path: Path,
+) -> None:
+    (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    spool = Spool(tmp_path / "spool", vault)
+    refused: list[int] = []
+
+    def refuse_twice(_: sa.Connection, *statement: object) -> None:
+        if "SET access_token" in str(statement) and len(refused) < 2:
+            refused.append(len(list(spool.waiting())))
+            raise error
+
+    sa.event.listen(engine, "before_cursor_execute", refuse_twice)
+    settings = replace(highlevel_settings(CALLBACK), token_url=provider.url)
+    with HighLevelClient(settings) as client:
+        tokens = Tokens(engine, vault, client, spool=spool, now=clock, sleep=clock.sleep)
+        assert tokens.get_valid_token(user) == Secret("INVENTED-ACCESS-1")
+    assert refused == [0, 1]  # at the second attempt it waits on disk already
+    assert list(spool.waiting()) == []
+    assert provider.posts == 1
+
+
+def test_a_pair_on_disk_that_cannot_be_read_keeps_nobody_else_from_being_renewed(
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, tmp_path: Path
+) -> None:
+    odd, well = fleet(engine, 2, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    with engine.begin() as db:
+        row = token_rows.read(db, odd, clock.now)
+    assert row is not None
+    pair = OAuthToken(Secret("INVENTED"), 3600, refresh_token=Secret("INVENTED"))
+    strange = Spool(tmp_path / "spool", TokenVault({"gone": b"g" * 32}))
+    strange.put(Generation(odd, row.id, row.version), pair, clock.now)
+    (tmp_path / "spool" / "notes.json").write_text("no pair of ours")
+    settings = replace(highlevel_settings(CALLBACK), token_url=provider.url)
+    with HighLevelClient(settings) as client:
+        spool = Spool(tmp_path / "spool", vault)
+        tokens = Tokens(engine, vault, client, spool=spool, now=clock)
+        outcomes = tokens.renew_due([odd, well])
+    assert outcomes[well] is None
+    assert outcomes[odd] is not None
+    assert outcomes[odd].failure is FailureClass.TOKEN_UNREADABLE
+    assert told(engine) == [("Shop", "opened")]
+    assert len(list(spool.waiting())) == 1  # for when the key is back
+
+
+def test_a_disconnection_destroys_what_waits_on_disk_too(
+    engine: sa.Engine,
+    vault: TokenVault,
+    client: HighLevelClient,
+    clock: Clock,
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool", vault)
+    consent = Consent(engine, vault, client, spool=spool, now=clock)
+    connector = Connector(engine, client, consent)
+    user = connector("Harbor Dental").user.id
+    connector.browser.close()
+    pair = OAuthToken(Secret("INVENTED"), 3600, refresh_token=Secret("INVENTED"))
+    spool.put(Generation(user, UUID(int=1), 7), pair, clock.now)
+    (tmp_path / "spool" / f".{user}.half").write_text("half a draft")
+    other = Generation(UUID(int=2), UUID(int=3), 1)
+    spool.put(other, pair, clock.now)
+    consent.disconnect(user)
+    assert list(spool.waiting()) == [other]
+    assert len(list((tmp_path / "spool").iterdir())) == 1
 
 
 @pytest.mark.parametrize("change", ["disconnect", "newer"])
@@ -711,8 +864,10 @@ def test_an_answer_of_the_token_endpoint_means_one_thing_and_keeps_the_tokens(
         for _ in range(100):
             with pytest.raises(PipelineError):
                 tokens.get_valid_token(user)
-        app = [n for n in told(engine) if n[0] != "app"]
-        assert app == ([("Shop", "opened")] if failure is F.UNKNOWN_ANSWER else [])
+        # What is theirs and does not pass is told after two hours; what is ours, at once, for all.
+        lasting = failure in PROVIDER_FAILURES | {F.UNKNOWN_ANSWER}
+        ours = failure in OUR_FAILURES
+        assert told(engine) == [("Shop", "opened")] * lasting + [("app", "opened")] * ours
 
 
 def test_every_rule_for_the_token_endpoint_has_a_row_above() -> None:

@@ -216,7 +216,7 @@ def test_a_reader_never_sees_half_a_rotation(
     engine: sa.Engine, vault: TokenVault, connect: Connect
 ) -> None:
     user = connect("Harbor Dental").user
-    rotations = 400
+    rotations = 1000
     done = threading.Event()
     mixed: list[tuple[object, ...]] = []
     polls = 0

@@ -23,6 +23,7 @@ from voiceai_pipeline.models import (
     ConnectionState,
     DayState,
     FailureClass,
+    OAuthToken,
     PipelineError,
     Secret,
 )
@@ -584,6 +585,101 @@ def test_a_token_refused_because_another_renewed_it_is_replaced_without_a_reques
     assert refreshes(sandbox) == [200]
 
 
+def test_a_token_that_is_refused_right_after_its_renewal_is_not_renewed_again(
+    expired: Connection,
+    endpoint: Endpoint,
+    sandbox: RunningSandbox,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+) -> None:
+    endpoint.answer = lambda: (200, granted())
+    same = Secret("INVENTED-ACCESS-1")
+    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+        assert tokens.get_valid_token(expired.user.id, rejected=same) == same
+    assert len(endpoint.posts) == 1
+
+
+def test_a_token_that_expires_on_its_way_is_an_error_and_costs_one_post(
+    expired: Connection,
+    endpoint: Endpoint,
+    sandbox: RunningSandbox,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+) -> None:
+    def slowly() -> tuple[int, object]:
+        clock.now += timedelta(seconds=2)
+        return 200, granted(expires_in=1)
+
+    endpoint.answer = slowly
+    with (
+        door(sandbox, engine, vault, clock, endpoint.url) as tokens,
+        pytest.raises(PipelineError, match="renewed, and expired already"),
+    ):
+        tokens.get_valid_token(expired.user.id)
+    assert len(endpoint.posts) == 1
+
+
+MINT = "/oauth/locationToken"
+
+
+def test_an_agency_that_may_not_mint_spends_one_refresh_token(
+    connect: Connector, tokens: Tokens, sandbox: RunningSandbox
+) -> None:
+    agency = connect("Northwind Agency")
+    sandbox.world.add_fault(Fault("unauthorized", path=MINT))
+    with pytest.raises(PipelineError, match="renewed, and refused all the same"):
+        tokens.get_valid_token(agency.user.id)
+    assert refreshes(sandbox) == [200]
+
+
+def test_a_mint_that_is_refused_for_good_is_a_state_that_people_see(
+    connect: Connector, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
+) -> None:
+    agency = connect("Northwind Agency")
+    sandbox.world.add_fault(Fault("forbidden_location", path=MINT))
+    assert tokens.check(agency.user.id).failure is not None
+    assert standing(engine, agency.user.id) == (
+        ConnectionState.NEEDS_RECONNECT,
+        FailureClass.WRONG_LOCATION,
+    )
+
+
+def test_a_paused_agency_resumes_by_itself(
+    connect: Connector, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
+) -> None:
+    agency = connect("Northwind Agency")
+    tokens.report(agency.user.id, FailureClass.LOCATION_PAUSED)
+    clock.now += PAUSE
+    assert tokens.renew_due([agency.user.id]) == {agency.user.id: None}
+    assert standing(engine, agency.user.id) == (ConnectionState.CONNECTED, None)
+
+
+def test_a_token_minted_for_the_location_before_is_not_kept_for_the_one_chosen_since(
+    connect: Connector, engine: sa.Engine, vault: TokenVault, clock: Clock
+) -> None:
+    agency = connect("Northwind Agency")
+    with engine.begin() as db:
+        before = token_rows.read(db, agency.user.id, clock.now)
+        assert before is not None
+        assert token_rows.choose_location(db, before, "LocOther", actor=Actor())
+        minted = OAuthToken(Secret("INVENTED-OLD-PLACE"), 3600)
+        assert not token_rows.save_location_token(db, before, minted, vault, actor=Actor())
+
+
+def test_a_renewal_that_was_asked_for_early_and_lost_is_repeated_when_somebody_looks(
+    harbor: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
+) -> None:
+    stall = Fault("stall", place_of(harbor), path=TOKEN_PATH, seconds=30, times=1)
+    sandbox.world.add_fault(stall)
+    assert failure_of(lambda: tokens.renew(harbor.user.id)) is FailureClass.IN_DOUBT
+    with engine.connect() as db:
+        assert [c.user.id for c in connections.due_for_refresh(db, clock.now)] == [harbor.user.id]
+    assert tokens.renew_due([harbor.user.id]) == {harbor.user.id: None}
+    assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
+
+
 # The answer is lost -------------------------------------------------------------------------------
 
 
@@ -664,6 +760,9 @@ def test_a_503_between_does_not_make_a_lost_answer_younger(
         )
         assert stored(engine, expired.user.id)["is_active"] is True
         assert standing(engine, expired.user.id)[0] is ConnectionState.IN_DOUBT
+        with pytest.raises(PipelineError, match="repeated at 13:00 UTC"):
+            tokens.get_valid_token(expired.user.id)
+        clock.now += timedelta(hours=1)
         with pytest.raises(PipelineError, match="lost twice"):
             tokens.get_valid_token(expired.user.id)
     assert len(endpoint.posts) == 3

@@ -40,13 +40,16 @@ RUNS_PER_TICK: Final = 5
     "those whose last renewal is in doubt, and of paused connections whose rest is over.",
 )
 def expiring_tokens(
-    database: dg.ResourceParam[sa.Engine],
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> dg.RunRequest | dg.SkipReason:
     with database.begin() as db:
         now = database_now(db)
         due = connections.due_for_refresh(db, now)
     if not due:
         return dg.SkipReason("No token is due for renewal.")
+    if any(run.job_name == jobs.refresh_tokens.name for run in _under_way(context.instance)):
+        # Two batches at once would be twice as fast as HighLevel is asked at most.
+        return dg.SkipReason("Tokens are being renewed; looking again after that.")
     user_ids = [str(connection.user.id) for connection in due] if len(due) <= BATCH else []
     return dg.RunRequest(
         # One run in 10 minutes: a user whose refresh fails is tried again, not hammered.
@@ -96,12 +99,10 @@ def failed_user_syncs(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with database.begin() as db:
         now = database_now(db)
-        failed = ledger.unfinished(db, DayState.FAILED)
         able = {person.user.id for person in connections.everyone(db) if person.can_sync}
+        failed = ledger.unfinished(db, DayState.FAILED, able)
     due = {
-        (row.user.id, row.day)
-        for row in failed
-        if row.user.id in able and (at := retry_at(row)) is not None and at <= now
+        (row.user.id, row.day) for row in failed if (at := retry_at(row)) is not None and at <= now
     }
     if not due:
         return dg.SkipReason(f"{len(failed)} failed days, none of them due for another attempt.")
@@ -126,12 +127,12 @@ def new_users(
     with database.begin() as db:
         now = database_now(db)
         people = connections.everyone(db)
-        waiting = ledger.unfinished(db, DayState.WAITING)
+        able = {person.user.id for person in people if person.can_sync}
+        waiting = ledger.unfinished(db, DayState.WAITING, able)
         known = ledger.users_synced_before(db)
-    able = {person.user.id for person in people if person.can_sync}
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
     last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
-    due = {(row.user.id, row.day) for row in waiting if row.user.id in able}
+    due = {(row.user.id, row.day) for row in waiting}
     due |= {(user_id, day) for user_id in able - known for day in last_days}
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))

@@ -9,6 +9,7 @@ decides that (``tokens.py``).
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +39,7 @@ from voiceai_pipeline.settings import HighLevelSettings
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
-"""Seconds for a token POST; must end well before the lease that guards it (``tokens.LEASE``)."""
+"""Seconds for a token POST; must end well before the lease that guards it (``renewal.LEASE``)."""
 
 _SCOPES: Final = {
     "/voice-ai/dashboard/call-logs": SYNC_SCOPE,
@@ -102,7 +103,7 @@ class HighLevelClient:
         self._read_timeout = read_timeout
         self._limits = RateLimits(sleep)
         self._local = threading.local()
-        self._sessions: list[requests.Session] = []
+        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
 
     def close(self) -> None:
         """Close every connection. The client is not used afterwards."""
@@ -299,7 +300,6 @@ class HighLevelClient:
                 reason="no usable access token or lifetime in the answer",
             )
         refresh_token = _first(body, "refresh_token", "refreshToken")
-        approved = body.get("approvedLocations")
         return OAuthToken(
             access_token=Secret(str(access_token)),
             expires_in=lifetime,
@@ -310,7 +310,6 @@ class HighLevelClient:
             company_id=_str(body, "companyId"),
             user_type=_str(body, "userType"),
             scope=_str(body, "scope"),
-            approved_locations=tuple(map(str, approved)) if isinstance(approved, list) else (),
             trace_id=answers.trace_id(body),
         )
 
@@ -356,6 +355,7 @@ class HighLevelClient:
         headers: Mapping[str, str],
         auth: Auth,
     ) -> Mapping[str, Any]:
+        deadline = time.monotonic() + CONNECT_TIMEOUT + self._token_timeout
         try:
             response = self._session().post(
                 url,
@@ -364,7 +364,9 @@ class HighLevelClient:
                 auth=auth,
                 timeout=(CONNECT_TIMEOUT, self._token_timeout),
                 allow_redirects=False,
+                stream=True,
             )
+            _read_until(response, deadline)
         except requests.RequestException as error:
             raise answers.lost(error, method="POST", path=path) from None
         return answers.read(endpoint, response, path=path)
@@ -399,7 +401,7 @@ class HighLevelClient:
             session.headers["User-Agent"] = USER_AGENT
             session.headers["Accept"] = "application/json"
             self._local.session = session
-            self._sessions.append(session)
+            self._sessions.add(session)
         return session
 
     def _version(self, path: str) -> dict[str, str]:
@@ -426,6 +428,22 @@ def _bearer(token: Secret) -> Auth:
         return request
 
     return sign
+
+
+def _read_until(response: requests.Response, deadline: float) -> None:
+    """Read the body, all of it by then: the time-outs of requests hold for each piece alone, and an
+    answer that trickles would outlive the lease that guards it.
+
+    Raises:
+        requests.RequestException: it did not arrive whole, or in time.
+    """
+    chunks = []
+    with response:
+        for chunk in response.iter_content(1):  # as it comes; the answer has a few hundred bytes
+            chunks.append(chunk)
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout("the answer trickled")
+    response._content = b"".join(chunks)  # what ``response.content`` would have kept
 
 
 def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:

@@ -100,11 +100,12 @@ def _list(request: Request) -> Response:
     )
 
 
-def _last_syncs(site: Site) -> dict[UUID, ledger.UserStatus] | None:
-    """None if they cannot be read: the list shows everybody all the same."""
+def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
+    """Of these users, or of everybody. None if they cannot be read: the list shows everybody all
+    the same."""
     try:
         with site.pipeline.engine.begin() as db:
-            return ledger.statuses(db)
+            return ledger.statuses(db, user_ids or None)
     except sa.exc.SQLAlchemyError:
         return None
 
@@ -123,7 +124,7 @@ def _detail(request: Request) -> Response:
     site = site_of(request)
     user_id: UUID = request.path_params["user_id"]
     connection = actions.find(site, user_id)
-    statuses = _last_syncs(site)
+    statuses = _last_syncs(site, user_id)
     return render(
         request,
         "user.html",

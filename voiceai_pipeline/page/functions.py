@@ -279,7 +279,7 @@ def _sync_status(request: Request, _fields: Fields) -> Response:
     user_id = _user_id(request.path_params["user_id"])
     actions.find(site, user_id)
     with site.pipeline.engine.begin() as db:
-        status = ledger.statuses(db).get(user_id)
+        status = ledger.statuses(db, [user_id]).get(user_id)
     run_ids = request.query_params.getlist("runId")[:50]
     body = {
         "success": True,

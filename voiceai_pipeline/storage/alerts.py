@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from voiceai_pipeline.models import FailureClass, User
+from voiceai_pipeline.models import FailureClass, Remedy, User
 from voiceai_pipeline.storage.tables import alerts, users
 
 APP: Final = "app"
@@ -52,11 +52,11 @@ def open_(db: sa.Connection, user_id: UUID | None, reason: FailureClass, now: da
     """A problem began; True if it is news.
 
     It is none while a problem of the same subject is open, unless that one would have passed by
-    itself and this one takes a person.
+    itself and this one does not.
     """
     subject = subject_of(user_id)
-    if reason.waits_for_person:
-        passing = [one.value for one in FailureClass if not one.waits_for_person]
+    if not _passes(reason):
+        passing = [one.value for one in FailureClass if _passes(one)]
         db.execute(
             sa.update(alerts)
             .where(
@@ -109,19 +109,37 @@ def pending(db: sa.Connection, channel: str) -> list[Notice]:
     return [_notice(row) for row in db.execute(query).mappings()]
 
 
-def mark_told(db: sa.Connection, notice: Notice, channel: str) -> bool:
-    """Never tell ``channel`` of this again; False if it knows already.
+def take_turn(db: sa.Connection, channel: str) -> None:
+    """Wait until nobody else tells ``channel`` anything, and be the one until the transaction ends.
 
-    Until the transaction ends, nobody else can mark the same: who tells before committing tells
-    once.
+    No row is locked: a renewal that closes a problem meanwhile does not wait for a mail server.
     """
-    column = alerts.c.opened_told if notice.moment == "opened" else alerts.c.closed_told
-    marked = db.execute(
+    key = sa.func.hashtextextended(f"alerts on {channel}", 0)
+    db.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def is_told(db: sa.Connection, notice: Notice, channel: str) -> bool:
+    """Whether ``channel`` knows by now."""
+    told = _told(_column(notice), channel)
+    return bool(db.execute(sa.select(told).where(alerts.c.id == notice.alert_id)).scalar_one())
+
+
+def mark_told(db: sa.Connection, notice: Notice, channel: str) -> None:
+    """Never tell ``channel`` of this again."""
+    column = _column(notice)
+    db.execute(
         sa.update(alerts)
         .where(alerts.c.id == notice.alert_id, sa.not_(_told(column, channel)))
         .values({column: sa.func.array_append(column, channel)})
     )
-    return marked.rowcount == 1
+
+
+def _column(notice: Notice) -> sa.Column[Any]:
+    return alerts.c.opened_told if notice.moment == "opened" else alerts.c.closed_told
+
+
+def _passes(reason: FailureClass) -> bool:
+    return reason.explanation.remedy is Remedy.RERUN
 
 
 def _told(column: sa.Column[Any], channel: str) -> sa.ColumnElement[bool]:

@@ -2,12 +2,14 @@
 
 A circuit breaker with one row. Failures that concern everybody (our client secret, an outage) count
 in a row; from the fifth on nobody asks any more but one probe at a time, and the first success
-closes it. What a probe is, is decided in ``tokens.py``.
+closes it. One user's trouble is nobody else's: an outage counts once per user. What a probe is, is
+decided in ``renewal.py``.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -74,15 +76,25 @@ def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
     return claimed.rowcount == 1
 
 
-def count_failure(db: sa.Connection, reason: FailureClass, detail: str, now: datetime) -> bool:
-    """Count a failure that concerns everybody; True if it is the one that opened the circuit."""
+def count_failure(
+    db: sa.Connection, reason: FailureClass, detail: str, now: datetime, user_id: UUID | None
+) -> bool:
+    """Count a failure that concerns everybody; True if it is the one that opened the circuit.
+
+    Args:
+        user_id: who failed; None if nobody's own exchange was at fault, so that it counts anyway.
+    """
     probe_at = now + PROBE_EVERY[reason in OUR_FAILURES]
     # The row is locked by the first UPDATE, so the second sees what it has counted.
+    again = token_circuit.c.last_user_id == user_id
+    if user_id is None or reason in OUR_FAILURES:
+        again = sa.false()
     db.execute(
         sa.update(token_circuit)
         .where(_MINE)
         .values(
-            failures=token_circuit.c.failures + 1,
+            failures=token_circuit.c.failures + sa.case((again, 0), else_=1),
+            last_user_id=user_id,
             reason=reason.value,
             detail=detail,
             failing_since=sa.func.coalesce(token_circuit.c.failing_since, now),
@@ -100,8 +112,15 @@ def rest_replays(db: sa.Connection, until: datetime) -> None:
     db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
 
 
-def count_success(db: sa.Connection) -> bool:
-    """HighLevel has accepted our client and answered; True if that closed an open circuit."""
+def count_success(db: sa.Connection, *, granted: bool) -> bool:
+    """HighLevel has accepted our client and answered; True if that closed an open circuit.
+
+    Args:
+        granted: with new tokens, so that replays need not rest any longer.
+    """
+    if granted:
+        resting = token_circuit.c.replays_rest_until.is_not(None)
+        db.execute(sa.update(token_circuit).where(_MINE, resting).values(replays_rest_until=None))
     was_open = db.execute(
         sa.select(token_circuit.c.opened_at)
         .where(_MINE, token_circuit.c.failures > 0)
@@ -112,7 +131,7 @@ def count_success(db: sa.Connection) -> bool:
         .where(_MINE, token_circuit.c.failures > 0)
         .values(
             failures=0, reason=None, detail="", failing_since=None, opened_at=None,
-            next_probe_at=None, replays_rest_until=None,
+            next_probe_at=None, last_user_id=None,
         )
     )  # fmt: skip
     return was_open is not None

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import (
+    LIVE_STATES,
     PROACTIVE_MARGIN,
     SERVICE,
     Connection,
@@ -146,35 +147,34 @@ def add_user(
     )  # fmt: skip
 
 
-def name_location(db: sa.Connection, user_id: UUID, name: str | None, timezone: str | None) -> None:
-    """Keep the name and IANA time zone of the connected location where they are known."""
+def name_location(
+    db: sa.Connection, location_id: str, name: str | None, timezone: str | None
+) -> None:
+    """Keep the name and IANA time zone of a location, where they are known, for all its users."""
     values = {"location_name": name, "location_timezone": timezone}
     known = {column: value for column, value in values.items() if value}
     if known:
         db.execute(
             sa.update(api_keys)
-            .where(api_keys.c.user_id == user_id, api_keys.c.service == SERVICE)
+            .where(api_keys.c.location_id == location_id, api_keys.c.service == SERVICE)
             .values(known)
         )
 
 
 def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
     """Connections to renew now: planned for now or earlier, however long ago they expired; in
-    doubt, also because whoever renewed them is gone; or paused long enough to try again."""
+    doubt, also because whoever renewed them is gone; or paused. Each only after its rest."""
     planned = sa.func.coalesce(
         _CURRENT.c.refresh_at,
         _CURRENT.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
     )
-    lives = _STATE.in_([ConnectionState.CONNECTED.value, ConnectionState.IN_DOUBT.value])
-    due = sa.or_(
+    is_due = sa.or_(
+        _STATE.in_([ConnectionState.PAUSED.value]),
         planned.is_(None),
         planned <= now,
         _CURRENT.c.lease_expires_at <= now,
-        _CURRENT.c.connection_state == ConnectionState.IN_DOUBT.value,
     )
-    rested = sa.and_(
-        _STATE.in_([ConnectionState.PAUSED.value]),
-        sa.or_(_CURRENT.c.next_attempt_at.is_(None), _CURRENT.c.next_attempt_at <= now),
-    )
-    query = as_of(now).where(sa.or_(sa.and_(lives, due), rested))
+    has_rested = sa.or_(_CURRENT.c.next_attempt_at.is_(None), _CURRENT.c.next_attempt_at <= now)
+    lives = _STATE.in_([state.value for state in LIVE_STATES])
+    query = as_of(now).where(lives, is_due, has_rested)
     return [connection_of(row) for row in db.execute(query).mappings()]

@@ -4,7 +4,7 @@ The ledger has a row per user, location and day; ``sync_status`` one per user, d
 results in the same transaction, with the source system's columns and meaning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID, uuid4
@@ -42,9 +42,9 @@ def results(
     return [_result(row) for row in db.execute(query).mappings()]
 
 
-def unfinished(db: sa.Connection, state: DayState) -> list[DayResult]:
-    """Every row in ``state`` (FAILED or WAITING), by user name and day."""
-    query = _RESULTS.where(sync_ledger.c.state == state.value)
+def unfinished(db: sa.Connection, state: DayState, user_ids: Collection[UUID]) -> list[DayResult]:
+    """These users' rows in ``state`` (FAILED or WAITING), by user name and day."""
+    query = _RESULTS.where(sync_ledger.c.state == state.value, sync_ledger.c.user_id.in_(user_ids))
     return [_result(row) for row in db.execute(query).mappings()]
 
 
@@ -85,6 +85,16 @@ def _result(row: sa.RowMapping) -> DayResult:
         attempt=row["attempt"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+    )
+
+
+def lock_users(db: sa.Connection, user_ids: Collection[UUID]) -> None:
+    """Wait for whoever changes these users, in the order in which everybody does: users first."""
+    db.execute(
+        sa.select(users.c.id)
+        .where(users.c.id.in_(user_ids))
+        .order_by(users.c.id)
+        .with_for_update(key_share=True)
     )
 
 
@@ -141,7 +151,7 @@ def record_status(db: sa.Connection, user_id: UUID, status: UserStatus) -> None:
     }
     mine = (sync_status.c.user_id == user_id) & (sync_status.c.service == SERVICE)
     # The source system may have a unique key here or not; locking the user makes one unneeded.
-    db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
+    db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
     if db.execute(sa.update(sync_status).where(mine).values(values)).rowcount == 0:
         db.execute(
             sa.insert(sync_status).values(
@@ -154,11 +164,13 @@ def record_status(db: sa.Connection, user_id: UUID, status: UserStatus) -> None:
         )
 
 
-def statuses(db: sa.Connection) -> dict[UUID, UserStatus]:
-    """Every user's last sync; users who never had one are absent."""
+def statuses(db: sa.Connection, user_ids: Collection[UUID] | None = None) -> dict[UUID, UserStatus]:
+    """The last sync of every user, or of ``user_ids``; users who never had one are absent."""
     query = sa.select(sync_status).where(
         sync_status.c.service == SERVICE, sync_status.c.user_id.is_not(None)
     )
+    if user_ids is not None:
+        query = query.where(sync_status.c.user_id.in_(user_ids))
     return {
         row["user_id"]: UserStatus(
             row["last_sync_at"],

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from voiceai_pipeline.models import OAuthToken
+from voiceai_pipeline.models import FailureClass, OAuthToken, PipelineError
 from voiceai_pipeline.storage.vault import TokenVault
 
 
@@ -72,7 +72,8 @@ class Spool:
             "trace_id": token.trace_id,
             "started_at": started_at.isoformat(),
         }
-        descriptor, name = tempfile.mkstemp(prefix=".", dir=self._folder)  # 0600
+        prefix = f".{replaced.user_id}."
+        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._folder)  # 0600
         draft = Path(name)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -90,12 +91,20 @@ class Spool:
         """The pair that replaces a generation; None if none waits.
 
         Raises:
-            PipelineError: TOKEN_UNREADABLE: its key is gone; the file stays for when it is back.
+            PipelineError: TOKEN_UNREADABLE: its key is gone, or the file cannot be read; it stays
+                for when it can.
         """
+        path = self._path(replaced)
         try:
-            record = json.loads(self._path(replaced).read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, ValueError) as error:
+            raise PipelineError(
+                FailureClass.TOKEN_UNREADABLE,
+                f"a pair waits in {path.name} of the spool and cannot be read, "
+                f"{type(error).__name__}",
+            ) from None
         unseal, user_id, refresh_token = (
             self._vault.decrypt,
             replaced.user_id,
@@ -121,8 +130,16 @@ class Spool:
     def waiting(self) -> Iterator[Generation]:
         """What waits, whoever's."""
         for path in sorted(self._folder.glob("*.json")):
-            user_id, row_id, version = path.stem.split(".")
-            yield Generation(UUID(user_id), UUID(row_id), int(version))
+            try:
+                user_id, row_id, version = path.stem.split(".")
+                yield Generation(UUID(user_id), UUID(row_id), int(version))
+            except ValueError:
+                continue  # somebody else's file
+
+    def forget(self, user_id: UUID) -> None:
+        """Destroy whatever waits for a user, half-written files too."""
+        for path in (*self._folder.glob(f"{user_id}.*"), *self._folder.glob(f".{user_id}.*")):
+            path.unlink(missing_ok=True)
 
     def _path(self, replaced: Generation) -> Path:
         name = f"{replaced.user_id}.{replaced.row_id}.{replaced.version}.json"

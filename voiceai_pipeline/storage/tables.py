@@ -126,6 +126,7 @@ token_circuit = sa.Table(
     _instant("opened_at", comment="From here on nobody asks but the probe; NULL: closed."),
     _instant("next_probe_at"),
     _instant("replays_rest_until", comment="Before this no lost exchange is repeated."),
+    sa.Column("last_user_id", sa.Uuid, comment="Who failed last: the same again counts once."),
 )
 
 alerts = sa.Table(

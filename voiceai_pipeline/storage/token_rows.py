@@ -252,11 +252,24 @@ def settle(
 
 
 def leave_in_doubt(
-    db: sa.Connection, row: TokenRow, lease: UUID, *, replayed: bool, actor: Actor, detail: str
+    db: sa.Connection,
+    row: TokenRow,
+    lease: UUID,
+    failure: FailureClass,
+    *,
+    lost: bool,
+    next_attempt_at: datetime | None,
+    actor: Actor,
+    detail: str,
 ) -> bool:
-    """Journal that the answer was lost: the lease stays, already run out, for the one replay.
+    """Journal that nobody knows what became of the exchange: the lease stays, already run out, for
+    the one replay.
 
     False if the lease is no longer ours.
+
+    Args:
+        lost: no answer came; False if a replay was answered, but with nothing that tells.
+        next_attempt_at: before this it is left alone (UTC).
     """
     same = row.connection.state is ConnectionState.IN_DOUBT
     left = db.execute(
@@ -267,18 +280,26 @@ def leave_in_doubt(
             connection_reason=FailureClass.IN_DOUBT.value,
             connection_since=row.connection.since if same else row.now,
             lease_expires_at=row.now,
-            refresh_replayed=replayed,
+            refresh_replayed=lost and row.lease_id is not None,
+            next_attempt_at=next_attempt_at,
+            failed_attempts=api_keys.c.failed_attempts + 1,
+            last_failure=failure.value,
         )
-    )
-    if left.rowcount != 1:
+        .returning(api_keys.c.failed_attempts)
+    ).one_or_none()
+    if left is None:
         return False
+    user_id = row.connection.user.id
+    if left.failed_attempts >= ATTENTION_AFTER:
+        alerts.open_(db, user_id, failure, row.now)
     history.record(
         db,
-        TokenEvent.ANSWER_LOST,
+        TokenEvent.ANSWER_LOST if lost else TokenEvent.REFRESH_FAILED,
         at=row.now,
         actor=actor,
-        user_id=row.connection.user.id,
+        user_id=user_id,
         state=ConnectionState.IN_DOUBT,
+        reason=None if lost else failure,
         detail=detail,
         versions=(row.version, None),
     )
@@ -320,11 +341,16 @@ def _settled(
 def save_location_token(
     db: sa.Connection, row: TokenRow, token: OAuthToken, vault: TokenVault, *, actor: Actor
 ) -> bool:
-    """Keep a minted location token; False if the pair it came from has been replaced since."""
+    """Keep a minted location token; False if the pair it came from, or the location, has been
+    replaced since."""
     user_id = row.connection.user.id
     saved = db.execute(
         sa.update(api_keys)
-        .where(api_keys.c.id == row.id, api_keys.c.token_version == row.version)
+        .where(
+            api_keys.c.id == row.id,
+            api_keys.c.token_version == row.version,
+            api_keys.c.location_id == row.connection.location_id,
+        )
         .values(
             location_access_token=vault.encrypt(
                 token.access_token, "location_access_token", user_id
@@ -370,7 +396,7 @@ def save_connection(
         LookupError: there is no such user.
     """
     user_id = connection.user.id
-    found = db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update())
+    found = _lock(db, user_id)
     if found.one_or_none() is None:
         raise LookupError(f"no user {user_id}")
     row = read(db, user_id, started_at)
@@ -436,12 +462,20 @@ def save_connection(
     )
 
 
+def _lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
+    """Wait for others who change this user; whoever only refers to the user does not wait."""
+    return db.execute(
+        sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
+    )
+
+
 def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor: Actor) -> bool:
     """Use a location of the agency whose grant the row holds; False if the row has changed."""
     lacking = missing_scopes(row.connection.scope)
     state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
     reason = FailureClass.SCOPE_MISSING if lacking else None
     user_id = row.connection.user.id
+    _lock(db, user_id)
     chosen = db.execute(
         sa.update(api_keys)
         .where(

@@ -71,7 +71,7 @@ def furnish(installation: Installation) -> None:
         ledger.record_status(db, HARBOR, UserStatus(now, "success", "", 1234))
         ledger.record_status(db, CEDAR, UserStatus(now, "failure", "It_failed/" * 20, 0))
         for _ in range(circuit.THRESHOLD):
-            circuit.count_failure(db, FailureClass.CLIENT_REFUSED, "HTTP 401", now)
+            circuit.count_failure(db, FailureClass.CLIENT_REFUSED, "HTTP 401", now, None)
 
 
 def press(page: Page, button: str) -> None:

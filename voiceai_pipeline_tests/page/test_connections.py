@@ -185,7 +185,9 @@ def test_suspended_renewals_are_one_banner_with_the_reason_and_the_fix(
     installation.add("Harbor Dental", "Maple Plumbing")
     with installation.pipeline.engine.begin() as db:
         for _ in range(circuit.THRESHOLD):
-            circuit.count_failure(db, FailureClass.CLIENT_REFUSED, "HTTP 401", datetime.now(UTC))
+            circuit.count_failure(
+                db, FailureClass.CLIENT_REFUSED, "HTTP 401", datetime.now(UTC), None
+            )
     with installation.visitor() as visitor:
         html = visitor.get().text
 

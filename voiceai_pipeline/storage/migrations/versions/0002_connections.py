@@ -73,7 +73,8 @@ STATEMENTS = (
         failing_since timestamptz,
         opened_at timestamptz,
         next_probe_at timestamptz,
-        replays_rest_until timestamptz
+        replays_rest_until timestamptz,
+        last_user_id uuid
     )
     """,
     "INSERT INTO token_circuit (service) VALUES ('highlevel')",
@@ -93,5 +94,23 @@ STATEMENTS = (
     """
     CREATE UNIQUE INDEX connection_alerts_open_subject_idx
         ON connection_alerts (subject) WHERE closed_at IS NULL
+    """,
+    # On Supabase every table in public is by default open to the key that web pages carry.
+    """
+    DO $$
+    DECLARE
+        page_role text;
+    BEGIN
+        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
+                EXECUTE format(
+                    'REVOKE ALL ON token_events, connect_requests, token_circuit, '
+                    'connection_alerts, call_logs, set_aside_calls, sync_ledger, agents, locations '
+                    'FROM %I', page_role
+                );
+            END IF;
+        END LOOP;
+    END
+    $$
     """,
 )
