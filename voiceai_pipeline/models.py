@@ -146,6 +146,21 @@ OUR_FAILURES: Final = frozenset(
 """Our configuration or code: it concerns every user, and is no user's fault."""
 
 
+CREDENTIAL_FAILURES: Final = frozenset(
+    {
+        FailureClass.REFRESH_REJECTED,
+        FailureClass.ACCESS_REJECTED,
+        FailureClass.NO_CONNECTION,
+        FailureClass.NO_LOCATION,
+        FailureClass.SCOPE_MISSING,
+        FailureClass.WRONG_LOCATION,
+        FailureClass.IN_DOUBT,
+        FailureClass.TOKEN_UNREADABLE,
+    }
+)
+"""Of one user's credentials: somebody else's may still read the location they share."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """A failure class for people: what happened, what to do, and who or what it takes."""
@@ -250,7 +265,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.INCOMPLETE: Explanation(
         "The calls that arrived do not add up to the total that HighLevel gave",
-        "Wait: nothing was stored, and the sync is repeated by itself",
+        "Wait: what is stored stays as it is, and the day is read again by itself",
         Remedy.RERUN,
     ),
     FailureClass.DATABASE: Explanation(

@@ -12,6 +12,7 @@ from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.reconciliation import Reconciliation
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.storage.history import Actor
@@ -34,6 +35,7 @@ class Pipeline:
     consent: Consent
     sync: Sync
     directory: Directory
+    reconciliation: Reconciliation
     zone: ZoneInfo
 
 
@@ -146,4 +148,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         consent = Consent(engine, vault, client, actor=actor, spool=spool)
         sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
-        yield Pipeline(engine, client, tokens, consent, sync, directory, settings.timezone)
+        reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
+        yield Pipeline(
+            engine, client, tokens, consent, sync, directory, reconciliation, settings.timezone
+        )

@@ -23,6 +23,7 @@ from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.highlevel.calls import WindowRead, read_window, unknown_actions
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
+    CREDENTIAL_FAILURES,
     Connection,
     DayResult,
     DayState,
@@ -38,20 +39,6 @@ log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
 """Locations read side by side: the work waits for the network."""
-
-_OWN: Final = frozenset(
-    {
-        FailureClass.REFRESH_REJECTED,
-        FailureClass.ACCESS_REJECTED,
-        FailureClass.NO_CONNECTION,
-        FailureClass.NO_LOCATION,
-        FailureClass.SCOPE_MISSING,
-        FailureClass.WRONG_LOCATION,
-        FailureClass.IN_DOUBT,
-        FailureClass.TOKEN_UNREADABLE,
-    }
-)
-"""Failures of one user's credentials: somebody else's may still read the shared location."""
 
 _OF_A_DAY: Final = frozenset(
     {
@@ -247,7 +234,7 @@ class Sync:
             try:
                 read = self._read(person.user.id, attempt.location_id, window)
             except PipelineError as error:
-                if error.failure not in _OWN:
+                if error.failure not in CREDENTIAL_FAILURES:
                     raise
                 refused[person.user.id] = error
             else:

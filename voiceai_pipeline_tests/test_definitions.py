@@ -48,6 +48,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "refreshed_credentials",
         "call_logs",
         "sync_status",
+        "reconciliation",
         "agents",
         "locations",
     }
@@ -57,6 +58,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "refresh_tokens",
         "inspect_connections",
         "send_alerts",
+        "reconcile",
         "update_directory",
         "update_sync_status",
     }
@@ -69,6 +71,7 @@ def test_the_location_holds_exactly_these_names() -> None:
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "yesterday_and_trailing_window",
         "today_so_far",
+        "reconciliation_every_night",
         "directory_every_morning",
         "connections_every_morning",
     }
@@ -80,6 +83,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         ("call_logs", "every_connected_user_is_complete"),
         ("call_logs", "no_user_waits_for_a_person"),
         ("call_logs", "no_call_was_set_aside"),
+        ("reconciliation", "stored_calls_equal_highlevels_totals"),
     }
 
 

@@ -112,6 +112,13 @@ update_sync_status = dg.define_asset_job(
     description="Show the ledger as it is now, without asking HighLevel.",
 )
 
+reconcile = dg.define_asset_job(
+    "reconcile",
+    selection=["reconciliation"],
+    description="Compare HighLevel's totals of the last 30 days with the calls stored, and have "
+    "days that differ read again.",
+)
+
 update_directory = dg.define_asset_job(
     "update_directory",
     selection=["agents", "locations"],

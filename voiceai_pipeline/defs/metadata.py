@@ -3,6 +3,7 @@
 No tokens, numbers, transcripts or people's call data: Dagster keeps metadata for ever.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -13,6 +14,7 @@ import pandas as pd
 from voiceai_pipeline.alerting import page_link
 from voiceai_pipeline.day_report import DayReport, span
 from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User
+from voiceai_pipeline.reconciliation import DayComparison, LocationComparison, Verdict
 from voiceai_pipeline.settings import PageSettings
 from voiceai_pipeline.storage.circuit import Circuit
 from voiceai_pipeline.storage.history import Entry
@@ -56,6 +58,85 @@ def of_status(report: DayReport) -> Mapping[str, Any]:
         "users_not_tried": len(report.unread),
         "complete_percent": round(100 * len(report.complete) / able, 1) if able else 100.0,
         **_read_until(report),
+    }
+
+
+def of_reconciliation(places: Sequence[LocationComparison]) -> Mapping[str, Any]:
+    """How HighLevel's totals compare with what is stored, over all locations and days."""
+    days = [day for place in places for day in place.days]
+    verdicts = Counter(day.verdict for day in days)
+    differences = [day.difference for day in days]
+    return {
+        "differences": dg.MetadataValue.md(differences_table(places)),
+        "days_checked": len(days) - verdicts[Verdict.NO_TOTAL],
+        "days_that_differ": sum(map(bool, differences)),
+        "days_opened": verdicts[Verdict.OPENED],
+        "days_without_total": verdicts[Verdict.NO_TOTAL],
+        "calls_to_fetch": sum(n for n in differences if n > 0),
+        "calls_gone_upstream": -sum(n for n in differences if n < 0),
+        "locations_asked": len(places) - sum(place.failure is not None for place in places),
+        "locations_not_asked": sum(place.failure is not None for place in places),
+    }
+
+
+def differences_table(places: Sequence[LocationComparison]) -> str:
+    """Every day that differs, and every location of which nothing can be said."""
+    rows = [_differing(place, day) for place in places for day in place.days if day.difference]
+    rows += [
+        {"location": place.name, "day": "", "HighLevel": None, "stored": None, "difference": None,
+         "what follows": str(place.failure)}
+        for place in places
+        if place.failure is not None
+    ]  # fmt: skip
+    silent = {
+        place: [day.day for day in place.days if day.verdict is Verdict.NO_TOTAL]
+        for place in places
+    }
+    rows += [
+        {"location": place.name, "day": span(days), "HighLevel": None, "stored": None,
+         "difference": None, "what follows": "HighLevel gave no total: nothing can be said"}
+        for place, days in silent.items()
+        if days
+    ]  # fmt: skip
+    rest = f"\n\nand {len(rows) - LINES} more" if len(rows) > LINES else ""
+    return _markdown(rows[:LINES]) + rest if rows else "Nothing differs."
+
+
+def reconciliation_text(places: Sequence[LocationComparison]) -> str:
+    """What the comparison came to: how many days, which differ, and of what nothing is known."""
+    facts = of_reconciliation(places)
+    parts = [f"{facts['days_that_differ']} of {facts['days_checked']} days compared differ."]
+    if facts["days_without_total"]:
+        parts.append(f"HighLevel gave no total for {facts['days_without_total']} more.")
+    if facts["locations_not_asked"]:
+        parts.append(f"{facts['locations_not_asked']} locations could not be asked for all theirs.")
+    lines = [
+        f"- {place.name}, {day.day}: HighLevel counts {day.total}, {day.stored} are stored; "
+        f"{_FOLLOWS[day.verdict]}."
+        for place in places
+        for day in place.days
+        if day.difference
+    ]
+    rest = len(lines) - LINES
+    lines = [*lines[:LINES], *([f"- and {rest} more"] if rest > 0 else [])]
+    return "\n\n".join([" ".join(parts), *(["\n".join(lines)] if lines else [])])
+
+
+_FOLLOWS: Final = {
+    Verdict.OPENED: "the day is red until it has been read again, which happens by itself",
+    Verdict.CONTRADICTED: "read again for this, and HighLevel lists what is stored: its total "
+    "contradicts its list, which is to be reported to HighLevel",
+}
+
+
+def _differing(place: LocationComparison, day: DayComparison) -> dict[str, Any]:
+    return {
+        "location": place.name,
+        "day": str(day.day),
+        "HighLevel": day.total,
+        "stored": day.stored,
+        "difference": f"{day.difference:+}",
+        "what follows": _FOLLOWS[day.verdict],
     }
 
 

@@ -51,6 +51,16 @@ def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return _range(moment, moment, moment)
 
 
+reconciliation_every_night = dg.ScheduleDefinition(
+    name="reconciliation_every_night",
+    job=jobs.reconcile,
+    # After the trailing window: what that finds by itself costs no day its green here.
+    cron_schedule="30 3 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Whether the last 30 days hold as many calls as HighLevel counts.",
+)
+
 directory_every_morning = dg.ScheduleDefinition(
     name="directory_every_morning",
     job=jobs.update_directory,

@@ -140,6 +140,26 @@ class HighLevelClient:
         total = _first(body, "total", "totalRecords")
         return Page(items, _whole_number(total))
 
+    def call_total(
+        self, token: Secret, location_id: str, start: datetime, end: datetime
+    ) -> int | None:
+        """How many calls HighLevel counts between two instants; None if its answer does not say
+        (CONTRACT 2.2). Whether the instants belong to it is unknown (CONTRACT 2.1)."""
+        body = self._get(
+            "/voice-ai/dashboard/call-logs",
+            token,
+            location_id,
+            {
+                "locationId": location_id,
+                "startDate": _epoch_ms(start),
+                "endDate": _epoch_ms(end),
+                "page": 1,
+                # The count is wanted and no call; an empty page cannot be asked for.
+                "pageSize": 1,
+            },
+        )
+        return _whole_number(_first(body, "total", "totalRecords"))
+
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
         """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
         path, number, seen = "/voice-ai/agents", 1, set[str]()

@@ -101,6 +101,8 @@ def list_call_logs(caller: Caller) -> Response:
     trace = str(uuid.uuid4())
     if world.envelope(location) == "wild":
         return JSONResponse({"callLogs": logs, "totalRecords": len(found), "traceId": trace})
+    if world.envelope(location) == "no_total":
+        return JSONResponse({"callLogs": logs, "traceId": trace})
     envelope = {"total": len(found), "page": int(page), "pageSize": int(size)}
     return JSONResponse(envelope | {"callLogs": logs, "traceId": trace})
 

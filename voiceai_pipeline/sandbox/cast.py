@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["healthy", "bad_day", "never_connected", "revoked", "paused", "scope_missing"]
-Envelope = Literal["spec", "wild"]
+Envelope = Literal["spec", "wild", "no_total"]
 UserType = Literal["Location", "Company"]
 
 CALL_LOG_SCOPE = "voice-ai-dashboard.readonly"

@@ -9,12 +9,13 @@ import ipaddress
 import json
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from voiceai_pipeline.sandbox.cast import Envelope
 from voiceai_pipeline.sandbox.faults import Fault, moment_of
 from voiceai_pipeline.sandbox.guard import Endpoint
 from voiceai_pipeline.sandbox.world import World
@@ -173,8 +174,8 @@ def _settings(world: World, fields: Fields) -> Any:
     known = {"location_id", "expires_in", "envelope", "date_ends", "grace_seconds", "limits"}
     if unknown := sorted(set(fields) - known):
         raise ValueError(f"unknown field: {', '.join(unknown)}")
-    if fields.get("envelope", "spec") not in ("spec", "wild"):
-        raise ValueError("envelope must be spec or wild")
+    if fields.get("envelope", "spec") not in get_args(Envelope):
+        raise ValueError(f"envelope must be one of: {', '.join(get_args(Envelope))}")
     if fields.get("date_ends", "inclusive") not in ("inclusive", "exclusive"):
         raise ValueError("date_ends must be inclusive or exclusive")
     if "expires_in" in fields:

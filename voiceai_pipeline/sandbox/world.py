@@ -212,7 +212,8 @@ class World:
             self._lifetimes[resource] = seconds
 
     def set_envelope(self, location_id: str, envelope: Envelope) -> None:
-        """Answer the call-log list in the documented or the wild shape (CONTRACT 2.2)."""
+        """Answer the call-log list in the documented shape, the wild one, or without a total
+        (CONTRACT 2.2)."""
         with self._changing():
             self._envelopes[location_id] = envelope
 

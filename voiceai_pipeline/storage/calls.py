@@ -6,7 +6,7 @@ written at all: a content hash decides (DESIGN 5, with the measured costs).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,6 +18,9 @@ from voiceai_pipeline.storage.tables import call_logs, set_aside_calls
 
 _BATCH: Final = 5_000
 """Rows per statement: memory stays flat and the cost per row no longer falls beyond it."""
+
+MILLISECOND: Final = timedelta(milliseconds=1)
+"""The unit of HighLevel's dates (CONTRACT 2.1)."""
 
 _COLUMNS: Final = tuple(column.name for column in call_logs.columns)
 
@@ -99,6 +102,37 @@ def stored_by_day(
         },
     )
     return {row.day: row.calls for row in rows}
+
+
+def held(db: sa.Connection, location_id: str, windows: Sequence[Window]) -> list[int]:
+    """How many calls the table holds in each window, missing ones not counted."""
+    query = sa.text(
+        "SELECT count(c.call_id) FROM unnest(CAST(:starts AS timestamptz[]), "
+        "            CAST(:ends AS timestamptz[])) WITH ORDINALITY AS w(starts, ends, place) "
+        "LEFT JOIN call_logs c ON c.location_id = :location AND c.started_at >= w.starts "
+        "     AND c.started_at < w.ends AND c.missing_since IS NULL "
+        "GROUP BY w.place ORDER BY w.place"
+    )
+    values = {
+        "location": location_id,
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+    }
+    return list(db.execute(query, values).scalars())
+
+
+def free_instant(db: sa.Connection, location_id: str, first: datetime, step: timedelta) -> datetime:
+    """``first``, or the nearest instant in steps of ``step`` with no call within a millisecond.
+
+    As a bound it is neither before nor after a call in doubt, whether it is inclusive or not.
+    """
+    reach = timedelta(seconds=1)
+    near = (call_logs.c.started_at >= first - reach) & (call_logs.c.started_at <= first + reach)
+    query = sa.select(call_logs.c.started_at).where(call_logs.c.location_id == location_id, near)
+    taken = list(db.execute(query).scalars())
+    while any(abs(instant - first) < MILLISECOND for instant in taken):
+        first += step
+    return first
 
 
 def _differences(

@@ -57,6 +57,7 @@ _OURS: Final = (
     "call_logs",
     "set_aside_calls",
     "sync_ledger",
+    "drifting_days",
     "agents",
     "locations",
     "token_events",

@@ -230,6 +230,16 @@ sync_ledger = sa.Table(
     ),
 )
 
+drifting_days = sa.Table(
+    "drifting_days",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True, comment="A day of VOICEAI_TIMEZONE."),
+    sa.Column("api_total", sa.Integer, nullable=False, comment="What HighLevel counted."),
+    sa.Column("stored", sa.Integer, nullable=False, comment="What we held, set aside included."),
+    _instant("opened_at", nullable=False, comment="When the day was opened to be read again."),
+)
+
 agents = sa.Table(
     "agents",
     metadata,
