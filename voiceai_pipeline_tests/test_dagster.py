@@ -26,6 +26,7 @@ from voiceai_pipeline.models import ConnectionState, Secret
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.settings import Settings
@@ -476,6 +477,94 @@ def _cell(product: Product, user_id: UUID) -> Mapping[str, Any]:
     (record,) = product.instance.fetch_materializations(wanted, limit=1).records
     assert record.asset_materialization is not None
     return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+
+def test_a_day_that_no_longer_holds_what_highlevel_counts_is_shown_and_mended_by_itself(
+    product: Product,
+) -> None:
+    pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
+    assert product.sync(DAYS).success
+    day = DAYS[1]
+    moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=9)
+    late = product.sandbox.world.calls.add(str(pine.location_id), moment)
+    held = len([c for c in product.calls() if c[0] == pine.location_id])
+
+    result = product.run("reconcile")
+    assert result.success
+    check = _checks(result)["stored_calls_equal_highlevels_totals"]
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert f"1 of {2 * len(DAYS)} days compared differ." in str(check.description)
+    (shown,) = [m for m in result.asset_materializations_for_node("reconciliation")
+                if m.asset_key == dg.AssetKey("reconciliation")]  # fmt: skip
+    facts = {name: value.value for name, value in shown.metadata.items()}
+    line = facts.pop("differences").splitlines()[2]
+    assert str(day) in line
+    assert str(pine.location_name or pine.location_id) in line
+    assert "+1" in line
+    assert facts == {
+        "days_checked": 2 * len(DAYS),
+        "days_that_differ": 1,
+        "days_opened": 1,
+        "days_without_total": 0,
+        "calls_to_fetch": 1,
+        "calls_gone_upstream": 0,
+        "locations_asked": 2,
+        "locations_not_asked": 0,
+    }
+    assert _users_failed(product, day) == 1
+
+    assert not _tick(product, sensors.failed_user_syncs).run_requests
+    _set(product, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
+    (request,) = _tick(product, sensors.failed_user_syncs).run_requests or ()
+    with product.requests() as asked:
+        assert product.run(
+            str(request.job_name), tags=dict(request.tags), run_config=request.run_config
+        ).success
+    assert asked == {("/voice-ai/dashboard/call-logs", pine.location_id): 1}
+    stored = [c[1] for c in product.calls() if c[0] == pine.location_id]
+    assert len(stored) == held + 1
+    assert late["id"] in stored
+    assert _users_failed(product, day) == 0
+
+    with product.requests() as asked:
+        result = product.run("reconcile")
+    assert _checks(result)["stored_calls_equal_highlevels_totals"].passed
+    assert asked == {
+        ("/voice-ai/dashboard/call-logs", user.location_id): 1 for user in (pine, harbor)
+    }
+
+
+def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
+    product: Product,
+) -> None:
+    pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
+    larch = product.connect("Larch Auto Care")
+    assert product.sync(DAYS).success
+    product.sandbox.world.add_fault(Fault("forbidden_location", str(harbor.location_id)))
+    product.sandbox.world.set_envelope(str(pine.location_id), "no_total")
+    result = product.run("reconcile")
+    assert result.success  # a wrong location waits for a person
+    description = str(_checks(result)["stored_calls_equal_highlevels_totals"].description)
+    assert f"0 of {len(DAYS)} days compared differ." in description
+    assert f"HighLevel gave no total for {len(DAYS)} more." in description
+    assert "Locations not asked for all their totals: 1." in description
+
+    product.sandbox.world.add_fault(Fault("server_error", str(larch.location_id)))
+    result = product.run("reconcile")
+    assert not result.success
+    assert "1 of 2 locations could not be asked for all their totals" in _failure(result)
+    assert "HighLevel answered with a server error" in _failure(result)
+    assert "stored_calls_equal_highlevels_totals" in _checks(result)
+    assert product.days("call_logs") == set(DAYS)
+
+
+def _users_failed(product: Product, day: date) -> Any:
+    """What the day's newest cell of ``sync_status`` says."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey("sync_status"), asset_partitions=[str(day)])
+    (record,) = product.instance.fetch_materializations(wanted, limit=1).records
+    assert record.asset_materialization is not None
+    return record.asset_materialization.metadata["users_failed"].value
 
 
 def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:

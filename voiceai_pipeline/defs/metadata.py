@@ -109,7 +109,7 @@ def reconciliation_text(places: Sequence[LocationComparison]) -> str:
     if facts["days_without_total"]:
         parts.append(f"HighLevel gave no total for {facts['days_without_total']} more.")
     if facts["locations_not_asked"]:
-        parts.append(f"{facts['locations_not_asked']} locations could not be asked for all theirs.")
+        parts.append(f"Locations not asked for all their totals: {facts['locations_not_asked']}.")
     lines = [
         f"- {place.name}, {day.day}: HighLevel counts {day.total}, {day.stored} are stored; "
         f"{_FOLLOWS[day.verdict]}."
