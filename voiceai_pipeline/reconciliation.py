@@ -3,8 +3,8 @@
 A day that was read and verified is not looked at again by the sync once it has left the trailing
 window; a call that arrives or vanishes in it later shows only in HighLevel's total. So totals are
 compared with the table: one request for all days of a location, and one for each day only where
-that one differs. Two differences of a location that cancel out are therefore not seen until a
-third one joins them.
+that one differs. A total shows neither a call that changed, nor two differences of a location
+that cancel out, until a third one joins them: that takes reading a day again.
 
 A day that differs is opened: its ledger rows become FAILED with INCOMPLETE, so it is read again by
 itself like any other failed day. It is opened once for a difference: if a read that began after
@@ -15,7 +15,7 @@ further read can help, and the day is only reported until the numbers change.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -171,6 +171,7 @@ class Reconciliation:
         failure: PipelineError | None = None
         try:
             for days in day_report.stretches(place.days):
+                # One by one: what was compared before a failure counts.
                 for comparison in self._compare(place, days, run_id):
                     found.append(comparison)
         except PipelineError as error:
@@ -335,9 +336,8 @@ class _Place:
 
 
 def _read_at(row: DayResult) -> datetime:
-    """When a row was written; complete ones say so."""
-    assert row.finished_at is not None  # noqa: S101 - every row is written with its time
-    return row.finished_at
+    """When a row was written (UTC); one that does not say is older than any that does."""
+    return row.finished_at or datetime.min.replace(tzinfo=UTC)
 
 
 def _was_followed_up(before: Drift, total: int, stored: int, rows: Sequence[DayResult]) -> bool:

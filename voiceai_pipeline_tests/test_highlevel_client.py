@@ -215,6 +215,22 @@ def test_names_and_time_zones_are_read_in_either_dialect(
     }
 
 
+@pytest.mark.parametrize("envelope", ["spec", "wild", "no_total"])
+def test_a_total_is_asked_for_alone_and_may_be_absent(
+    sandbox: RunningSandbox, clock: Clock, both_dialects: str, envelope: Any
+) -> None:
+    place = DEMO["Harbor Dental"].installs_on
+    sandbox.world.set_envelope(place, envelope)
+    start = NOON - dt.timedelta(days=1)
+    with open_client(sandbox.url, clock, both_dialects) as client:
+        token = grant_for(sandbox, client, place).access_token
+        total = client.call_total(token, place, start, NOON)
+    there = sandbox.world.calls.between(place, start, NOON + dt.timedelta(milliseconds=1))
+    assert total == (None if envelope == "no_total" else len(there))
+    assert len(there) > 1
+    assert sandbox.requests[-1].query["pageSize"] == "1"
+
+
 @pytest.mark.parametrize("location", ["Harbor Dental", "Maple Plumbing"])
 def test_a_page_of_calls_has_a_total_in_either_envelope(
     sandbox: RunningSandbox, clock: Clock, both_dialects: str, location: str
