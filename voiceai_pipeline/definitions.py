@@ -24,6 +24,7 @@ defs = dg.Definitions(
         jobs.reconcile,
         jobs.update_directory,
         jobs.update_sync_status,
+        jobs.purge_old_runs,
     ],
     schedules=[
         schedules.yesterday_and_trailing_window,
@@ -31,6 +32,7 @@ defs = dg.Definitions(
         schedules.reconciliation_every_night,
         schedules.directory_every_morning,
         schedules.connections_every_morning,
+        schedules.old_runs_every_night,
     ],
     sensors=[
         sensors.expiring_tokens,

@@ -38,6 +38,8 @@ from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import Sync
 from voiceai_pipeline.tokens import Tokens
 
+pytest_plugins = ["voiceai_pipeline_tests.product"]
+
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"

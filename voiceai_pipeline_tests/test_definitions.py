@@ -61,6 +61,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "reconcile",
         "update_directory",
         "update_sync_status",
+        "purge_old_runs",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "expiring_tokens",
@@ -74,6 +75,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "reconciliation_every_night",
         "directory_every_morning",
         "connections_every_morning",
+        "old_runs_every_night",
     }
     assert {
         (key.asset_key.to_user_string(), key.name)

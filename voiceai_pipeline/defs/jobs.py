@@ -1,21 +1,38 @@
 """The verbs: what a person looks for when they want something done."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
 import dagster as dg
 import sqlalchemy as sa
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from pydantic import Field
 
 from voiceai_pipeline import alerting
 from voiceai_pipeline.alerting import Channel
-from voiceai_pipeline.defs import assets, channels
+from voiceai_pipeline.defs import assets, channels, retention
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections
 from voiceai_pipeline.storage.engine import database_now
+
+BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
+"""Tags of runs in a process of the command line, which Dagster does not know the location of."""
 
 
 class Users(dg.Config):
     """Which users; empty: all whom it concerns."""
 
     user_ids: list[str] = []
+
+
+class Memory(dg.Config):
+    """How long Dagster remembers."""
+
+    keep_days: int = Field(default=90, ge=1)
+    """Runs that ended longer ago are deleted, unless an asset or a check still shows them."""
+    at_most: int = Field(default=5_000, ge=1)
+    """How many runs to delete at once: a few minutes of work."""
 
 
 @dg.op(pool=assets.POOL)
@@ -75,6 +92,25 @@ def deliver_alerts(
         raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
 
+@dg.op
+def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
+    """Delete the runs of this code location that nothing shows any more, with their events."""
+    ours = [BY_COMMAND_LINE]
+    if location := context.run.tags.get(REPOSITORY_LABEL_TAG):
+        ours.append({REPOSITORY_LABEL_TAG: location})
+    purged = retention.purge(
+        context.instance,
+        ours,
+        datetime.now(UTC) - timedelta(days=config.keep_days),
+        config.at_most,
+    )
+    more = "" if purged.is_complete else " There are more; they are deleted the next time."
+    context.log.info(
+        f"Deleted {purged.deleted} runs that ended more than {config.keep_days} days ago and kept "
+        f"{purged.kept} of that age, because an asset or a check still shows them.{more}"
+    )
+
+
 @dg.job(description="Renew tokens whose time has come, in one run for many users.")
 def refresh_tokens() -> None:
     refresh_due_tokens()
@@ -91,6 +127,11 @@ def inspect_connections() -> None:
 )
 def send_alerts() -> None:
     deliver_alerts()
+
+
+@dg.job(description="Delete old runs and their events; what the assets show stays as it is.")
+def purge_old_runs() -> None:
+    delete_old_runs()
 
 
 sync_calls = dg.define_asset_job(

@@ -51,7 +51,7 @@ def sync_calls(
                 tags={
                     "dagster/asset_partition_range_start": stretch[0].isoformat(),
                     "dagster/asset_partition_range_end": stretch[-1].isoformat(),
-                    "voiceai/launched_by": "command line",
+                    **jobs.BY_COMMAND_LINE,
                 },
             )
             if not result.success:

@@ -78,3 +78,12 @@ connections_every_morning = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="How every user's connection stands.",
 )
+
+old_runs_every_night = dg.ScheduleDefinition(
+    name="old_runs_every_night",
+    job=jobs.purge_old_runs,
+    cron_schedule="30 3 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Dagster's own tables: runs that ended long ago go.",
+)

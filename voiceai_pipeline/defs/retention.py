@@ -1,0 +1,145 @@
+"""How long Dagster remembers: runs that ended long ago go, what an asset shows stays.
+
+Dagster purges ticks (``dagster.yaml``, retention) but neither runs nor events. What an asset shows
+is read from events: of each partition the last materialization, the last plan of one (red, if its
+run failed) and the last observation; of each check the last execution. A run that wrote one of
+these has the last word on something, and is kept for as long as it has.
+
+Dagster's own methods say what is last and delete what is not. They leave two things behind, which
+are removed here too: the rows of executed checks, and what the run's process printed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+_OF_ASSETS: Final = {
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+}
+_OF_CHECKS: Final = {
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+}
+_PAGE: Final = 100
+"""Runs read at a time; each is a few kilobytes."""
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge did, in runs.
+
+    Attributes:
+        kept: old, but with the last word on something.
+        is_complete: False if there was more to delete than was allowed at once.
+    """
+
+    deleted: int
+    kept: int
+    is_complete: bool
+
+
+def purge(
+    instance: dg.DagsterInstance,
+    tags: Iterable[Mapping[str, str]],
+    untouched_since: datetime,
+    at_most: int,
+) -> Purged:
+    """Delete runs that have ended and not changed since, oldest first.
+
+    May be interrupted at any time, and repeated.
+
+    Args:
+        tags: runs with one of these sets of tags; no others, for the instance may serve other code
+            locations.
+        untouched_since: the last change of a run is its end, or a tag somebody gave it later.
+        at_most: how many runs to delete.
+    """
+    last_words = _LastWords(instance)
+    deleted = kept = 0
+    for ours in tags:
+        old = dg.RunsFilter(tags=ours, statuses=FINISHED_STATUSES, updated_before=untouched_since)
+        # Dagster looks up the run a page begins after: it must be one that is kept.
+        last_kept: str | None = None
+        while page := instance.get_run_records(old, limit=_PAGE, cursor=last_kept, ascending=True):
+            for record in page:
+                run_id = record.dagster_run.run_id
+                if last_words.are_in(run_id):
+                    kept += 1
+                    last_kept = run_id
+                elif deleted == at_most:
+                    return Purged(deleted, kept, is_complete=False)
+                else:
+                    _delete(instance, run_id)
+                    deleted += 1
+    return Purged(deleted, kept, is_complete=True)
+
+
+class _LastWords:
+    """Which events are the last of their kind, asked once per asset and check.
+
+    An event that arrives later makes another one dispensable, never the other way round: what was
+    read once is at worst too careful.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._storage = instance.event_log_storage
+        self._last_ids = cache(self._read_last_ids)
+        self._last_runs = cache(self._read_last_runs)
+
+    def are_in(self, run_id: str) -> bool:
+        """True if an asset or a check would show something else without this run."""
+        records = self._instance.get_records_for_run(run_id, of_type=_OF_ASSETS | _OF_CHECKS)
+        for record in records.records:
+            event = record.event_log_entry.get_dagster_event()
+            if event.event_type in _OF_CHECKS:
+                if run_id in self._last_runs(_check_key(event)):
+                    return True
+            elif event.asset_key and record.storage_id in self._last_ids(
+                event.asset_key, event.event_type
+            ):
+                return True
+        return False
+
+    def _read_last_ids(self, asset: dg.AssetKey, event_type: dg.DagsterEventType) -> set[int]:
+        of_any = self._storage.get_event_records(
+            dg.EventRecordsFilter(event_type, asset_key=asset), limit=1
+        )
+        of_each_partition = self._storage.get_latest_storage_id_by_partition(asset, event_type)
+        return {record.storage_id for record in of_any} | set(of_each_partition.values())
+
+    def _read_last_runs(self, check: dg.AssetCheckKey) -> set[str]:
+        of_each_partition = self._storage.get_asset_check_partition_info([check])
+        return {info.latest_planned_run_id for info in of_each_partition}
+
+
+def _check_key(event: dg.DagsterEvent) -> dg.AssetCheckKey:
+    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return event.asset_check_evaluation_data.asset_check_key
+    return event.asset_check_planned_data.asset_check_key
+
+
+def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete all that there is of a run. The run's own row goes last: by it the rest is found
+    again, should this be cut off."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        with storage.index_connection() as db:
+            db.execute(
+                AssetCheckExecutionsTable.delete().where(
+                    AssetCheckExecutionsTable.c.run_id == run_id
+                )
+            )
+    # Where runs have machines of their own, what they printed is gone with these.
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    storage.delete_events(run_id)
+    instance.delete_run(run_id)
