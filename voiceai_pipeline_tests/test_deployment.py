@@ -1,0 +1,230 @@
+"""deploy/: the examples are read as Dagster and Docker read them, as far as that goes without a
+cluster and without packages that only a deployment needs.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.workspace.load import location_origins_from_yaml_paths
+
+from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.settings import VARIABLES, Settings
+from voiceai_pipeline.up import PROJECT
+
+DEPLOY = PROJECT / "deploy"
+TARGETS = ("docker", "kubernetes")
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())
+
+RELEASE = "0.29.27"
+LAUNCHERS = {
+    "docker": (
+        ("dagster_docker", "DockerRunLauncher"),
+        {"image", "network", "registry", "env_vars", "container_kwargs", "networks"},
+    ),
+    "kubernetes": (
+        ("dagster_k8s", "K8sRunLauncher"),
+        {
+            "job_image",
+            "image_pull_policy",
+            "image_pull_secrets",
+            "service_account_name",
+            "env_config_maps",
+            "env_secrets",
+            "env_vars",
+            "volume_mounts",
+            "volumes",
+            "labels",
+            "resources",
+            "scheduler_name",
+            "security_context",
+            "instance_config_map",
+            "postgres_password_secret",
+            "dagster_home",
+            "load_incluster_config",
+            "kubeconfig_file",
+            "k8s_api_ssl_ca_cert_file",
+            "fail_pod_on_run_failure",
+            "run_k8s_config",
+            "job_namespace",
+            "only_allow_user_defined_k8s_config_fields",
+            "only_allow_user_defined_env_vars",
+        },
+    ),
+}
+"""Class and config keys, as ``config_type()`` of the release lists them. The packages themselves
+bring Docker's and Kubernetes' clients along: too much for a test of two files."""
+
+OTHERS = {
+    "DAGSTER_HOME": "Dagster: the folder of dagster.yaml",
+    "DAGSTER_CURRENT_IMAGE": "Dagster: the image of the runs of a code server",
+    "POSTGRES_PASSWORD": "the image postgres",
+}
+PAGE_ONLY = {
+    "VOICEAI_PAGE_HOST",
+    "VOICEAI_PAGE_PORT",
+    "VOICEAI_PAGE_SECRET",
+    "VOICEAI_API_KEY",
+    "VOICEAI_ALLOWED_ORIGINS",
+}
+OF_THE_IMAGE = {"VOICEAI_HOME"}
+FOR_TRYING_OUT = {
+    "VOICEAI_SANDBOX_PORT",
+    "HIGHLEVEL_AUTH_URL",
+    "HIGHLEVEL_TOKEN_URL",
+    "HIGHLEVEL_API_URL",
+}
+
+
+def _instance_config(target: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((DEPLOY / target / "dagster.yaml").read_text())
+    return config
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_dagster_accepts_the_instance_and_opens_it_without_the_launcher(
+    target: str, tmp_path: Path, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dagster_instance_config(str(DEPLOY / target))  # raises if a key is unknown
+    postgres.create_database(f"deploy_{target}")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", postgres.url(f"deploy_{target}", driver="psycopg2"))
+    config = _instance_config(target)
+    del config["run_launcher"]
+    for part in ("local_artifact_storage", "compute_logs"):
+        if "config" in config[part]:
+            config[part]["config"]["base_dir"] = str(tmp_path / part)
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.get_runs() == []
+        assert instance.run_monitoring_enabled
+        assert type(instance.compute_log_manager).__name__ == config["compute_logs"]["class"]
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_instance_differs_from_the_one_of_make_up_only_where_machines_matter(
+    target: str,
+) -> None:
+    here: dict[str, Any] = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    there = _instance_config(target)
+    where = {"run_launcher", "local_artifact_storage", "compute_logs", "code_servers"}
+    assert here.keys() - where == there.keys() - where
+    here["run_monitoring"]["start_timeout_seconds"] = 300
+    for part in here.keys() - where:
+        assert there[part] == here[part], part
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_launcher_is_configured_by_keys_that_its_release_has(target: str) -> None:
+    launcher = _instance_config(target)["run_launcher"]
+    named, keys = LAUNCHERS[target]
+    assert (launcher["module"], launcher["class"]) == named
+    assert launcher["config"].keys() <= keys
+
+
+def test_the_launchers_release_is_the_one_of_our_other_dagster_packages() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert f"dagster-postgres=={RELEASE}" in project["dependencies"]
+    assert f"LAUNCHERS_RELEASE={RELEASE}" in (DEPLOY / "Dockerfile").read_text()
+    for target in TARGETS:
+        assert RELEASE in (DEPLOY / target / "dagster.yaml").read_text()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_workspace_asks_one_code_server_under_our_name(target: str) -> None:
+    origins = location_origins_from_yaml_paths([str(DEPLOY / target / "workspace.yaml")])
+    (origin,) = origins
+    assert isinstance(origin, GrpcServerCodeLocationOrigin)
+    assert origin.location_name == "voiceai_pipeline"
+    assert origin.port == 4000
+    if target == "docker":
+        assert origin.host in COMPOSE["services"]
+
+
+def test_every_variable_in_deploy_is_ours_dagsters_or_of_an_image_used() -> None:
+    named = {
+        name
+        for path in DEPLOY.rglob("*")
+        if path.is_file()
+        for name in re.findall(
+            r"\b(?:VOICEAI|HIGHLEVEL|DAGSTER|POSTGRES)_[A-Z_]+\b", path.read_text()
+        )
+    }
+    assert named - VARIABLES.keys() - OTHERS.keys() == set()
+
+
+def test_every_variable_of_ours_reaches_who_needs_it() -> None:
+    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - FOR_TRYING_OUT
+    runs = _instance_config("docker")["run_launcher"]["config"]["env_vars"]
+    services = COMPOSE["services"]
+    assert set(runs) == everywhere
+    assert services["daemon"]["environment"].keys() >= set(runs)
+    assert services["code"]["environment"].keys() >= everywhere
+    assert services["page"]["environment"].keys() >= everywhere | PAGE_ONLY - {"VOICEAI_PAGE_PORT"}
+
+
+def test_what_is_secret_comes_from_the_environment_and_reaches_no_webserver() -> None:
+    for name, service in COMPOSE["services"].items():
+        for variable, value in service.get("environment", {}).items():
+            if variable not in ("VOICEAI_PAGE_HOST", "DAGSTER_CURRENT_IMAGE"):
+                assert re.fullmatch(rf"\$\{{{variable}:(\?|-)\}}", value), (name, variable)
+        if name.startswith("webserver"):
+            assert service["environment"].keys() == {"DAGSTER_POSTGRES_URL"}
+
+
+def test_nothing_is_published_but_on_loopback_and_analysts_can_only_read() -> None:
+    ports = {
+        name: service["ports"]
+        for name, service in COMPOSE["services"].items()
+        if "ports" in service
+    }
+    assert ports.keys() == {"webserver", "webserver-read-only", "page"}
+    for published in ports.values():
+        assert all(port.startswith("127.0.0.1:") for port in published)
+    analysts = COMPOSE["services"]["webserver-read-only"]
+    assert "--read-only" in analysts["command"]
+    assert not any("docker.sock" in volume for volume in analysts["volumes"])
+
+
+def test_runs_and_the_page_keep_token_pairs_on_the_same_volume() -> None:
+    volumes = _instance_config("docker")["run_launcher"]["config"]["container_kwargs"]["volumes"]
+    spool = "voiceai-home:/var/lib/voiceai"
+    assert spool in volumes
+    assert spool in COMPOSE["services"]["page"]["volumes"]
+    for volume in volumes:
+        name = volume.partition(":")[0]
+        assert COMPOSE["volumes"][name] == {"name": name}  # else compose prefixes it
+    assert "VOICEAI_HOME=/var/lib/voiceai" in (DEPLOY / "Dockerfile").read_text()
+    mounts = _instance_config("kubernetes")["run_launcher"]["config"]["volume_mounts"]
+    assert [mount["mountPath"] for mount in mounts] == ["/var/lib/voiceai"]
+
+
+def test_empty_values_as_compose_sets_them_count_as_unset() -> None:
+    environment = {
+        variable: "" if value.endswith("-}") else value
+        for variable, value in COMPOSE["services"]["daemon"]["environment"].items()
+    }
+    given = {
+        "DAGSTER_POSTGRES_URL": "postgresql+psycopg2://u:p@postgres/dagster",
+        "VOICEAI_DATABASE_URL": "postgresql://u:p@postgres/voiceai",
+        "VOICEAI_TOKEN_KEYS": "k1:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
+        "VOICEAI_PAGE_URL": "https://voice.test",
+        "HIGHLEVEL_CLIENT_ID": "id",
+        "HIGHLEVEL_CLIENT_SECRET": "secret",
+        "HIGHLEVEL_REDIRECT_URI": "https://voice.test/oauth/callback",
+    }
+    required = {name for name, value in environment.items() if value}
+    assert required == given.keys()
+    assert not Settings.load({**environment, **given}).highlevel.is_sandbox
+
+
+def test_the_readme_of_deploy_names_every_process() -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    rows = set(re.findall(r"^\| `([a-z-]+)`", readme, re.MULTILINE))
+    assert rows == COMPOSE["services"].keys() | {"run"}
