@@ -37,7 +37,7 @@ def test_the_readmes_make_targets_and_pictures_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for picture in re.findall(r"!\[.*?\]\((.+?)\)", README):
         assert Path(PROJECT / picture).is_file(), picture
-    for page in re.findall(r"\]\((docs/.+?)\)", README):
+    for page in re.findall(r"\]\(((?:docs|deploy)/.+?)\)", README):
         assert Path(PROJECT / page).is_file(), page
 
 
