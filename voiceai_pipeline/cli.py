@@ -34,6 +34,7 @@ from voiceai_pipeline import up as everything
 from voiceai_pipeline.consent import CONNECTED, Begun, ChooseLocationError, ConsentError
 from voiceai_pipeline.day_report import span
 from voiceai_pipeline.models import (
+    LIVE_STATES,
     Connection,
     ConnectionState,
     DayResult,
@@ -494,7 +495,9 @@ def _show_person(
         ),
         "Scopes": person.scope or "unknown",
         "Access token": f"until {_minute(token_ends)}" if token_ends else "none",
-        "Next renewal": _minute(renewal) or "before it expires",
+        "Next renewal": (_minute(renewal) or "before it expires")
+        if person.state in LIVE_STATES
+        else "none",
         "Last sync": _last_sync(status),
         "Message": _for(person.user.id, status.message or "") if status else "",
     }

@@ -21,7 +21,7 @@ _TIMEOUT: Final = 30.0
 _SYNC_JOB: Final = {
     "repositoryLocationName": "voiceai_pipeline",
     "repositoryName": "__repository__",
-    "jobName": "sync_calls",
+    "jobName": "sync_users",
 }
 
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -77,21 +77,20 @@ class Dagster:
     ) -> str:
         """Launch a run that reads consecutive ``days`` again for some users; its id.
 
-        The same run as a schedule's, for these users only. It is queued until the daemon takes it.
+        It is queued until the daemon takes it.
 
         Args:
             launched_by: shown among the run's tags.
         """
-        config = {"user_ids": [str(user_id) for user_id in user_ids], "reread": True}
-        tags = {
-            "dagster/asset_partition_range_start": min(days).isoformat(),
-            "dagster/asset_partition_range_end": max(days).isoformat(),
-            "voiceai/launched_by": launched_by,
+        config = {
+            "user_ids": [str(user_id) for user_id in user_ids],
+            "first": min(days).isoformat(),
+            "last": max(days).isoformat(),
         }
         params = {
             "selector": _SYNC_JOB,
-            "runConfigData": {"ops": {"call_logs": {"config": config}}},
-            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+            "runConfigData": {"ops": {"read_user_days": {"config": config}}},
+            "executionMetadata": {"tags": [{"key": "voiceai/launched_by", "value": launched_by}]},
         }
         answer = self._ask(_LAUNCH_RUN, {"params": params})["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":

@@ -17,6 +17,7 @@ defs = dg.Definitions(
     asset_checks=[checks.no_connection_needs_a_person],
     jobs=[
         jobs.sync_calls,
+        jobs.sync_users,
         jobs.resync_failed_users,
         jobs.refresh_tokens,
         jobs.inspect_connections,

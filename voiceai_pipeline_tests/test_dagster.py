@@ -101,6 +101,25 @@ def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> No
     assert demo.days("call_logs") == set(DAYS)
 
 
+def test_a_sync_of_one_user_leaves_a_day_as_it_stands_for_everybody(demo: Product) -> None:
+    assert not demo.sync(DAYS[-4:]).success
+    harbor = DEMO["Harbor Dental"].id
+    days = {"first": str(DAYS[-4]), "last": str(DAYS[-1])}
+    config = {"ops": {"read_user_days": {"config": {"user_ids": [harbor], **days}}}}
+    run = demo.run("sync_users", run_config=config)
+    assert run.success
+    # No run of the asset: its red stays, for it is the last run that was to fill the day.
+    assert not [e for e in run.all_events if e.is_asset_materialization_planned]
+    assert BAD_DAY not in demo.days("call_logs")
+    copper = {"ops": {"read_user_days": {"config": {"user_ids": [DEMO[COPPER].id], **days}}}}
+    assert COPPER in _failure(demo.run("sync_users", run_config=copper))
+    demo.sandbox.world.clear_faults()
+    assert demo.run("sync_users", run_config=copper).success
+    assert BAD_DAY in demo.days("call_logs")
+    bad = {"ops": {"read_user_days": {"config": {"user_ids": [harbor], "first": "x", "last": "y"}}}}
+    assert "YYYY-MM-DD" in _failure(demo.run("sync_users", run_config=bad))
+
+
 def test_users_who_wait_for_a_person_turn_no_day_red_and_are_named_with_the_fix(
     demo: Product,
 ) -> None:

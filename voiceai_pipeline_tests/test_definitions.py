@@ -54,6 +54,7 @@ def test_the_location_holds_exactly_these_names() -> None:
     }
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
         "sync_calls",
+        "sync_users",
         "resync_failed_users",
         "refresh_tokens",
         "inspect_connections",

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.defs import checks, metadata, partitions
-from voiceai_pipeline.models import DayState, FailureClass, PipelineError, User
+from voiceai_pipeline.models import DayResult, DayState, FailureClass, PipelineError, User
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.settings import PageSettings, Settings
@@ -150,33 +150,10 @@ def call_logs(
     HighLevel lists for it. A red day names who failed and why; materialize it again and only they
     are read."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
-    try:
-        outcomes = pipeline.sync.sync_days(
-            days,
-            user_ids=parse_users(config.user_ids) or None,
-            mode=config.mode,
-            run_id=context.run.run_id,
-        )
-    except (UnknownUserError, SyncRequestError, PipelineError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    reports = pipeline.sync.report(days)
-    for report in reports:
-        if report.is_green:
-            _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
-        else:
-            _observe(context, report)
-        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
+    users = parse_users(config.user_ids) or None
+    outcomes, reports = sync_and_record(context, pipeline, days, users, config.mode)
     yield from _checks(reports)
-    if any(outcome.state is DayState.FAILED for outcome in outcomes):
-        raise dg.Failure(
-            metadata.failure_text(outcomes),
-            metadata={
-                str(report.day): dg.MetadataValue.md(metadata.table(report))
-                for report in reports
-                if report.failed
-            },
-            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
-        )
+    fail_if_anybody_did(outcomes, reports)
 
 
 @dg.asset(
@@ -287,6 +264,52 @@ def parse_users(keys: Iterable[str]) -> list[UUID]:
         ) from None
 
 
+def sync_and_record(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    days: Sequence[date],
+    user_ids: Sequence[UUID] | None,
+    mode: Mode,
+) -> tuple[list[DayResult], list[DayReport]]:
+    """Sync days of some users (None: of all) and log how each day stands for everybody now.
+
+    Raises:
+        dg.Failure: what was asked for makes no sense, or the ledger cannot be read.
+    """
+    try:
+        outcomes = pipeline.sync.sync_days(
+            days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
+        )
+        reports = pipeline.sync.report(days)
+    except (UnknownUserError, SyncRequestError, PipelineError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    for report in reports:
+        if report.is_green:
+            _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
+        else:
+            _observe(context, report)
+        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
+    return outcomes, reports
+
+
+def fail_if_anybody_did(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:
+    """Turn the run red if a sync of its own failed.
+
+    Raises:
+        dg.Failure: naming who failed, why and what to do.
+    """
+    if any(outcome.state is DayState.FAILED for outcome in outcomes):
+        raise dg.Failure(
+            metadata.failure_text(outcomes),
+            metadata={
+                str(report.day): dg.MetadataValue.md(metadata.table(report))
+                for report in reports
+                if report.failed
+            },
+            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
+        )
+
+
 def record_connections(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     engine: sa.Engine,
@@ -352,7 +375,7 @@ def _log(
     context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
 
 
-def _observe(context: dg.AssetExecutionContext, report: DayReport) -> None:
+def _observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, report: DayReport) -> None:
     """Let the events of a red day of ``call_logs`` say why, not only those of its run."""
     context.log_event(
         dg.AssetObservation(

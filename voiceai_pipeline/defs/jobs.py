@@ -1,6 +1,6 @@
 """The verbs: what a person looks for when they want something done."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import dagster as dg
@@ -15,6 +15,7 @@ from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections
 from voiceai_pipeline.storage.engine import database_now
+from voiceai_pipeline.sync import Mode
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
 """Tags of runs in a process of the command line, which Dagster does not know the location of."""
@@ -33,6 +34,29 @@ class Memory(dg.Config):
     """Runs that ended longer ago are deleted, unless an asset or a check still shows them."""
     at_most: int = Field(default=5_000, ge=1)
     """How many runs to delete at once: a few minutes of work."""
+
+
+class UserDays(dg.Config):
+    """Which users, by id, and which days: from the first to the last, both as YYYY-MM-DD."""
+
+    user_ids: list[str]
+    first: str
+    last: str
+
+
+@dg.op(pool=assets.POOL)
+def read_user_days(
+    context: dg.OpExecutionContext, config: UserDays, pipeline: dg.ResourceParam[Pipeline]
+) -> None:
+    """Read the days of these users again."""
+    try:
+        first, last = date.fromisoformat(config.first), date.fromisoformat(config.last)
+    except ValueError:
+        raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    users = assets.parse_users(config.user_ids)
+    outcomes, reports = assets.sync_and_record(context, pipeline, days, users, Mode.REREAD)
+    assets.fail_if_anybody_did(outcomes, reports)
 
 
 @dg.op(pool=assets.POOL)
@@ -109,6 +133,13 @@ def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
         f"Deleted {purged.deleted} runs that ended more than {config.keep_days} days ago and kept "
         f"{purged.kept} of that age, because an asset or a check still shows them.{more}"
     )
+
+
+# Not a run of the asset: one that ends well for its users would take the red from a day that stays
+# red for somebody else.
+@dg.job(description="Read days of some users again, now; what the Connections page launches.")
+def sync_users() -> None:
+    read_user_days()
 
 
 @dg.job(description="Renew tokens whose time has come, in one run for many users.")

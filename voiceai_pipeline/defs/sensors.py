@@ -167,7 +167,7 @@ def _why_nothing(busy: bool) -> str:
 
 def _is_syncing(instance: dg.DagsterInstance) -> bool:
     """True while calls are read or about to be: what is under way is not in the ledger yet."""
-    syncing = {jobs.sync_calls.name, jobs.resync_failed_users.name}
+    syncing = {jobs.sync_calls.name, jobs.sync_users.name, jobs.resync_failed_users.name}
     return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1)) or any(
         run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
         for run in _under_way(instance)

@@ -264,15 +264,15 @@ def test_sync_now_launches_a_run_for_today_and_the_three_days_before(
 
     (launched,) = installation.dagster.launched
     today = datetime.now(installation.pipeline.zone).date()
-    assert launched["selector"]["jobName"] == "sync_calls"
-    config = launched["runConfigData"]["ops"]["call_logs"]["config"]
-    assert config == {"user_ids": [str(HARBOR)], "reread": True}
-    tags = {tag["key"]: tag["value"] for tag in launched["executionMetadata"]["tags"]}
-    assert tags == {
-        "dagster/asset_partition_range_start": str(today - timedelta(days=3)),
-        "dagster/asset_partition_range_end": str(today),
-        "voiceai/launched_by": "connections page",
+    assert launched["selector"]["jobName"] == "sync_users"
+    config = launched["runConfigData"]["ops"]["read_user_days"]["config"]
+    assert config == {
+        "user_ids": [str(HARBOR)],
+        "first": str(today - timedelta(days=3)),
+        "last": str(today),
     }
+    tags = {tag["key"]: tag["value"] for tag in launched["executionMetadata"]["tags"]}
+    assert tags == {"voiceai/launched_by": "connections page"}
     assert "Harbor Dental: a sync was launched" in pressed.text
     assert f"{installation.dagster.url}/runs/{installation.dagster.run_ids[0]}" in pressed.text
 
@@ -285,8 +285,8 @@ def test_sync_now_does_not_reach_before_the_first_partition(installation: Instal
     with installation.visitor() as visitor:
         visitor.post(f"/users/{HARBOR}/sync")
 
-    tags = installation.dagster.launched[0]["executionMetadata"]["tags"]
-    assert tags[0]["value"] == installation.dagster.first_day
+    ops = installation.dagster.launched[0]["runConfigData"]["ops"]
+    assert ops["read_user_days"]["config"]["first"] == installation.dagster.first_day
 
 
 def test_a_user_who_must_reconnect_is_not_synced_and_told_why(

@@ -56,10 +56,11 @@ def connected(caller: Caller) -> Iterator[Caller]:
 
 def ranges(caller: Caller) -> list[tuple[str, ...]]:
     """The days of every run that was launched."""
-    return [
-        tuple(tag["value"] for tag in launched["executionMetadata"]["tags"][:2])
+    configs = [
+        launched["runConfigData"]["ops"]["read_user_days"]["config"]
         for launched in caller.installation.dagster.launched
     ]
+    return [(config["first"], config["last"]) for config in configs]
 
 
 def today() -> date:
