@@ -428,7 +428,8 @@ def test_a_hundred_random_kills_lose_nothing_that_can_be_kept_and_nothing_silent
                     ends["lost, and said so"] += 1
                 assert max(world.presented.values()) <= 2
             connector.browser.close()
-    assert ends["replayed"] >= 5, ends
+    # The dice hit the exchange itself as well as what lies around it.
+    assert ends["replayed"] + ends["lost, and said so"] >= 5, ends
     assert ends["untouched"] >= 5, ends
     assert (ends["lost, and said so"] > 0) is (grace == 0), ends
 
