@@ -26,7 +26,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.models import FailureClass, Secret
+from voiceai_pipeline.models import FailureClass, Secret, for_user
 from voiceai_pipeline.settings import AlertSettings, PageSettings, is_loopback
 from voiceai_pipeline.storage import alerts
 from voiceai_pipeline.storage.alerts import Notice
@@ -242,7 +242,7 @@ def _name(notice: Notice) -> str:
 
 def _fix(notice: Notice) -> str:
     fix = notice.reason.explanation.fix
-    return fix.replace(" USER", f" {notice.user.id}") if notice.user else fix
+    return for_user(fix, notice.user.id) if notice.user else fix
 
 
 def _what_it_costs(notice: Notice) -> str:

@@ -41,6 +41,7 @@ from voiceai_pipeline.models import (
     DayState,
     PipelineError,
     Secret,
+    for_user,
 )
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
@@ -476,7 +477,7 @@ def _what_to_do(person: Connection) -> str | None:
     """Cause and fix; None for who is well, or is by themselves in a moment."""
     if person.can_sync and person.last_failure is None:
         return None
-    return _for(person.user.id, person.message)
+    return for_user(person.message, person.user.id)
 
 
 def _show_person(
@@ -488,8 +489,8 @@ def _show_person(
     rows: dict[str, str | Text] = {
         "State": Text(person.label, _COLOURS[person.status]),
         "Since": _minute(person.since),
-        "Why": _for(person.user.id, person.cause),
-        "What to do": _for(person.user.id, person.fix) or "nothing",
+        "Why": for_user(person.cause, person.user.id),
+        "What to do": for_user(person.fix, person.user.id) or "nothing",
         "Location": " ".join(
             filter(None, (person.location_name, person.location_id, person.location_timezone))
         ),
@@ -499,7 +500,7 @@ def _show_person(
         if person.state in LIVE_STATES
         else "none",
         "Last sync": _last_sync(status),
-        "Message": _for(person.user.id, status.message or "") if status else "",
+        "Message": for_user(status.message or "", person.user.id) if status else "",
     }
     for name, value in rows.items():
         facts.add_row(Text(name, "dim"), value)
@@ -532,7 +533,7 @@ def _show_rows(rows: Sequence[DayResult]) -> None:
             Text(state.value, colours[state]),
             span([row.day for row in group]),
             *map(str, sums),
-            _for(user_id, message),
+            for_user(message, user_id),
         )
     _console().print(table)
 
@@ -545,12 +546,7 @@ def _outcome(result: Check) -> str:
         )
     if result.failure is None:
         return "Calls can be read."
-    return _for(result.connection.user.id, str(result.failure))
-
-
-def _for(user_id: UUID, text: str) -> str:
-    """A text whose commands can be copied: with the user's id in the place of USER."""
-    return text.replace(" USER", f" {user_id}")
+    return for_user(str(result.failure), result.connection.user.id)
 
 
 def _console() -> Console:
@@ -602,7 +598,7 @@ def _row_as_json(row: DayResult) -> dict[str, Any]:
         "day": str(row.day),
         "state": row.state.value,
         "failure": row.failure.value if row.failure else None,
-        "message": _for(row.user.id, row.message),
+        "message": for_user(row.message, row.user.id),
         "calls": row.stored,
         "new": row.new,
         "changed": row.changed,

@@ -34,7 +34,7 @@ from voiceai_pipeline.storage.history import Actor
 from voiceai_pipeline.storage.spool import Spool
 from voiceai_pipeline.storage.token_rows import TokenRow
 from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.tokens import UnknownUserError, needs_refresh
+from voiceai_pipeline.tokens import UnknownUserError, needs_refresh, stored_connection
 
 _STATE_BYTES: Final = 24
 CONNECTED: Final = "connected"
@@ -252,7 +252,7 @@ class Consent:
             return self._choose(user_id, location_id)
         if connection.location_id:
             self._name_location(connection.location_id, token.access_token)
-        return self._connection(user_id)
+        return stored_connection(self._engine, user_id, self._now)
 
     def _save(
         self, connection: Connection, before: Connection, token: OAuthToken, started_at: datetime
@@ -337,7 +337,7 @@ class Consent:
                 FailureClass.NO_LOCATION, "the connection was changed meanwhile; choose again"
             )
         self._name_location(place, minted.access_token)
-        return self._connection(user_id)
+        return stored_connection(self._engine, user_id, self._now)
 
     def _agency_grant(self, user_id: UUID) -> tuple[TokenRow, str, Secret]:
         now = self._now() if self._now else None
@@ -369,16 +369,9 @@ class Consent:
                 raise UnknownUserError(f"no user {user_id}")
             token_rows.disconnect(db, user_id, read_clock(db, self._now), actor=self._actor)
         self._forget_spooled(user_id)
-        return self._connection(user_id)
+        return stored_connection(self._engine, user_id, self._now)
 
     def _forget_spooled(self, user_id: UUID) -> None:
         """What waited for the database belongs to a connection that is no more."""
         if self._spool:
             self._spool.forget(user_id)
-
-    def _connection(self, user_id: UUID) -> Connection:
-        with self._engine.begin() as db:
-            connection = connections.one(db, user_id, self._now() if self._now else None)
-        if connection is None:  # deleted since
-            raise UnknownUserError(f"no user {user_id}")
-        return connection

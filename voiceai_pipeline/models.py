@@ -523,6 +523,11 @@ CAUSES: Final[Mapping[FailureClass | None, Cause]] = {
 }
 
 
+def for_user(text: str, user_id: UUID) -> str:
+    """A text whose commands can be copied: with the user's id in the place of USER."""
+    return text.replace(" USER", f" {user_id}")
+
+
 def missing_scopes(granted: str | None) -> tuple[str, ...]:
     """The scopes that syncing needs and ``granted`` (space separated) lacks.
 

@@ -256,7 +256,7 @@ class Tokens:
             UnknownUserError, PipelineError: as ``get_valid_token``.
         """
         self.get_valid_token(user_id, margin=_ALWAYS, force=True)
-        return self._connection(user_id)
+        return stored_connection(self._engine, user_id, self._now)
 
     def renew_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
         """Renew those whose planned moment has come, side by side and at a steady pace; None for
@@ -370,7 +370,7 @@ class Tokens:
             )
         except PipelineError as error:
             failure = error
-        connection = self._connection(user_id)
+        connection = stored_connection(self._engine, user_id, self._now)
         with self._engine.begin() as db:
             history.record(
                 db,
@@ -395,12 +395,23 @@ class Tokens:
         )
         return drift_of(page.items)
 
-    def _connection(self, user_id: UUID) -> Connection:
-        with self._engine.begin() as db:
-            connection = connections.one(db, user_id, self._now() if self._now else None)
-        if connection is None:
-            raise UnknownUserError(f"no user {user_id}")
-        return connection
+
+def stored_connection(
+    engine: sa.Engine, user_id: UUID, now: Callable[[], datetime] | None = None
+) -> Connection:
+    """A user's connection as it stands.
+
+    Args:
+        now: replaces the database's clock where time is simulated; aware UTC.
+
+    Raises:
+        UnknownUserError: there is no such user.
+    """
+    with engine.begin() as db:
+        connection = connections.one(db, user_id, now() if now else None)
+    if connection is None:
+        raise UnknownUserError(f"no user {user_id}")
+    return connection
 
 
 def _is_due(row: TokenRow) -> bool:

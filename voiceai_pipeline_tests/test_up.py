@@ -5,6 +5,7 @@ The tests of the demo are ordered: each takes up where the one before it left of
 
 import base64
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -122,10 +123,17 @@ class Up:
         )
 
     def child(self, word: str) -> psutil.Process:
+        (found,) = self._children(word)
+        return found
+
+    def has_another_child(self, word: str, than: psutil.Process) -> bool:
+        """Whether one took the place of `than`; what is being started is not there at once."""
+        return any(child.pid != than.pid for child in self._children(word))
+
+    def _children(self, word: str) -> list[psutil.Process]:
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
-        (found,) = [c for c in children if is_alive(c.pid) and word in " ".join(c.cmdline())]
-        return found
+        return [c for c in children if is_alive(c.pid) and word in " ".join(c.cmdline())]
 
     def living(self) -> set[int]:
         """What runs for this home: what `up` started, and the server with its watchdog."""
@@ -286,9 +294,8 @@ def test_a_killed_daemon_page_or_sandbox_is_started_again(demo: Up) -> None:
     for name, word in words.items():
         killed = demo.child(word)
         killed.kill()
-        said = f"The {name} stopped (killed by SIGKILL); starting it again."
-        wait_until(lambda said=said: said in demo.output)  # type: ignore[misc]
-        assert demo.child(word).pid != killed.pid
+        wait_until(functools.partial(demo.has_another_child, word, than=killed))
+        assert f"The {name} stopped (killed by SIGKILL); starting it again." in demo.output
     wait_until(lambda: answers(f"{demo.sandbox}/sandbox/state"))
     wait_until(lambda: answers(f"{demo.page}/health"))
 

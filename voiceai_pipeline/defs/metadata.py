@@ -13,7 +13,7 @@ import pandas as pd
 
 from voiceai_pipeline.alerting import page_link
 from voiceai_pipeline.day_report import DayReport, span
-from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User
+from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User, for_user
 from voiceai_pipeline.reconciliation import DayComparison, LocationComparison, Verdict
 from voiceai_pipeline.settings import PageSettings
 from voiceai_pipeline.storage.circuit import Circuit
@@ -159,7 +159,7 @@ def of_connection(
         "user": connection.user.name,
         "state": connection.label,
         "cause": connection.cause,
-        "what_to_do": _for_whom(connection.fix, connection.user) or "nothing",
+        "what_to_do": for_user(connection.fix, connection.user.id) or "nothing",
         "connection_page": dg.MetadataValue.url(page_link(page, connection.user.id)),
         "location": connection.location_name or connection.location_id or "none",
         "scopes": connection.scope or "unknown",
@@ -193,7 +193,7 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
 
 def connections_text(people: Sequence[Connection]) -> str:
     """Whose connection needs a person, why, and what that person has to do."""
-    lines = [f"- {one.user.name}: {_for_whom(one.message, one.user)}." for one in people]
+    lines = [f"- {one.user.name}: {for_user(one.message, one.user.id)}." for one in people]
     return "\n".join(_at_most(lines))
 
 
@@ -214,7 +214,7 @@ def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circu
         lines.append(f"- {_some_names(shared)}: {circuit_text(circuit)}")
     lines += _at_most(
         [
-            f"- {_some_names(users)}: {_for_whom(why, users[0]) if len(users) == 1 else why}"
+            f"- {_some_names(users)}: {for_user(why, users[0].id) if len(users) == 1 else why}"
             for why, users in groups.items()
         ]
     )
@@ -301,12 +301,7 @@ def _at_most(lines: Sequence[str]) -> list[str]:
 
 
 def _for_user(row: DayResult) -> str:
-    return f"{_for_whom(row.message.rstrip('.'), row.user)}."
-
-
-def _for_whom(text: str, user: User) -> str:
-    """A command in ``text`` with the user's id in it, ready to be copied."""
-    return text.replace(" USER", f" {user.id}")
+    return f"{for_user(row.message.rstrip('.'), row.user.id)}."
 
 
 def _some_names(users: Sequence[User]) -> str:

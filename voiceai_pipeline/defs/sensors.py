@@ -29,6 +29,9 @@ BATCH: Final = 500
 AGAIN: Final = timedelta(minutes=10)
 """How long a run is left to do its work before another is asked for with the same purpose."""
 
+STUCK: Final = timedelta(hours=1)
+"""A batch of renewals that takes longer hangs, and must not keep the others from renewal."""
+
 RUNS_PER_TICK: Final = 5
 
 
@@ -47,7 +50,7 @@ def expiring_tokens(
         due = connections.due_for_refresh(db, now)
     if not due:
         return dg.SkipReason("No token is due for renewal.")
-    if any(run.job_name == jobs.refresh_tokens.name for run in _under_way(context.instance)):
+    if _is_under_way(context.instance, jobs.refresh_tokens.name, since=now - STUCK):
         # Two batches at once would be twice as fast as HighLevel is asked at most.
         return dg.SkipReason("Tokens are being renewed; looking again after that.")
     user_ids = [str(connection.user.id) for connection in due] if len(due) <= BATCH else []
@@ -80,8 +83,7 @@ def connection_alerts(
     if not pending:
         return dg.SkipReason("Everybody knows; nothing has begun to need a person since.")
     # Two at once would tell people twice. One that hangs must not keep them in the dark.
-    recent = _under_way(context.instance, since=now - AGAIN)
-    if any(run.job_name == jobs.send_alerts.name for run in recent):
+    if _is_under_way(context.instance, jobs.send_alerts.name, since=now - AGAIN):
         return dg.SkipReason("Notices are being delivered; looking again after that.")
     ids = hashlib.sha256(" ".join(sorted(pending)).encode()).hexdigest()[:16]
     return dg.RunRequest(run_key=f"alerts {ids} {_bucket(now, AGAIN)}")
@@ -172,6 +174,10 @@ def _is_syncing(instance: dg.DagsterInstance) -> bool:
         run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
         for run in _under_way(instance)
     )
+
+
+def _is_under_way(instance: dg.DagsterInstance, job_name: str, since: datetime) -> bool:
+    return any(run.job_name == job_name for run in _under_way(instance, since))
 
 
 def _under_way(

@@ -14,8 +14,7 @@ from voiceai_pipeline.dagster_api import DAYS_PER_RUN, DagsterError
 from voiceai_pipeline.day_report import stretches
 from voiceai_pipeline.models import Connection, PipelineError
 from voiceai_pipeline.page.site import Site
-from voiceai_pipeline.storage import connections
-from voiceai_pipeline.tokens import UnknownUserError
+from voiceai_pipeline.tokens import stored_connection
 
 TRAILING_DAYS: Final = 3
 """How many days before today a sync reads again if nobody says which: as the nightly schedule."""
@@ -52,11 +51,7 @@ def find(site: Site, user_id: UUID) -> Connection:
     Raises:
         UnknownUserError: there is no such user.
     """
-    with site.pipeline.engine.begin() as db:
-        connection = connections.one(db, user_id)
-    if connection is None:
-        raise UnknownUserError(f"no user {user_id}")
-    return connection
+    return stored_connection(site.pipeline.engine, user_id)
 
 
 def today(site: Site) -> date:
