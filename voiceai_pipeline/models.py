@@ -1,7 +1,7 @@
 """The words everybody here shares: users, connections, tokens, calls, windows, failures.
 
-Frozen dataclasses and enums only. No HTTP, no SQL, no Dagster, no clock: whoever needs the time
-passes it, always as an aware UTC ``datetime``.
+Frozen dataclasses, enums and a named tuple only. No HTTP, no SQL, no Dagster, no clock: whoever
+needs the time passes it, always as an aware UTC ``datetime``.
 """
 
 import hmac
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -558,6 +558,24 @@ class OAuthToken:
     user_type: str | None = None
     scope: str | None = None
     trace_id: str | None = None
+
+
+class ListedCall(NamedTuple):
+    """A call as a list of HighLevel showed it: as much as tells whether it is known already. A
+    tuple, because a window may have a million of them.
+
+    Attributes:
+        started_at: ``createdAt``, UTC.
+        content_hash: SHA-256 of ``content``; equal hash, equal call.
+        content: the whole item, redacted, as canonical JSON in UTF-8.
+        unknown_actions: its actions of a type that is not documented.
+    """
+
+    call_id: str
+    started_at: datetime
+    content_hash: bytes
+    content: bytes
+    unknown_actions: int = 0
 
 
 @dataclass(frozen=True)

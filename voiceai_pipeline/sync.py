@@ -6,9 +6,11 @@ leaves the old state or the new one, never a mix.
 """
 
 import logging
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -20,7 +22,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline import day_report
 from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.highlevel.calls import WindowRead, read_window, unknown_actions
+from voiceai_pipeline.highlevel.calls import WindowRead, call_of, read_window
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
     CREDENTIAL_FAILURES,
@@ -28,6 +30,7 @@ from voiceai_pipeline.models import (
     DayResult,
     DayState,
     FailureClass,
+    ListedCall,
     PipelineError,
     Window,
 )
@@ -230,24 +233,28 @@ class Sync:
             min(Window.of_day(attempt.days[-1], self._zone).end, attempt.started_at),
         )
         refused: dict[UUID, PipelineError] = {}
-        for person in attempt.people:
-            try:
-                read = self._read(person.user.id, attempt.location_id, window)
-            except PipelineError as error:
-                if error.failure not in CREDENTIAL_FAILURES:
-                    raise
-                refused[person.user.id] = error
-            else:
-                return self._store(attempt, window, read, refused)
+        with closing(_Reading(self._engine, attempt, self._zone)) as reading:
+            for person in attempt.people:
+                try:
+                    read = self._read(person.user.id, attempt.location_id, window, reading)
+                except PipelineError as error:
+                    if error.failure not in CREDENTIAL_FAILURES:
+                        raise
+                    refused[person.user.id] = error
+                else:
+                    return self._store(attempt, window, read, reading, refused)
         return self._store_failure(attempt, refused)
 
-    def _read(self, user_id: UUID, location_id: str, window: Window) -> WindowRead:
+    def _read(
+        self, user_id: UUID, location_id: str, window: Window, reading: "_Reading"
+    ) -> WindowRead:
         return read_window(
             lambda start, end, page: self._tokens.spend(
                 user_id,
                 lambda token: self._client.call_logs_page(token, location_id, start, end, page),
             ),
             window,
+            reading.begin,
         )
 
     def _store(
@@ -255,6 +262,7 @@ class Sync:
         attempt: "_Attempt",
         window: Window,
         read: WindowRead,
+        reading: "_Reading",
         refused: dict[UUID, PipelineError],
     ) -> list[DayResult]:
         """Commit calls, ledger and status of a verified read together.
@@ -263,32 +271,17 @@ class Sync:
             PipelineError: INCOMPLETE, with nothing written, if the table does not hold what was
                 read (REQUIREMENTS S6).
         """
-        day_of = _day_counter(self._zone)
-        windows = {day: Window.of_day(day, self._zone) for day in attempt.days}
-        listed = day_of(call.started_at for call in read.calls)
-        aside = day_of(c.started_at or window.start for c in read.set_aside)
-        strange = day_of(c.started_at for c in read.calls for _ in unknown_actions(c))
+        aside = reading.count(c.started_at or window.start for c in read.set_aside)
         with self._engine.begin() as db:
             calls.lock_location(db, attempt.location_id)
             finished_at = read_clock(db, self._now)
-            written = calls.store_window(
-                db,
-                attempt.location_id,
-                window,
-                read.calls,
-                read.set_aside,
-                finished_at,
-                read_at=attempt.started_at,
-            )
-            stored = calls.stored_by_day(db, attempt.location_id, windows, read.calls)
-            new = day_of(c.started_at for c in read.calls if c.call_id in written.new)
-            changed = day_of(c.started_at for c in read.calls if c.call_id in written.changed)
-            missing = day_of(written.missing)
-            for day in attempt.days:
-                if stored[day] != listed[day]:
+            written = reading.intake.store(db, window, reading.starts, read.set_aside, finished_at)
+            for day, listed, stored in zip(
+                attempt.days, reading.listed, written.stored, strict=True
+            ):
+                if stored != listed:
                     raise PipelineError(
-                        FailureClass.INCOMPLETE,
-                        f"{day}: {listed[day]} calls read, {stored[day]} stored",
+                        FailureClass.INCOMPLETE, f"{day}: {listed} calls read, {stored} stored"
                     )
             outcomes = [
                 DayResult(
@@ -296,21 +289,21 @@ class Sync:
                     location_id=attempt.location_id,
                     day=day,
                     state=DayState.COMPLETE,
-                    read_until=min(windows[day].end, window.end),
-                    api_total=listed[day] + aside[day],
-                    stored=stored[day],
-                    new=new[day],
-                    changed=changed[day],
-                    missing=missing[day],
-                    set_aside=aside[day],
-                    unknown_actions=strange[day],
+                    read_until=min(end, window.end),
+                    api_total=reading.listed[n] + aside[n],
+                    stored=written.stored[n],
+                    new=written.new[n],
+                    changed=written.changed[n],
+                    missing=written.missing[n],
+                    set_aside=aside[n],
+                    unknown_actions=reading.unknown_actions[n],
                     pages=read.pages,
                     started_at=attempt.started_at,
                     finished_at=finished_at,
                 )
                 for person in attempt.people
                 if person.user.id not in refused
-                for day in attempt.days
+                for n, (day, end) in enumerate(zip(attempt.days, reading.ends, strict=True))
             ]
             outcomes += attempt.failures(refused, finished_at)
             self._record(db, outcomes, (*attempt.before, *outcomes), attempt.run_id)
@@ -339,8 +332,8 @@ class Sync:
         by_user: defaultdict[UUID, list[DayResult]] = defaultdict(list)
         for outcome in so_far:
             by_user[outcome.user.id].append(outcome)
-        for user_id in sorted({outcome.user.id for outcome in outcomes}, key=str):
-            ledger.record_status(db, user_id, _status(by_user[user_id]))
+        concerned = {outcome.user.id for outcome in outcomes}
+        ledger.record_statuses(db, {user: _status(by_user[user]) for user in concerned})
 
     def report(self, days: Collection[date]) -> list[DayReport]:
         """How days stand for everyone, from the ledger and today's connections.
@@ -389,6 +382,54 @@ class _Attempt:
         ]
 
 
+class _Reading:
+    """What a read of an attempt's days has brought so far: calls on their way into the table, and
+    counts by day. A read that begins anew starts from nothing.
+
+    Attributes:
+        starts, ends: of the days, UTC.
+        listed: calls of each day.
+        unknown_actions: their actions of undocumented types.
+    """
+
+    def __init__(self, engine: sa.Engine, attempt: _Attempt, zone: ZoneInfo) -> None:
+        self._engine = engine
+        self._attempt = attempt
+        days = [Window.of_day(day, zone) for day in attempt.days]
+        self.starts = [day.start for day in days]
+        self.ends = [day.end for day in days]
+        self._reset()
+
+    def _reset(self) -> None:
+        self.listed = [0] * len(self.starts)
+        self.unknown_actions = [0] * len(self.starts)
+        self.intake = calls.Intake(
+            self._engine, self._attempt.location_id, call_of, self._attempt.started_at
+        )
+
+    def close(self) -> None:
+        self.intake.close()
+
+    def begin(self) -> Callable[[list[ListedCall]], None]:
+        self.close()
+        self._reset()
+        return self._take
+
+    def _take(self, listed: list[ListedCall]) -> None:
+        for call in listed:
+            day = bisect_right(self.starts, call.started_at) - 1
+            self.listed[day] += 1
+            self.unknown_actions[day] += call.unknown_actions
+        self.intake.take(listed)
+
+    def count(self, instants: Iterable[datetime]) -> list[int]:
+        """How many of them lie in each day."""
+        counts = [0] * len(self.starts)
+        for instant in instants:
+            counts[bisect_right(self.starts, instant) - 1] += 1
+        return counts
+
+
 def _wanted(
     people: Iterable[Connection], days: Sequence[date], done: set[tuple[UUID, date]], mode: Mode
 ) -> dict[str, tuple[list[Connection], list[date]]]:
@@ -411,16 +452,6 @@ def _wanted(
     return {
         location_id: (group, needed) for location_id, (group, needed) in wanted.items() if needed
     }
-
-
-def _day_counter(zone: ZoneInfo) -> Callable[[Iterable[datetime]], defaultdict[date, int]]:
-    def count(instants: Iterable[datetime]) -> defaultdict[date, int]:
-        counts: defaultdict[date, int] = defaultdict(int)
-        for instant in instants:
-            counts[instant.astimezone(zone).date()] += 1
-        return counts
-
-    return count
 
 
 def _status(outcomes: Sequence[DayResult]) -> ledger.UserStatus:

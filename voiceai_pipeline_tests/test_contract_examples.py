@@ -3,19 +3,21 @@
 import datetime as dt
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.highlevel.calls import WindowRead, parse_call, read_window
+from voiceai_pipeline.highlevel.calls import call_of, instant_of, read_item
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.models import CallLog, Secret, Window
-from voiceai_pipeline.storage.calls import store_window
+from voiceai_pipeline.models import ListedCall, Secret, Window
+from voiceai_pipeline.storage.calls import Intake
 from voiceai_pipeline.storage.directory import store_agents
 from voiceai_pipeline.storage.tables import agents, call_logs
 from voiceai_pipeline_tests.conftest import NOON, Clock, open_client
 from voiceai_pipeline_tests.test_highlevel_answers import CONTRACT, needs_contract
+from voiceai_pipeline_tests.test_highlevel_calls import WholeRead, read_whole
 from voiceai_pipeline_tests.test_highlevel_client import Answer, Asked, Scripted
 
 pytestmark = needs_contract
@@ -46,12 +48,12 @@ def asking(
         return result, server.asked[0]
 
 
-def read(name: str, clock: Clock) -> WindowRead:
-    found: WindowRead
+def read(name: str, clock: Clock) -> WholeRead:
+    found: WholeRead
     found, _ = asking(
         name,
         clock,
-        lambda client: read_window(
+        lambda client: read_whole(
             lambda start, end, page: client.call_logs_page(TOKEN, LOCATION, start, end, page),
             WINDOW,
         ),
@@ -59,9 +61,11 @@ def read(name: str, clock: Clock) -> WindowRead:
     return found
 
 
-def stored(engine: sa.Engine, found: WindowRead) -> dict[str, dict[str, Any]]:
+def stored(engine: sa.Engine, found: WholeRead) -> dict[str, dict[str, Any]]:
     with engine.begin() as db:
-        store_window(db, LOCATION, WINDOW, found.calls, found.set_aside, NOON)
+        with closing(Intake(engine, LOCATION, call_of, NOON)) as intake:
+            intake.take(found.listed)
+            intake.store(db, WINDOW, [WINDOW.start], found.set_aside, NOON)
         rows = db.execute(sa.select(call_logs)).mappings().all()
     return {row["call_id"]: dict(row) for row in rows}
 
@@ -132,16 +136,18 @@ def test_the_wild_variant_arrives_in_the_table(engine: sa.Engine, clock: Clock) 
 
 
 def test_an_empty_page_is_a_complete_read(clock: Clock) -> None:
-    assert read("call_logs_empty.json", clock) == WindowRead([], [], 1)
+    assert read("call_logs_empty.json", clock) == WholeRead([], [], 1)
 
 
 def test_a_call_alone_and_from_the_webhook_is_the_same_call(engine: sa.Engine) -> None:
-    single = parse_call(example("call_log_single.json"))
-    webhook = parse_call(example("webhook_VoiceAiCallEnd.json"))
-    assert isinstance(single, CallLog)
-    assert isinstance(webhook, CallLog)
-    row = stored(engine, WindowRead([single], [], 1))[BOOKED]
-    again = stored(engine, WindowRead([webhook], [], 1))
+    single, webhook = (
+        read_item(item, instant_of(item))
+        for item in map(example, ("call_log_single.json", "webhook_VoiceAiCallEnd.json"))
+    )
+    assert isinstance(single, ListedCall)
+    assert isinstance(webhook, ListedCall)
+    row = stored(engine, WholeRead([single], [], 1))[BOOKED]
+    again = stored(engine, WholeRead([webhook], [], 1))
     assert set(again) == {BOOKED}
     for column in ("started_at", "agent_id", "from_number", "summary", "transcript", "message_id"):
         assert again[BOOKED][column] == row[column]

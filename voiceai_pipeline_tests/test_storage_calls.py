@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.models import CallLog, SetAsideCall, Window
+from voiceai_pipeline.models import CallLog, ListedCall, SetAsideCall, Window
 from voiceai_pipeline.storage import calls
-from voiceai_pipeline.storage.calls import Written
+from voiceai_pipeline.storage.calls import Intake, Written
 
 PLACE = "LocInvented000000001"
 START = datetime(2026, 11, 18, tzinfo=UTC)
@@ -41,10 +43,21 @@ def write(
     aside: list[SetAsideCall] | None = None,
     read_at: datetime | None = None,
     place: str = PLACE,
+    meanwhile: Callable[[], object] = lambda: None,
+    before_commit: Callable[[], object] = lambda: None,
 ) -> Written:
-    with engine.begin() as db:
-        calls.lock_location(db, place)
-        return calls.store_window(db, place, window, listed, aside or [], now, read_at=read_at)
+    """Take in a read of ``window`` and store it; ``meanwhile`` happens between the two."""
+    by_id = {one.call_id: one for one in listed}
+    with closing(Intake(engine, place, lambda one: by_id[one.call_id], read_at or now)) as intake:
+        for one in listed:
+            raw = json.dumps(one.raw).encode()
+            intake.take([ListedCall(one.call_id, one.started_at, one.content_hash, raw)])
+        meanwhile()
+        with engine.begin() as db:
+            calls.lock_location(db, place)
+            written = intake.store(db, window, [window.start], aside or [], now)
+            before_commit()
+            return written
 
 
 def stored(engine: sa.Engine, place: str = PLACE) -> dict[str, dict[str, Any]]:
@@ -69,7 +82,7 @@ def test_new_calls_are_stored_as_they_are(engine: sa.Engine) -> None:
         message_id="message",
     )
     bare = replace(call(2), summary=None)
-    assert write(engine, [full, bare]).new == {"call-1", "call-2"}
+    assert write(engine, [full, bare]) == Written([2], [2], [0], [0])
     rows = stored(engine)
     for one in (full, bare):
         row = rows[one.call_id]
@@ -82,8 +95,7 @@ def test_unchanged_rows_are_not_written_at_all(engine: sa.Engine) -> None:
     listed = [call(n) for n in range(20)]
     write(engine, listed)
     once = stored(engine)
-    again = write(engine, listed, SECOND)
-    assert (again.new, again.changed, again.missing) == (frozenset(), frozenset(), ())
+    assert write(engine, listed, SECOND) == Written([20], [0], [0], [0])
     assert stored(engine) == once
 
 
@@ -93,7 +105,7 @@ def test_a_changed_call_changes_its_own_row_and_keeps_when_it_was_first_seen(
     write(engine, [call(1), call(2)])
     once = stored(engine)
     other = call(1, raw={"late": True}, summary="It came later.")
-    assert write(engine, [other, call(2)], SECOND).changed == {"call-1"}
+    assert write(engine, [other, call(2)], SECOND).changed == [1]
     rows = stored(engine)
     assert rows["call-2"] == once["call-2"]
     assert rows["call-1"]["summary"] == "It came later."
@@ -104,12 +116,11 @@ def test_a_changed_call_changes_its_own_row_and_keeps_when_it_was_first_seen(
 
 def test_a_vanished_call_is_marked_once_and_unmarked_when_it_is_back(engine: sa.Engine) -> None:
     write(engine, [call(1), call(2)])
-    assert write(engine, [call(2)], SECOND).missing == (call(1).started_at,)
+    assert write(engine, [call(2)], SECOND).missing == [1]
     assert stored(engine)["call-1"]["missing_since"] == SECOND
-    assert write(engine, [call(2)], THIRD).missing == ()
+    assert write(engine, [call(2)], THIRD).missing == [0]
     assert stored(engine)["call-1"]["missing_since"] == SECOND
-    back = write(engine, [call(1), call(2)], THIRD)
-    assert (back.new, back.changed) == (frozenset(), frozenset())
+    assert write(engine, [call(1), call(2)], THIRD) == Written([2], [0], [0], [0])
     row = stored(engine)["call-1"]
     assert row["missing_since"] is None
     assert (row["first_seen_at"], row["last_changed_at"]) == (FIRST, FIRST)
@@ -119,7 +130,7 @@ def test_a_call_that_is_back_with_other_content_has_changed(engine: sa.Engine) -
     write(engine, [call(1)])
     write(engine, [], SECOND)
     other = call(1, raw={"late": True})
-    assert write(engine, [other], THIRD).changed == {"call-1"}
+    assert write(engine, [other], THIRD).changed == [1]
     row = stored(engine)["call-1"]
     assert (row["missing_since"], row["last_changed_at"]) == (None, THIRD)
 
@@ -133,7 +144,7 @@ def test_only_calls_of_the_window_and_the_location_can_be_missing(engine: sa.Eng
     ]
     write(engine, edges)
     write(engine, [call(1)], place="LocOther")
-    assert len(write(engine, [], SECOND).missing) == 2
+    assert write(engine, [], SECOND).missing == [2]
     rows = stored(engine)
     assert [i for i, row in sorted(rows.items()) if row["missing_since"]] == ["call-1", "call-2"]
     assert stored(engine, "LocOther")["call-1"]["missing_since"] is None
@@ -152,7 +163,7 @@ def test_what_a_newer_read_wrote_stays(engine: sa.Engine) -> None:
     write(engine, [newer, call(3), call(4)], THIRD)  # call 1 has vanished, call 4 is new
     rows = stored(engine)
     older = write(engine, [call(1), call(2), call(3)], THIRD, read_at=SECOND)
-    assert (older.new, older.changed, older.missing) == (frozenset(), frozenset(), ())
+    assert older == Written([3], [0], [0], [0])
     assert stored(engine) == rows
 
 
@@ -161,14 +172,13 @@ def test_more_than_a_batch_is_stored_and_counted(
 ) -> None:
     monkeypatch.setattr(calls, "_BATCH", 7)
     listed = [call(n) for n in range(50)]
-    assert len(write(engine, listed).new) == 50
+    assert write(engine, listed) == Written([50], [50], [0], [0])
     listed[::2] = [call(n, raw={"late": n}) for n in range(0, 50, 2)]
-    assert len(write(engine, listed, SECOND).changed) == 25
-    days = {START.date(): WINDOW}
-    with engine.connect() as db:
-        assert calls.stored_by_day(db, PLACE, days, listed) == {START.date(): 50}
-        assert calls.stored_by_day(db, PLACE, days, listed[:3]) == {START.date(): 3}
-        assert calls.stored_by_day(db, PLACE, days, [call(99)]) == {START.date(): 0}
+    assert write(engine, listed, SECOND) == Written([50], [0], [25], [0])
+    once = stored(engine)
+    assert write(engine, listed, THIRD) == Written([50], [0], [0], [0])
+    assert stored(engine) == once
+    assert write(engine, listed[10:40], THIRD).missing == [20]
 
 
 def test_items_set_aside_are_kept_once_with_their_reason(engine: sa.Engine) -> None:
@@ -192,16 +202,15 @@ def test_a_stored_call_that_can_no_longer_be_read_is_not_missing(engine: sa.Engi
     write(engine, [call(1)])
     once = stored(engine)
     aside = [SetAsideCall("no time", b"x", {"id": "call-1"}, call_id="call-1")]
-    assert write(engine, [], SECOND, aside=aside).missing == ()
+    assert write(engine, [], SECOND, aside=aside).missing == [0]
     assert stored(engine) == once
 
 
 def test_a_write_that_is_rolled_back_leaves_nothing(engine: sa.Engine) -> None:
     write(engine, [call(1)])
     once = stored(engine)
-    with engine.connect() as db:
-        calls.store_window(db, PLACE, WINDOW, [call(2)], [], SECOND)
-        db.rollback()
+    with pytest.raises(ZeroDivisionError):
+        write(engine, [call(2)], SECOND, before_commit=lambda: 1 // 0)
     assert stored(engine) == once
 
 

@@ -1,7 +1,8 @@
-"""From HighLevel's call-log items to ``CallLog``, and a complete, verified read of a window.
+"""From HighLevel's call-log items to calls, and a complete, verified read of a window.
 
 Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3):
 an item without those two is set aside with its reason, and nothing else about an item can fail.
+A window may hold a million calls: they are passed on page by page, and none is kept here.
 """
 
 import hashlib
@@ -10,13 +11,22 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from voiceai_pipeline.highlevel.redaction import redact
-from voiceai_pipeline.models import CallLog, FailureClass, PipelineError, SetAsideCall, Window
+import orjson
+
+from voiceai_pipeline.highlevel.redaction import is_plain, redact
+from voiceai_pipeline.models import (
+    CallLog,
+    FailureClass,
+    ListedCall,
+    PipelineError,
+    SetAsideCall,
+    Window,
+)
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
@@ -45,47 +55,46 @@ _DIGITS: Final = re.compile(r"[0-9]{9,14}")
 FetchPage = Callable[[datetime, datetime, int], Page]
 """``(from, to, page number from 1) -> Page``, oldest call first, both bounds asked for."""
 
+Take = Callable[[list[ListedCall]], None]
+"""Takes calls of a read: each once, inside the window, oldest first."""
+
 
 @dataclass(frozen=True)
 class WindowRead:
-    """Every call of a window as HighLevel listed it.
+    """A complete read of a window, whose calls have been passed on.
 
     Attributes:
-        calls: distinct, inside the window, oldest first.
         set_aside: items that cannot be stored; those without a time are taken to be inside.
         pages: requests spent, re-reads included.
     """
 
-    calls: list[CallLog]
     set_aside: list[SetAsideCall]
     pages: int
 
 
-def read_window(fetch: FetchPage, window: Window) -> WindowRead:
+def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> WindowRead:
     """Read a closed window until what arrived adds up to the total HighLevel gave for it.
+
+    Args:
+        begin: called when a read begins; it gives what takes the calls of this read. What was
+            passed on before is void then, and so it is if this raises.
 
     Raises:
         PipelineError: INCOMPLETE when it does not add up after ``READS`` reads; whatever ``fetch``
-            raises.
+            and ``begin`` raise.
     """
-    pages = 0
+    pages, in_order = 0, True
     for _ in range(READS):
-        walk = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP)
+        items = _Items(window, begin())
+        walk = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP, items, in_order=in_order)
         pages += walk.requests
         if walk.adds_up:
-            parsed = [parse_call(item) for item in walk.items.values()]
-            calls = [c for c in parsed if isinstance(c, CallLog) and c.started_at in window]
-            aside = [
-                c
-                for c in parsed
-                if isinstance(c, SetAsideCall) and (c.started_at is None or c.started_at in window)
-            ]
-            _refuse_drift(len(aside), len(parsed))
-            calls.sort(key=lambda call: (call.started_at, call.call_id))
-            return WindowRead(calls, aside, pages)
+            _refuse_drift(len(items.set_aside), items.count)
+            return WindowRead(items.set_aside, pages)
+        in_order = walk.in_order
     raise PipelineError(
         FailureClass.INCOMPLETE,
-        f"{len(walk.items)} calls arrived, total {walk.total}, {READS} reads",
+        f"{walk.count} calls arrived, total {walk.total}, {READS} reads",
     )
 
 
@@ -95,27 +104,59 @@ def _refuse_drift(aside: int, listed: int) -> None:
         raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
 
 
+@dataclass
+class _Items:
+    """Takes the items of one pass: passes calls on, keeps the few that are none.
+
+    Attributes:
+        count: distinct items so far.
+    """
+
+    window: Window
+    take: Take
+    set_aside: list[SetAsideCall] = field(default_factory=list)
+    count: int = 0
+
+    def __call__(self, items: Iterable[tuple[datetime | None, Any]]) -> None:
+        calls = []
+        for instant, item in items:
+            self.count += 1
+            if instant is not None and instant not in self.window:
+                continue
+            read = read_item(item, instant)
+            if isinstance(read, ListedCall):
+                calls.append(read)
+            else:
+                self.set_aside.append(read)
+        calls.sort(key=lambda call: (call.started_at, call.call_id))
+        self.take(calls)
+
+
 @dataclass(frozen=True)
 class _Walk:
     """One pass over the list.
 
     Attributes:
-        items: what arrived, by key.
+        count: distinct items that arrived.
         total: what the first answer said there would be; None if it did not say.
         ended: the list came to an end, it was not given up.
+        in_order: the list is ascending and keeps to the dates, as far as it was seen.
     """
 
-    items: dict[str, Any]
+    count: int
     total: int | None
     requests: int
     ended: bool
+    in_order: bool
 
     @property
     def adds_up(self) -> bool:
-        return self.ended if self.total is None else len(self.items) == self.total
+        return self.ended if self.total is None else self.count == self.total
 
 
-def _walk(fetch: FetchPage, start: datetime, end: datetime) -> _Walk:
+def _walk(
+    fetch: FetchPage, start: datetime, end: datetime, items: _Items, *, in_order: bool
+) -> _Walk:
     """Follow the list from its oldest call to its newest.
 
     Page numbers shift when a call vanishes while they are counted: the call that moves up onto a
@@ -123,45 +164,77 @@ def _walk(fetch: FetchPage, start: datetime, end: datetime) -> _Walk:
     (1 ms before it, since the bound may be exclusive) and asks for page 1 again. Page numbers are
     used only where that cannot advance: more than a page of calls in one millisecond, or a list
     that does not come in ascending order.
+
+    Only what the list may still show again is kept: calls from the next request's start on, and
+    items without a time. A list that turns out not to be in order could show anything again: it is
+    given up and, by the next pass, kept whole.
     """
-    items: dict[str, Any] = {}
+    held: dict[str, tuple[datetime | None, Any]] = {}
+    timeless: dict[str, Any] = {}
     total: int | None = None
     requests, number, stale, cursor = 0, 1, 0, start
+
+    def walk(*, ended: bool) -> _Walk:
+        items(itertools.chain(held.values(), ((None, item) for item in timeless.values())))
+        return _Walk(items.count, total, requests, ended, in_order)
+
     while True:
         page = fetch(cursor, end, number)
         requests += 1
         if requests == 1:
             total = page.total
-        before = len(items)
-        items.update(_keyed(page.items))
+        instants = [instant_of(item) for item in page.items]
+        known = [instant for instant in instants if instant is not None]
+        if in_order and not _ascend(known, cursor):
+            in_order = False
+            if items.count:
+                return _Walk(items.count, None, requests, ended=False, in_order=False)
+        before = len(held) + len(timeless)
+        for instant, (key, item) in zip(instants, _keyed(page.items), strict=True):
+            if instant is None:
+                timeless[key] = item
+            else:
+                held[key] = (instant, item)
         if len(page.items) < PAGE_SIZE:
-            return _Walk(items, total, requests, ended=True)
+            return walk(ended=True)
         # A server that ignores the page number would be asked for ever.
-        stale = stale + 1 if len(items) == before else 0
+        stale = stale + 1 if len(held) + len(timeless) == before else 0
         if stale > 2:
-            return _Walk(items, total, requests, ended=False)
-        following = _where_to_go_on(page.items)
-        if following is not None and following > cursor:
-            cursor, number = following, 1
-        else:
+            return walk(ended=False)
+        following = _where_to_go_on(known)
+        if following is None or following <= cursor:
             number += 1
+            continue
+        cursor, number = following, 1
+        if in_order:
+            over = [key for key, (instant, _) in held.items() if instant and instant < following]
+            items([held.pop(key) for key in over])
+        if total is not None:
+            # What can no longer be stored need not be kept in memory to its end.
+            _refuse_drift(len(items.set_aside) + len(timeless), total)
 
 
-def _where_to_go_on(items: list[Any]) -> datetime | None:
+def _ascend(instants: list[datetime], start: datetime) -> bool:
+    return all(a <= b for a, b in itertools.pairwise([start, *instants]))
+
+
+def _where_to_go_on(instants: list[datetime]) -> datetime | None:
     """1 ms before the last time of a page, so that a tie with it is seen whatever the bound means.
 
     None where that leads nowhere: the page is not ascending, or lies within that millisecond. A
     list that goes on from there would begin with calls already seen, and a page of one single
     instant does not even show that the list is ascending.
     """
-    instants = [instant for item in items if (instant := _instant_of(item)) is not None]
-    if not instants or any(a > b for a, b in itertools.pairwise(instants)):
+    if not instants or not _ascend(instants, instants[0]):
         return None
-    following = instants[-1] - timedelta(milliseconds=1)
+    last = instants[-1]
+    # HighLevel's dates are whole milliseconds.
+    following = last - timedelta(microseconds=last.microsecond % 1000, milliseconds=1)
     return following if instants[0] < following else None
 
 
-def _instant_of(item: Any) -> datetime | None:
+def instant_of(item: Any) -> datetime | None:
+    """When the call of an item was created (UTC); None if it does not say so readably."""
     try:
         return parse_instant(item["createdAt"])
     except (TypeError, KeyError, ValueError):
@@ -205,26 +278,41 @@ def parse_instant(value: Any) -> datetime:
     raise ValueError("not a time")
 
 
-def parse_call(item: Any) -> CallLog | SetAsideCall:
-    """Read one item, redacted. What is not as documented is kept in ``raw`` and left empty."""
-    try:
-        raw = redact(item)
-    except RecursionError:
-        raw = "nested too deeply"
-    content_hash = hashlib.sha256(_canonical(raw).encode()).digest()
+def read_item(item: Any, started_at: datetime | None) -> ListedCall | SetAsideCall:
+    """Read one item of the list, redacted.
+
+    Args:
+        started_at: what ``instant_of`` says of it.
+    """
+    raw, content = item, _plain_content(item)
+    if content is None:
+        try:
+            raw = redact(item)
+        except RecursionError:
+            raw = "nested too deeply"
+        content = _canonical(raw).encode()
+    content_hash = hashlib.sha256(content).digest()
     if not isinstance(raw, dict):
         return SetAsideCall("the item is not a JSON object", content_hash, raw)
-    started_at = _instant_of(raw)
     call_id = raw.get("id")
     if not isinstance(call_id, str) or not call_id:
         return SetAsideCall("the call has no id", content_hash, raw, started_at=started_at)
     if started_at is None:
         return SetAsideCall("the call has no readable createdAt", content_hash, raw, call_id)
     actions = raw.get("executedCallActions")
+    unknown = sum(map(_is_unknown, actions)) if actions and isinstance(actions, list) else 0
+    return ListedCall(call_id, started_at, content_hash, content, unknown)
+
+
+def call_of(listed: ListedCall) -> CallLog:
+    """A listed call with its columns. What is not as documented is kept in ``raw`` and left
+    empty."""
+    raw = json.loads(listed.content)
+    actions = raw.get("executedCallActions")
     return CallLog(
-        call_id=call_id,
-        started_at=started_at,
-        content_hash=content_hash,
+        call_id=listed.call_id,
+        started_at=listed.started_at,
+        content_hash=listed.content_hash,
         raw=raw,
         agent_id=_string(raw, "agentId"),
         contact_id=_string(raw, "contactId"),
@@ -241,12 +329,6 @@ def parse_call(item: Any) -> CallLog | SetAsideCall:
     )
 
 
-def unknown_actions(call: CallLog) -> list[str]:
-    """The types of its actions that are none of the documented eight (REQUIREMENTS S7)."""
-    kinds = (a.get("actionType") for a in call.executed_call_actions if isinstance(a, dict))
-    return [kind for kind in kinds if isinstance(kind, str) and kind not in ACTION_TYPES]
-
-
 ACTION_TYPES: Final = frozenset(
     {
         "CALL_TRANSFER",
@@ -261,8 +343,28 @@ ACTION_TYPES: Final = frozenset(
 )
 
 
+def _is_unknown(action: Any) -> bool:
+    """Whether its type is none of the documented eight (REQUIREMENTS S7)."""
+    kind = action.get("actionType") if isinstance(action, dict) else None
+    return isinstance(kind, str) and kind not in ACTION_TYPES
+
+
 def _canonical(value: Any) -> str:
+    """The JSON that content hashes are of: tables hold hashes of it, so it stays as it is."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain_content(item: Any) -> bytes | None:
+    """``_canonical(redact(item))`` in UTF-8, in a sixth of the time; None if that needs a closer
+    look, as one item in ten does."""
+    try:
+        if not isinstance(item, dict) or not is_plain(item):
+            return None
+        content = orjson.dumps(item, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONEncodeError, RecursionError):
+        # Half a surrogate pair, an integer of more than 64 bits, a depth of more than 254.
+        return None
+    return None if b"://" in content or b"\\u0000" in content else content
 
 
 def _string(raw: Mapping[str, Any], key: str) -> str | None:

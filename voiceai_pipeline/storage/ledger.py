@@ -4,13 +4,14 @@ The ledger has a row per user, location and day; ``sync_status`` one per user, d
 results in the same transaction, with the source system's columns and meaning.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects import postgresql
 
 from voiceai_pipeline.models import (
     SERVICE,
@@ -99,69 +100,99 @@ def lock_users(db: sa.Connection, user_ids: Collection[UUID]) -> None:
 
 
 def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None) -> None:
-    """Write the outcome of days. ``attempt`` counts failures in a row, whatever is passed."""
+    """Write the outcome of days, in one statement however many. ``attempt`` counts failures in a
+    row, whatever is passed."""
     # A fixed order of rows: two transactions never wait for each other in a circle.
-    for outcome in sorted(outcomes, key=lambda o: (str(o.user.id), o.day)):
-        failed = outcome.state is DayState.FAILED
-        values = {
-            "state": outcome.state.value,
-            "failure_class": outcome.failure.value if outcome.failure else None,
-            "message": outcome.message,
-            "read_until": outcome.read_until,
-            "api_total": outcome.api_total,
-            "stored": outcome.stored,
-            "new_calls": outcome.new,
-            "changed_calls": outcome.changed,
-            "missing_calls": outcome.missing,
-            "set_aside_calls": outcome.set_aside,
-            "unknown_actions": outcome.unknown_actions,
-            "pages": outcome.pages,
-            "run_id": run_id,
-            "started_at": outcome.started_at,
-            "finished_at": outcome.finished_at,
-        }
-        statement = insert(sync_ledger).values(
-            user_id=outcome.user.id,
-            location_id=outcome.location_id,
-            day=outcome.day,
-            attempt=1 if failed else 0,
-            **values,
-        )
-        updates = {**values, "attempt": sync_ledger.c.attempt + 1 if failed else 0}
-        if outcome.state is DayState.COMPLETE:
-            # A read of today that began earlier and ends later does not make the day shorter.
-            updates["read_until"] = sa.func.greatest(
-                sync_ledger.c.read_until, statement.excluded.read_until
-            )
-        db.execute(
-            statement.on_conflict_do_update(
-                index_elements=["user_id", "location_id", "day"], set_=updates
-            )
-        )
-
-
-def record_status(db: sa.Connection, user_id: UUID, status: UserStatus) -> None:
-    """Write a user's ``sync_status`` row; there is one per service and user."""
-    values = {
-        "last_sync_at": status.last_sync_at,
-        "last_sync_status": status.status,
-        "last_sync_message": status.message,
-        "records_synced": status.records_synced,
-        "updated_at": status.last_sync_at,
+    rows = sorted(outcomes, key=lambda outcome: (str(outcome.user.id), outcome.day))
+    if not rows:
+        return
+    columns = {
+        "user_id": [row.user.id for row in rows],
+        "location_id": [row.location_id for row in rows],
+        "day": [row.day for row in rows],
+        "state": [row.state.value for row in rows],
+        "failure_class": [row.failure.value if row.failure else None for row in rows],
+        "message": [row.message for row in rows],
+        "read_until": [row.read_until for row in rows],
+        "api_total": [row.api_total for row in rows],
+        "stored": [row.stored for row in rows],
+        "new_calls": [row.new for row in rows],
+        "changed_calls": [row.changed for row in rows],
+        "missing_calls": [row.missing for row in rows],
+        "set_aside_calls": [row.set_aside for row in rows],
+        "unknown_actions": [row.unknown_actions for row in rows],
+        "pages": [row.pages for row in rows],
+        "started_at": [row.started_at for row in rows],
+        "finished_at": [row.finished_at for row in rows],
     }
-    mine = (sync_status.c.user_id == user_id) & (sync_status.c.service == SERVICE)
-    # The source system may have a unique key here or not; locking the user makes one unneeded.
-    db.execute(sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
-    if db.execute(sa.update(sync_status).where(mine).values(values)).rowcount == 0:
-        db.execute(
-            sa.insert(sync_status).values(
-                id=uuid4(),
-                service=SERVICE,
-                user_id=user_id,
-                created_at=status.last_sync_at,
-                **values,
-            )
-        )
+    db.execute(_RECORD, columns | {"run_id": run_id})
+
+
+_GIVEN: Final = tuple(
+    column for column in sync_ledger.columns if column.name not in ("run_id", "attempt")
+)
+
+
+def _record_statement() -> sa.TextClause:
+    dialect: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    names = ", ".join(column.name for column in _GIVEN)
+    arrays = ", ".join(
+        f"CAST(:{column.name} AS {column.type.compile(dialect)}[])" for column in _GIVEN
+    )
+    updates = ", ".join(
+        f"{column.name} = excluded.{column.name}"
+        for column in _GIVEN
+        if not column.primary_key and column.name != "read_until"
+    )
+    return sa.text(
+        f"INSERT INTO sync_ledger AS l ({names}, run_id, attempt) "  # noqa: S608 - our own names
+        f"SELECT {names}, CAST(:run_id AS text), CASE state WHEN 'failed' THEN 1 ELSE 0 END "
+        f"FROM unnest({arrays}) WITH ORDINALITY AS given({names}, place) ORDER BY place "
+        f"ON CONFLICT (user_id, location_id, day) DO UPDATE SET {updates}, "
+        "run_id = excluded.run_id, "
+        "attempt = CASE excluded.state WHEN 'failed' THEN l.attempt + 1 ELSE 0 END, "
+        # A read of today that began earlier and ends later does not make the day shorter.
+        "read_until = CASE excluded.state WHEN 'complete' "
+        "THEN greatest(l.read_until, excluded.read_until) ELSE excluded.read_until END"
+    )
+
+
+_RECORD: Final = _record_statement()
+
+
+def record_statuses(db: sa.Connection, statuses: Mapping[UUID, UserStatus]) -> None:
+    """Write the ``sync_status`` rows of users; there is one per service and user.
+
+    The source system may have a unique key here or not; none is needed while the users are locked
+    (``lock_users``).
+    """
+    rows = {
+        user_id: {
+            "last_sync_at": status.last_sync_at,
+            "last_sync_status": status.status,
+            "last_sync_message": status.message,
+            "records_synced": status.records_synced,
+            "updated_at": status.last_sync_at,
+        }
+        for user_id, status in statuses.items()
+    }
+    here = (sync_status.c.service == SERVICE, sync_status.c.user_id.in_(rows))
+    known = set(db.execute(sa.select(sync_status.c.user_id).where(*here)).scalars())
+    if old := [{"user": user_id, **row} for user_id, row in rows.items() if user_id in known]:
+        mine = (sync_status.c.user_id == sa.bindparam("user")) & (sync_status.c.service == SERVICE)
+        db.execute(sa.update(sync_status).where(mine), old)
+    if new := [
+        {
+            "id": uuid4(),
+            "service": SERVICE,
+            "user_id": user_id,
+            "created_at": row["updated_at"],
+            **row,
+        }
+        for user_id, row in rows.items()
+        if user_id not in known
+    ]:
+        db.execute(sa.insert(sync_status), new)
 
 
 def statuses(db: sa.Connection, user_ids: Collection[UUID] | None = None) -> dict[UUID, UserStatus]:

@@ -68,8 +68,8 @@ def furnish(installation: Installation) -> None:
         visitor.post(f"/users/{DEMO['Willow Spa'].id}/test")
     with installation.pipeline.engine.begin() as db:
         connections.add_user(db, UUID(int=1), business_name="W" * 60)
-        ledger.record_status(db, HARBOR, UserStatus(now, "success", "", 1234))
-        ledger.record_status(db, CEDAR, UserStatus(now, "failure", "It_failed/" * 20, 0))
+        ledger.record_statuses(db, {HARBOR: UserStatus(now, "success", "", 1234)})
+        ledger.record_statuses(db, {CEDAR: UserStatus(now, "failure", "It_failed/" * 20, 0)})
         for _ in range(circuit.THRESHOLD):
             circuit.count_failure(db, FailureClass.CLIENT_REFUSED, "HTTP 401", now, None)
 

@@ -64,8 +64,8 @@ def test_a_row_tells_the_last_sync_and_why_it_failed(installation: Installation)
     an_hour_ago = datetime.now(UTC) - timedelta(minutes=61)
     said = "No valid OAuth connection found. Fix: Reconnect the user: voiceai-pipeline connect USER"
     with installation.pipeline.engine.begin() as db:
-        ledger.record_status(db, HARBOR, UserStatus(an_hour_ago, "success", "done", 1))
-        ledger.record_status(db, MAPLE, UserStatus(an_hour_ago, "failure", said, 0))
+        ledger.record_statuses(db, {HARBOR: UserStatus(an_hour_ago, "success", "done", 1)})
+        ledger.record_statuses(db, {MAPLE: UserStatus(an_hour_ago, "failure", said, 0)})
     with installation.visitor() as visitor:
         html = visitor.get().text
 

@@ -314,7 +314,7 @@ def test_a_test_tells_whether_calls_can_be_read(connected: Caller) -> None:
 def test_the_status_is_the_users_sync_status_row_and_the_runs(caller: Caller) -> None:
     at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
     with caller.installation.pipeline.engine.begin() as db:
-        ledger.record_status(db, HARBOR, UserStatus(at, "failure", "why", 3))
+        ledger.record_statuses(db, {HARBOR: UserStatus(at, "failure", "why", 3)})
     unknown_run = str(UUID(int=5))
     answer = caller.call(f"sync-status/{HARBOR}?runId={unknown_run}")
     never = caller.call("sync-status/00000000-0000-4000-8000-000000000002")
