@@ -248,10 +248,10 @@ class Sync:
     def _read(
         self, user_id: UUID, location_id: str, window: Window, reading: "_Reading"
     ) -> WindowRead:
+        spend = self._tokens.spender(user_id)
         return read_window(
-            lambda start, end, page: self._tokens.spend(
-                user_id,
-                lambda token: self._client.call_logs_page(token, location_id, start, end, page),
+            lambda start, end, page: spend(
+                lambda token: self._client.call_logs_page(token, location_id, start, end, page)
             ),
             window,
             reading.begin,

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -35,7 +35,7 @@ from voiceai_pipeline.storage import alerts, connections, history, token_rows
 from voiceai_pipeline.storage.engine import database_error, read_clock
 from voiceai_pipeline.storage.history import Actor, TokenEvent
 from voiceai_pipeline.storage.spool import Spool
-from voiceai_pipeline.storage.token_rows import TokenRow
+from voiceai_pipeline.storage.token_rows import Stamp, TokenRow
 from voiceai_pipeline.storage.vault import TokenVault
 
 T = TypeVar("T")
@@ -300,7 +300,15 @@ class Tokens:
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``, or what ``request`` raises.
         """
-        token = self.get_valid_token(user_id, force=force)
+        return self._spend(user_id, self.get_valid_token(user_id, force=force), request, force)
+
+    def spender(self, user_id: UUID) -> "Spender":
+        """``spend`` for many requests of one user in a row. Not to be shared between threads."""
+        return Spender(self, user_id)
+
+    def _spend(
+        self, user_id: UUID, token: Secret, request: Callable[[Secret], T], force: bool
+    ) -> T:
         try:
             return request(token)
         except HighLevelError as error:
@@ -313,6 +321,12 @@ class Tokens:
         except HighLevelError as error:
             self._note(user_id, error, token)
             raise
+
+    def _stamp(self, user_id: UUID) -> Stamp:
+        # One statement needs no transaction, which would cost two more round trips.
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            stamp = token_rows.stamp(db, user_id)
+        return replace(stamp, now=self._now()) if self._now else stamp
 
     def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
         """A scope that only names take (agents, locations) is no reason to stop reading calls."""
@@ -394,6 +408,41 @@ class Tokens:
             token, connection.location_id, now - timedelta(days=1), now, page=1
         )
         return drift_of(page.items)
+
+
+class Spender:
+    """Makes many requests with one user's tokens, as ``Tokens.spend`` would each of them.
+
+    It asks the database before each one, so that a disconnected user's run stops there and then
+    (REQUIREMENTS T18); only if something has changed, or the token is about to expire, does it go
+    through the door again.
+    """
+
+    def __init__(self, tokens: Tokens, user_id: UUID) -> None:
+        self._tokens = tokens
+        self._user_id = user_id
+        self._token: Secret | None = None
+        self._rows: str | None = None
+
+    def __call__(self, request: Callable[[Secret], T]) -> T:
+        """Make a request.
+
+        Raises:
+            UnknownUserError, PipelineError: as ``Tokens.spend``.
+        """
+        return self._tokens._spend(self._user_id, self._valid_token(), request, force=False)
+
+    def _valid_token(self) -> Secret:
+        # Before the door: whatever changes in there shows at the next request.
+        stamp = self._tokens._stamp(self._user_id)
+        if (
+            self._token is None
+            or stamp.rows != self._rows
+            or needs_refresh(stamp.expires_at, stamp.now)
+        ):
+            self._token = self._tokens.get_valid_token(self._user_id)
+            self._rows = stamp.rows
+        return self._token
 
 
 def stored_connection(

@@ -90,6 +90,35 @@ def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | N
     )
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """Tells whether anything about a user's tokens has changed since it was read before.
+
+    Attributes:
+        rows: which rows, in which version; equal means untouched.
+        expires_at: the first expiry of a token in use there (UTC); None if there is none.
+        now: the database's clock.
+    """
+
+    rows: str | None
+    expires_at: datetime | None
+    now: datetime
+
+
+def stamp(db: sa.Connection, user_id: UUID) -> Stamp:
+    """The stamp of a user's rows, at a fraction of the cost of ``read``: every request needs it."""
+    row = db.execute(_STAMP, {"user": user_id, "service": SERVICE}).one()
+    return Stamp(row.rows, row.expires_at, row.now)
+
+
+_STAMP: Final = sa.text(
+    "SELECT string_agg(id::text || ' ' || xmin::text, ',' ORDER BY id) AS rows, "
+    "min(CASE user_type WHEN 'Company' THEN location_token_expires_at ELSE token_expires_at END) "
+    "FILTER (WHERE is_active IS NOT FALSE) AS expires_at, clock_timestamp() AS now "
+    "FROM api_keys WHERE user_id = :user AND service = :service"
+)
+
+
 def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
     """Become the one who may POST for this token version; None if somebody else is.
 
