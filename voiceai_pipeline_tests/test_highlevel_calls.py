@@ -3,6 +3,7 @@ total or change during the read the list comes up with.
 """
 
 import datetime as dt
+import hashlib
 import json
 import math
 import random
@@ -27,6 +28,7 @@ from voiceai_pipeline.highlevel.calls import (
     read_window,
 )
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
     REQUESTED_SCOPES,
     CallLog,
@@ -248,6 +250,59 @@ def test_the_hash_tells_whether_a_call_changed_and_not_how_it_was_spelled() -> N
     same = parsed({"summary": "a", "createdAt": iso(DAY.start), "id": "x"})
     other = parsed({"id": "x", "createdAt": iso(DAY.start), "summary": "b"})
     assert one.content_hash == same.content_hash != other.content_hash
+
+
+NUMBERS = (
+    st.integers(-(2**70), 2**70) | st.floats() | st.floats(-1e-3, 1e-3) | st.floats(1e15, 1e17)
+)
+NAMES = st.sampled_from(
+    [
+        "name",
+        "key",
+        "value",
+        "Default",
+        "url",
+        "uri\n",
+        "headers",
+        "token",
+        "passw",
+        "x",
+        "\u017fecret",
+    ]
+)
+WORDS = st.sampled_from(["api_key", "https://a.test/?k=v", "://", "\x00", "\ud800", "ünïcode 🎈"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(NAMES | WORDS | st.text(max_size=5), children, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS) | NAMES | WORDS | st.text(), ANYTHING))
+def test_the_short_way_to_a_calls_content_leads_to_the_same(fields: dict[str, Any]) -> None:
+    raw = redact(item() | fields)
+    content = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    read = read_item(item() | fields, DAY.start)
+    assert isinstance(read, ListedCall)
+    assert read.content == content
+    assert read.content_hash == hashlib.sha256(content).digest()
+
+
+def test_the_content_of_an_ordinary_call_is_what_it_always_was() -> None:
+    """Tables hold these hashes: another spelling would write every call once more."""
+    raw = item(
+        "a", duration=12.5, trialCall=False, summary='é "x"\n', extractedData={"b": 0, "a": {}}
+    )
+    read = read_item(raw, DAY.start)
+    assert isinstance(read, ListedCall)
+    assert read.content.decode() == (
+        '{"createdAt":"2026-11-19T00:00:00.000Z","duration":12.5,"extractedData":{"a":{},"b":0},'
+        '"id":"a","summary":"é \\"x\\"\\n","trialCall":false}'
+    )
 
 
 # A whole window, over a list that keeps its promises --------------------------------------------
@@ -487,6 +542,42 @@ def test_a_long_list_that_ignores_dates_is_never_taken_for_complete(tells_total:
     with pytest.raises(PipelineError) as caught:
         read_whole(ignoring(calls, dates=True), DAY)
     assert caught.value.failure is FailureClass.INCOMPLETE
+
+
+def test_memory_stays_flat_while_a_long_list_is_in_order() -> None:
+    """What was passed on is not kept: at most two pages of calls are waiting at any time."""
+    there = {f"call{n}": DAY.start + n * MS * 10 for n in range(1_000)}
+    calls = CallList(there)
+    passed = 0
+    most = 0
+
+    def take(listed: list[ListedCall]) -> None:
+        nonlocal passed, most
+        most = max(most, min(calls.requests * PAGE_SIZE, 1_000) - passed)
+        passed += len(listed)
+
+    read_window(calls, DAY, lambda: take)
+    assert passed == 1_000
+    assert most <= 2 * PAGE_SIZE
+
+
+def test_a_list_that_turns_out_not_to_be_in_order_is_read_again_and_passed_on_anew() -> None:
+    """Some of it has been passed on when it shows, and that may be listed again."""
+    there = {f"call{n:03}": DAY.start + n * dt.timedelta(minutes=5) for n in range(130)}
+    calls = CallList(there)
+
+    def fetch(start: dt.datetime, end: dt.datetime, number: int) -> Page:
+        return calls(DAY.start, DAY.end, number)  # the dates are ignored, page numbers are not
+
+    began: list[list[ListedCall]] = []
+
+    def begin() -> Take:
+        began.append([])
+        return began[-1].extend
+
+    read_window(fetch, DAY, begin)
+    assert [bool(taken) for taken in began] == [True, True]
+    assert [call.call_id for call in began[-1]] == sorted(there)
 
 
 @pytest.mark.parametrize("lie", [-1, 1, 1000])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -12,9 +12,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.models import CallLog, ListedCall, SetAsideCall, Window
+from voiceai_pipeline.models import (
+    CallLog,
+    FailureClass,
+    ListedCall,
+    PipelineError,
+    Secret,
+    SetAsideCall,
+    Window,
+)
+from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.storage import calls
 from voiceai_pipeline.storage.calls import Intake, Written
+from voiceai_pipeline.storage.engine import open_engine
 
 PLACE = "LocInvented000000001"
 START = datetime(2026, 11, 18, tzinfo=UTC)
@@ -43,6 +53,7 @@ def write(
     aside: list[SetAsideCall] | None = None,
     read_at: datetime | None = None,
     place: str = PLACE,
+    starts: Sequence[datetime] = (),
     meanwhile: Callable[[], object] = lambda: None,
     before_commit: Callable[[], object] = lambda: None,
 ) -> Written:
@@ -55,7 +66,7 @@ def write(
         meanwhile()
         with engine.begin() as db:
             calls.lock_location(db, place)
-            written = intake.store(db, window, [window.start], aside or [], now)
+            written = intake.store(db, window, starts or [window.start], aside or [], now)
             before_commit()
             return written
 
@@ -179,6 +190,114 @@ def test_more_than_a_batch_is_stored_and_counted(
     assert write(engine, listed, THIRD) == Written([50], [0], [0], [0])
     assert stored(engine) == once
     assert write(engine, listed[10:40], THIRD).missing == [20]
+
+
+def test_what_does_not_fit_into_memory_arrives_as_it_is(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_BATCH", 4)
+    monkeypatch.setattr(calls, "_IN_MEMORY", 100)
+    ids = [
+        "plain",
+        "tab\tin it",
+        "line\nin it",
+        "back\\slash",
+        "\\N",
+        "\\.",
+        "ünïcode 🎈",
+        '"',
+        "\r",
+    ]
+    texts = ["tab\t", "\\N", "\\.", "a\\tb\r\n", "🎈", None, '{"a": "\\"}', " ", "\\"]
+    listed = [
+        replace(call(n, raw={"t": text}), call_id=call_id, summary=text, extracted_data=[text])
+        for n, (call_id, text) in enumerate(zip(ids, texts, strict=True))
+    ]
+    aside = [SetAsideCall("no time", b"x", {}, call_id="a\tb")]
+    write(engine, [replace(call(9), call_id="a\tb"), replace(call(10), call_id="c\td")])
+    assert write(engine, listed, SECOND, aside=aside) == Written([9], [9], [0], [1])
+    rows = stored(engine)
+    for one in listed:
+        for name in CallLog.__dataclass_fields__:
+            assert rows[one.call_id][name] == getattr(one, name), name
+    assert rows["a\tb"]["missing_since"] is None
+    assert rows["c\td"]["missing_since"] == SECOND
+    assert write(engine, listed, THIRD, aside=aside) == Written([9], [0], [0], [0])
+    assert stored(engine) == rows
+
+
+def test_calls_are_counted_by_part_of_the_window(engine: sa.Engine) -> None:
+    write(engine, [call(n) for n in (0, 1, 5, 30)])
+    listed = [call(0), call(1, raw={"late": True}), *(call(n) for n in range(10, 14)), call(31)]
+    starts = [START, *(START + timedelta(minutes=n) for n in (10, 20, 30))]
+    written = write(engine, listed, SECOND, starts=starts)
+    assert written == Written([2, 4, 0, 1], [0, 4, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+def test_a_call_that_changes_back_under_a_read_that_let_it_go_is_not_stored(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """An older read writes between the look at the table and the write: no success, or right."""
+    monkeypatch.setattr(calls, "_BATCH", batch)
+    now = [call(n) for n in range(4)]
+    older = [call(0), call(1, raw={"old": True}), call(3)]
+    write(engine, now)
+    written = write(engine, now, THIRD, meanwhile=lambda: write(engine, older, SECOND))
+    assert written.stored == ([2] if batch == 2 else [4])
+
+
+def test_what_a_newer_read_wrote_meanwhile_is_as_good_as_listed(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_BATCH", 2)
+    write(engine, [call(n) for n in range(4)])
+    newer = [call(0), call(1, raw={"new": True}), call(3), call(4)]
+    written = write(
+        engine,
+        [call(0), call(1, raw={"old": True}), call(2), call(3)],
+        THIRD,
+        read_at=FIRST,
+        meanwhile=lambda: write(engine, newer, SECOND),
+    )
+    assert written == Written([4], [0], [0], [0])
+    rows = stored(engine)
+    assert rows["call-1"]["raw"]["new"] is True
+    assert rows["call-2"]["missing_since"] == SECOND
+    assert rows["call-4"]["missing_since"] is None
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_call_listed_twice_is_no_complete_read(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr(calls, "_BATCH", 2)
+    one, other = call(1), call(1, raw={"moved": True})
+    if known:
+        write(engine, [other])
+        assert write(engine, [one, call(2), other], SECOND).stored == [2]
+    else:
+        with pytest.raises(PipelineError) as refused:
+            write(engine, [one, call(2), other])
+        assert refused.value.failure is FailureClass.INCOMPLETE
+        assert stored(engine) == {}
+
+
+def test_a_database_that_ends_in_the_middle_of_a_copy_is_said_so(
+    postgres: EmbeddedPostgres, template: str
+) -> None:
+    postgres.create_database("ending", template=template)
+    engine = open_engine(Secret(postgres.url("ending")))
+
+    def end(one: ListedCall) -> CallLog:
+        postgres.drop_database("ending")
+        return call(1)
+
+    with closing(Intake(engine, PLACE, end, FIRST)) as intake, engine.connect() as db:
+        intake.take([ListedCall("call-1", START, b"x", b"{}")])
+        with pytest.raises(sa.exc.DBAPIError):
+            intake.store(db, WINDOW, [START], [], FIRST)
+    engine.dispose()
 
 
 def test_items_set_aside_are_kept_once_with_their_reason(engine: sa.Engine) -> None:
