@@ -544,6 +544,26 @@ def test_a_long_list_that_ignores_dates_is_never_taken_for_complete(tells_total:
     assert caught.value.failure is FailureClass.INCOMPLETE
 
 
+@pytest.mark.parametrize("tells_total", [True, False])
+def test_times_finer_than_highlevels_dates_cost_no_call_and_no_second_read(
+    tells_total: bool,
+) -> None:
+    """A date in a request is cut to milliseconds, and then shows calls before it once more."""
+    us = dt.timedelta(microseconds=1)
+    there = {f"call{n}": DAY.start + n * 357 * us for n in range(300)}
+    calls = CallList(there, tells_total=tells_total)
+
+    def fetch(start: dt.datetime, end: dt.datetime, number: int) -> Page:
+        page = calls(start.replace(microsecond=start.microsecond // 1000 * 1000), end, number)
+        for raw in page.items:
+            raw["createdAt"] = there[raw["id"]].isoformat(timespec="microseconds")
+        return page
+
+    read = read_whole(fetch, DAY)
+    assert len(read.calls) == len({call.call_id for call in read.calls}) == 300
+    assert read.pages == calls.requests <= 7
+
+
 def test_memory_stays_flat_while_a_long_list_is_in_order() -> None:
     """What was passed on is not kept: at most two pages of calls are waiting at any time."""
     there = {f"call{n}": DAY.start + n * MS * 10 for n in range(1_000)}

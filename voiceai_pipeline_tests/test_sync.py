@@ -1074,6 +1074,29 @@ def test_a_range_is_one_window_and_gaps_are_not_read(
     assert spans == {86_400.0, 3 * 86_400.0}
 
 
+def test_a_commit_takes_as_many_statements_for_many_days_as_for_one(
+    connect: Connector, engine: sa.Engine, sync: Sync
+) -> None:
+    for name in ("Sunrise Clinic", "Sunrise Front Desk"):  # one location, two users
+        connect(name)
+
+    def statements(days: list[date]) -> int:
+        seen: list[str] = []
+
+        def note(_db: object, _cursor: object, statement: str, *_rest: object) -> None:
+            seen.append(statement)
+
+        sa.event.listen(engine, "before_cursor_execute", note)
+        assert len(sync.sync_days(days)) == 2 * len(days)
+        sa.event.remove(engine, "before_cursor_execute", note)
+        return sum("AS rows" not in statement for statement in seen)  # but one for each request
+
+    for days in ([DAY], [DAY - timedelta(days=n) for n in range(1, 9)]):
+        sync.sync_days(days)
+    one = statements([DAY])
+    assert statements([DAY - timedelta(days=n) for n in range(1, 9)]) == one
+
+
 def test_stretches_are_runs_of_days() -> None:
     days = [DAY + timedelta(days=n) for n in (0, 1, 2, 5, 6, 9)]
     assert [len(run) for run in stretches(days)] == [3, 2, 1]

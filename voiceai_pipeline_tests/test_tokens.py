@@ -1223,6 +1223,59 @@ def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
         assert db.execute(sa.text("SELECT count(*) FROM call_logs")).scalar_one() == 0
 
 
+def test_a_spender_knows_a_token_until_something_happens_to_it(
+    harbor: Connection,
+    engine: sa.Engine,
+    tokens: Tokens,
+    consent: Consent,
+    sandbox: RunningSandbox,
+    clock: Clock,
+) -> None:
+    spend = tokens.spender(harbor.user.id)
+    with counted(engine) as statements:
+        first = spend(lambda token: token)
+        before = len(statements)
+        assert [spend(lambda token: token) for _ in range(3)] == [first] * 3
+    assert len(statements) - before == 3, "one statement each"
+    tokens.renew(harbor.user.id)
+    second = spend(lambda token: token)
+    assert second != first
+    clock.now += timedelta(hours=23, minutes=56)  # expired, but for the margin
+    third = spend(lambda token: token)
+    assert third != second
+    with engine.begin() as db:  # as the source system reconnects: by another row
+        db.execute(
+            sa.text(
+                "INSERT INTO api_keys (id, user_id, service, access_token, token_expires_at, "
+                "location_id, is_active, updated_at) VALUES (gen_random_uuid(), :user, 'highlevel',"
+                " 'INVENTED-ELSEWHERE', :end, :place, true, :end)"
+            ),
+            {
+                "user": harbor.user.id,
+                "place": harbor.location_id,
+                "end": clock.now + timedelta(days=1),
+            },
+        )
+    assert spend(lambda token: token) == Secret("INVENTED-ELSEWHERE")
+    consent.disconnect(harbor.user.id)
+    asked: list[Secret] = []
+    assert failure_of(lambda: spend(asked.append)) is FailureClass.NO_CONNECTION
+    assert asked == []
+
+
+@contextmanager
+def counted(engine: sa.Engine) -> Iterator[list[str]]:
+    """Collects the statements that are executed."""
+    statements: list[str] = []
+
+    def note(_db: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+
 def test_reconnecting_elsewhere_moves_the_days_that_waited_or_failed(
     connect: Connector,
     engine: sa.Engine,

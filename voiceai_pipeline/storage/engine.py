@@ -13,6 +13,11 @@ import sqlalchemy as sa
 from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 
 DEFAULT_POOL_SIZE: Final = 8
+"""Connections that are kept; as many more are opened and closed where these do not suffice."""
+
+_PATIENCE: Final = 300.0
+"""Seconds to wait for a connection of the pool. Everybody holds one for a short transaction only,
+but the last of many workers may stand behind some that write a great deal."""
 
 
 def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:
@@ -26,6 +31,7 @@ def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        pool_timeout=_PATIENCE,
         connect_args={"prepare_threshold": None, "connect_timeout": 10},
     )
 
