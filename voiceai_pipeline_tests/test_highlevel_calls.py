@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.highlevel.calls import (
@@ -283,6 +283,19 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS) | NAMES | WORDS | st.text(), ANYTHING))
+@example({"duration": 1e-05})
+@example({"duration": 1e16, "summary": "é"})
+@example({"extractedData": {"a": [[-1.5e300]]}})
+@example({"extractedData": [math.nan, {"b": math.inf}]})
+@example({"extractedData": {"n": 2**70}})
+@example({"summary": "See ftp://a:b@example.test"})
+@example({"transcript": "bot:\x00"})
+@example({"transcript": "bot:\\u0000"})
+@example({"transcript": "\ud83d"})
+@example({"extractedData": {"apiKey": "k"}})
+@example({"extractedData": [{"Name": "api_key", "value": 7, "key": "x"}]})
+@example({"extractedData": {"url": "example.test/?k=v", "headers": ["h"]}})
+@example({"\u017fecret": "s", "a\x00": 1})
 def test_the_short_way_to_a_calls_content_leads_to_the_same(fields: dict[str, Any]) -> None:
     raw = redact(item() | fields)
     content = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

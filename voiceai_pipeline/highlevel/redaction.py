@@ -67,32 +67,47 @@ def is_plain(value: Any) -> bool:
     elif kind is list:
         items = value
     else:
-        # Without an exponent, which is not spelled alike.
-        return kind is not float or value == 0 or 1e-4 <= abs(value) < 1e16
+        return kind is not float or _is_spelled_alike(value)
     for item in items:
         kind = type(item)
-        if (kind is float or kind is dict or kind is list) and not is_plain(item):
+        if kind is float:
+            if not _is_spelled_alike(item):
+                return False
+        elif (kind is dict or kind is list) and not is_plain(item):
             return False
     return True
+
+
+def _is_spelled_alike(number: float) -> bool:
+    """By all JSON libraries: they differ in how they write an exponent."""
+    return number == 0 or 1e-4 <= abs(number) < 1e16
 
 
 def redact(value: Any) -> Any:
     """A copy of a JSON value without secrets, and without what PostgreSQL cannot store as text."""
     kind = type(value)
     if kind is str:
+        if value.isascii() and "://" not in value and "\x00" not in value:
+            return value
         return _bare_urls(_text(value))
     if kind is dict:
-        meanings = [_meaning(name) for name in value]
-        is_secret = _Name.PART in meanings and _names_a_secret(value)
-        return {
-            _text(name): redact(item)
-            if meaning is _Name.PLAIN
-            else _member(meaning, item, is_secret)
-            for meaning, (name, item) in zip(meanings, value.items(), strict=True)
-        }
+        redacted = {}
+        for name, item in value.items():
+            meaning = _meaning(name)
+            if meaning is _Name.PLAIN:
+                redacted[_name(name)] = redact(item)
+            else:
+                is_secret = meaning is _Name.PART and _names_a_secret(value)
+                redacted[_name(name)] = _member(meaning, item, is_secret)
+        return redacted
     if kind is list:
         return [redact(item) for item in value]
     return value if kind is not float or math.isfinite(value) else None
+
+
+@lru_cache(maxsize=4096)
+def _name(name: str) -> str:
+    return _text(name)
 
 
 def _names_a_secret(value: dict[str, Any]) -> bool:
@@ -107,9 +122,9 @@ def _member(meaning: _Name, item: Any, is_secret: bool) -> Any:
     """The value of a member whose name is not plain.
 
     Args:
-        is_secret: a name beside it says so.
+        is_secret: a name beside it says that it is.
     """
-    if meaning is _Name.PART and is_secret:
+    if is_secret:
         return REDACTED
     if item is None:
         return None
