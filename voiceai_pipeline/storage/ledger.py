@@ -10,7 +10,7 @@ from datetime import date, datetime
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from voiceai_pipeline.models import (
     SERVICE,
@@ -46,6 +46,33 @@ def unfinished(db: sa.Connection, state: DayState, user_ids: Collection[UUID]) -
     """These users' rows in ``state`` (FAILED or WAITING), by user name and day."""
     query = _RESULTS.where(sync_ledger.c.state == state.value, sync_ledger.c.user_id.in_(user_ids))
     return [_result(row) for row in db.execute(query).mappings()]
+
+
+def completed_since(
+    db: sa.Connection,
+    places: Collection[tuple[UUID, str]],
+    days: Collection[date],
+    since: datetime,
+) -> list[DayResult]:
+    """Days of these users at these locations whose complete read ended after ``since`` (UTC)."""
+    if not places or not days:
+        return []
+    user_ids, location_ids = zip(*places, strict=True)
+    pairs = sa.select(
+        sa.func.unnest(sa.literal(list(user_ids), ARRAY(sa.Uuid))).label("user_id"),
+        sa.func.unnest(sa.literal(list(location_ids), ARRAY(sa.Text))).label("location_id"),
+    ).subquery()
+    query = _RESULTS.join(
+        pairs,
+        (pairs.c.user_id == sync_ledger.c.user_id)
+        & (pairs.c.location_id == sync_ledger.c.location_id),
+    ).where(
+        sync_ledger.c.day.between(min(days), max(days)),
+        sync_ledger.c.state == DayState.COMPLETE.value,
+        sync_ledger.c.finished_at > since,
+    )
+    wanted = set(days)
+    return [row for row in map(_result, db.execute(query).mappings()) if row.day in wanted]
 
 
 def users_synced_before(db: sa.Connection) -> set[UUID]:
