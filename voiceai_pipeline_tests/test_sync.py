@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import RETRY_DELAYS, retry_at, stretches
+from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, retry_at, stretches
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.calls import Page
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
@@ -943,6 +943,43 @@ def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureC
 
 
 # What is unknown ----------------------------------------------------------------------------------
+
+
+def test_the_ledger_finds_due_just_what_the_report_says_is_due(engine: sa.Engine) -> None:
+    now = midnight(DAY)
+    shapes = [(f, n) for f in FailureClass for n in range(len(RETRY_DELAYS) + 2)]
+    people = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}
+    ages = [delay + timedelta(seconds=s) for delay in RETRY_DELAYS for s in (-1, 0)]
+    days = {DAY - timedelta(days=ago): age for ago, age in enumerate(ages)}
+    with engine.begin() as db:
+        for user_id in people:
+            connections.add_user(db, user_id, business_name=str(user_id))
+        ledger_row = sa.text(
+            "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, attempt, "
+            "finished_at) VALUES (:user, 'Loc', :day, 'failed', :failure, :attempt, :finished)"
+        )
+        values = [
+            {"user": user_id, "day": day, "failure": failure.value, "attempt": attempt,
+             "finished": now - age}
+            for user_id, (failure, attempt) in people.items()
+            for day, age in days.items()
+        ]  # fmt: skip
+        db.execute(ledger_row, values)
+        first = min(days)
+        found = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, first)
+        after = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, DAY)
+        some = ledger.failed_and_rested(
+            db, list(people)[:1], RETRIED, RETRY_DELAYS, now + timedelta(days=9), first
+        )
+        expected = {
+            (row.user.id, row.day)
+            for row in ledger.results(db, days=list(days))
+            if (at := retry_at(row)) is not None and at <= now
+        }
+    assert expected
+    assert set(found) == expected
+    assert {day for _, day in after} <= {DAY}
+    assert {user_id for user_id, _ in some} <= set(list(people)[:1])
 
 
 def test_a_call_action_of_an_unknown_type_is_stored_and_counted(

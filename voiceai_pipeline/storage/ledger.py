@@ -6,7 +6,8 @@ results in the same transaction, with the source system's columns and meaning.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -42,10 +43,59 @@ def results(
     return [_result(row) for row in db.execute(query).mappings()]
 
 
-def unfinished(db: sa.Connection, state: DayState, user_ids: Collection[UUID]) -> list[DayResult]:
-    """These users' rows in ``state`` (FAILED or WAITING), by user name and day."""
-    query = _RESULTS.where(sync_ledger.c.state == state.value, sync_ledger.c.user_id.in_(user_ids))
-    return [_result(row) for row in db.execute(query).mappings()]
+def failed_and_rested(
+    db: sa.Connection,
+    user_ids: Collection[UUID],
+    failures: Collection[FailureClass],
+    delays: Sequence[timedelta],
+    now: datetime,
+    first: date,
+) -> list[tuple[UUID, date]]:
+    """Failed days of these users, from ``first`` on and oldest first, that are due for another
+    attempt: for one of ``failures``, the n-th in a row longer ago than the n-th of ``delays``. At
+    most ``AT_MOST``: the rest is due again when these are done."""
+    query = sa.text(
+        "SELECT user_id, day FROM sync_ledger WHERE state = 'failed' AND day >= :first "
+        "AND user_id = ANY(:users) AND failure_class = ANY(:failures) "
+        "AND attempt BETWEEN 1 AND cardinality(:delays) "
+        "AND finished_at + (:delays)[attempt] <= :now "
+        "ORDER BY day, user_id LIMIT :at_most"
+    ).bindparams(
+        sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)),
+        sa.bindparam("failures", [one.value for one in failures], ARRAY(sa.Text)),
+        sa.bindparam("delays", list(delays), ARRAY(sa.Interval)),
+        sa.bindparam("now", now),
+        sa.bindparam("first", first),
+        sa.bindparam("at_most", AT_MOST),
+    )
+    return [(row.user_id, row.day) for row in db.execute(query)]
+
+
+def waiting(db: sa.Connection, user_ids: Collection[UUID], first: date) -> list[tuple[UUID, date]]:
+    """Days of these users, from ``first`` on and oldest first, that wait for a person; at most
+    ``AT_MOST``."""
+    query = sa.text(
+        "SELECT user_id, day FROM sync_ledger WHERE state = 'waiting' AND day >= :first "
+        "AND user_id = ANY(:users) ORDER BY day, user_id LIMIT :at_most"
+    ).bindparams(
+        sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)),
+        sa.bindparam("first", first),
+        sa.bindparam("at_most", AT_MOST),
+    )
+    return [(row.user_id, row.day) for row in db.execute(query)]
+
+
+AT_MOST: Final = 50_000
+"""Rows that a question about everybody's days returns."""
+
+
+def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
+    """Those of whom no day has ever been read, or tried to be."""
+    query = sa.text(
+        "SELECT u.id FROM unnest(:users) AS u(id) WHERE NOT EXISTS ("
+        "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
+    ).bindparams(sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)))
+    return set(db.execute(query).scalars())
 
 
 def completed_since(
@@ -73,16 +123,6 @@ def completed_since(
     )
     wanted = set(days)
     return [row for row in map(_result, db.execute(query).mappings()) if row.day in wanted]
-
-
-def users_synced_before(db: sa.Connection) -> set[UUID]:
-    """Users of whom at least one day was read, or tried to be."""
-    query = (
-        sa.select(sync_ledger.c.user_id)
-        .where(sync_ledger.c.state != DayState.WAITING.value)
-        .distinct()
-    )
-    return set(db.execute(query).scalars())
 
 
 _RESULTS = (
