@@ -26,6 +26,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import dagster as dg
+import psutil
 import requests
 import sqlalchemy as sa
 
@@ -43,6 +44,7 @@ FULL_DAYS: Final = 30
 
 KEY: Final = "bench:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 LATENCY: Final = 0.05
+PORT: Final = 23977
 TICKS: Final = 12
 TODAY: Final = datetime.now(UTC).date()
 FIRST: Final = TODAY - timedelta(days=DAYS)
@@ -328,7 +330,29 @@ def people() -> list[Row]:
     with engine.begin() as db:
         connections.everyone(db)
     rows.append(("everyone and how they stand", time.perf_counter() - began, "s", None))
+    os.environ["VOICEAI_PAGE_PORT"] = str(PORT + 1)
+    page = subprocess.Popen([sys.executable, "-m", "voiceai_pipeline.page"], cwd=PROJECT)
+    url = f"http://127.0.0.1:{PORT + 1}"
+    try:
+        while not _answers(f"{url}/health"):
+            time.sleep(0.2)
+        for how in ("first look", "again"):
+            began = time.perf_counter()
+            size = len(requests.get(url, timeout=120).content)
+            label = f"Connections page ({size / 1e6:.1f} MB), {how}"
+            rows.append((label, time.perf_counter() - began, "s", None))
+        rows += _memory_of(page.pid, "page")
+    finally:
+        page.terminate()
+        page.wait(30)
     return rows
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
 
 
 class Nothing(BaseHTTPRequestHandler):
@@ -388,17 +412,17 @@ def idle(users: int, url: str) -> list[Row]:
 # The webserver ------------------------------------------------------------------------------------
 
 
-def pages(port: int) -> list[Row]:
+def pages() -> list[Row]:
     """The partitions pages of a real webserver, cold and warm."""
     began = time.perf_counter()
     with Path(os.environ["VOICEAI_HOME"], "webserver.log").open("w") as log:
         program = Path(sys.executable).parent / "dagster-webserver"
         server = subprocess.Popen(
-            [program, "-h", "127.0.0.1", "-p", str(port), "-w", str(PROJECT / "workspace.yaml")],
+            [program, "-h", "127.0.0.1", "-p", str(PORT), "-w", str(PROJECT / "workspace.yaml")],
             stdout=log,
             stderr=log,
         )
-    url = f"http://127.0.0.1:{port}/graphql"
+    url = f"http://127.0.0.1:{PORT}/graphql"
     rows: list[Row] = []
     try:
         while not _loaded(url):
@@ -422,11 +446,9 @@ def pages(port: int) -> list[Row]:
     return rows
 
 
-def _memory_of(pid: int) -> list[Row]:
-    import psutil
-
+def _memory_of(pid: int, name: str = "webserver") -> list[Row]:
     program = psutil.Process(pid)
-    family = [("webserver", program), *(("code server", p) for p in program.children())]
+    family = [(name, program), *(("code server", p) for p in program.children())]
     return [(f"  memory of the {n}", p.memory_info().rss / 2**20, "MB", 500) for n, p in family]
 
 
@@ -466,7 +488,7 @@ def main(users: int, idle_users: int) -> None:
             pass  # creates Dagster's tables
         show(apart(ticks))
         record_history()
-        show(pages(3977))
+        show(pages())
         show(apart(report, 1))
         show(apart(report, 31))
         show(people())

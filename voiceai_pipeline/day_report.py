@@ -7,6 +7,7 @@ or written here.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -89,13 +90,14 @@ def finished(
 ) -> set[tuple[UUID, date]]:
     """Which (user, day) are complete to the day's end, at the user's present location."""
     places = {person.user.id: person.location_id for person in people}
+    end = cache(lambda day: Window.of_day(day, zone).end)  # of a few days and very many users
     return {
         (row.user.id, row.day)
         for row in rows
         if row.state is DayState.COMPLETE
         and row.location_id == places.get(row.user.id)
         and row.read_until is not None
-        and row.read_until >= Window.of_day(row.day, zone).end
+        and row.read_until >= end(row.day)
     }
 
 

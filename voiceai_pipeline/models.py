@@ -656,7 +656,7 @@ class DayState(StrEnum):
     WAITING = "waiting"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # ten thousand users have a third of a million in a month
 class DayResult:
     """One user's day after a sync: a row of ``sync_ledger``.
 

@@ -31,7 +31,7 @@ from voiceai_pipeline.models import (
     Window,
 )
 from voiceai_pipeline.storage import calls, connections, ledger
-from voiceai_pipeline.storage.engine import database_error, read_clock
+from voiceai_pipeline.storage.engine import database_error, is_away, read_clock
 from voiceai_pipeline.storage.leases import Holder
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.turns import TERMS, Lease, LeaseLostError, Task, Terms, Turns
@@ -126,8 +126,15 @@ class Sync:
         self._refuse_impossible(days, now)
         with self._engine.begin() as db:
             people = connections.everyone(db, user_ids)
-            rows = ledger.results(db, days=days, user_ids=user_ids)
-        done = day_report.finished(rows, people, self._zone)
+            # Day by day: of ten thousand users a month at once is a few hundred MB.
+            done = set[tuple[UUID, date]]().union(
+                *(
+                    day_report.finished(
+                        ledger.results(db, days=[day], user_ids=user_ids), people, self._zone
+                    )
+                    for day in days
+                )
+            )
         if user_ids is not None and (
             unknown := set(user_ids) - {person.user.id for person in people}
         ):
@@ -146,11 +153,7 @@ class Sync:
             give_up=lambda task, holder: self._give_up(task, holder, run_id),
             terms=self._terms,
         )
-        known = (
-            {(person.user.id, d) for person in people for d in days}
-            if mode is Mode.REREAD
-            else done
-        )
+        known = None if mode is Mode.REREAD else done
         outcomes += turns.take(
             Task(location_id, users, needed, known)
             for location_id, (users, needed) in _wanted(people, days, done, mode).items()
@@ -234,6 +237,8 @@ class Sync:
         except PipelineError as error:
             failure = error
         except sa.exc.SQLAlchemyError as error:
+            if is_away(error):
+                raise  # nothing could be written about it either
             failure = database_error(error)
         except Exception as error:
             # Only the name: the text of a foreign exception may quote a call or a token.
@@ -377,11 +382,17 @@ class Sync:
         try:
             with self._engine.begin() as db:
                 people = connections.everyone(db)
-                rows = ledger.results(db, days=list(days))
                 now = read_clock(db, self._now)
+                # Day by day: of ten thousand users a month at once is a few hundred MB.
+                return [
+                    report
+                    for day in sorted(days)
+                    for report in day_report.report(
+                        [day], ledger.results(db, days=[day]), people, self._zone, now
+                    )
+                ]
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        return day_report.report(days, rows, people, self._zone, now)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ this one, and takes over what the other has completed meanwhile. How a window is
 ``sync.py``; what a lease is in the database, ``storage/leases.py``.
 
 A lease lasts a minute and is prolonged while its reader gives signs of life, so a killed holder
-delays others by a minute, a hung one by ``SILENCE``. No connection is held while anybody waits.
+delays others by a minute, a hung one by ``Terms.silence``. No connection is held while anybody
+waits, and a database that restarts meanwhile costs what was under way, nothing else.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.models import Connection, DayResult, DayState, Window
 from voiceai_pipeline.storage import leases, ledger
+from voiceai_pipeline.storage.engine import is_away
 from voiceai_pipeline.storage.leases import Holder
 
 
@@ -37,12 +39,14 @@ class Terms:
             than a request with all its retries and the commit of a large window.
         patience: how long a location that others hold is waited for; longer than ``silence``, so
             that a hung holder is succeeded, not reported.
-        look_again: seconds between two attempts to get it.
+        outage: how long a database that is away is waited for; it restarts within seconds.
+        look_again: seconds between two attempts to get a location, or the database.
     """
 
     lease: timedelta = timedelta(minutes=1)
     silence: timedelta = timedelta(minutes=10)
     patience: timedelta = timedelta(minutes=30)
+    outage: timedelta = timedelta(minutes=2)
     look_again: float = 2.0
 
 
@@ -87,14 +91,15 @@ class Task:
     """What one run wants of one location.
 
     Attributes:
-        known: (user, day) that were complete before: only a read that began since then counts.
+        known: (user, day) to be read though complete before (None: all): for them only a read that
+            began since this run asked counts.
         taken_over: what others have completed since this run asked.
     """
 
     location_id: str
     people: list[Connection]
     days: list[date]
-    known: Collection[tuple[UUID, date]] = ()
+    known: Collection[tuple[UUID, date]] | None = ()
     taken_over: tuple[DayResult, ...] = ()
 
     def after(self, rows: Iterable[DayResult], since: datetime, zone: ZoneInfo) -> "Task":
@@ -114,11 +119,12 @@ class Task:
     def _counts(self, row: DayResult, since: datetime, zone: ZoneInfo) -> bool:
         if row.read_until is None or row.finished_at is None or row.started_at is None:
             return False
+        to_be_new = self.known is None or (row.user.id, row.day) in self.known
         return (
             row.state is DayState.COMPLETE
             and row.finished_at > since
             and row.read_until >= min(Window.of_day(row.day, zone).end, since)
-            and (row.started_at > since or (row.user.id, row.day) not in self.known)
+            and (row.started_at > since or not to_be_new)
         )
 
 
@@ -127,6 +133,7 @@ class _Waiting:
     task: Task
     not_before: float = 0.0
     give_up_at: float | None = None
+    away_since: float | None = None
 
 
 @dataclass
@@ -167,7 +174,7 @@ class Turns:
         """Read every location once it is this run's turn, and return what became of all days.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database is lost; whatever ``read`` raises.
+            sqlalchemy.exc.SQLAlchemyError: the database stays away; whatever else ``read`` raises.
         """
         self._fresh.extend(_Waiting(task) for task in tasks)
         self._prolonged_at = self.monotonic()
@@ -200,11 +207,18 @@ class Turns:
         if not batch:
             return []
         tasks = [waiting.task for waiting in batch]
-        with self.engine.begin() as db:
-            places = [task.location_id for task in tasks]
-            taken = leases.take(db, places, self._holder, self.run_id, self.terms.lease)
-            # After the lease, so that nobody completes anything between the two.
-            tasks = self._without_what_others_did(db, tasks)
+        try:
+            with self.engine.begin() as db:
+                places = [task.location_id for task in tasks]
+                taken = leases.take(db, places, self._holder, self.run_id, self.terms.lease)
+                # After the lease, so that nobody completes anything between the two.
+                tasks = self._without_what_others_did(db, tasks)
+        except sa.exc.OperationalError as error:
+            for waiting in batch:
+                self._bear(error, waiting)
+            if not self._under_way:
+                self.sleep(self.terms.look_again)
+            return []
         outcomes: list[DayResult] = []
         for waiting, task in zip(batch, tasks, strict=True):
             waiting.task = task
@@ -250,6 +264,18 @@ class Turns:
         waiting.not_before = now + self.terms.look_again
         self._resting.append(waiting)
 
+    def _bear(self, error: sa.exc.OperationalError, waiting: _Waiting) -> None:
+        """The database is away: what was under way is begun again, by the ledger, when it is back.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: it is not away, or has been for too long.
+        """
+        now = self.monotonic()
+        waiting.away_since = now if waiting.away_since is None else waiting.away_since
+        if not is_away(error) or now - waiting.away_since >= self.terms.outage.total_seconds():
+            raise error
+        self._rest(waiting, now)
+
     def _collect(self) -> list[DayResult]:
         """Results of what has ended, once something has or something else is due."""
         now = self.monotonic()
@@ -267,6 +293,8 @@ class Turns:
                     outcomes += future.result()
                 except LeaseLostError:
                     self._rest(reading.waiting, now)
+                except sa.exc.OperationalError as error:
+                    self._bear(error, reading.waiting)
         elif not self._fresh and self._resting:
             self.sleep(pause)
         # Together, as they are begun; at once where somebody may be waiting for the last of them.
@@ -296,6 +324,7 @@ class Turns:
 
     def _release(self) -> None:
         if self._ended:
-            with self.engine.begin() as db:
+            # One that cannot be released now is with the next, or ends by itself.
+            with contextlib.suppress(sa.exc.OperationalError), self.engine.begin() as db:
                 leases.release(db, self._ended, self._holder)
-            self._ended.clear()
+                self._ended.clear()

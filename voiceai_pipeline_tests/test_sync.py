@@ -43,6 +43,7 @@ from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import Mode, Sync, SyncRequestError
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.turns import Terms
 from voiceai_pipeline_tests.conftest import (
     DEMO,
     KEYS,
@@ -844,8 +845,11 @@ def test_a_database_dropped_in_the_middle_of_a_sync_is_said_so(
         connector("Harbor Dental")
         connector.browser.close()
         client.meanwhile = lambda: postgres.drop_database("doomed")
+        impatient = Sync(
+            engine, tokens, client, NEW_YORK, now=clock, terms=Terms(outage=timedelta(0))
+        )
         with pytest.raises(PipelineError) as failure:
-            Sync(engine, tokens, client, NEW_YORK, now=clock).sync_days([DAY])
+            impatient.sync_days([DAY])
     engine.dispose()
     assert failure.value.failure is FailureClass.DATABASE
     assert "api_keys" not in str(failure.value)

@@ -31,6 +31,7 @@ from voiceai_pipeline.models import (
     User,
     Window,
 )
+from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
@@ -270,6 +271,28 @@ def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_ru
     assert failure[:2] == (DayState.FAILED, FailureClass.BUSY)
     assert "Another run is reading this location (run endless, since " in failure[2]
     assert [row.user.name for row in report.failed] == ["Harbor Dental"]
+
+
+def test_a_database_that_restarts_meanwhile_costs_what_was_under_way_and_fails_nobody(
+    database: Secret, engine: sa.Engine, postgres: EmbeddedPostgres
+) -> None:
+    with connected(database, engine, *EVERYBODY[:3]) as runs:
+        runs.sandbox.world.add_fault(Fault("latency", path=CALL_LOGS, seconds=0.1))
+        runs.start("steadfast")
+        runs.until(runs.asked)
+        name = str(sa.make_url(database.reveal()).database)
+        admin = sa.create_engine(postgres.url("postgres"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as db:  # what a restart looks like from outside, for this one alone
+            db.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            db.execute(sa.text(end), {"name": name})
+            time.sleep(1)
+            db.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        admin.dispose()
+        ((_, results),) = runs.results().items()
+    assert {state for _, state, _, _ in results} == {"complete"}
+    assert len(results) == 3 * len(DAYS)
+    assert {state for _, _, _, state, _, _ in ledger(engine)} == {"complete"}
 
 
 # What another run has completed -------------------------------------------------------------------

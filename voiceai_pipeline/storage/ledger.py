@@ -4,9 +4,11 @@ The ledger has a row per user, location and day; ``sync_status`` one per user, d
 results in the same transaction, with the source system's columns and meaning.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -132,10 +134,14 @@ _RESULTS = (
 )
 
 
+_user: Final = lru_cache(maxsize=20_000)(User)
+"""A user has many days: each holds the same object."""
+
+
 def _result(row: sa.RowMapping) -> DayResult:
     return DayResult(
-        user=User(row["user_id"], row["user_name"]),
-        location_id=row["location_id"],
+        user=_user(row["user_id"], row["user_name"]),
+        location_id=sys.intern(row["location_id"]),
         day=row["day"],
         state=DayState(row["state"]),
         failure=FailureClass.stored(row["failure_class"]),
