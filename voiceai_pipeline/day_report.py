@@ -7,14 +7,26 @@ or written here.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from voiceai_pipeline.models import Connection, DayResult, DayState, Remedy, User, Window
+from voiceai_pipeline.models import (
+    Connection,
+    DayResult,
+    DayState,
+    FailureClass,
+    Remedy,
+    User,
+    Window,
+)
 
 RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
 """How long after the n-th failure in a row a day is tried again by itself; then people must."""
+
+RETRIED: Final = frozenset(f for f in FailureClass if f.explanation.remedy is Remedy.RERUN)
+"""Failures that may pass by themselves."""
 
 FIRST_DAYS: Final = 30
 """How many days back a newly connected user is filled without anybody asking."""
@@ -22,7 +34,7 @@ FIRST_DAYS: Final = 30
 
 def retry_at(row: DayResult) -> datetime | None:
     """When a failed day is tried again by itself (UTC); None if it takes somebody first."""
-    if row.failure is None or row.failure.explanation.remedy is not Remedy.RERUN:
+    if row.failure not in RETRIED:
         return None
     if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
         return None
@@ -78,13 +90,14 @@ def finished(
 ) -> set[tuple[UUID, date]]:
     """Which (user, day) are complete to the day's end, at the user's present location."""
     places = {person.user.id: person.location_id for person in people}
+    end = cache(lambda day: Window.of_day(day, zone).end)  # of a few days and very many users
     return {
         (row.user.id, row.day)
         for row in rows
         if row.state is DayState.COMPLETE
         and row.location_id == places.get(row.user.id)
         and row.read_until is not None
-        and row.read_until >= Window.of_day(row.day, zone).end
+        and row.read_until >= end(row.day)
     }
 
 

@@ -111,6 +111,7 @@ class FailureClass(StrEnum):
     MALFORMED = "malformed"
     UNKNOWN_ANSWER = "unknown_answer"
     INCOMPLETE = "incomplete"
+    BUSY = "busy"
     DATABASE = "database"
     INTERNAL = "internal"
 
@@ -266,6 +267,11 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     FailureClass.INCOMPLETE: Explanation(
         "The calls that arrived do not add up to the total that HighLevel gave",
         "Wait: what is stored stays as it is, and the day is read again by itself",
+        Remedy.RERUN,
+    ),
+    FailureClass.BUSY: Explanation(
+        "Another run is reading this location",
+        "Wait: the sync is repeated by itself; if that run hangs, end it in the UI",
         Remedy.RERUN,
     ),
     FailureClass.DATABASE: Explanation(
@@ -668,7 +674,7 @@ class DayState(StrEnum):
     WAITING = "waiting"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # ten thousand users have a third of a million in a month
 class DayResult:
     """One user's day after a sync: a row of ``sync_ledger``.
 

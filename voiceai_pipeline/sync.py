@@ -9,7 +9,6 @@ import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,7 +21,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline import day_report
 from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.highlevel.calls import WindowRead, call_of, read_window
+from voiceai_pipeline.highlevel.calls import Page, WindowRead, call_of, read_window
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
     CREDENTIAL_FAILURES,
@@ -35,8 +34,10 @@ from voiceai_pipeline.models import (
     Window,
 )
 from voiceai_pipeline.storage import calls, connections, ledger
-from voiceai_pipeline.storage.engine import database_error, read_clock
+from voiceai_pipeline.storage.engine import database_error, is_away, read_clock
+from voiceai_pipeline.storage.leases import Holder
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.turns import TERMS, Lease, LeaseLostError, Task, Terms, Turns
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Sync:
     Args:
         zone: whose days are the partitions.
         now: replaces the database's clock where time is simulated; aware UTC.
+        terms: how long a location that another run reads is waited for.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Sync:
         *,
         now: Callable[[], datetime] | None = None,
         workers: int = WORKERS,
+        terms: Terms = TERMS,
     ) -> None:
         self._engine = engine
         self._tokens = tokens
@@ -95,6 +98,7 @@ class Sync:
         self._zone = zone
         self._now = now
         self._workers = workers
+        self._terms = terms
 
     def sync_days(
         self,
@@ -127,8 +131,15 @@ class Sync:
         self._refuse_impossible(days, now)
         with self._engine.begin() as db:
             people = connections.everyone(db, user_ids)
-            rows = ledger.results(db, days=days, user_ids=user_ids)
-        done = day_report.finished(rows, people, self._zone)
+            # Day by day: of ten thousand users a month at once is a few hundred MB.
+            done = set[tuple[UUID, date]]().union(
+                *(
+                    day_report.finished(
+                        ledger.results(db, days=[day], user_ids=user_ids), people, self._zone
+                    )
+                    for day in days
+                )
+            )
         if user_ids is not None and (
             unknown := set(user_ids) - {person.user.id for person in people}
         ):
@@ -137,14 +148,21 @@ class Sync:
                 "List the users with: voiceai-pipeline users"
             )
         outcomes = self._record_waiting(people, days, done, now, run_id)
-        wanted = _wanted(people, days, done, mode)
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="sync") as pool:
-            jobs = [
-                pool.submit(self._sync_location, location_id, users, needed, run_id)
-                for location_id, (users, needed) in wanted.items()
-            ]
-            for job in jobs:
-                outcomes += job.result()
+        turns = Turns(
+            self._engine,
+            self._workers,
+            run_id,
+            since=now,
+            zone=self._zone,
+            read=lambda task, lease: self._sync_location(task, lease, run_id),
+            give_up=lambda task, holder: self._give_up(task, holder, run_id),
+            terms=self._terms,
+        )
+        known = None if mode is Mode.REREAD else done
+        outcomes += turns.take(
+            Task(location_id, users, needed, known)
+            for location_id, (users, needed) in _wanted(people, days, done, mode).items()
+        )
         return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
     def _clock(self) -> datetime:
@@ -188,31 +206,44 @@ class Sync:
             self._record(db, waiting, waiting, run_id)
         return waiting
 
-    def _sync_location(
-        self, location_id: str, people: list[Connection], days: list[date], run_id: str | None
-    ) -> list[DayResult]:
-        """Sync a location's days, for all its users; never raises but for a lost database."""
-        outcomes: list[DayResult] = []
-        for stretch in day_report.stretches(days):
-            outcomes += self._sync_stretch(location_id, people, stretch, run_id, tuple(outcomes))
+    def _sync_location(self, task: Task, lease: Lease, run_id: str | None) -> list[DayResult]:
+        """Sync a location's days, for all its users; never raises but for a lost database or
+        lease."""
+        outcomes = list(task.taken_over)
+        for stretch in day_report.stretches(task.days):
+            outcomes += self._sync_stretch(task, stretch, lease, run_id, tuple(outcomes))
         return outcomes
+
+    def _give_up(self, task: Task, holder: Holder | None, run_id: str | None) -> list[DayResult]:
+        """Days that another run has been reading for so long that nobody knows what becomes of
+        them."""
+        who = f"run {holder.run_id}, since {holder.taken_at:%Y-%m-%d %H:%M} UTC" if holder else ""
+        busy = PipelineError(FailureClass.BUSY, who)
+        now = self._clock()
+        attempt = _Attempt(task.location_id, task.people, task.days, now, run_id, task.taken_over)
+        return self._store_failure(attempt, {person.user.id: busy for person in task.people})
 
     def _sync_stretch(
         self,
-        location_id: str,
-        people: list[Connection],
+        task: Task,
         days: list[date],
+        lease: Lease,
         run_id: str | None,
         before: tuple[DayResult, ...],
     ) -> list[DayResult]:
         """Sync consecutive days as one window; if a single day may be at fault, day by day."""
-        started_at = self._clock()
-        attempt = _Attempt(location_id, people, days, started_at, run_id, before)
+        lease.check()
+        people, started_at = task.people, self._clock()
+        attempt = _Attempt(task.location_id, people, days, started_at, run_id, before)
         try:
-            return self._read_and_store(attempt)
+            return self._read_and_store(attempt, lease)
+        except LeaseLostError:
+            raise
         except PipelineError as error:
             failure = error
         except sa.exc.SQLAlchemyError as error:
+            if is_away(error):
+                raise  # nothing could be written about it either
             failure = database_error(error)
         except Exception as error:
             # Only the name: the text of a foreign exception may quote a call or a token.
@@ -220,16 +251,15 @@ class Sync:
         if len(days) > 1 and failure.failure in _OF_A_DAY:
             outcomes: list[DayResult] = []
             for day in days:
-                outcomes += self._sync_stretch(
-                    location_id, people, [day], run_id, (*before, *outcomes)
-                )
+                outcomes += self._sync_stretch(task, [day], lease, run_id, (*before, *outcomes))
             return outcomes
+        lease.check()  # whoever reads now knows better than this failure
         if failure.failure is FailureClass.LOCATION_PAUSED:
             for person in people:
                 self._tokens.report(person.user.id, failure.failure)
         return self._store_failure(attempt, dict.fromkeys((p.user.id for p in people), failure))
 
-    def _read_and_store(self, attempt: "_Attempt") -> list[DayResult]:
+    def _read_and_store(self, attempt: "_Attempt", lease: Lease) -> list[DayResult]:
         window = Window(
             Window.of_day(attempt.days[0], self._zone).start,
             min(Window.of_day(attempt.days[-1], self._zone).end, attempt.started_at),
@@ -238,7 +268,7 @@ class Sync:
         with closing(_Reading(self._engine, attempt, self._zone)) as reading:
             for person in attempt.people:
                 try:
-                    read = self._read(person.user.id, attempt.location_id, window, reading)
+                    read = self._read(person.user.id, attempt.location_id, window, reading, lease)
                 except PipelineError as error:
                     if error.failure not in CREDENTIAL_FAILURES:
                         raise
@@ -248,16 +278,22 @@ class Sync:
         return self._store_failure(attempt, refused)
 
     def _read(
-        self, user_id: UUID, location_id: str, window: Window, reading: "_Reading"
+        self,
+        user_id: UUID,
+        location_id: str,
+        window: Window,
+        reading: "_Reading",
+        lease: Lease,
     ) -> WindowRead:
         spend = self._tokens.spender(user_id)
-        return read_window(
-            lambda start, end, page: spend(
+
+        def fetch(start: datetime, end: datetime, page: int) -> Page:
+            lease.check()
+            return spend(
                 lambda token: self._client.call_logs_page(token, location_id, start, end, page)
-            ),
-            window,
-            reading.begin,
-        )
+            )
+
+        return read_window(fetch, window, reading.begin)
 
     def _store(
         self,
@@ -346,11 +382,17 @@ class Sync:
         try:
             with self._engine.begin() as db:
                 people = connections.everyone(db)
-                rows = ledger.results(db, days=list(days))
                 now = read_clock(db, self._now)
+                # Day by day: of ten thousand users a month at once is a few hundred MB.
+                return [
+                    report
+                    for day in sorted(days)
+                    for report in day_report.report(
+                        [day], ledger.results(db, days=[day]), people, self._zone, now
+                    )
+                ]
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        return day_report.report(days, rows, people, self._zone, now)
 
 
 @dataclass(frozen=True)

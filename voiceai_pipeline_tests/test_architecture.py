@@ -18,7 +18,8 @@ ROOMS = {
     "consent": {"models", "highlevel", "storage", "renewal", "tokens"},
     "day_report": {"models"},
     "alerting": {"models", "settings", "storage"},
-    "sync": {"models", "highlevel", "storage", "tokens", "day_report"},
+    "turns": {"models", "storage"},
+    "sync": {"models", "highlevel", "storage", "tokens", "day_report", "turns"},
     "directory": {"models", "highlevel", "storage", "tokens"},
     "reconciliation": {"models", "highlevel", "storage", "tokens", "day_report"},
     "dagster_api": set[str](),
@@ -94,7 +95,16 @@ def test_refresh_tokens_are_spent_in_one_place_only() -> None:
 def test_the_core_reads_no_clock_but_the_databases() -> None:
     """A worker whose clock is wrong must not matter (REQUIREMENTS T12)."""
     reads = ("datetime.now", "datetime.utcnow", "time.time", "date.today", "datetime.today")
-    for room in ("renewal", "tokens", "consent", "sync", "directory", "reconciliation", "storage"):
+    for room in (
+        "renewal",
+        "tokens",
+        "consent",
+        "turns",
+        "sync",
+        "directory",
+        "reconciliation",
+        "storage",
+    ):
         for path in _files(room):
             for node in ast.walk(ast.parse(path.read_text())):
                 assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in reads), path

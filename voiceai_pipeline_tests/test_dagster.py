@@ -701,6 +701,44 @@ def test_more_users_than_a_run_request_should_name_are_left_to_the_run_to_find(
     assert request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"] == []
 
 
+def test_failed_days_of_more_users_than_a_run_should_name_are_asked_for_once(
+    product: Product,
+) -> None:
+    _many_users(product, sensors.BATCH + 1)
+    _set(
+        product,
+        "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, attempt, "
+        "finished_at) SELECT user_id, location_id, current_date - n, 'failed', 'unreachable', 1, "
+        "now() - interval '16 minutes' FROM api_keys, generate_series(1, 2) AS n",
+    )
+    (request,) = _tick(product, sensors.failed_user_syncs).run_requests or ()
+    assert request.run_config["ops"]["call_logs"]["config"] == {"user_ids": [], "only_failed": True}
+    asked = product.instance.create_run_for_job(
+        defs.resolve_job_def("resync_failed_users"), status=dg.DagsterRunStatus.STARTED
+    )
+    result = _tick(product, sensors.failed_user_syncs)
+    assert not result.run_requests
+    assert "being read again" in str(result.skip_reason)
+    product.instance.delete_run(asked.run_id)
+    (again,) = _tick(product, sensors.failed_user_syncs).run_requests or ()
+    assert again.run_key == request.run_key  # a tick that was killed asks for nothing twice
+
+
+def test_a_slow_database_ends_a_tick_with_a_sentence_before_dagster_kills_it(
+    engine: sa.Engine,
+) -> None:
+    assert timedelta(seconds=50) > 4 * sensors.PATIENCE
+    with (
+        pytest.raises(dg.Failure, match="The next tick looks again"),
+        sensors._reading(engine, timedelta(milliseconds=50)) as db,
+    ):
+        db.execute(sa.text("SELECT pg_sleep(10)"))
+    with sensors._reading(engine) as db:
+        assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12s"
+    with engine.begin() as db:  # nobody else inherits it
+        assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "0"
+
+
 def _many_users(product: Product, number: int) -> None:
     """That many connected users whose tokens have expired."""
     statements = (

@@ -6,10 +6,12 @@ import dataclasses
 import datetime as dt
 import json
 import logging
+import re
 import ssl
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
 from voiceai_pipeline.highlevel.client import USER_AGENT, HighLevelClient, Retry
-from voiceai_pipeline.highlevel.rate_limit import RateLimits
+from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, DayIsSpentError, RateLimits
 from voiceai_pipeline.models import REQUESTED_SCOPES, FailureClass, OAuthToken, Secret
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.faults import Fault, Kind
@@ -723,6 +725,71 @@ def test_a_client_within_the_sandboxs_limits_is_never_refused(
     for _ in range(5):
         read_page(client, grant.access_token)
     assert {request.status for request in sandbox.requests} == {200}
+
+
+def test_a_burst_goes_on_as_its_requests_leave_the_interval() -> None:
+    """100 per 10 seconds are ten a second: a burst that took 5 seconds rests for 5, not for 10."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    limits, counted, refused = RateLimits(sleep, lambda: now[0]), deque[float](), 0
+    for _ in range(1_000):
+        limits.wait("Loc")
+        now[0] += 0.02  # on the way
+        while counted and counted[0] <= now[0] - 10:
+            counted.popleft()
+        refused += len(counted) >= 100
+        counted.append(now[0])
+        now[0] += 0.03  # and back
+        limits.learn("Loc", {**limit(str(100 - len(counted))), "X-RateLimit-Max": "100"})
+    assert refused == 0
+    assert now[0] < 1.05 * 1_000 / 98 * 10  # two of a hundred are left to others
+
+
+def test_what_is_in_flight_counts_as_sent() -> None:
+    now, pauses = [0.0], Pauses()
+    limits = RateLimits(pauses, lambda: now[0])
+    limits.learn("Loc", limit("2"))
+    for _ in range(3):
+        limits.wait("Loc")
+    assert pauses.seconds == [10.0]
+    limits.lost("Loc")
+    limits.learn("Loc", limit("2"))  # one is still on its way
+    for _ in range(2):
+        limits.wait("Loc")
+    assert pauses.seconds == [10.0, 10.0]
+
+
+def test_a_day_that_is_nearly_spent_stops_with_when_it_is_over_and_asks_no_more(
+    clock: Clock,
+) -> None:
+    spent = {"X-RateLimit-Daily-Remaining": "100", "X-RateLimit-Limit-Daily": "200000"}
+    with (
+        Scripted(Answer({"callLogs": []}, headers=spent)) as server,
+        open_client(server.url, clock) as client,
+    ):
+        read_page(client, Secret("A"), "LocOne")
+        with pytest.raises(HighLevelError) as caught:
+            read_page(client, Secret("A"), "LocOne")
+        assert len(server.asked) == 1
+        read_page(client, Secret("A"), "LocTwo")
+    assert caught.value.failure is FailureClass.RATE_LIMITED
+    assert "only 100 of the day's 200,000 requests are left" in caught.value.message
+    assert re.search(r"back by \d{4}-\d\d-\d\d \d\d:\d\d UTC at the latest", caught.value.message)
+    assert clock.now == NOON, "nothing was waited for"
+
+
+def test_a_spent_day_is_asked_about_anew_after_a_while() -> None:
+    now = [0.0]
+    limits = RateLimits(Pauses(), lambda: now[0])
+    limits.learn("Loc", {"X-RateLimit-Daily-Remaining": "0"})
+    now[0] = PROBE_AFTER - 1
+    with pytest.raises(DayIsSpentError):
+        limits.wait("Loc")
+    now[0] = PROBE_AFTER
+    limits.wait("Loc")
 
 
 # Nothing leaks ----------------------------------------------------------------------------------

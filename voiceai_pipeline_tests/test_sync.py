@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import RETRY_DELAYS, retry_at, stretches
+from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, retry_at, stretches
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel import calls as highlevel
 from voiceai_pipeline.highlevel.calls import Page
@@ -47,6 +47,7 @@ from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import Mode, Sync, SyncRequestError
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.turns import Terms
 from voiceai_pipeline_tests.conftest import (
     DEMO,
     KEYS,
@@ -804,6 +805,12 @@ class Interrupted(HighLevelClient):
         return got
 
 
+def hold_for_dead(engine: sa.Engine) -> None:
+    """Whoever reads a location now has given no sign of life for so long that others may read."""
+    with engine.begin() as db:
+        db.execute(sa.text("UPDATE location_leases SET expires_at = '-infinity'"))
+
+
 def test_an_older_read_that_ends_later_takes_nothing_back(
     connect: Connector,
     engine: sa.Engine,
@@ -822,6 +829,7 @@ def test_an_older_read_that_ends_later_takes_nothing_back(
         sandbox.world.calls.add(place("Pine Realty"), at)
         sandbox.world.calls.change(place("Pine Realty"), known, summary="The newer one.")
         sandbox.world.calls.remove(place("Pine Realty"), gone)
+        hold_for_dead(engine)
         (newer,) = sync.sync_days([DAY], mode=Mode.REREAD)
         assert (newer.new, newer.changed, newer.missing) == (1, 1, 1)
         clock.now += timedelta(minutes=1)
@@ -855,6 +863,7 @@ def test_an_older_read_of_today_does_not_fail_over_calls_that_came_after_it(
 
     def an_hour_passes() -> None:
         clock.now += timedelta(hours=3)
+        hold_for_dead(engine)
         (newer,) = sync.sync_days([today])
         assert newer.new > 0
 
@@ -962,6 +971,7 @@ def test_a_killed_sync_leaves_each_location_old_or_new(
             os.kill(victim.pid, signal.SIGKILL)
         victim.join(20)
         victim.close()
+        hold_for_dead(engine)
         done = {row.location_id for row in rows(engine)}
         stored = Counter(row["location_id"] for row in table(engine))
         for location_id, number in expected.items():
@@ -1019,8 +1029,11 @@ def test_a_database_dropped_in_the_middle_of_a_sync_is_said_so(
         connector("Harbor Dental")
         connector.browser.close()
         client.meanwhile = lambda: postgres.drop_database("doomed")
+        impatient = Sync(
+            engine, tokens, client, NEW_YORK, now=clock, terms=Terms(outage=timedelta(0))
+        )
         with pytest.raises(PipelineError) as failure:
-            Sync(engine, tokens, client, NEW_YORK, now=clock).sync_days([DAY])
+            impatient.sync_days([DAY])
     engine.dispose()
     assert failure.value.failure is FailureClass.DATABASE
     assert "api_keys" not in str(failure.value)
@@ -1141,6 +1154,43 @@ def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureC
 
 
 # What is unknown ----------------------------------------------------------------------------------
+
+
+def test_the_ledger_finds_due_just_what_the_report_says_is_due(engine: sa.Engine) -> None:
+    now = midnight(DAY)
+    shapes = [(f, n) for f in FailureClass for n in range(len(RETRY_DELAYS) + 2)]
+    people = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}
+    ages = [delay + timedelta(seconds=s) for delay in RETRY_DELAYS for s in (-1, 0)]
+    days = {DAY - timedelta(days=ago): age for ago, age in enumerate(ages)}
+    with engine.begin() as db:
+        for user_id in people:
+            connections.add_user(db, user_id, business_name=str(user_id))
+        ledger_row = sa.text(
+            "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, attempt, "
+            "finished_at) VALUES (:user, 'Loc', :day, 'failed', :failure, :attempt, :finished)"
+        )
+        values = [
+            {"user": user_id, "day": day, "failure": failure.value, "attempt": attempt,
+             "finished": now - age}
+            for user_id, (failure, attempt) in people.items()
+            for day, age in days.items()
+        ]  # fmt: skip
+        db.execute(ledger_row, values)
+        first = min(days)
+        found = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, first)
+        after = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, DAY)
+        some = ledger.failed_and_rested(
+            db, list(people)[:1], RETRIED, RETRY_DELAYS, now + timedelta(days=9), first
+        )
+        expected = {
+            (row.user.id, row.day)
+            for row in ledger.results(db, days=list(days))
+            if (at := retry_at(row)) is not None and at <= now
+        }
+    assert expected
+    assert set(found) == expected
+    assert {day for _, day in after} <= {DAY}
+    assert {user_id for user_id, _ in some} <= set(list(people)[:1])
 
 
 def test_a_call_action_of_an_unknown_type_is_stored_and_counted(

@@ -246,14 +246,12 @@ def summary(report: DayReport) -> str:
 
 def table(report: DayReport) -> str:
     """Everybody, those who need something first."""
-    rows = [_cells(row) for row in (*report.failed, *report.waiting)]
-    rows += [
-        {"user": user.name, "state": "not tried", "calls": None, "what happened, what to do": ""}
-        for user in report.unread
-    ]
-    rows += [_cells(row) for row in report.complete]
-    rest = f"\n\nand {len(rows) - LINES} more" if len(rows) > LINES else ""
-    return _markdown(rows[:LINES]) + rest if rows else "No users yet."
+    everybody: Sequence[DayResult | User]
+    everybody = [*report.failed, *report.waiting, *report.unread, *report.complete]
+    # Of ten thousand only those who are shown are put into words.
+    rows = [_cells(one) for one in everybody[:LINES]]
+    rest = f"\n\nand {len(everybody) - LINES} more" if len(everybody) > LINES else ""
+    return _markdown(rows) + rest if rows else "No users yet."
 
 
 def waiting_text(people: Iterable[DayResult]) -> str:
@@ -314,14 +312,19 @@ def _utc(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
-def _cells(row: DayResult) -> dict[str, Any]:
-    done = row.state is DayState.COMPLETE
+def _cells(one: DayResult | User) -> dict[str, Any]:
+    if isinstance(one, User):
+        return {"user": one.name, "state": "not tried", "calls": None, _WORDS: ""}
+    done = one.state is DayState.COMPLETE
     return {
-        "user": row.user.name,
-        "state": row.state.value,
-        "calls": row.stored,
-        "what happened, what to do": "" if done else _for_user(row),
+        "user": one.user.name,
+        "state": one.state.value,
+        "calls": one.stored,
+        _WORDS: "" if done else _for_user(one),
     }
+
+
+_WORDS: Final = "what happened, what to do"
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,8 @@ spent even when its run fails, so each carries the time it was asked for, rounde
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -16,12 +17,11 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 
-from voiceai_pipeline.day_report import FIRST_DAYS, retry_at, stretches
+from voiceai_pipeline.day_report import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.defs import channels, jobs, partitions
-from voiceai_pipeline.models import DayState
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections, ledger
-from voiceai_pipeline.storage.engine import database_now
+from voiceai_pipeline.storage.engine import database_error, database_now
 
 BATCH: Final = 500
 """How many users a run request names; a run for more finds out itself who is due."""
@@ -30,7 +30,10 @@ AGAIN: Final = timedelta(minutes=10)
 """How long a run is left to do its work before another is asked for with the same purpose."""
 
 STUCK: Final = timedelta(hours=1)
-"""A batch of renewals that takes longer hangs, and must not keep the others from renewal."""
+"""A run that takes longer hangs, and must not keep the others from what it was to do."""
+
+PATIENCE: Final = timedelta(seconds=12)
+"""For one query. A tick makes four at most and is killed at 60 seconds, without a word."""
 
 RUNS_PER_TICK: Final = 5
 
@@ -45,7 +48,7 @@ RUNS_PER_TICK: Final = 5
 def expiring_tokens(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> dg.RunRequest | dg.SkipReason:
-    with database.begin() as db:
+    with _reading(database) as db:
         now = database_now(db)
         due = connections.due_for_refresh(db, now)
     if not due:
@@ -73,7 +76,7 @@ def connection_alerts(
     database: dg.ResourceParam[sa.Engine],
     settings: dg.ResourceParam[Settings],
 ) -> dg.RunRequest | dg.SkipReason:
-    with database.begin() as db:
+    with _reading(database) as db:
         now = database_now(db)
         pending = {
             f"{notice.alert_id}.{notice.moment}"
@@ -97,17 +100,17 @@ def connection_alerts(
     "and an end; never for what needs a person.",
 )
 def failed_user_syncs(
-    database: dg.ResourceParam[sa.Engine],
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    with database.begin() as db:
+    with _reading(database) as db:
         now = database_now(db)
         able = {person.user.id for person in connections.everyone(db) if person.can_sync}
-        failed = ledger.unfinished(db, DayState.FAILED, able)
-    due = {
-        (row.user.id, row.day) for row in failed if (at := retry_at(row)) is not None and at <= now
-    }
+        due = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, _first_day())
     if not due:
-        return dg.SkipReason(f"{len(failed)} failed days, none of them due for another attempt.")
+        return dg.SkipReason("No failed day is due for another attempt.")
+    # What is being read again is still due by the ledger: nobody is asked for twice.
+    if _is_under_way(context.instance, jobs.resync_failed_users.name, since=now - STUCK):
+        return dg.SkipReason("Failed days are being read again; looking again after that.")
     return _runs("retry", due, now, timedelta(minutes=15))
 
 
@@ -126,16 +129,15 @@ def failed_user_syncs(
 def new_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> dg.SensorResult:
-    with database.begin() as db:
+    with _reading(database) as db:
         now = database_now(db)
         people = connections.everyone(db)
         able = {person.user.id for person in people if person.can_sync}
-        waiting = ledger.unfinished(db, DayState.WAITING, able)
-        known = ledger.users_synced_before(db)
+        waiting = ledger.waiting(db, able, _first_day())
+        new = ledger.never_synced(db, able)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
     last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
-    due = {(row.user.id, row.day) for row in waiting}
-    due |= {(user_id, day) for user_id in able - known for day in last_days}
+    due = {*waiting, *((user_id, day) for user_id in new for day in last_days)}
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
     unlisted = sorted({str(person.user.id) for person in people} - listed)
@@ -176,6 +178,28 @@ def _is_syncing(instance: dg.DagsterInstance) -> bool:
     )
 
 
+@contextmanager
+def _reading(database: sa.Engine, patience: timedelta = PATIENCE) -> Iterator[sa.Connection]:
+    """A transaction in which a slow database ends the tick, with a sentence, before Dagster does.
+
+    Nothing is lost by that: what is due is in the tables, and the next tick finds it.
+    """
+    try:
+        with database.begin() as db:
+            milliseconds = str(round(patience / timedelta(milliseconds=1)))
+            db.execute(sa.select(sa.func.set_config("statement_timeout", milliseconds, True)))
+            yield db
+    except sa.exc.OperationalError as error:
+        raise dg.Failure(
+            f"{database_error(error)} The next tick looks again.", allow_retries=False
+        ) from None
+
+
+def _first_day() -> date:
+    """The first day that can be synced."""
+    return date.fromisoformat(partitions.days.get_first_partition_key() or "0001-01-01")
+
+
 def _is_under_way(instance: dg.DagsterInstance, job_name: str, since: datetime) -> bool:
     return any(run.job_name == job_name for run in _under_way(instance, since))
 
@@ -200,15 +224,15 @@ def _runs(
     reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
 ) -> list[dg.RunRequest]:
     """Runs over ranges of days: the ledger decides who is read, so a range may be generous."""
-    first = partitions.days.get_first_partition_key() or ""
+    first = _first_day()
     by_day: dict[date, set[UUID]] = {}
     for user_id, day in due:
-        if day.isoformat() >= first:
+        if day >= first:
             by_day.setdefault(day, set()).add(user_id)
     requests = []
     for stretch in stretches(sorted(by_day), partitions.DAYS_PER_RUN)[:RUNS_PER_TICK]:
         users = sorted({str(user_id) for day in stretch for user_id in by_day[day]})
-        config = {"user_ids": users, "only_failed": True}
+        config = {"user_ids": users if len(users) <= BATCH else [], "only_failed": True}
         requests.append(
             dg.RunRequest(
                 run_key=f"{reason} {stretch[0]} {stretch[-1]} {_bucket(now, every)}",

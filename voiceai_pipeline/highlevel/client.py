@@ -22,7 +22,7 @@ import tenacity
 from voiceai_pipeline.highlevel import answers
 from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page
-from voiceai_pipeline.highlevel.rate_limit import INTERVAL, RateLimits
+from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
     PROVIDER_FAILURES,
@@ -348,7 +348,7 @@ class HighLevelClient:
         path = template.format(**{name: quote(value, safe="") for name, value in parts.items()})
 
         def once() -> Mapping[str, Any]:
-            self._limits.wait(resource_id)
+            self._limits.wait(resource_id, path=template)
             try:
                 response = self._session().get(
                     f"{self._settings.api_url}{path}",
@@ -360,6 +360,7 @@ class HighLevelClient:
                     **self._environment(self._settings.api_url),
                 )
             except requests.RequestException as error:
+                self._limits.lost(resource_id)
                 raise answers.lost(error, method="GET", path=template) from None
             self._limits.learn(resource_id, response.headers)
             return answers.read(
@@ -410,7 +411,11 @@ class HighLevelClient:
             | tenacity.stop_before_delay(retry.give_up_after),
             wait=pause,
             retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, HighLevelError) and error.failure in retry.failures
+                lambda error: (
+                    isinstance(error, HighLevelError)
+                    and error.failure in retry.failures
+                    and not isinstance(error, DayIsSpentError)
+                )
             ),
             sleep=self._sleep,
             reraise=True,

@@ -44,6 +44,15 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
     return PipelineError(FailureClass.DATABASE, f"{name}, SQLSTATE {state}" if state else name)
 
 
+def is_away(error: BaseException) -> bool:
+    """True if the database cannot be reached or ended the connection, as when it restarts; False
+    if it refused what was asked."""
+    if not isinstance(error, sa.exc.OperationalError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(("08", "57P"))
+
+
 def database_now(db: sa.Connection) -> datetime:
     """The database's clock (UTC): the one clock that all processes share (REQUIREMENTS T12)."""
     now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()

@@ -4,14 +4,17 @@ The ledger has a row per user, location and day; ``sync_status`` one per user, d
 results in the same transaction, with the source system's columns and meaning.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.models import (
     SERVICE,
@@ -43,20 +46,86 @@ def results(
     return [_result(row) for row in db.execute(query).mappings()]
 
 
-def unfinished(db: sa.Connection, state: DayState, user_ids: Collection[UUID]) -> list[DayResult]:
-    """These users' rows in ``state`` (FAILED or WAITING), by user name and day."""
-    query = _RESULTS.where(sync_ledger.c.state == state.value, sync_ledger.c.user_id.in_(user_ids))
-    return [_result(row) for row in db.execute(query).mappings()]
-
-
-def users_synced_before(db: sa.Connection) -> set[UUID]:
-    """Users of whom at least one day was read, or tried to be."""
-    query = (
-        sa.select(sync_ledger.c.user_id)
-        .where(sync_ledger.c.state != DayState.WAITING.value)
-        .distinct()
+def failed_and_rested(
+    db: sa.Connection,
+    user_ids: Collection[UUID],
+    failures: Collection[FailureClass],
+    delays: Sequence[timedelta],
+    now: datetime,
+    first: date,
+) -> list[tuple[UUID, date]]:
+    """Failed days of these users, from ``first`` on and oldest first, that are due for another
+    attempt: for one of ``failures``, the n-th in a row longer ago than the n-th of ``delays``. At
+    most ``AT_MOST``: the rest is due again when these are done."""
+    query = sa.text(
+        "SELECT user_id, day FROM sync_ledger WHERE state = 'failed' AND day >= :first "
+        "AND user_id = ANY(:users) AND failure_class = ANY(:failures) "
+        "AND attempt BETWEEN 1 AND cardinality(:delays) "
+        "AND finished_at + (:delays)[attempt] <= :now "
+        "ORDER BY day, user_id LIMIT :at_most"
+    ).bindparams(
+        sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)),
+        sa.bindparam("failures", [one.value for one in failures], ARRAY(sa.Text)),
+        sa.bindparam("delays", list(delays), ARRAY(sa.Interval)),
+        sa.bindparam("now", now),
+        sa.bindparam("first", first),
+        sa.bindparam("at_most", AT_MOST),
     )
+    return [(row.user_id, row.day) for row in db.execute(query)]
+
+
+def waiting(db: sa.Connection, user_ids: Collection[UUID], first: date) -> list[tuple[UUID, date]]:
+    """Days of these users, from ``first`` on and oldest first, that wait for a person; at most
+    ``AT_MOST``."""
+    query = sa.text(
+        "SELECT user_id, day FROM sync_ledger WHERE state = 'waiting' AND day >= :first "
+        "AND user_id = ANY(:users) ORDER BY day, user_id LIMIT :at_most"
+    ).bindparams(
+        sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)),
+        sa.bindparam("first", first),
+        sa.bindparam("at_most", AT_MOST),
+    )
+    return [(row.user_id, row.day) for row in db.execute(query)]
+
+
+AT_MOST: Final = 50_000
+"""Rows that a question about everybody's days returns."""
+
+
+def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
+    """Those of whom no day has ever been read, or tried to be."""
+    query = sa.text(
+        "SELECT u.id FROM unnest(:users) AS u(id) WHERE NOT EXISTS ("
+        "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
+    ).bindparams(sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)))
     return set(db.execute(query).scalars())
+
+
+def completed_since(
+    db: sa.Connection,
+    places: Collection[tuple[UUID, str]],
+    days: Collection[date],
+    since: datetime,
+) -> list[DayResult]:
+    """Days of these users at these locations whose complete read ended after ``since`` (UTC)."""
+    if not places or not days:
+        return []
+    user_ids, location_ids = zip(*places, strict=True)
+    pairs = sa.select(
+        sa.func.unnest(sa.literal(list(user_ids), ARRAY(sa.Uuid))).label("user_id"),
+        sa.func.unnest(sa.literal(list(location_ids), ARRAY(sa.Text))).label("location_id"),
+    ).subquery()
+    query = _RESULTS.join(
+        pairs,
+        (pairs.c.user_id == sync_ledger.c.user_id)
+        & (pairs.c.location_id == sync_ledger.c.location_id),
+    ).where(
+        sync_ledger.c.day.between(min(days), max(days)),
+        sync_ledger.c.state == DayState.COMPLETE.value,
+        sync_ledger.c.finished_at > since,
+    )
+    wanted = set(days)
+    return [row for row in map(_result, db.execute(query).mappings()) if row.day in wanted]
 
 
 _RESULTS = (
@@ -66,10 +135,14 @@ _RESULTS = (
 )
 
 
+_user: Final = lru_cache(maxsize=20_000)(User)
+"""A user has many days: each holds the same object."""
+
+
 def _result(row: sa.RowMapping) -> DayResult:
     return DayResult(
-        user=User(row["user_id"], row["user_name"]),
-        location_id=row["location_id"],
+        user=_user(row["user_id"], row["user_name"]),
+        location_id=sys.intern(row["location_id"]),
         day=row["day"],
         state=DayState(row["state"]),
         failure=FailureClass.stored(row["failure_class"]),

@@ -58,6 +58,7 @@ _OURS: Final = (
     "set_aside_calls",
     "sync_ledger",
     "drifting_days",
+    "location_leases",
     "agents",
     "locations",
     "token_events",

@@ -240,6 +240,16 @@ drifting_days = sa.Table(
     _instant("opened_at", nullable=False, comment="When the day was opened to be read again."),
 )
 
+location_leases = sa.Table(
+    "location_leases",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Uuid, nullable=False, comment="One sync in one process."),
+    sa.Column("run_id", sa.Text),
+    _instant("taken_at", nullable=False),
+    _instant("expires_at", nullable=False, comment="Past this the holder is taken to be gone."),
+)
+
 agents = sa.Table(
     "agents",
     metadata,

@@ -1,0 +1,52 @@
+"""Runs as processes of this machine, found out when they die with the server that started them.
+
+Dagster's own launcher leaves that to the code server, which reports a run's process that vanished.
+When the server dies too (``kill -9`` of the daemon, a machine out of memory), its runs look started
+for ever and hold their places in the pools. Run monitoring asks a launcher that can answer.
+"""
+
+import contextlib
+import json
+import socket
+from typing import Final
+
+import dagster as dg
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.storage.tags import GRPC_INFO_TAG
+
+_PROBE: Final = 5.0
+"""Seconds; the kernel of this machine answers for a server that listens, however busy it is."""
+
+
+class LocalRunLauncher(DefaultRunLauncher):
+    """Dagster's default launcher, with an answer to whether a run's process can still be there."""
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """FAILED once nobody listens where the run was started; a run that was started elsewhere,
+        as those of the command line, is left alone."""
+        place = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+        if not place or _listens(place):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "The server that started it is gone.")
+
+
+def _listens(place: dict[str, object]) -> bool:
+    """Whether a server is there. A time-out says nothing, so it does not say that none is."""
+    path = place.get("socket")
+    with contextlib.suppress(TimeoutError):
+        try:
+            if path:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.settimeout(_PROBE)
+                    probe.connect(str(path))
+            else:
+                address = (str(place["host"]), int(str(place["port"])))
+                socket.create_connection(address, _PROBE).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True

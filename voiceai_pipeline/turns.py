@@ -1,0 +1,330 @@
+"""Whose turn it is to read a location: one run at a time, whatever process or machine it is in.
+
+Two runs that want the same days (a backfill and the schedule) share a location's rate limit and do
+its work once: a run holds a lease on what it reads, does other locations while somebody else holds
+this one, and takes over what the other has completed meanwhile. How a window is read is
+``sync.py``; what a lease is in the database, ``storage/leases.py``.
+
+A lease lasts a minute and is prolonged while its reader gives signs of life, so a killed holder
+delays others by a minute, a hung one by ``Terms.silence``. No connection is held while anybody
+waits, and a database that restarts meanwhile costs what was under way, nothing else.
+"""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.models import Connection, DayResult, DayState, Window
+from voiceai_pipeline.storage import leases, ledger
+from voiceai_pipeline.storage.engine import is_away
+from voiceai_pipeline.storage.leases import Holder
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How patient turns are.
+
+    Attributes:
+        lease: how long a dead holder keeps others from its location; prolonged at a third of it.
+        silence: a reader that finishes no request for so long hangs, and its lease runs out. Longer
+            than a request with all its retries and the commit of a large window.
+        patience: how long a location that others hold is waited for; longer than ``silence``, so
+            that a hung holder is succeeded, not reported.
+        outage: how long a database that is away is waited for; it restarts within seconds.
+        look_again: seconds between two attempts to get a location, or the database.
+    """
+
+    lease: timedelta = timedelta(minutes=1)
+    silence: timedelta = timedelta(minutes=10)
+    patience: timedelta = timedelta(minutes=30)
+    outage: timedelta = timedelta(minutes=2)
+    look_again: float = 2.0
+
+
+TERMS: Final = Terms()
+
+
+class LeaseLostError(Exception):
+    """The lease ran out, so another run may be reading: this one must not go on."""
+
+
+class Lease:
+    """The right to read one location, as its reader's thread sees it."""
+
+    def __init__(self, until: float, monotonic: Callable[[], float]) -> None:
+        self._until = until
+        self._monotonic = monotonic
+        self._seen_at = monotonic()
+
+    def check(self) -> None:
+        """A sign of life, to be given before each request.
+
+        Raises:
+            LeaseLostError: the lease may be another's by now.
+        """
+        now = self._monotonic()
+        if now >= self._until:
+            raise LeaseLostError
+        self._seen_at = now
+
+    def has_been_silent(self, seconds: float) -> bool:
+        return self._monotonic() - self._seen_at > seconds
+
+    def prolong(self, until: float) -> None:
+        self._until = until
+
+    def lose(self) -> None:
+        self._until = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run wants of one location.
+
+    Attributes:
+        known: (user, day) to be read though complete before (None: all): for them only a read that
+            began since this run asked counts.
+        taken_over: what others have completed since this run asked.
+    """
+
+    location_id: str
+    people: list[Connection]
+    days: list[date]
+    known: Collection[tuple[UUID, date]] | None = ()
+    taken_over: tuple[DayResult, ...] = ()
+
+    def after(self, rows: Iterable[DayResult], since: datetime, zone: ZoneInfo) -> "Task":
+        """What is left of it once others have read some of its days for all its users."""
+        found = {
+            (row.user.id, row.day): row
+            for row in rows
+            if row.location_id == self.location_id and self._counts(row, since, zone)
+        }
+        settled = [day for day in self.days if all((p.user.id, day) in found for p in self.people)]
+        if not settled:
+            return self
+        rest = [day for day in self.days if day not in settled]
+        theirs = tuple(found[p.user.id, day] for p in self.people for day in settled)
+        return replace(self, days=rest, taken_over=(*self.taken_over, *theirs))
+
+    def _counts(self, row: DayResult, since: datetime, zone: ZoneInfo) -> bool:
+        if row.read_until is None or row.finished_at is None or row.started_at is None:
+            return False
+        to_be_new = self.known is None or (row.user.id, row.day) in self.known
+        return (
+            row.state is DayState.COMPLETE
+            and row.finished_at > since
+            and row.read_until >= min(Window.of_day(row.day, zone).end, since)
+            and (row.started_at > since or not to_be_new)
+        )
+
+
+@dataclass
+class _Waiting:
+    task: Task
+    not_before: float = 0.0
+    give_up_at: float | None = None
+    away_since: float | None = None
+
+
+@dataclass
+class _Reading:
+    waiting: _Waiting
+    lease: Lease
+
+
+@dataclass
+class Turns:
+    """Reads locations side by side, each while nobody else does.
+
+    Args:
+        since: when this run was asked for (UTC).
+        read: reads a location's days and returns what became of each; runs in a thread and calls
+            ``Lease.check`` before each request.
+        give_up: what becomes of days that others have held for too long.
+    """
+
+    engine: sa.Engine
+    workers: int
+    run_id: str | None
+    since: datetime
+    zone: ZoneInfo
+    read: Callable[[Task, Lease], list[DayResult]]
+    give_up: Callable[[Task, Holder | None], list[DayResult]]
+    terms: Terms = TERMS
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _holder: UUID = field(default_factory=uuid4)
+    _fresh: deque[_Waiting] = field(default_factory=deque)
+    _resting: list[_Waiting] = field(default_factory=list)
+    _under_way: dict[Future[list[DayResult]], _Reading] = field(default_factory=dict)
+    _ended: list[str] = field(default_factory=list)
+    _prolonged_at: float = 0.0
+
+    def take(self, tasks: Iterable[Task]) -> list[DayResult]:
+        """Read every location once it is this run's turn, and return what became of all days.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database stays away; whatever else ``read`` raises.
+        """
+        self._fresh.extend(_Waiting(task) for task in tasks)
+        self._prolonged_at = self.monotonic()
+        outcomes: list[DayResult] = []
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="sync")
+        try:
+            while self._fresh or self._resting or self._under_way:
+                if self._has_room:
+                    outcomes += self._start(pool)
+                outcomes += self._collect()
+                self._prolong()
+        finally:
+            # Readers that are under way end at their next request, if this takes longer than the
+            # lease; what nobody has begun is left.
+            pool.shutdown(cancel_futures=True)
+            with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as db:
+                leases.release(db, None, self._holder)
+        return outcomes
+
+    @property
+    def _has_room(self) -> bool:
+        """More is begun than there are workers, or one would wait for its lease; and not one by
+        one, because each asking is a transaction."""
+        return len(self._under_way) <= self.workers + self.workers // 2
+
+    def _start(self, pool: ThreadPoolExecutor) -> list[DayResult]:
+        """Begin what nobody else is reading; results of what needs no reading any more."""
+        now = self.monotonic()
+        batch = self._next(2 * self.workers - len(self._under_way), now)
+        if not batch:
+            return []
+        tasks = [waiting.task for waiting in batch]
+        try:
+            with self.engine.begin() as db:
+                places = [task.location_id for task in tasks]
+                taken = leases.take(db, places, self._holder, self.run_id, self.terms.lease)
+                # After the lease, so that nobody completes anything between the two.
+                tasks = self._without_what_others_did(db, tasks)
+        except sa.exc.OperationalError as error:
+            for waiting in batch:
+                self._bear(error, waiting)
+            if not self._under_way:
+                self.sleep(self.terms.look_again)
+            return []
+        outcomes: list[DayResult] = []
+        for waiting, task in zip(batch, tasks, strict=True):
+            waiting.task = task
+            if not task.days:
+                outcomes += task.taken_over
+                self._ended.append(task.location_id)
+            elif task.location_id in taken:
+                lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
+                self._under_way[pool.submit(self.read, task, lease)] = _Reading(waiting, lease)
+                waiting.give_up_at = None
+            else:
+                outcomes += self._wait_longer(waiting, now)
+        return outcomes
+
+    def _next(self, at_most: int, now: float) -> list[_Waiting]:
+        rested = [waiting for waiting in self._resting if waiting.not_before <= now][:at_most]
+        for waiting in rested:
+            self._resting.remove(waiting)
+        fresh = min(at_most - len(rested), len(self._fresh))
+        return rested + [self._fresh.popleft() for _ in range(fresh)]
+
+    def _without_what_others_did(self, db: sa.Connection, tasks: Sequence[Task]) -> list[Task]:
+        rows = ledger.completed_since(
+            db,
+            [(person.user.id, task.location_id) for task in tasks for person in task.people],
+            {day for task in tasks for day in task.days},
+            self.since,
+        )
+        return [task.after(rows, self.since, self.zone) for task in tasks] if rows else list(tasks)
+
+    def _wait_longer(self, waiting: _Waiting, now: float) -> list[DayResult]:
+        if waiting.give_up_at is None:
+            waiting.give_up_at = now + self.terms.patience.total_seconds()
+        if now < waiting.give_up_at:
+            self._rest(waiting, now)
+            return []
+        place = waiting.task.location_id
+        with self.engine.begin() as db:
+            holder = leases.holders(db, [place]).get(place)
+        return [*waiting.task.taken_over, *self.give_up(waiting.task, holder)]
+
+    def _rest(self, waiting: _Waiting, now: float) -> None:
+        waiting.not_before = now + self.terms.look_again
+        self._resting.append(waiting)
+
+    def _bear(self, error: sa.exc.OperationalError, waiting: _Waiting) -> None:
+        """The database is away: what was under way is begun again, by the ledger, when it is back.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: it is not away, or has been for too long.
+        """
+        now = self.monotonic()
+        waiting.away_since = now if waiting.away_since is None else waiting.away_since
+        if not is_away(error) or now - waiting.away_since >= self.terms.outage.total_seconds():
+            raise error
+        self._rest(waiting, now)
+
+    def _collect(self) -> list[DayResult]:
+        """Results of what has ended, once something has or something else is due."""
+        now = self.monotonic()
+        due = [self._prolonged_at + self.terms.lease.total_seconds() / 3]
+        if self._has_room:
+            due += [waiting.not_before for waiting in self._resting]
+        pause = max(min(due) - now, 0.0)
+        outcomes: list[DayResult] = []
+        if self._under_way:
+            done, _ = wait(self._under_way, pause, FIRST_COMPLETED)
+            for future in done:
+                reading = self._under_way.pop(future)
+                self._ended.append(reading.waiting.task.location_id)
+                try:
+                    outcomes += future.result()
+                except LeaseLostError:
+                    self._rest(reading.waiting, now)
+                except sa.exc.OperationalError as error:
+                    self._bear(error, reading.waiting)
+        elif not self._fresh and self._resting:
+            self.sleep(pause)
+        # Together, as they are begun; at once where somebody may be waiting for the last of them.
+        if len(self._ended) >= self.workers // 2 or not self._fresh:
+            self._release()
+        return outcomes
+
+    def _prolong(self) -> None:
+        now = self.monotonic()
+        lasting = self.terms.lease.total_seconds()
+        if now - self._prolonged_at < lasting / 3:
+            return
+        self._prolonged_at = now
+        silence = self.terms.silence.total_seconds()
+        alive: Mapping[str, Lease] = {
+            reading.waiting.task.location_id: reading.lease
+            for reading in self._under_way.values()
+            if not reading.lease.has_been_silent(silence)
+        }
+        if not alive:
+            return
+        # A database that is away for a moment costs the lease only if it stays away.
+        with contextlib.suppress(sa.exc.OperationalError), self.engine.begin() as db:
+            ours = leases.prolong(db, alive, self._holder, self.terms.lease)
+            for place, lease in alive.items():
+                lease.prolong(now + lasting) if place in ours else lease.lose()
+
+    def _release(self) -> None:
+        if self._ended:
+            # One that cannot be released now is with the next, or ends by itself.
+            with contextlib.suppress(sa.exc.OperationalError), self.engine.begin() as db:
+                leases.release(db, self._ended, self._holder)
+                self._ended.clear()
