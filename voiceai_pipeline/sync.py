@@ -147,7 +147,9 @@ class Sync:
                 f"No user with id {', '.join(sorted(map(str, unknown)))}. "
                 "List the users with: voiceai-pipeline users"
             )
-        outcomes = self._record_waiting(people, days, done, now, run_id)
+        # Who misses a re-read waits for it, complete or not: no total shows what came late.
+        settled: set[tuple[UUID, date]] = set() if mode is Mode.REREAD else done
+        outcomes = self._record_waiting(people, days, settled, now, run_id)
         turns = Turns(
             self._engine,
             self._workers,
@@ -182,7 +184,7 @@ class Sync:
         self,
         people: Iterable[Connection],
         days: Sequence[date],
-        done: set[tuple[UUID, date]],
+        settled: set[tuple[UUID, date]],
         now: datetime,
         run_id: str | None,
     ) -> list[DayResult]:
@@ -200,7 +202,7 @@ class Sync:
             for person in people
             if not person.can_sync
             for day in days
-            if (person.user.id, day) not in done
+            if (person.user.id, day) not in settled
         ]
         with self._engine.begin() as db:
             self._record(db, waiting, waiting, run_id)

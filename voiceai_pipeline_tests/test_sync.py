@@ -1053,6 +1053,32 @@ def test_an_unknown_user_is_named(connect: Connector, sync: Sync, engine: sa.Eng
     assert rows(engine) == []
 
 
+def test_days_read_shortly_before_a_connection_broke_are_read_again_when_it_is_back(
+    connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
+) -> None:
+    user = connect("Pine Realty").user.id
+    clock.now = midnight(DAY + timedelta(days=1)) + timedelta(minutes=15)
+
+    def night() -> None:
+        today = clock.now.date()
+        days = [today - timedelta(days=ago) for ago in (4, 3, 2, 1)]
+        sync.sync_days(days, mode=Mode.REREAD)
+
+    night()
+    late = table(engine, "Pine Realty")[-1]["call_id"]
+    sandbox.world.revoke(place("Pine Realty"))
+    sandbox.world.calls.change(place("Pine Realty"), late, summary="It came later.")
+    for _ in range(4):
+        clock.now += timedelta(days=1)
+        night()
+    connect("Pine Realty")
+    with engine.connect() as db:
+        waiting = {day for _, day in ledger.waiting(db, [user], date.min)}
+    sync.sync_days(waiting, user_ids=[user], mode=Mode.ONLY_FAILED)
+    rows = {row["call_id"]: row for row in table(engine, "Pine Realty")}
+    assert rows[late]["summary"] == "It came later."
+
+
 def test_an_empty_range_and_a_day_to_come_are_refused_with_a_sentence(
     sync: Sync, clock: Clock
 ) -> None:
@@ -1101,7 +1127,8 @@ def test_a_commit_takes_as_many_statements_for_many_days_as_for_one(
         sa.event.listen(engine, "before_cursor_execute", note)
         assert len(sync.sync_days(days)) == 2 * len(days)
         sa.event.remove(engine, "before_cursor_execute", note)
-        return sum("AS rows" not in statement for statement in seen)  # but one for each request
+        # But one for each request, and one for each day to see whether it is complete already.
+        return sum("AS rows" not in s and not s.startswith("SELECT sync_ledger") for s in seen)
 
     for days in ([DAY], [DAY - timedelta(days=n) for n in range(1, 9)]):
         sync.sync_days(days)
