@@ -41,10 +41,9 @@ from voiceai_pipeline.turns import TERMS, Lease, LeaseLostError, Task, Terms, Tu
 
 log = logging.getLogger(__name__)
 
-WORKERS: Final = 32
-"""Locations read side by side. The work waits for the network, and one location for its rate limit:
-at 50 ms a request, 8 would leave more than half of a processor idle. Each costs a thread, a
-connection to HighLevel and some 3 MB; connections to the database are fewer (``open_engine``)."""
+WORKERS: Final = 16
+"""Locations read side by side: the work waits for the network. At 50 ms a request they keep a
+processor busy; 32 end no sooner there and take 40 MB more."""
 
 _OF_A_DAY: Final = frozenset(
     {
