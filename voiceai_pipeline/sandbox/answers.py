@@ -122,6 +122,9 @@ def bend(answer: Response, fault: Fault, stopping: Callable[[], bool]) -> Respon
     if fault.kind == "truncated_json":
         cut = body[: max(1, len(body) * 2 // 3)]
         return Response(cut, answer.status_code, media_type="application/json")
+    if fault.kind == "gzip_lie":
+        headers = {"Content-Encoding": "gzip"}
+        return Response(body, answer.status_code, headers, media_type="application/json")
     if fault.kind == "reset":
         return _Reset(body, answer.status_code, half=True)
     if fault.kind == "lost_token_response":
