@@ -124,7 +124,8 @@ def bend(answer: Response, fault: Fault, stopping: Callable[[], bool]) -> Respon
         return Response(cut, answer.status_code, media_type="application/json")
     if fault.kind == "gzip_lie":
         headers = {"Content-Encoding": "gzip"}
-        return Response(body, answer.status_code, headers, media_type="application/json")
+        # So short that whoever cannot decode it has read it all, and keeps no connection open.
+        return Response(body[:1000], answer.status_code, headers, media_type="application/json")
     if fault.kind == "reset":
         return _Reset(body, answer.status_code, half=True)
     if fault.kind == "lost_token_response":
