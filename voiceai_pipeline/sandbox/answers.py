@@ -4,6 +4,7 @@ Bodies and bytes only; which answer a request deserves is decided by `guard` and
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -216,6 +217,7 @@ def _abort(receive: Receive) -> None:
         raise RuntimeError("a reset needs uvicorn's transport")
     wire = transport.get_extra_info("socket")
     if wire is not None:
-        # Linger 0: close sends RST instead of FIN.
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Linger 0: close sends RST instead of FIN. Whoever has left already needs neither.
+        with contextlib.suppress(OSError):
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
