@@ -77,6 +77,10 @@ DAY: Final = date(2026, 11, 18)
 HISTORY: Final = 8
 """Days before it that are stored when it begins: twice the trailing window."""
 
+OLDEST: Final = datetime.combine(DAY - timedelta(days=HISTORY), datetime.min.time(), UTC)
+"""Nothing older changes. The day before it is stored too: of the first day that is stored, a total
+leaves out the calls at the very midnight (``reconciliation.py``)."""
+
 TRAILING: Final = 3
 """As ``defs.schedules.TRAILING_DAYS``, which takes Dagster to import."""
 
@@ -213,7 +217,7 @@ class StormyWorld(World):
         """A call vanishes and one arrives before the answer. Of what is settled only the first
         change is made: a second one might cancel it out in the total (``reconciliation.py``)."""
         first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in window)
-        last = min(last, self.clock())
+        first, last = max(first, OLDEST), min(last, self.clock())
         (location_id,) = (one for one in location_ids if one in self.locations)
         there = self.calls.between(location_id, first, last)
         settled = first < self.settled_before
@@ -434,8 +438,7 @@ class Soak:
                 self.world.calls.change(place, call_id, summary=f"Corrected {self.chance.random()}")
 
     def _change_something_old(self, place: str) -> None:
-        first = datetime.combine(DAY - timedelta(days=HISTORY), datetime.min.time(), UTC)
-        old = self.world.calls.between(place, first, self.world.settled_before)
+        old = self.world.calls.between(place, OLDEST, self.world.settled_before)
         silent = self.world.envelope(self.world.locations[place]) == "no_total"
         if not old or silent or place in self.world.touched:
             return
@@ -443,8 +446,8 @@ class Soak:
         if self.chance.random() < 0.5:
             self.world.vanish(place, self.chance.choice(old)["id"])
         else:
-            span = self.world.settled_before - first
-            self.world.arrive(place, first + span * self.chance.random())
+            span = self.world.settled_before - OLDEST
+            self.world.arrive(place, OLDEST + span * self.chance.random())
 
     def break_down(self, place: str) -> None:
         kind: Any = self.chance.choice(OUTAGES)
@@ -546,8 +549,12 @@ class Soak:
                 held = {i: r["raw"] for i, r in rows.items() if r["missing_since"] is None}
                 total += len(held)
                 if held != told:
-                    odd = {i for i in held.keys() | told.keys() if held.get(i) != told.get(i)}
-                    wrong.append(f"{place}, {row.day}: {len(odd)} calls are not as HighLevel's")
+                    few, many = len(told.keys() - held.keys()), len(held.keys() - told.keys())
+                    stale = sum(held[i] != told[i] for i in held.keys() & told.keys())
+                    wrong.append(
+                        f"{place}, {row.day}: {few} calls too few, {many} too many, {stale} stale, "
+                        f"read at {row.started_at:%d. %H:%M}"
+                    )
                 strange = {
                     i for i, r in rows.items() if r["missing_since"] and (place, i) not in
                     self.world.gone
@@ -675,7 +682,7 @@ def soak(one: Soak, hours: int, share: float) -> list[tuple[str, str]]:
         one.clock.reach(begin - timedelta(hours=22) + timedelta(hours=21) * n / len(one.people))
         one.reconnect(user_id)
     one.clock.reach(begin - timedelta(minutes=30))
-    days = [DAY - timedelta(days=n) for n in range(HISTORY, -1, -1)]
+    days = [DAY - timedelta(days=n) for n in range(HISTORY + 1, -1, -1)]
     one.sync.sync_days(days[:-1])
     one.world.settled_before = midnight - timedelta(days=TRAILING)
 
