@@ -5,8 +5,9 @@
 A server and a sandbox of its own, 200 invented users, and 24 simulated hours in which one request
 in twenty goes wrong in one of all the ways that the sandbox knows, locations are down for hours,
 and calls arrive, are filled in late, are corrected and vanish. What Dagster's sensors and schedules
-ask for is done at their times by the functions that they call. People do one thing: whoever is told
-that a connection needs them gives consent anew, half an hour later.
+ask for is done at their times by the functions that they call. People do two things: whoever is
+told that a connection needs them gives consent anew, half an hour later; and at 4:00 and 8:00 an
+operator reruns the red days that say that it takes one, as "Failed and missing" does.
 
 Two things are held to the sandbox's own calls: whatever turns green, at the moment it does, and all
 tables at the end, when a night without faults is over. Exit code 1 if anything is not as promised.
@@ -47,6 +48,7 @@ from voiceai_pipeline.models import (
     DayState,
     FailureClass,
     PipelineError,
+    Remedy,
     Secret,
     Window,
 )
@@ -248,6 +250,7 @@ class Tally:
     Attributes:
         healed: how long red days that may pass by themselves took to become green.
         reconnections: by cause.
+        reruns: red days that an operator had to rerun.
         wrong: promises that were broken, a sentence each.
     """
 
@@ -257,6 +260,7 @@ class Tally:
     waited: list[timedelta] = field(default_factory=list)
     reconnections: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
+    reruns: int = 0
     greens: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -307,6 +311,7 @@ class Soak:
             daily = [(timedelta(minutes=15), self.yesterday_and_trailing_window)]
             daily += [(timedelta(hours=h, minutes=45), self.today_so_far) for h in range(1, 24, 2)]
             daily += [(timedelta(hours=3, minutes=30), self.reconcile)]
+            daily += [(timedelta(hours=hour), self.operate) for hour in (4, 8)]
             for delay, what in daily:
                 if begin <= midnight + delay < end:
                     self.at(midnight + delay, what)
@@ -369,6 +374,19 @@ class Soak:
         self._hold_greens_to_the_world(results)
 
     # What people do -------------------------------------------------------------------------------
+
+    def operate(self) -> None:
+        """Rerun what is never repeated by itself: HighLevel called our configuration wrong."""
+        with self.engine.begin() as db:
+            able = {one.user.id for one in connections.everyone(db) if one.can_sync}
+            failed = ledger.unfinished(db, DayState.FAILED, able)
+        ours = [
+            row
+            for row in failed
+            if row.failure and row.failure.explanation.remedy is Remedy.OPERATOR
+        ]
+        self.tally.reruns += len(ours)
+        self._resume("operate", ours, timedelta(hours=1))
 
     def send(self, message: Message) -> None:
         """Somebody reads a notice and does what it asks for (``alerting.Channel``)."""
@@ -718,6 +736,7 @@ def _facts(one: Soak, calls: int) -> list[tuple[str, str]]:
         *((f"  {kind}", str(number)) for kind, number in tally.seen.most_common()),
         ("healed by themselves, median and max", _durations(tally.healed)),
         ("healed after a person, median and max", _durations(tally.waited)),
+        ("rerun by an operator", str(tally.reruns)),
         ("not healed", str(len(tally.red))),
         ("reconnections", str(tally.reconnections.total())),
         *((f"  {cause}", str(number)) for cause, number in tally.reconnections.most_common()),
