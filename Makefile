@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint types sure lock clean
+.PHONY: help up test soak lint types sure lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -15,6 +15,9 @@ up: $(VENV)/.installed ## install what is missing, start everything, print the a
 
 test: $(VENV)/.installed-dev ## run every test on real parts
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+soak: $(VENV)/.installed-dev ## a simulated day of faults with 200 users, then tables against the truth
+	$(BIN)/python -m benchmarks.soak
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ Bodies and bytes only; which answer a request deserves is decided by `guard` and
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -122,6 +123,10 @@ def bend(answer: Response, fault: Fault, stopping: Callable[[], bool]) -> Respon
     if fault.kind == "truncated_json":
         cut = body[: max(1, len(body) * 2 // 3)]
         return Response(cut, answer.status_code, media_type="application/json")
+    if fault.kind == "gzip_lie":
+        headers = {"Content-Encoding": "gzip"}
+        # So short that whoever cannot decode it has read it all, and keeps no connection open.
+        return Response(body[:1000], answer.status_code, headers, media_type="application/json")
     if fault.kind == "reset":
         return _Reset(body, answer.status_code, half=True)
     if fault.kind == "lost_token_response":
@@ -212,6 +217,7 @@ def _abort(receive: Receive) -> None:
         raise RuntimeError("a reset needs uvicorn's transport")
     wire = transport.get_extra_info("socket")
     if wire is not None:
-        # Linger 0: close sends RST instead of FIN.
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Linger 0: close sends RST instead of FIN. Whoever has left already needs neither.
+        with contextlib.suppress(OSError):
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

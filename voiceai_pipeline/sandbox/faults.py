@@ -18,6 +18,7 @@ Kind = Literal[
     "server_error",
     "html_502",
     "truncated_json",
+    "gzip_lie",
     "reset",
     "stall",
     "unauthorized",

@@ -27,7 +27,7 @@ VERSIONS = frozenset({"v3", "2023-02-21", "2021-07-28", "2021-04-15"})
 
 # Query values that must not be remembered; a token never belongs there, but a bug may put it.
 _SECRET_WORDS = ("code", "token", "secret", "state")
-_BENDING = ("truncated_json", "reset", "stall", "lost_token_response")
+_BENDING = ("truncated_json", "gzip_lie", "reset", "stall", "lost_token_response")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
