@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,7 +118,7 @@ class Bench:
         say: told what is about to run.
     """
 
-    def __init__(self, scale: float, latency: float | None, say: Any) -> None:
+    def __init__(self, scale: float, latency: float | None, say: Callable[[str], None]) -> None:
         self._scale = scale
         self._latency = latency
         self._say = say
@@ -135,15 +136,15 @@ class Bench:
             migrate.upgrade(engine)
             self.postgres_version = _value(engine, "SHOW server_version")
             engine.dispose()
-            self._make_dagster_tables()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def _make_dagster_tables(self) -> None:
-        """As in production they are there before the first run."""
+    @cached_property
+    def _dagster_template(self) -> str:
+        """A database with Dagster's tables: in production they are there before the first run."""
         self._postgres.create_database("template_dagster")
         url = self._postgres.url("template_dagster", driver="psycopg2")
         script = "import sys, dagster; dagster.DagsterInstance.from_config(sys.argv[1]).dispose()"
@@ -154,6 +155,7 @@ class Bench:
             check=True,
             capture_output=True,
         )
+        return "template_dagster"
 
     # Scenarios ------------------------------------------------------------------------------------
 
@@ -308,7 +310,8 @@ class Bench:
         """A contender's databases and folder, gone afterwards."""
         name = self._name(contender)
         self._postgres.create_database(name, template=template)
-        self._postgres.create_database(f"{name}_dagster", template="template_dagster")
+        if contender == "dagster":
+            self._postgres.create_database(f"{name}_dagster", self._dagster_template)
         many = shape.locations > 1
         with tempfile.TemporaryDirectory(dir=self._home, ignore_cleanup_errors=True) as home:
             yield Job(
