@@ -48,7 +48,7 @@ AGAIN = "again"
 
 FRACTIONS = {
     "plain": {"fleet": 0.2, "again": 0.2, "wide": 0.2, "heavy": 0.1, "year": 0.05},
-    "dlt": {"heavy": 0.25, "year": 0.25},
+    "dlt": {"heavy": 0.25},
 }
 """What is run of a scenario where all of it would take too long; the rest is extrapolated per call:
 users of those with many, days of the one with a single user."""
@@ -178,7 +178,8 @@ class Bench:
         """Ours: more and more calls in one window of one user."""
         yield from self._sizes("memory", MEMORY)
 
-    def linear_in_calls(self) -> Iterator[Measurement]:
+    def calls(self) -> Iterator[Measurement]:
+        """Ours: does the time grow with the calls?"""
         yield from self._sizes("calls", LINEAR_CALLS)
 
     def _sizes(self, name: str, sizes: tuple[int, ...]) -> Iterator[Measurement]:
@@ -187,11 +188,12 @@ class Bench:
             # At 100 requests per 10 s a million calls take 33 minutes, and waiting costs nothing.
             yield self._alone(name, replace(shape, latency=0, limits=False))
 
-    def linear_in_users(self) -> Iterator[Measurement]:
-        for users_ in LINEAR_USERS:
-            yield self._alone("users", self._shape(Shape(users_, 1, 200, YESTERDAY)))
+    def users(self) -> Iterator[Measurement]:
+        """Ours: does the time grow with the users?"""
+        for number in LINEAR_USERS:
+            yield self._alone("users", self._shape(Shape(number, 1, 200, YESTERDAY)))
 
-    def slow_tenant(self) -> tuple[Delay, Delay]:
+    def slow(self) -> tuple[Delay, Delay]:
         """When the others of ``fleet`` are done without and with a slow tenant among them."""
         shape = self._shape(SCENARIOS["fleet"])
         shape = replace(shape, locations=max(2, shape.locations))

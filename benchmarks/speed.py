@@ -16,48 +16,54 @@ from pathlib import Path
 
 from benchmarks.contenders import NAMES
 from benchmarks.scenarios import AGAIN, SCENARIOS, Bench
-from benchmarks.table import Report, write_into
+from benchmarks.table import ORDER, Report, write_into
 from voiceai_pipeline.sync import WORKERS
 
-RACES = ("fleet", AGAIN, "heavy", "wide", "year")
 EXTRAS = ("memory", "calls", "users", "slow")
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, and return the exit code."""
+    """Measure, print, and return the exit code. Ctrl-C prints what was measured until then."""
     options = _options(arguments)
-    command = shlex.join(["python", "-m", "benchmarks.speed", *arguments])
-    with Bench(options.scale, options.latency, _say) as bench:
-        if options.profile:
+    if options.profile:
+        with Bench(options.scale, options.latency, _say) as bench:
             for name in options.only:
                 sys.stdout.write(f"# {name}, CPU time of ours\n{bench.profile(name)}\n")
-            return 0
-        report = Report(command, bench.postgres_version, WORKERS, options.scale)
-        for name in SCENARIOS:
-            again = name == "fleet" and AGAIN in options.only
-            if name in options.only or again:
-                for measurement in bench.race(name, options.contenders, again=again):
-                    report.races.append(measurement)
-                    if measurement.trouble:
-                        _say(measurement.trouble)
-        report.races.sort(key=lambda m: RACES.index(m.scenario))
-        if "memory" in options.only:
-            report.memory.extend(bench.memory())
-        if "calls" in options.only:
-            report.calls.extend(bench.linear_in_calls())
-        if "users" in options.only:
-            report.users.extend(bench.linear_in_users())
-        if "slow" in options.only:
-            report.slow = bench.slow_tenant()
+        return 0
+    command = shlex.join(["python", "-m", "benchmarks.speed", *arguments])
+    report = Report(command, WORKERS, options.scale)
+    interrupted = False
+    try:
+        with Bench(options.scale, options.latency, _say) as bench:
+            _measure(bench, report, options)
+    except KeyboardInterrupt:
+        interrupted = True
     figures = report.markdown()
     sys.stdout.write(figures)
-    if options.write:
+    if options.write and not interrupted:
         write_into(options.write, figures)
-    return 1 if report.broke else 0
+    return 1 if report.broke or interrupted else 0
+
+
+def _measure(bench: Bench, report: Report, options: argparse.Namespace) -> None:
+    report.postgres_version = bench.postgres_version
+    for name in SCENARIOS:
+        again = name == "fleet" and AGAIN in options.only
+        if name in options.only or again:
+            for measurement in bench.race(name, options.contenders, again=again):
+                report.races.append(measurement)
+                if measurement.trouble:
+                    _say(measurement.trouble)
+    for name in EXTRAS[:-1]:
+        if name in options.only:
+            for measurement in getattr(bench, name)():
+                getattr(report, name).append(measurement)
+    if "slow" in options.only:
+        report.slow = bench.slow()
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    every = (*RACES, *EXTRAS)
+    every = (*ORDER, *EXTRAS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument(
         "--only",
@@ -87,7 +93,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     if "dlt" in options.contenders and importlib.util.find_spec("dlt") is None:
         parser.error("dlt is not installed: make bench does it; or name --contenders without it")
     if options.profile:
-        options.only = [name for name in options.only if name in RACES]
+        if sys.version_info >= (3, 12):
+            parser.error("--profile needs Python 3.11: later ones have one profile per process")
+        options.only = [name for name in options.only if name in ORDER]
     return options
 
 

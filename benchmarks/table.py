@@ -9,6 +9,8 @@ from pathlib import Path
 from benchmarks.contenders import NAMES
 from benchmarks.scenarios import SLOW_SECONDS, Delay, Measurement
 
+ORDER = ("fleet", "again", "heavy", "wide", "year")
+
 BEGIN = "<!-- benchmarks.speed: figures, begin -->"
 END = "<!-- benchmarks.speed: figures, end -->"
 
@@ -18,9 +20,9 @@ class Report:
     """Everything that one run of the benchmark measured."""
 
     command: str
-    postgres_version: str
     workers: int
     scale: float
+    postgres_version: str = ""
     races: list[Measurement] = field(default_factory=list)
     memory: list[Measurement] = field(default_factory=list)
     calls: list[Measurement] = field(default_factory=list)
@@ -35,6 +37,7 @@ class Report:
 
     def markdown(self) -> str:
         """All tables, with the machine and the command."""
+        self.races.sort(key=lambda m: ORDER.index(m.scenario))
         parts = [_machine(self), *self._races(), *self._growth(), *self._targets()]
         return "\n\n".join(parts) + "\n"
 
