@@ -42,6 +42,9 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(figures)
     if options.write and not interrupted:
         write_into(options.write, figures)
+    for m in report.broke:
+        wrong = m.trouble or f"{m.rows:,} rows, and not the {m.expected:,} expected"
+        _say(f"{m.scenario}, {m.contender}: {wrong}")
     return 1 if report.broke or interrupted else 0
 
 
@@ -52,8 +55,6 @@ def _measure(bench: Bench, report: Report, options: argparse.Namespace) -> None:
         if name in options.only or again:
             for measurement in bench.race(name, options.contenders, again=again):
                 report.races.append(measurement)
-                if measurement.trouble:
-                    _say(measurement.trouble)
     for name in EXTRAS[:-1]:
         if name in options.only:
             for measurement in getattr(bench, name)():

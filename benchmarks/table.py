@@ -2,6 +2,7 @@
 
 import os
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,16 @@ class Report:
                 for m in bounds
             )
             yield f"The bound, taken apart: {split}."
+        starts = {
+            NAMES[name]: statistics.median(
+                m.process_seconds - m.figures.seconds
+                for m in self.races
+                if m.contender == name and not m.trouble
+            )
+            for name in dict.fromkeys(m.contender for m in self.races if not m.trouble)
+        }
+        listed = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in starts.items())
+        yield f"Not in the wall time, the start of a process with its imports (median): {listed}."
         busiest = max(self.races, key=lambda m: _share(m.server_cpu, m.figures.seconds))
         yield (
             "The server of calls kept a core busy for "
