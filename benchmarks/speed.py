@@ -42,9 +42,8 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(figures)
     if options.write and not interrupted:
         write_into(options.write, figures)
-    for m in report.broke:
-        wrong = m.trouble or f"{m.rows:,} rows, and not the {m.expected:,} expected"
-        _say(f"{m.scenario}, {m.contender}: {wrong}")
+    for trouble in report.broke:
+        _say(trouble)
     return 1 if report.broke or interrupted else 0
 
 
@@ -60,7 +59,10 @@ def _measure(bench: Bench, report: Report, options: argparse.Namespace) -> None:
             for measurement in getattr(bench, name)():
                 getattr(report, name).append(measurement)
     if "slow" in options.only:
-        report.slow = bench.slow()
+        try:
+            report.slow = bench.slow()
+        except RuntimeError as error:
+            report.troubles.append(f"slow: {error}")
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:

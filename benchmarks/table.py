@@ -29,12 +29,18 @@ class Report:
     calls: list[Measurement] = field(default_factory=list)
     users: list[Measurement] = field(default_factory=list)
     slow: tuple[Delay, Delay] | None = None
+    troubles: list[str] = field(default_factory=list)
 
     @property
-    def broke(self) -> list[Measurement]:
-        """Runs without figures, or whose table does not hold what it must."""
+    def broke(self) -> list[str]:
+        """What ended without figures, or left a table that does not hold what it must."""
         every = [*self.races, *self.memory, *self.calls, *self.users]
-        return [m for m in every if m.trouble or not m.is_exact]
+        return self.troubles + [
+            f"{m.scenario}, {m.contender}: "
+            + (m.trouble or f"{m.rows:,} rows, and not exactly the {m.expected:,} expected")
+            for m in every
+            if m.trouble or not m.is_exact
+        ]
 
     def markdown(self) -> str:
         """All tables, with the machine and the command."""
