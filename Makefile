@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test soak lint types sure lock clean
+.PHONY: help up test lint types sure soak bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -28,11 +28,16 @@ types: $(VENV)/.installed-dev ## mypy, strict
 
 sure: lint types test ## all that CI does
 
+bench: $(VENV)/.installed-bench ## measure the speed against others (about an hour; ARGS="--scale 0.1" for less)
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
 lock: ## write the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	  --custom-compile-command "make lock" --group build --group bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 clean: ## delete .venv (the data in .voiceai stay)
 	rm -rf $(VENV)
@@ -48,6 +53,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	@echo "Installing what the tests need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.lock
+	@echo "Installing whom we are measured against"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
 # pip comes last into a virtual environment: without it an earlier attempt was interrupted.
