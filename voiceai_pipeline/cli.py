@@ -46,7 +46,7 @@ from voiceai_pipeline.models import (
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage import connections, history, ledger, migrate
+from voiceai_pipeline.storage import connections, grants, history, ledger, migrate
 from voiceai_pipeline.storage.history import Actor, Entry
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
@@ -250,23 +250,31 @@ def sync(
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if one is due.")
 @click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
 def migrate_command(only_check: bool, only_sql: bool) -> None:
-    """Create or adopt the tables. An existing database of the source system is kept as it is."""
+    """Create or adopt the tables; make the views and roles for analysts.
+
+    An existing database of the source system is kept as it is. Safe to repeat.
+    """
     if only_sql:
         click.echo(migrate.upgrade_sql())
         return
     with _database() as engine:
         with engine.begin() as db:
             before = migrate.current(db)
-        if before == migrate.head():
-            click.echo(f"The database is up to date (revision {before}).")
-        elif only_check:
+        if only_check and before != migrate.head():
             _fail(
                 f"A migration is due: {before or 'none'} to {migrate.head()}. "
                 "Run: voiceai-pipeline migrate"
             )
-        else:
+        if not only_check:
             migrate.upgrade(engine)
+        if before == migrate.head():
+            click.echo(f"The database is up to date (revision {before}).")
+        else:
             click.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
+        with engine.begin() as db:
+            missing = grants.missing_roles(db)
+        if missing:
+            click.echo(grants.how_to_make(missing))
 
 
 @cli.command()

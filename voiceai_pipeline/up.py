@@ -246,16 +246,19 @@ def _interruptible() -> Iterator[None]:
 def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) -> None:
     """Bring our own database up to date; somebody else's only if it is empty (DESIGN 3)."""
     with engine.begin() as db:
-        if migrate.is_current(db):
-            return
+        is_current = migrate.is_current(db)
         may = embedded or migrate.is_empty(db)
+    if is_current and not embedded:
+        return
     if not may:
         raise UpError(
             "The database needs a migration, and it is not an empty one, so nothing was changed. "
             "See what would be done with `voiceai-pipeline migrate --sql`, then run "
             "`voiceai-pipeline migrate`."
         )
-    tell("Database: creating the tables")
+    if not is_current:
+        tell("Database: creating the tables")
+    # Views and comments follow the code, also where no revision is due.
     migrate.upgrade(engine)
 
 

@@ -73,6 +73,7 @@ def test_a_sound_installation_is_ok_in_every_respect(
         ("renewals", "ok"),
         ("keys", "ok"),
         ("spool", "ok"),
+        ("analysts", "ok"),
     ]
     assert not report.has_errors
     assert report.as_json()["ok"] is True

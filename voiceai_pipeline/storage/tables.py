@@ -5,7 +5,7 @@ the two equal. Every table and column has a comment, which ``migrate`` writes in
 application can read them; what we add is nullable or defaulted.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -13,6 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from voiceai_pipeline.storage.engine import UtcDateTime
 
 metadata = sa.MetaData()
+
+ADOPTED: Final = ("users", "api_keys", "sync_status")
+"""Tables that the source system may have made."""
+
+VERSION_TABLE: Final = "voiceai_alembic_version"
+"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
 
 
 def _instant(name: str, **options: Any) -> sa.Column[Any]:
