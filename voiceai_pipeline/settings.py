@@ -43,6 +43,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "but loopback",
     "VOICEAI_DAGSTER_URL": "where people and links find Dagster's UI; default "
     "http://127.0.0.1:3000",
+    "VOICEAI_READ_ONLY_PORT": "port on this machine of a second Dagster UI that can change "
+    "nothing, for analysts; unset: none",
     "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: they are off",
     "VOICEAI_ALLOWED_ORIGINS": "web pages that may call /functions/v1 from a browser, comma "
     "separated",
@@ -127,6 +129,7 @@ class Settings:
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens that stand in plain text.
+        read_only_port: of Dagster's webserver for analysts, on loopback; None: there is none.
     """
 
     home: Path
@@ -138,6 +141,7 @@ class Settings:
     dagster_url: Secret | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
+    read_only_port: int | None = None
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -157,6 +161,11 @@ class Settings:
             dagster_url=_url(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
+            read_only_port=(
+                _port(given, "VOICEAI_READ_ONLY_PORT", 0)
+                if "VOICEAI_READ_ONLY_PORT" in given
+                else None
+            ),
         )
 
 
