@@ -253,6 +253,15 @@ agents = sa.Table(
     _instant("missing_since", comment="Set when HighLevel no longer lists it; the name stays."),
 )
 
+agent_names = sa.Table(
+    "agent_names",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True),
+    sa.Column("agent_id", sa.Text, primary_key=True),
+    _instant("since", primary_key=True, comment="When the name was first seen."),
+    sa.Column("name", sa.Text, nullable=False),
+)
+
 locations = sa.Table(
     "locations",
     metadata,
