@@ -30,14 +30,30 @@ CALLS_AT_ONCE: Final = 250_000
 
 LOCATIONS_AT_ONCE: Final = 200
 
-STALE_AT_ONCE: Final = 20_000
-"""How many stale (location, day) are looked up at once; the others come up after these."""
+NEWS_AT_ONCE: Final = 50_000
+"""How many entries of the ledger are looked at together: a second's work."""
+
+UNSEEN: Final = timedelta(hours=6)
+"""An entry can become visible this long after its time: no run is longer (dagster.yaml)."""
 
 _DAY: Final = timedelta(days=1)
 
 
 class MartError(Exception):
     """A mart would not have added up to its calls: nothing of it was written."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Marts that are not what their calls say, as far as the ledger was looked through.
+
+    Attributes:
+        days: the days, with the locations it concerns.
+        looked_until: if there are none: up to here there is nothing more to find (UTC).
+    """
+
+    days: Mapping[date, Collection[str]]
+    looked_until: datetime
 
 
 @dataclass(frozen=True)
@@ -190,42 +206,46 @@ class Marts:
             and entry.read_until >= Window.of_day(entry.day, self._zone).end
         )
 
-    def stale(self, since: datetime | None, first: date, last: date) -> dict[date, set[str]]:
+    def stale(self, since: datetime | None, first: date, last: date) -> Stale:
         """Which days' marts are stale or missing, and of which locations.
 
         Args:
-            since: the ledger's entries before are known to have been counted (UTC); None: all.
+            since: where an earlier look that found nothing ended (UTC); None: look at everything.
             first, last: the days that may have marts.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database cannot be read.
         """
         with self._engine.begin() as db:
-            news = tables.news(db, since)
+            now = read_clock(db, self._now)
+            entries = tables.news(db, since, NEWS_AT_ONCE)
+            is_all = len(entries) < NEWS_AT_ONCE
+            news = {(at, day): moment for at, day, moment in entries if at}
             names = tables.zones(db)
-            places = sorted({location_id for location_id, _, _ in news})
-            reach = [day for _, day, _ in news]
+            reach = [day for _, day in news]
             built = (
                 tables.built(
-                    db, places, min(reach) - LAST_DAY * _DAY, max(reach) + FIRST_DAY * _DAY
+                    db,
+                    sorted({at for at, _ in news}),
+                    min(reach) - LAST_DAY * _DAY,
+                    max(reach) + FIRST_DAY * _DAY,
                 )
                 if news
                 else {}
             )
-            by_zone = {name: tables.zone_of(name) or self._zone for name in names.values()}
-            zones = {place: by_zone[name] for place, name in names.items()}
-            other = tables.redefined(db, self._zone, self._version, STALE_AT_ONCE)
-        found = stale_days(news, built, zones, self._zone)
-        found |= set(other)
+            found = set(tables.redefined(db, self._zone, self._version, NEWS_AT_ONCE))
+        by_name = {name: tables.zone_of(name) or self._zone for name in set(names.values())}
+        zones = {place: by_name[name] for place, name in names.items()}
+        found |= stale_days(news, built, zones, self._zone)
         days: defaultdict[date, set[str]] = defaultdict(set)
         for location_id, day in found:
             if first <= day <= last:
                 days[day].add(location_id)
-        return dict(days)
+        return Stale(days, now - UNSEEN if is_all else entries[-1][2])
 
 
 def stale_days(
-    news: Sequence[tuple[str, date, datetime]],
+    news: Mapping[tuple[str, date], datetime],
     built: Mapping[tuple[str, date], tables.Built],
     zones: Mapping[str, ZoneInfo],
     pipeline_zone: ZoneInfo,
@@ -234,10 +254,10 @@ def stale_days(
     and have seen nothing as new, and those that have calls now and no mart.
 
     Args:
-        news: location, day of the pipeline's zone, and when the entry was written (UTC).
+        news: by location and day of the pipeline's zone, when the entry was written (UTC).
     """
     stale = set()
-    for location_id, day, finished_at in news:
+    for (location_id, day), finished_at in news.items():
         zone = zones.get(location_id, pipeline_zone)
         own = set(_overlapping(Window.of_day(day, pipeline_zone), zone))
         for away in range(-LAST_DAY, FIRST_DAY + 1):

@@ -198,7 +198,7 @@ FROM place p CROSS JOIN unnest(CAST(:days AS date[])) AS d(day)
 CROSS JOIN LATERAL (SELECT d.day::timestamp AS day) AS w
 LEFT JOIN judged j ON j.location_id = p.location_id AND j.day = w.day
 GROUP BY p.location_id, p.zone, w.day
-"""
+"""  # noqa: S608 - our own text
 
 _GROUPED = """
 SELECT location_id, day, {by}, {measures} FROM judged WHERE day = ANY(CAST(:days AS date[]))

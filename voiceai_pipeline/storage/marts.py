@@ -482,15 +482,15 @@ class Built:
     rules_version: str
 
 
-def news(db: sa.Connection, since: datetime | None) -> list[tuple[str, date, datetime]]:
-    """Location, day and time of the ledger's newest entries written after ``since`` (UTC; None:
-    ever)."""
+def news(db: sa.Connection, since: datetime | None, limit: int) -> list[tuple[str, date, datetime]]:
+    """Location, day and time of the ledger's entries written after ``since`` (UTC; None: ever),
+    oldest first, ``limit`` at most."""
     query = sa.select(
-        sync_ledger.c.location_id, sync_ledger.c.day, sa.func.max(sync_ledger.c.finished_at)
-    ).where(sync_ledger.c.location_id != "", sync_ledger.c.finished_at.is_not(None))
+        sync_ledger.c.location_id, sync_ledger.c.day, sync_ledger.c.finished_at
+    ).where(sync_ledger.c.finished_at.is_not(None))
     if since is not None:
         query = query.where(sync_ledger.c.finished_at > since)
-    rows = db.execute(query.group_by(sync_ledger.c.location_id, sync_ledger.c.day))
+    rows = db.execute(query.order_by(sync_ledger.c.finished_at).limit(limit))
     return [(row[0], row[1], row[2]) for row in rows]
 
 

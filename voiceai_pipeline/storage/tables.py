@@ -225,6 +225,7 @@ sync_ledger = sa.Table(
     _instant("started_at"),
     _instant("finished_at"),
     sa.Index("sync_ledger_day_idx", "day"),
+    sa.Index("sync_ledger_finished_at_idx", "finished_at"),
     sa.Index(
         "sync_ledger_unfinished_idx", "finished_at", postgresql_where=sa.text("state <> 'complete'")
     ),
