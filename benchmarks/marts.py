@@ -139,7 +139,7 @@ def main() -> None:
         with engine.begin() as db:
             for table in mart_tables.MARTS:
                 names = [column.name for column in table.columns]
-                rows = tables.read_mart(db, table, LAST - timedelta(days=27), LAST, names)
+                rows = tables.read_rows(db, table, LAST - timedelta(days=27), LAST, names)
                 tell(f"{table.name}: 28 days are {len(rows):,} rows, read in "
                       f"{time.perf_counter() - started:.2f} s")  # fmt: skip
                 started = time.perf_counter()

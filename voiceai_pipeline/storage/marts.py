@@ -7,7 +7,7 @@ memory, and no personal data leave their table.
 
 import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from voiceai_pipeline.metrics import LOOK_BACK, AgentFacts, Calls, MartRows, Place
 from voiceai_pipeline.models import DayState, Window
@@ -559,10 +560,61 @@ def redefined(
 # What pictures show ------------------------------------------------------------------------------
 
 
-def read_mart(
-    db: sa.Connection, table: sa.Table, first: date, last: date, columns: Iterable[str]
+def read_rows(
+    db: sa.Connection, table: sa.Table, first: date, last: date, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns of a mart's days, all locations."""
+    """Columns of a mart's days, a row for each of its own."""
     query = sa.select(*(table.c[name] for name in columns)).where(table.c.day.between(first, last))
-    result = db.execute(query)
-    return pd.DataFrame(result.fetchall(), columns=list(result.keys()))
+    return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns))
+
+
+def read_sums(
+    db: sa.Connection,
+    table: sa.Table,
+    first: date,
+    last: date,
+    by: Sequence[str],
+    sums: Sequence[str],
+) -> pd.DataFrame:
+    """Sums over a mart's days, all locations together, for each group of ``by``."""
+    keys = [table.c[name] for name in by]
+    query = (
+        sa.select(*keys, *(sa.func.sum(table.c[name]) for name in sums))
+        .where(table.c.day.between(first, last))
+        .group_by(*keys)
+    )
+    return pd.DataFrame(db.execute(query).fetchall(), columns=[*by, *sums])
+
+
+def incomplete_days(db: sa.Connection, first: date, last: date) -> set[date]:
+    """The days that are not complete for every location that has a mart of them."""
+    table = daily_call_metrics
+    query = sa.select(table.c.day).where(
+        table.c.day.between(first, last), table.c.is_complete.is_(False)
+    )
+    return set(db.execute(query.distinct()).scalars())
+
+
+def busiest_agents(
+    db: sa.Connection, first: date, last: date, sums: Sequence[str], limit: int
+) -> list[dict[str, Any]]:
+    """The agents with the most calls in these days: last name, location's name, sums."""
+    table, daily = agent_performance, daily_call_metrics
+    named = sa.func.array_agg(aggregate_order_by(table.c.agent_name, table.c.day.desc()))[1]
+    place = sa.func.max(daily.c.location_name)
+    calls = sa.func.sum(table.c.calls)
+    query = (
+        sa.select(
+            table.c.location_id,
+            table.c.agent_id,
+            named.label("agent_name"),
+            place.label("location_name"),
+            *(sa.func.sum(table.c[name]).label(name) for name in sums),
+        )
+        .join(daily, (daily.c.location_id == table.c.location_id) & (daily.c.day == table.c.day))
+        .where(table.c.day.between(first, last))
+        .group_by(table.c.location_id, table.c.agent_id)
+        .order_by(calls.desc(), table.c.location_id, table.c.agent_id)
+        .limit(limit)
+    )
+    return [dict(row) for row in db.execute(query).mappings()]
