@@ -20,8 +20,9 @@ from voiceai_pipeline import metrics
 from voiceai_pipeline.metrics import LOOK_BACK, MartRows, Place
 from voiceai_pipeline.models import Window
 from voiceai_pipeline.settings import MetricRules
+from voiceai_pipeline.storage import calls
 from voiceai_pipeline.storage import marts as tables
-from voiceai_pipeline.storage.engine import database_error, read_clock
+from voiceai_pipeline.storage.engine import database_error, database_now, read_clock
 from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.storage.marts import FIRST_DAY, LAST_DAY, LedgerDay
 
@@ -129,12 +130,24 @@ class Marts:
         with self._engine.begin() as holder:
             tables.lock(holder, location_ids)
             with tables.begin(self._engine) as db, db.begin() as transaction:
+                self._take_snapshot(db, location_ids)
                 wrong = self._compute_and_replace(db, location_ids, days)
                 if wrong:
                     transaction.rollback()
         if wrong and len(location_ids) > 1:
             return [text for one in location_ids for text in self._build([one], days)]
         return wrong
+
+    def _take_snapshot(self, db: sa.Connection, location_ids: list[str]) -> None:
+        """Let ``db`` see a moment at which nobody is writing these locations.
+
+        A window's entry in the ledger gets its time before it becomes visible. Were the moment in
+        between, a newer entry could be seen and this one not, and the day would never look stale.
+        """
+        with self._engine.begin() as gate:
+            for location_id in sorted(location_ids):
+                calls.lock_location(gate, location_id)
+            database_now(db)  # the first statement fixes what the transaction sees
 
     def _compute_and_replace(
         self, db: sa.Connection, location_ids: list[str], days: list[date]

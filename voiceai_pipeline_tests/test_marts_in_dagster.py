@@ -1,16 +1,13 @@
 """The marts on a real Dagster instance: filled by themselves, and right again by themselves."""
 
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.defs import marts, sensors
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.pictures import LIMIT
+from voiceai_pipeline.defs import marts, sensors
 from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline_tests.product import DAYS, Product
 
 
@@ -29,7 +26,7 @@ def tick(product: Product, cursor: str | None = None) -> Any:
 
 
 def settle(product: Product) -> int:
-    """Do what the sensor asks for, until it asks for nothing more; returns how many runs that was."""
+    """Do what the sensor asks for until it asks for nothing more; how many runs that was."""
     runs = 0
     while requests := tick(product).run_requests:
         for request in requests:
@@ -51,7 +48,5 @@ def test_after_a_sync_the_marts_are_filled_without_anybody_asking(product: Produ
         counted = db.execute(
             sa.text("SELECT count(*) FROM call_logs WHERE NOT is_trial AND missing_since IS NULL")
         ).scalar_one()
-        published = db.execute(
-            sa.text("SELECT sum(calls) FROM daily_call_metrics")
-        ).scalar_one()
+        published = db.execute(sa.text("SELECT sum(calls) FROM daily_call_metrics")).scalar_one()
     assert 0 < published <= counted
