@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +18,8 @@ from pyarrow import parquet
 
 from voiceai_pipeline import export as exports
 from voiceai_pipeline.export import ExportError, Format, Order, export
+from voiceai_pipeline.storage.engine import UtcDateTime
+from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.storage.tables import call_logs
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -293,3 +296,36 @@ def test_without_its_package_parquet_is_a_sentence_and_csv_works(
         export(engine, order(), Format.PARQUET, tmp_path / "calls.parquet")
     assert list(tmp_path.iterdir()) == []
     assert export(engine, order(), Format.CSV, tmp_path / "calls.csv") == 0
+
+
+# Marts -------------------------------------------------------------------------------------------
+
+EXAMPLES: dict[type, Any] = {
+    sa.Text: "text",
+    sa.Integer: 7,
+    sa.SmallInteger: 7,
+    sa.Double: 0.5,
+    sa.Numeric: Decimal("61.125"),
+    sa.Boolean: True,
+    UtcDateTime: MIDNIGHT,
+}
+
+
+@pytest.mark.parametrize("mart", MARTS, ids=lambda mart: str(mart.name))
+def test_a_mart_is_exported_whole_by_its_own_days(
+    engine: sa.Engine, tmp_path: Path, mart: sa.Table
+) -> None:
+    values = {c.name: EXAMPLES[type(c.type)] for c in mart.columns if c.name != "day"}
+    days = [DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)]
+    with engine.begin() as db:
+        db.execute(sa.insert(mart), [values | {"day": day} for day in days])
+        db.execute(sa.insert(mart), [values | {"day": DAY, "location_id": "Loc2"}])
+    wanted = Order(mart.name, DAY, DAY + timedelta(days=1), NEW_YORK, {"text"})
+    path = tmp_path / "mart.parquet"
+
+    rows = as_csv(engine, wanted)
+    export(engine, wanted, Format.PARQUET, path)
+
+    assert [row["day"] for row in rows] == ["2026-11-01", "2026-11-02"]
+    assert list(rows[0]) == [column.name for column in mart.columns]
+    assert parquet.read_table(path).to_pylist()[0] == values | {"day": DAY}

@@ -15,13 +15,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from voiceai_pipeline.models import Window
 from voiceai_pipeline.storage.engine import UtcDateTime
+from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.storage.tables import agents, call_logs, locations
 from voiceai_pipeline.storage.views import (
     ACTION_TYPES,
     CALL_COMMENTS,
     CALLS_WITH_NAMES,
     LOCATION_NAME,
-    MARTS,
 )
 
 CALLS: Final = "calls"

@@ -62,6 +62,12 @@ _OURS: Final = (
     "connect_requests",
     "token_circuit",
     "connection_alerts",
+    "agent_names",
+    "daily_call_metrics",
+    "agent_performance",
+    "hourly_activity",
+    "action_metrics",
+    "data_capture_metrics",
 )
 
 

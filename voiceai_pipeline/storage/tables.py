@@ -260,6 +260,7 @@ sync_ledger = sa.Table(
     _instant("started_at", comment="When the last sync of the day began."),
     _instant("finished_at", comment="When it ended."),
     sa.Index("sync_ledger_day_idx", "day"),
+    sa.Index("sync_ledger_finished_at_idx", "finished_at"),
     sa.Index("sync_ledger_unfinished_idx", "finished_at",
              postgresql_where=sa.text("state <> 'complete'")),
     comment="Is a day complete for a user, and if not, why: one row for each user, location and "
@@ -289,6 +290,16 @@ agents = sa.Table(
     _instant("last_seen_at", nullable=False, comment="When the agent was last listed."),
     _instant("missing_since", comment="Set when HighLevel no longer lists it; the name stays."),
     comment="The voice agents. Whoever was deleted in HighLevel stays here.",
+)
+
+agent_names = sa.Table(
+    "agent_names",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True, comment="The HighLevel location."),
+    sa.Column("agent_id", sa.Text, primary_key=True, comment="HighLevel's id of the agent."),
+    _instant("since", primary_key=True, comment="When the name was first seen."),
+    sa.Column("name", sa.Text, nullable=False, comment="The agent's name from then on."),
+    comment="The names that each voice agent has had.",
 )
 
 locations = sa.Table(

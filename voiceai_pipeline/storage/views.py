@@ -14,31 +14,18 @@ from sqlalchemy.dialects import postgresql
 
 from voiceai_pipeline.models import SERVICE, ConnectionState, DayState, FailureClass
 from voiceai_pipeline.storage.connections import EVERYONE
+from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.storage.tables import (
     NAME,
     agents,
     call_logs,
     locations,
-    metadata,
     sync_ledger,
     sync_status,
     users,
 )
 
 SCHEMA: Final = "voiceai"
-
-MARTS: Final = tuple(
-    metadata.tables[name]
-    for name in (
-        "daily_call_metrics",
-        "agent_performance",
-        "hourly_activity",
-        "action_metrics",
-        "data_capture_metrics",
-    )
-    if name in metadata.tables
-)
-"""The tables of metrics: by location and local day, without a word or number of a caller."""
 
 _DIALECT: Final = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 

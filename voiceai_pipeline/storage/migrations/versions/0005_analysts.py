@@ -5,7 +5,7 @@ follow the code: ``storage.migrate`` writes them after the last revision.
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 
 
 def upgrade() -> None:
