@@ -1,5 +1,6 @@
 """What analysts read with a tool of their own, and all that they cannot: by connecting as them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +17,8 @@ from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.storage import connections, grants, migrate
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.tables import api_keys, call_logs, metadata, sync_ledger
-from voiceai_pipeline.storage.views import SCHEMA, VIEWS
+from voiceai_pipeline.storage.views import MARTS, SCHEMA, VIEWS
+from voiceai_pipeline.up import PROJECT
 
 ROLES = {"eve": (), "ada": (grants.ANALYST,), "bea": grants.ROLES}
 """Logins of people: a stranger, an analyst, and one who may read what was said too."""
@@ -411,6 +413,20 @@ def test_a_day_says_what_is_wrong_and_separately_what_to_do(
         ("Ash", "waiting", "Not well", f"Run: voiceai-pipeline connect {user}"),
         ("Ash", "complete", "", None),
     ]
+
+
+def test_the_page_on_sql_names_every_view_and_its_queries_work(
+    database: Secret, logins: None
+) -> None:
+    page = (PROJECT / "docs" / "sql.md").read_text()
+
+    assert [view.name for view in VIEWS if f"`{view.name}`" not in page] == [
+        mart.name for mart in MARTS
+    ]
+    queries = re.findall(r"```sql\n(SELECT.*?)```", page, re.DOTALL)
+    assert len(queries) == 2
+    for query in queries:
+        assert read("ada", database, query) == []
 
 
 # Comments ----------------------------------------------------------------------------------------
