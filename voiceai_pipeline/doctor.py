@@ -121,13 +121,13 @@ def examine(env: Mapping[str, str]) -> Report:
         try:
             engine = stack.enter_context(open_database(settings, pool_size=1))
             url = _for_sql_tools(engine.url)
-            if settings.database_url is None:
-                as_analyst = engine.url.update_query_dict({"options": f"-crole={grants.ANALYST}"})
-                analyst_url = _for_sql_tools(as_analyst)
             with engine.begin() as db:
                 findings += _database(db)
                 if migrate.is_current(db):
                     findings += [*_connections(db, settings), _analysts(db)]
+                    if settings.database_url is None and not grants.missing_roles(db):
+                        options = {"options": f"-crole={grants.ANALYST}"}
+                        analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
         except (PostgresError, SettingsError) as error:
             findings.append(Finding("database", "error", str(error)))
         except sa.exc.DBAPIError as error:
