@@ -14,38 +14,43 @@ LIMIT: Final = 1_000
 """Markdown shorter than this is shown in place, the rest behind a link (Dagster 1.13)."""
 
 GREY: Final = "888"
-BLUE: Final = "4a7dd8"
-PALE: Final = "9db8e8"
+BLUE: Final = "47d"
+PALE: Final = "9be"
 HEAT: Final = ("a9c3ef", "6f9be6", "3f6fd0", "d2691e")
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-def trend(values: Mapping[date, int], unfinished: Sequence[date] = ()) -> str:
-    """A bar for each day, in order; paler where the day is not complete.
+def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
+    """A bar for each day, in order; what of it can still grow is paler, on top.
 
     The scale's top and the first and last day are written beside it.
     """
     if not values or not max(values.values()):
         return "No calls in these days."
     top, days = max(values.values()), sorted(values)
-    pale = set(unfinished)
-    paths = {PALE: "", BLUE: ""}
+    solid, pale = "", ""
     for place, day in enumerate(days):
-        height = round(60 * values[day] / top)
-        if height:
-            paths[PALE if day in pale else BLUE] += f"M{place * 11 + 5} 70v-{height}"
-    width = len(days) * 11 + 60
+        whole = round(60 * values[day] / top)
+        done = round(60 * (values[day] - unfinished.get(day, 0)) / top)
+        x = place * 11 + 5
+        solid += f"M{x},0v-{done}" if done else ""
+        pale += f"M{x},{-done}v-{whole - done}" if whole > done else ""
     bars = "".join(
-        f"<path d='{path}' stroke='%23{colour}'/>" for colour, path in paths.items() if path
+        f"<path d='{path}' stroke='%23{colour}'/>"
+        for path, colour in ((solid, BLUE), (pale, PALE))
+        if path
     )
-    label_at = len(days) * 11 + 4
-    texts = (
-        _text(0, 84, f"{days[0]:%d.%m.}")
-        + _text(max(0, label_at - 34), 84, f"{days[-1]:%d.%m.}")
-        + _text(label_at, 16, str(top))
+    end = len(days) * 11 + 4
+    texts = _text(0, 84, f"{days[0]:%d.%m.}") + _text(end, 16, str(top))
+    if len(days) > 6:
+        texts += _text(end - 34, 84, f"{days[-1]:%d.%m.}")
+    return _picture(
+        f"<g transform='translate(0,70)' stroke-width='8'>{bars}</g>{texts}",
+        end + 56,
+        88,
+        "Calls by day",
     )
-    return _picture(f"<g stroke-width='8'>{bars}</g>{texts}", width, 88, "Calls by day")
 
 
 def heat_map(grid: Sequence[Sequence[float]]) -> str:
@@ -70,7 +75,7 @@ def _heat(grid: Sequence[Sequence[float]], top: float, levels: int) -> str:
             while end < len(cells) and cells[end] == cells[x]:
                 end += 1
             if cells[x] >= 0:
-                paths[cells[x]] += f"M{x} {y}h{end - x}"
+                paths[cells[x]] += f"M{x},{y}h{end - x}"
             x = end
     colours = (HEAT[0], HEAT[2], HEAT[3]) if levels == 3 else HEAT if levels == 4 else HEAT[2:]
     cells_drawn = "".join(
@@ -130,6 +135,6 @@ def _picture(body: str, width: int, height: int, name: str) -> str:
     """The SVG as a picture in markdown: blanks and # are all that must be encoded."""
     svg = (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
-        f"font-size='11' font-family='sans-serif' fill='%23{GREY}'>{body}</svg>"
+        f"font-size='11' font-family='Arial' fill='%23{GREY}'>{body}</svg>"
     )
     return f"![{name}](data:image/svg+xml,{svg.replace(' ', '%20')})"

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 from voiceai_pipeline import pictures
 from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.marts import Built
+from voiceai_pipeline.metrics import SMALL
 from voiceai_pipeline.models import PipelineError
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.storage import marts as tables
@@ -63,12 +64,18 @@ def _schema(table: sa.Table) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 type=column.type.compile(dialect=dialect).lower(),
-                description=column.comment,
+                description=_meaning(column),
                 constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
             )
             for column in table.columns
         ]
     )
+
+
+def _meaning(column: sa.Column[Any]) -> str:
+    """With where it comes from: Dagster's own UI shows no lineage of columns."""
+    origins = [f"`{name if '.' in name else f'call_logs.{name}'}`" for name in column.info["from"]]
+    return f"{column.comment} From {', '.join(origins)}." if origins else str(column.comment)
 
 
 def _lineage(table: sa.Table) -> dg.TableColumnLineage:
@@ -133,9 +140,12 @@ def marts(
             + "\n".join(f"- {text}" for text in built.disagreements[:50]),
             allow_retries=False,
         )
-    for name, of_day in record(pipeline.engine, days).items():
-        for day, facts in of_day.items():
-            context.log_event(dg.AssetMaterialization(name, partition=str(day), metadata=facts))
+    shown = record(pipeline.engine, days)
+    for table in MARTS:
+        for day, facts in sorted(shown[table.name].items()):
+            context.log_event(
+                dg.AssetMaterialization(table.name, partition=str(day), metadata=facts)
+            )
 
 
 def _check(built: Built) -> dg.AssetCheckResult:
@@ -161,14 +171,12 @@ def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapp
             table.name: tables.read_sums(db, table, first, last, by, counts)
             for table, (by, counts) in _SUMS.items()
         }
-        incomplete = tables.incomplete_days(db, first, last)
         agents = {
             day: tables.busiest_agents(
                 db, day - timedelta(days=PICTURED - 1), day, _OF_AGENT, AGENTS
             )
             for day in days
         }
-    daily = sums["daily_call_metrics"]
     shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
     for day in days:
         month = {name: _of_days(frame, day, PICTURED) for name, frame in sums.items()}
@@ -176,7 +184,7 @@ def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapp
         places = rows[rows["day"] == day]
         shown["daily_call_metrics"][day] = {
             "last_28_days": dg.MetadataValue.md(
-                pictures.trend(_by_day(daily, day), sorted(incomplete))
+                pictures.trend(*_by_day(month["daily_call_metrics"], day))
             ),
             **_of_daily(places),
         }
@@ -193,12 +201,17 @@ def _of_days(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
     return frame[(frame["day"] > day - timedelta(days=count)) & (frame["day"] <= day)]
 
 
-def _by_day(daily: pd.DataFrame, day: date) -> dict[date, int]:
-    """Calls of the pictured days, from the first that has a mart."""
-    calls = {one: int(count) for one, count in zip(daily["day"], daily["calls"], strict=True)}
-    begin = max(min(calls, default=day), day - timedelta(days=PICTURED - 1))
+def _by_day(month: pd.DataFrame, day: date) -> tuple[dict[date, int], dict[date, int]]:
+    """Calls of the pictured days, from the first that has a mart; and how many of them are of
+    locations whose day is not complete."""
+    begin = min(month["day"], default=day)
     pictured = [begin + timedelta(days=n) for n in range((day - begin).days + 1)]
-    return {one: calls.get(one, 0) for one in pictured}
+    open_ones = month[~month["is_complete"].astype(bool)]
+    counts = []
+    for frame in (month, open_ones):
+        of_day = frame.groupby("day")["calls"].sum().to_dict()
+        counts.append({one: int(of_day.get(one, 0)) for one in pictured})
+    return counts[0], counts[1]
 
 
 _OF_LOCATION: Final = (
@@ -211,7 +224,7 @@ _OF_AGENT: Final = (
     "calls", "talk_minutes", "engaged_calls", "engaged_transferred_calls", "engaged_goal_calls",
 )  # fmt: skip
 _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
-    daily_call_metrics: (("day",), ("calls",)),
+    daily_call_metrics: (("day", "is_complete"), ("calls",)),
     agent_performance: (("day", "agent_id", "location_id"), ("calls", "engaged_calls")),
     hourly_activity: (
         ("day", "weekday", "hour"), ("calls", "after_hours_calls", "hours_known_calls"),
@@ -248,14 +261,14 @@ def _locations_table(places: pd.DataFrame) -> str:
         (
             row["location_name"] or row["location_id"],
             str(row["calls"]),
-            _share(row["engaged_calls"], row["calls"]),
-            _share(row["engaged_goal_calls"], row["engaged_calls"]),
+            str(row["engaged_calls"]),
+            _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
             _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
             "" if row["is_complete"] else "not complete",
         )
         for row in places.sort_values("calls", ascending=False).to_dict("records")
     ]
-    heads = ("location", "calls", "engaged", "goal", "week on week", "")
+    heads = ("location", "calls", "engaged", "goal", "7 days", "")
     return pictures.table(heads, rows, "locations")
 
 
@@ -263,17 +276,23 @@ def _agents_table(agents: Sequence[Mapping[str, Any]]) -> str:
     most = max((row["calls"] for row in agents), default=0)
     rows = [
         (
-            row["agent_name"] or row["agent_id"] or "no agent",
-            row["location_name"] or row["location_id"],
+            f"{row['agent_name'] or _nameless(row['agent_id'])}, "
+            f"{row['location_name'] or row['location_id']}",
             _bar(row["calls"], most),
-            _share(row["engaged_calls"], row["calls"]),
-            _share(row["engaged_goal_calls"], row["engaged_calls"]),
-            _share(row["engaged_transferred_calls"], row["engaged_calls"]),
+            str(row["engaged_calls"]),
+            *(
+                _percent_of(row[name], row["engaged_calls"])
+                for name in ("engaged_goal_calls", "engaged_transferred_calls")
+            ),
         )
         for row in agents
     ]
-    heads = ("agent", "location", "calls", "engaged", "goal", "transfer")
+    heads = ("agent", "calls", "engaged", "goal", "transfer")
     return pictures.table(heads, rows, "agents")
+
+
+def _nameless(agent_id: str) -> str:
+    return f"agent {agent_id[:8]}" if agent_id else "no agent"
 
 
 def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
@@ -303,7 +322,7 @@ def _of_actions(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
         (
             row["action_type"] or "no type",
             _bar(row["actions"], most),
-            _share(row["executed_actions"], row["actions"]),
+            str(row["executed_actions"]),
         )
         for row in total.sort_values("actions", ascending=False).to_dict("records")
     ]
@@ -340,7 +359,10 @@ _OTHERS: Final = {
 
 
 def _bar(count: int, most: int) -> str:
-    return f"{pictures.bar(count / most if most else None, 6)} {count}"
+    return f"{pictures.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
+
+
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:
@@ -353,10 +375,13 @@ def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str,
     return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
 
 
-def _share(over: int, under: int) -> str:
-    """A share with what it is a share of; small samples say so by their numbers."""
-    return f"{100 * over / under:.0f} % of {under}" if under else ""
+def _percent_of(over: int, under: int) -> str:
+    """A share of a number that stands beside it; of less than 20 it is in brackets."""
+    if not under:
+        return ""
+    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
+    return text if under >= SMALL else f"({text})"
 
 
 def _change(now: int, before: int) -> str:
-    return f"{100 * (now - before) / before:+.0f} %" if before else ""
+    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""

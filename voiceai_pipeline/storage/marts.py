@@ -563,9 +563,9 @@ def redefined(
 def read_rows(
     db: sa.Connection, table: sa.Table, first: date, last: date, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns of a mart's days, a row for each of its own."""
+    """Columns of a mart's days, a row for each of its own; None stays None."""
     query = sa.select(*(table.c[name] for name in columns)).where(table.c.day.between(first, last))
-    return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns))
+    return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns), dtype=object)
 
 
 def read_sums(
@@ -584,15 +584,6 @@ def read_sums(
         .group_by(*keys)
     )
     return pd.DataFrame(db.execute(query).fetchall(), columns=[*by, *sums])
-
-
-def incomplete_days(db: sa.Connection, first: date, last: date) -> set[date]:
-    """The days that are not complete for every location that has a mart of them."""
-    table = daily_call_metrics
-    query = sa.select(table.c.day).where(
-        table.c.day.between(first, last), table.c.is_complete.is_(False)
-    )
-    return set(db.execute(query.distinct()).scalars())
 
 
 def busiest_agents(
