@@ -5,13 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint types sure soak bench lock clean
+.PHONY: help up parquet test lint types sure soak bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 up: $(VENV)/.installed ## install what is missing, start everything, print the address
 	@exec $(BIN)/voiceai-pipeline up --port $(PORT)
+
+parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format parquet` needs
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
 test: $(VENV)/.installed-dev ## run every test on real parts
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
@@ -36,6 +39,8 @@ lock: ## write the lock files anew (needs uv)
 	  --custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	  --custom-compile-command "make lock" --group parquet -c requirements-dev.lock -o requirements-parquet.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
@@ -33,6 +34,7 @@ from voiceai_pipeline import doctor as examinations
 from voiceai_pipeline import up as everything
 from voiceai_pipeline.consent import CONNECTED, Begun, ChooseLocationError, ConsentError
 from voiceai_pipeline.day_report import span
+from voiceai_pipeline.export import ExportError, Format, Order, export
 from voiceai_pipeline.models import (
     LIVE_STATES,
     Connection,
@@ -46,7 +48,7 @@ from voiceai_pipeline.models import (
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage import connections, history, ledger, migrate
+from voiceai_pipeline.storage import connections, extracts, grants, history, ledger, migrate
 from voiceai_pipeline.storage.history import Actor, Entry
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
@@ -66,6 +68,7 @@ _EXPECTED = (
     ChildError,
     ChooseLocationError,
     ConsentError,
+    ExportError,
     PipelineError,
     PostgresError,
     SettingsError,
@@ -222,9 +225,7 @@ def sync(
     names: Sequence[str], start: str, end: str | None, only_failed: bool, as_json: bool
 ) -> None:
     """Sync days now, as a Dagster run that shows in the UI."""
-    first, last = _day(start, "--start"), _day(end or start, "--end")
-    if first > last:
-        raise click.UsageError(f"--start {first} lies after --end {last}.")
+    first, last = _range("--start", start, "--end", end)
     with _pipeline() as pipeline, everything.dagster_environment(_settings()) as env:
         wanted = [_find(pipeline.engine, name).user.id for name in names] or None
         os.environ.update(env)
@@ -246,27 +247,118 @@ def sync(
         _fail(error or "Some syncs failed; the table says who and why.")
 
 
+@cli.command("export")
+@click.argument("what", type=click.Choice([extracts.CALLS, *extracts.MART_NAMES]))
+@click.option("--from", "start", required=True, metavar="YYYY-MM-DD", help="First day.")
+@click.option("--to", "end", metavar="YYYY-MM-DD", help="Last day, included; default: the first.")
+@click.option(
+    "--user", "names", multiple=True, metavar="USER", help="Only USER's location; repeatable."
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([one.value for one in Format]),
+    help="Default: what FILE ends with, else csv.",
+)
+@click.option("--include-trial", is_flag=True, help="With test calls.")
+@click.option("--include-missing", is_flag=True, help="With calls HighLevel no longer lists.")
+@click.option("--content", is_flag=True, help="With numbers, transcripts, summaries, data.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Where to; default: standard output (csv).",
+)
+def export_command(
+    what: str,
+    start: str,
+    end: str | None,
+    names: Sequence[str],
+    format_name: str | None,
+    include_trial: bool,
+    include_missing: bool,
+    content: bool,
+    output: Path | None,
+) -> None:
+    """Write calls, or a table of metrics, to a CSV or Parquet file.
+
+    Days are those of VOICEAI_TIMEZONE for calls, and the location's own for metrics. Times are UTC.
+    Test calls and calls that HighLevel no longer lists are left out, as in every metric, and so is
+    what was said and by whom, unless you ask for them. A file that is there is never overwritten;
+    one with content is readable by you alone.
+
+    \b
+    voiceai-pipeline export calls --from 2026-11-01 --to 2026-11-07 -o week.parquet
+    """
+    first, last = _range("--from", start, "--to", end)
+    if what != extracts.CALLS and (include_trial or include_missing or content):
+        raise click.UsageError(
+            "--include-trial, --include-missing and --content are for calls: metrics count none of "
+            "these, and tell beside how many there are."
+        )
+    file = None if output is None or str(output) == "-" else output
+    guess = Format.PARQUET if file and file.suffix == ".parquet" else Format.CSV
+    format_ = Format(format_name) if format_name else guess
+    if file is None and format_ is Format.PARQUET:
+        raise click.UsageError("Parquet needs a file: -o FILE.parquet.")
+    settings = _settings()
+    with open_database(settings, pool_size=1) as engine:
+        people = [_find(engine, name) for name in names]
+        homeless = [person.user.name for person in people if not person.location_id]
+        if homeless:
+            _fail(f"{', '.join(homeless)}: no location yet, so no calls. Nothing was written.")
+        order = Order(
+            what,
+            first,
+            last,
+            settings.timezone,
+            {str(person.location_id) for person in people} if people else None,
+            trial=include_trial,
+            missing=include_missing,
+            content=content,
+        )
+        try:
+            count = export(engine, order, format_, file or sys.stdout.buffer)
+        except BrokenPipeError:
+            # Whoever read it has seen enough; nothing must be flushed there at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+    rows = "calls" if what == extracts.CALLS else "rows"
+    place = f" to {file}" if file else ""
+    days = str(first) if first == last else f"{first} to {last}"
+    click.echo(f"Wrote {count:,} {rows} of {days}{place}.", err=True)
+
+
 @cli.command("migrate")
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if one is due.")
 @click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
 def migrate_command(only_check: bool, only_sql: bool) -> None:
-    """Create or adopt the tables. An existing database of the source system is kept as it is."""
+    """Create or adopt the tables; make the views and roles for analysts.
+
+    An existing database of the source system is kept as it is. Safe to repeat.
+    """
     if only_sql:
         click.echo(migrate.upgrade_sql())
         return
     with _database() as engine:
         with engine.begin() as db:
             before = migrate.current(db)
-        if before == migrate.head():
-            click.echo(f"The database is up to date (revision {before}).")
-        elif only_check:
+        if only_check and before != migrate.head():
             _fail(
                 f"A migration is due: {before or 'none'} to {migrate.head()}. "
                 "Run: voiceai-pipeline migrate"
             )
-        else:
+        if not only_check:
             migrate.upgrade(engine)
+        if before == migrate.head():
+            click.echo(f"The database is up to date (revision {before}).")
+        else:
             click.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
+        with engine.begin() as db:
+            missing = grants.missing_roles(db)
+        if missing:
+            click.echo(grants.how_to_make(missing))
 
 
 @cli.command()
@@ -320,6 +412,14 @@ def _find(engine: sa.Engine, name: str) -> Connection:
         ids = ", ".join(str(person.user.id) for person in found)
         raise UnknownUserError(f"{len(found)} users are called {name!r}; use an id: {ids}")
     raise UnknownUserError(f"No user {name!r}. List the users with: voiceai-pipeline users")
+
+
+def _range(start_option: str, start: str, end_option: str, end: str | None) -> tuple[date, date]:
+    """The first day and the last, both included."""
+    first, last = _day(start, start_option), _day(end or start, end_option)
+    if first > last:
+        raise click.UsageError(f"{start_option} {first} lies after {end_option} {last}.")
+    return first, last
 
 
 def _day(text: str, option: str) -> date:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from voiceai_pipeline.defs import assets, checks, jobs, resources, schedules, sensors
+from voiceai_pipeline.defs import assets, checks, jobs, marts, resources, schedules, sensors
 
 defs = dg.Definitions(
     assets=[
@@ -13,6 +13,7 @@ defs = dg.Definitions(
         assets.reconciliation,
         assets.agents,
         assets.locations,
+        marts.marts,
     ],
     asset_checks=[checks.no_connection_needs_a_person],
     jobs=[
@@ -23,6 +24,7 @@ defs = dg.Definitions(
         jobs.inspect_connections,
         jobs.send_alerts,
         jobs.reconcile,
+        jobs.build_marts,
         jobs.update_directory,
         jobs.update_sync_status,
         jobs.purge_old_runs,
@@ -40,6 +42,7 @@ defs = dg.Definitions(
         sensors.connection_alerts,
         sensors.failed_user_syncs,
         sensors.new_users,
+        sensors.stale_marts,
     ],
     resources={
         "pipeline": resources.pipeline_resource,

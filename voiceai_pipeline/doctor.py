@@ -17,9 +17,10 @@ from voiceai_pipeline.models import OUR_FAILURES, Connection, PipelineError, Sec
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
-from voiceai_pipeline.storage import circuit, connections, migrate, token_rows
+from voiceai_pipeline.storage import circuit, connections, grants, migrate, token_rows
 from voiceai_pipeline.storage.engine import database_now
 from voiceai_pipeline.storage.vault import TokenVault
+from voiceai_pipeline.storage.views import SCHEMA
 
 Level = Literal["ok", "warning", "error"]
 
@@ -40,10 +41,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything examined. ``database_url`` is for an SQL tool, without a password."""
+    """Everything examined.
+
+    Attributes:
+        database_url: for an SQL tool, without a password; None if it is not known.
+        analyst_url: the same on the embedded server, where no person has a login of their own:
+            a session that reads what analysts may and changes nothing.
+    """
 
     findings: Sequence[Finding]
     database_url: str | None
+    analyst_url: str | None = None
 
     @property
     def has_errors(self) -> bool:
@@ -53,6 +61,7 @@ class Report:
         return {
             "ok": not self.has_errors,
             "database_url": self.database_url,
+            "analyst_url": self.analyst_url,
             "findings": [vars(finding) for finding in self.findings],
         }
 
@@ -107,6 +116,7 @@ def examine(env: Mapping[str, str]) -> Report:
         return Report([*findings, Finding("settings", "error", str(error))], None)
     findings += [Finding("settings", "ok", f"data in {settings.home}"), _highlevel(settings)]
     url: str | None = None
+    analyst_url: str | None = None
     with ExitStack() as stack:
         try:
             engine = stack.enter_context(open_database(settings, pool_size=1))
@@ -114,14 +124,17 @@ def examine(env: Mapping[str, str]) -> Report:
             with engine.begin() as db:
                 findings += _database(db)
                 if migrate.is_current(db):
-                    findings += _connections(db, settings)
+                    findings += [*_connections(db, settings), _analysts(db)]
+                    if settings.database_url is None and not grants.missing_roles(db):
+                        options = {"options": f"-crole={grants.ANALYST}"}
+                        analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
         except (PostgresError, SettingsError) as error:
             findings.append(Finding("database", "error", str(error)))
         except sa.exc.DBAPIError as error:
             findings.append(Finding("database", "error", database_sentence(error)))
     if settings.dagster_url is not None:
         findings.append(_dagster_database(settings.dagster_url))
-    return Report(findings, url)
+    return Report(findings, url, analyst_url)
 
 
 def _for_sql_tools(url: sa.URL) -> str:
@@ -199,6 +212,14 @@ def _database(db: sa.Connection) -> list[Finding]:
         text = f"revision {revision or 'none'}, needed {migrate.head()}: voiceai-pipeline migrate"
         findings.append(Finding("tables", "error", text))
     return findings
+
+
+def _analysts(db: sa.Connection) -> Finding:
+    missing = grants.missing_roles(db)
+    if missing:
+        return Finding("analysts", "warning", grants.how_to_make(missing))
+    text = f"read the schema {SCHEMA} as {grants.ANALYST}; what was said, as {grants.CONTENT} too"
+    return Finding("analysts", "ok", text)
 
 
 def _dagster_database(url: Secret) -> Finding:

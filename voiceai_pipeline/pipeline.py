@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.marts import Marts
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.reconciliation import Reconciliation
@@ -36,6 +37,7 @@ class Pipeline:
     sync: Sync
     directory: Directory
     reconciliation: Reconciliation
+    marts: Marts
     zone: ZoneInfo
 
 
@@ -149,6 +151,15 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
+        marts = Marts(engine, settings.timezone, settings.metrics)
         yield Pipeline(
-            engine, client, tokens, consent, sync, directory, reconciliation, settings.timezone
+            engine,
+            client,
+            tokens,
+            consent,
+            sync,
+            directory,
+            reconciliation,
+            marts,
+            settings.timezone,
         )

@@ -5,9 +5,11 @@ are held equal to ``VARIABLES`` by a test. Nothing here opens a connection or wr
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -43,6 +45,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "but loopback",
     "VOICEAI_DAGSTER_URL": "where people and links find Dagster's UI; default "
     "http://127.0.0.1:3000",
+    "VOICEAI_READ_ONLY_PORT": "port on this machine of a second Dagster UI that can change "
+    "nothing, for analysts; unset: none",
     "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: they are off",
     "VOICEAI_ALLOWED_ORIGINS": "web pages that may call /functions/v1 from a browser, comma "
     "separated",
@@ -50,6 +54,11 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_ALERT_EMAIL_TO": "who gets alerts by e-mail, comma separated; unset: nobody",
     "VOICEAI_ALERT_EMAIL_FROM": "sender of these e-mails",
     "VOICEAI_SMTP_URL": "mail server: smtp://user:password@host:587 (STARTTLS) or smtps://...:465",
+    "VOICEAI_ENGAGED_TURNS": "caller turns from which a call counts as engaged; default 2",
+    "VOICEAI_ENGAGED_SECONDS": "seconds from which a call counts as engaged; default 10",
+    "VOICEAI_GOAL_ACTIONS": "action types that reach a call's goal, comma separated; default "
+    "APPOINTMENT_BOOKING",
+    "VOICEAI_COST_PER_MINUTE": "price of a begun minute, for estimated_cost; unset: no estimate",
 }
 
 _REAL: Final[Mapping[str, str]] = {
@@ -119,6 +128,22 @@ class AlertSettings:
 
 
 @dataclass(frozen=True)
+class MetricRules:
+    """What the marts count by, where the definitions leave a choice.
+
+    Attributes:
+        engaged_turns, engaged_seconds: from how many caller turns and seconds a call is engaged.
+        goal_actions: action types that reach a call's goal, sorted.
+        cost_per_minute: price of a begun minute; None: no cost is estimated.
+    """
+
+    engaged_turns: int = 2
+    engaged_seconds: int = 10
+    goal_actions: tuple[str, ...] = ("APPOINTMENT_BOOKING",)
+    cost_per_minute: Decimal | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything configurable.
 
@@ -127,6 +152,7 @@ class Settings:
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens that stand in plain text.
+        read_only_port: of Dagster's webserver for analysts, on loopback; None: there is none.
     """
 
     home: Path
@@ -134,10 +160,12 @@ class Settings:
     timezone: ZoneInfo
     page: PageSettings
     alerts: AlertSettings
+    metrics: MetricRules = MetricRules()
     database_url: Secret | None = None
     dagster_url: Secret | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
+    read_only_port: int | None = None
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -153,10 +181,16 @@ class Settings:
             timezone=timezone_of(given),
             page=_page(given),
             alerts=_alerts(given),
+            metrics=_metrics(given),
             database_url=_url(given, "VOICEAI_DATABASE_URL", "psycopg"),
             dagster_url=_url(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
+            read_only_port=(
+                _port(given, "VOICEAI_READ_ONLY_PORT", 0)
+                if "VOICEAI_READ_ONLY_PORT" in given
+                else None
+            ),
         )
 
 
@@ -279,6 +313,37 @@ def _alerts(given: Mapping[str, str]) -> AlertSettings:
         email_from=sender,
         smtp_url=Secret(smtp) if smtp else None,
     )
+
+
+def _metrics(given: Mapping[str, str]) -> MetricRules:
+    rate = given.get("VOICEAI_COST_PER_MINUTE")
+    if rate is not None and not re.fullmatch(r"\d{1,6}(\.\d{1,4})?", rate):
+        raise SettingsError(
+            f"VOICEAI_COST_PER_MINUTE is {rate!r}. Write a price with up to four decimals, such as "
+            "0.13."
+        )
+    goals = _listed(given, "VOICEAI_GOAL_ACTIONS") or MetricRules.goal_actions
+    for goal in goals:
+        if not re.fullmatch(r"[A-Z][A-Z_]*", goal):
+            raise SettingsError(
+                f"VOICEAI_GOAL_ACTIONS: {goal!r} is no action type. Write types such as "
+                "APPOINTMENT_BOOKING,WORKFLOW_TRIGGER."
+            )
+    return MetricRules(
+        engaged_turns=_whole_number(given, "VOICEAI_ENGAGED_TURNS", MetricRules.engaged_turns),
+        engaged_seconds=_whole_number(
+            given, "VOICEAI_ENGAGED_SECONDS", MetricRules.engaged_seconds
+        ),
+        goal_actions=tuple(sorted(set(goals))),
+        cost_per_minute=None if rate is None else Decimal(rate),
+    )
+
+
+def _whole_number(given: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = given.get(name, str(otherwise))
+    if not re.fullmatch(r"\d{1,4}", text):
+        raise SettingsError(f"{name} is {text!r}. Write a whole number from 0 to 9999.")
+    return int(text)
 
 
 def _listed(given: Mapping[str, str], name: str) -> tuple[str, ...]:

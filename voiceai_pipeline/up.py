@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -65,11 +65,13 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         home = settings.home
         _make_home(home)
-        url = f"http://127.0.0.1:{port}"
+        url, read_only = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{settings.read_only_port}"
         stack.enter_context(_only_one(home, url))
         page = settings.page
         _refuse_taken_port("127.0.0.1", port, f"make up PORT={port + 1}")
         _refuse_taken_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} make up")
+        if settings.read_only_port is not None:
+            _refuse_read_only_port(settings.read_only_port, {port, page.port})
         stack.enter_context(_interruptible())
 
         is_embedded = settings.database_url is None or settings.dagster_url is None
@@ -100,13 +102,20 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
 
         tell("Dagster: starting the webserver")
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
-        argv = [_program("dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *workspace]
-        supervisor.start("webserver", argv, env)
+        argv = [_program("dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p"]
+        supervisor.start("webserver", [*argv, str(port)], env)
+        if settings.read_only_port is not None:
+            tell("Dagster: starting the webserver for analysts")
+            argv += [str(settings.read_only_port), "--read-only"]
+            supervisor.start("webserver-read-only", argv, env)
         # The page is there long before Dagster has loaded: it is of use without.
         _wait_until(lambda: _answers(f"{_here(page)}/health"), supervisor, "page", seconds=60)
         tell(f"Connections: {page.url}")
         dagster = Dagster(url)
         _wait_until(lambda: _is_loaded(dagster), supervisor, "webserver", seconds=150)
+        if settings.read_only_port is not None:
+            there = f"{read_only}/server_info"
+            _wait_until(lambda: _answers(there), supervisor, "webserver-read-only", seconds=150)
         if settings.dagster_url is None:
             _cancel_orphans(dagster, tell)
         _backfill(pipeline, dagster, tell)
@@ -116,6 +125,10 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         tell("")
         tell(f"Connections  {page.url}")
         tell(f"Dagster      {url}/assets/call_logs?view=partitions")
+        if settings.read_only_port is not None:
+            tell(
+                f"Read-only    http://127.0.0.1:{settings.read_only_port}  (the same, for analysts)"
+            )
         if settings.highlevel.is_sandbox:
             tell(f"Sandbox      {settings.highlevel.api_url}  (break, heal, revoke, pause there)")
         tell("Ctrl-C stops everything.")
@@ -220,6 +233,15 @@ def _refuse_taken_port(host: str, port: int, otherwise: str) -> None:
             ) from error
 
 
+def _refuse_read_only_port(port: int, others: Collection[int]) -> None:
+    if port in others:
+        raise UpError(
+            f"VOICEAI_READ_ONLY_PORT is {port}, where another part of this is to listen. Choose "
+            "another."
+        )
+    _refuse_taken_port("127.0.0.1", port, f"VOICEAI_READ_ONLY_PORT={port + 1} make up")
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal stop everything just as Ctrl-C does."""
@@ -246,16 +268,19 @@ def _interruptible() -> Iterator[None]:
 def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) -> None:
     """Bring our own database up to date; somebody else's only if it is empty (DESIGN 3)."""
     with engine.begin() as db:
-        if migrate.is_current(db):
-            return
+        is_current = migrate.is_current(db)
         may = embedded or migrate.is_empty(db)
+    if is_current and not embedded:
+        return
     if not may:
         raise UpError(
             "The database needs a migration, and it is not an empty one, so nothing was changed. "
             "See what would be done with `voiceai-pipeline migrate --sql`, then run "
             "`voiceai-pipeline migrate`."
         )
-    tell("Database: creating the tables")
+    if not is_current:
+        tell("Database: creating the tables")
+    # Views and comments follow the code, also where no revision is due.
     migrate.upgrade(engine)
 
 

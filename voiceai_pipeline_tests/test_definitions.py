@@ -51,6 +51,11 @@ def test_the_location_holds_exactly_these_names() -> None:
         "reconciliation",
         "agents",
         "locations",
+        "daily_call_metrics",
+        "agent_performance",
+        "hourly_activity",
+        "action_metrics",
+        "data_capture_metrics",
     }
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
         "sync_calls",
@@ -60,6 +65,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "inspect_connections",
         "send_alerts",
         "reconcile",
+        "build_marts",
         "update_directory",
         "update_sync_status",
         "purge_old_runs",
@@ -69,6 +75,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "connection_alerts",
         "failed_user_syncs",
         "new_users",
+        "stale_marts",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "yesterday_and_trailing_window",
@@ -86,6 +93,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         ("call_logs", "every_connected_user_is_complete"),
         ("call_logs", "no_user_waits_for_a_person"),
         ("call_logs", "no_call_was_set_aside"),
+        ("daily_call_metrics", "the_marts_add_up_to_the_calls"),
         ("reconciliation", "stored_calls_equal_highlevels_totals"),
     }
 

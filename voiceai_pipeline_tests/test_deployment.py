@@ -74,6 +74,7 @@ PAGE_ONLY = {
     "VOICEAI_ALLOWED_ORIGINS",
 }
 OF_THE_IMAGE = {"VOICEAI_HOME"}
+OF_MAKE_UP = {"VOICEAI_READ_ONLY_PORT"}  # a service of its own here
 FOR_TRYING_OUT = {
     "VOICEAI_SANDBOX_PORT",
     "HIGHLEVEL_AUTH_URL",
@@ -160,7 +161,7 @@ def test_every_variable_in_deploy_is_ours_dagsters_or_of_an_image_used() -> None
 
 
 def test_every_variable_of_ours_reaches_who_needs_it() -> None:
-    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - FOR_TRYING_OUT
+    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - OF_MAKE_UP - FOR_TRYING_OUT
     runs = _instance_config("docker")["run_launcher"]["config"]["env_vars"]
     services = COMPOSE["services"]
     assert set(runs) == everywhere

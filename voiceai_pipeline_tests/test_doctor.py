@@ -24,6 +24,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECR
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.storage import circuit, migrate
+from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
 
 
@@ -73,6 +74,7 @@ def test_a_sound_installation_is_ok_in_every_respect(
         ("renewals", "ok"),
         ("keys", "ok"),
         ("spool", "ok"),
+        ("analysts", "ok"),
     ]
     assert not report.has_errors
     assert report.as_json()["ok"] is True
@@ -155,7 +157,7 @@ def test_the_database_url_it_gives_hides_every_password(env: dict[str, str], url
     assert "sslmode=prefer" in given
 
 
-def test_the_database_url_it_gives_opens_the_embedded_server(
+def test_the_database_urls_it_gives_open_the_embedded_server(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     home = tmp_path / "a home, with blanks"
@@ -168,6 +170,15 @@ def test_the_database_url_it_gives_opens_the_embedded_server(
         assert report.database_url is not None
         with psycopg.connect(report.database_url) as db:
             assert db.execute("SELECT current_database()").fetchone() == (DATABASE,)
+        engine = open_engine(Secret(server.url(DATABASE)))
+        migrate.upgrade(engine)
+        engine.dispose()
+        analyst_url = doctor.examine(env).as_json()["analyst_url"]
+        with psycopg.connect(analyst_url) as db:
+            assert db.execute("SELECT count(*) FROM voiceai.calls").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                db.execute("SELECT FROM api_keys")
+    assert report.analyst_url is None
     assert named(report, "tables").level == "error"
     assert named(report, "tables").text == (
         f"revision none, needed {migrate.head()}: voiceai-pipeline migrate"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -61,6 +62,7 @@ class Up:
     port: int = field(default_factory=free_port)
     sandbox_port: int = field(default_factory=free_port)
     page_port: int = field(default_factory=free_port)
+    read_only_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     pids: set[int] = field(default_factory=set)
 
@@ -75,6 +77,10 @@ class Up:
     @property
     def page(self) -> str:
         return f"http://127.0.0.1:{self.page_port}"
+
+    @property
+    def read_only(self) -> str:
+        return f"http://127.0.0.1:{self.read_only_port}"
 
     @property
     def output(self) -> str:
@@ -200,6 +206,7 @@ def ended(up: Up) -> Iterator[Up]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with ended(Up(tmp_path_factory.mktemp("up") / "home")) as demo:
+        demo.env = {"VOICEAI_READ_ONLY_PORT": str(demo.read_only_port)}
         demo.start()
         yield demo
 
@@ -217,12 +224,14 @@ def test_it_says_what_it_does_and_then_the_address(demo: Up) -> None:
         "Sandbox: connecting 11 demo users through its OAuth pages",
         "Connections: starting the page",
         "Dagster: starting the webserver",
+        "Dagster: starting the webserver for analysts",
         f"Connections: {demo.page}",
         "Dagster: asking for a backfill of 7 days",
         "Dagster: starting the daemon",
         "",
         f"Connections  {demo.page}",
         f"Dagster      {demo.url}/assets/call_logs?view=partitions",
+        f"Read-only    {demo.read_only}  (the same, for analysts)",
         f"Sandbox      {demo.sandbox}  (break, heal, revoke, pause there)",
         "Ctrl-C stops everything.",
         "",
@@ -271,6 +280,59 @@ def test_sync_now_on_the_page_is_a_dagster_run_for_that_user_alone(demo: Up) -> 
     assert dagster.run(str(UUID(int=0))) is None
 
 
+REPOSITORY = 'repositoryLocationName: "voiceai_pipeline", repositoryName: "__repository__"'
+MUTATIONS = {
+    "launchRun": 'executionParams: {selector: {REPOSITORY, jobName: "sync_calls"}}',
+    "launchPartitionBackfill": 'backfillParams: {assetSelection: [{path: ["call_logs"]}], '
+    'partitionNames: ["DAY"]}',
+    "startSensor": 'sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "sensorDryRun": 'cursor: "x", selectorData: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "setSensorCursor": 'cursor: "x", sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "startSchedule": 'scheduleSelector: {REPOSITORY, scheduleName: "old_runs_every_night"}',
+    "wipeAssets": 'assetPartitionRanges: [{assetKey: {path: ["call_logs"]}}]',
+    "reportRunlessAssetEvents": "eventParams: {eventType: ASSET_MATERIALIZATION, "
+    'assetKey: {path: ["call_logs"]}, partitionKeys: ["DAY"]}',
+    "addDynamicPartition": 'repositorySelector: {REPOSITORY}, partitionsDefName: "users", '
+    'partitionKey: "x"',
+    "terminateRun": 'runId: "RUN"',
+    "deleteRun": 'runId: "RUN"',
+    "reloadRepositoryLocation": 'repositoryLocationName: "voiceai_pipeline"',
+    "reloadWorkspace": "",
+}
+"""What a person can do in the UI; DAY and RUN are ones that there are."""
+
+
+def test_analysts_see_the_same_on_the_read_only_webserver_and_can_change_nothing(
+    demo: Up,
+) -> None:
+    allowed = {
+        url: {one["permission"] for one in permissions if one["value"]}
+        for url in (demo.url, demo.read_only)
+        for permissions in [graphql(url, "{ permissions { permission value } }")["permissions"]]
+    }
+    assert "launch_pipeline_execution" in allowed[demo.url]
+    assert allowed[demo.read_only] == set()
+
+    stats = partition_stats(demo.url)
+    there = {
+        "REPOSITORY": REPOSITORY,
+        "DAY": str(datetime.now(UTC).date()),
+        "RUN": demo.ask("SELECT run_id FROM runs LIMIT 1", database="dagster")[0][0],
+    }
+    for name, arguments in MUTATIONS.items():
+        for word, value in there.items():
+            arguments = arguments.replace(word, value)
+        call = f"{name}({arguments})" if arguments else name
+        fields = "... on TerminateRunFailure { message }" if name == "terminateRun" else ""
+        answer = graphql(demo.read_only, f"mutation {{ {call} {{ __typename {fields} }} }}")[name]
+        refused = answer.get("message") or answer["__typename"]
+        assert refused in ("UnauthorizedError", "You do not have permission to terminate this run")
+
+    assert partition_stats(demo.read_only) == stats
+    for page in ("/assets/call_logs?view=partitions", "/runs", f"/runs/{there['RUN']}"):
+        assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=30).text
+
+
 def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
     assert demo.process is not None
 
@@ -285,11 +347,12 @@ def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
     assert requests.get(f"{demo.url}/server_info", timeout=10).ok
 
 
-def test_a_killed_daemon_page_or_sandbox_is_started_again(demo: Up) -> None:
+def test_a_killed_daemon_page_sandbox_or_second_webserver_is_started_again(demo: Up) -> None:
     words = {
         "daemon": "dagster-daemon",
         "page": "voiceai_pipeline.page",
         "sandbox": "voiceai_pipeline.sandbox",
+        "webserver-read-only": "--read-only",
     }
     for name, word in words.items():
         killed = demo.child(word)
@@ -400,6 +463,25 @@ def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
     assert stopped.stderr == (
         f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
         f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    port = installation.read_only_port
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
+    with taken(port):
+        stopped = installation.try_to_start()
+
+    assert stopped.stderr == (
+        f"Error: Port {port} is taken by another program. Stop that program, or use another port: "
+        f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
+    )
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
+    assert installation.try_to_start().stderr == (
+        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, where another part of this is to "
+        "listen. Choose another.\n"
     )
     assert installation.everything_has_ended()
 

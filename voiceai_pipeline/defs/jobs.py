@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voiceai_pipeline import alerting
 from voiceai_pipeline.alerting import Channel
-from voiceai_pipeline.defs import assets, channels, retention
+from voiceai_pipeline.defs import assets, channels, marts, retention
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections
@@ -189,6 +189,12 @@ reconcile = dg.define_asset_job(
     selection=["reconciliation"],
     description="Compare HighLevel's totals of the last 30 days with the calls stored, and have "
     "days that differ read again.",
+)
+
+build_marts = dg.define_asset_job(
+    "build_marts",
+    selection=marts.NAMES,
+    description="Compute the marts of a day or a range of days anew from the stored calls.",
 )
 
 update_directory = dg.define_asset_job(

@@ -19,6 +19,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from voiceai_pipeline.day_report import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.defs import channels, jobs, partitions
+from voiceai_pipeline.marts import Marts
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections, ledger
 from voiceai_pipeline.storage.engine import database_error, database_now
@@ -151,6 +152,48 @@ def new_users(
         if unlisted
         else [],
     )
+
+
+@dg.sensor(
+    job=jobs.build_marts,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Has the marts computed anew wherever calls were read since, of whatever day and "
+    "by whomever, where a location's time zone turned out to be another, or definitions changed.",
+)
+def stale_marts(
+    context: dg.SensorEvaluationContext,
+    database: dg.ResourceParam[sa.Engine],
+    settings: dg.ResourceParam[Settings],
+) -> list[dg.RunRequest] | dg.SkipReason:
+    zone = ZoneInfo(partitions.days.timezone)
+    with database.begin() as db:
+        now = database_now(db)
+    first = date.fromisoformat(partitions.days.get_first_partition_key() or "9999-12-31")
+    since = datetime.fromisoformat(context.cursor) if context.cursor else None
+    marts = Marts(database, zone, settings.metrics)
+    stale = marts.stale(since, first, now.astimezone(zone).date())
+    if not stale.days:
+        context.update_cursor(stale.looked_until.isoformat())
+        return dg.SkipReason("Every mart has seen the newest calls.")
+    if _is_under_way(context.instance, jobs.build_marts.name, since=now - STUCK):
+        return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")
+    requests = []
+    # The newest days first: those are looked at.
+    for stretch in reversed(stretches(sorted(stale.days), partitions.DAYS_PER_RUN)):
+        places = sorted({place for day in stretch for place in stale.days[day]})
+        config = {"location_ids": places if len(places) <= BATCH else []}
+        requests.append(
+            dg.RunRequest(
+                run_key=f"marts {stretch[0]} {stretch[-1]} {_bucket(now, timedelta(minutes=1))}",
+                run_config={"ops": {"marts": {"config": config}}},
+                tags={
+                    "dagster/asset_partition_range_start": stretch[0].isoformat(),
+                    "dagster/asset_partition_range_end": stretch[-1].isoformat(),
+                },
+            )
+        )
+    return requests[:RUNS_PER_TICK]
 
 
 def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:

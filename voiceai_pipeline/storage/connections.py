@@ -63,11 +63,12 @@ _STATE = sa.case(
     else_=ConnectionState.CONNECTED.value,
 )
 
-_EVERYONE = (
+EVERYONE = (
     sa.select(users.c.id.label("user"), NAME.label("user_name"), _STATE.label("state"), _CURRENT)
     .select_from(users.outerjoin(_CURRENT, sa.true()))
     .order_by(NAME, users.c.id)
 )
+"""Every user (``user``, ``user_name``), the ``state`` of their connection and its row, by name."""
 
 
 def everyone(
@@ -92,7 +93,7 @@ def one(db: sa.Connection, user_id: UUID, now: datetime | None = None) -> Connec
 def as_of(now: datetime | None) -> sa.Select[Any]:
     """Every user and their ``api_keys`` row, read at ``now`` (UTC; None: the database's clock)."""
     clock = sa.literal(now, api_keys.c.updated_at.type) if now else sa.func.clock_timestamp()
-    return _EVERYONE.add_columns(clock.label("read_at"))
+    return EVERYONE.add_columns(clock.label("read_at"))
 
 
 def by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:

@@ -1,6 +1,7 @@
 """``agents`` and ``locations``: the names and time zones behind the ids in ``call_logs``.
 
-An agent that HighLevel no longer lists keeps its row and its name, with ``missing_since``.
+An agent that HighLevel no longer lists keeps its row and its name, with ``missing_since``; what it
+was called before is in ``agent_names``.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.models import Agent, Location
-from voiceai_pipeline.storage.tables import agents, locations
+from voiceai_pipeline.storage.tables import agent_names, agents, locations
 
 
 def store_agents(
@@ -33,6 +34,7 @@ def store_agents(
                 set_={**values, "last_seen_at": now, "missing_since": None},
             )
         )
+    _note_names(db, location_id, now)
     db.execute(
         sa.update(agents)
         .where(
@@ -42,6 +44,26 @@ def store_agents(
         )
         .values(missing_since=now)
     )
+
+
+def _note_names(db: sa.Connection, location_id: str, now: datetime) -> None:
+    """Add to the history every name that is not its agent's latest there."""
+    latest = (
+        sa.select(agent_names.c.name)
+        .where(
+            agent_names.c.location_id == agents.c.location_id,
+            agent_names.c.agent_id == agents.c.agent_id,
+        )
+        .order_by(agent_names.c.since.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    since = sa.literal(now, agent_names.c.since.type)
+    changed = sa.select(agents.c.location_id, agents.c.agent_id, since, agents.c.name).where(
+        agents.c.location_id == location_id, agents.c.name.is_distinct_from(latest)
+    )
+    columns = ["location_id", "agent_id", "since", "name"]
+    db.execute(insert(agent_names).from_select(columns, changed).on_conflict_do_nothing())
 
 
 def store_location(db: sa.Connection, location: Location, now: datetime) -> None:

@@ -15,10 +15,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from voiceai_pipeline.storage.tables import metadata
-
-VERSION_TABLE: Final = "voiceai_alembic_version"
-"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
+from voiceai_pipeline.storage import comments, grants, views
+from voiceai_pipeline.storage.tables import VERSION_TABLE, metadata
 
 _LOCK: Final = 0x766F69636561  # "voicea": one migration at a time
 
@@ -65,6 +63,12 @@ _OURS: Final = (
     "connect_requests",
     "token_circuit",
     "connection_alerts",
+    "agent_names",
+    "daily_call_metrics",
+    "agent_performance",
+    "hourly_activity",
+    "action_metrics",
+    "data_capture_metrics",
 )
 
 
@@ -106,7 +110,7 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """
     with engine.begin() as db:
         db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        obstacles = _obstacles(db)
+        obstacles = [*_obstacles(db), *_schema_obstacles(db)]
         if obstacles:
             raise IncompatibleDatabaseError(
                 "This database cannot be adopted; nothing was changed. " + " ".join(obstacles)
@@ -114,6 +118,10 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
         config = _config()
         config.attributes["connection"] = db
         command.upgrade(config, revision)
+        if is_current(db):
+            for statement in _after_the_last_revision():
+                # Without parameters a % is a %.
+                db.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def upgrade_sql() -> str:
@@ -121,7 +129,14 @@ def upgrade_sql() -> str:
     text = StringIO()
     config = _config(output=text)
     command.upgrade(config, "head", sql=True)
-    return text.getvalue()
+    after = ";\n\n".join(statement.strip() for statement in _after_the_last_revision())
+    return f"{text.getvalue()}BEGIN;\n\n{after};\n\nCOMMIT;\n"
+
+
+def _after_the_last_revision() -> list[str]:
+    """What follows the code instead of a revision, and can be said again at any time."""
+    made = [view.statement for view in views.VIEWS]
+    return [*made, comments.statement(), *grants.statements()]
 
 
 def _config(output: StringIO | None = None) -> Config:
@@ -163,6 +178,29 @@ def _obstacles(db: sa.Connection) -> list[str]:
                 for column in sorted(_required(db, table) - set(known.keys()))
             ]
     return obstacles
+
+
+def _schema_obstacles(db: sa.Connection) -> list[str]:
+    query = sa.text(
+        "SELECT current_user AS me, current_database() AS here, "
+        "       to_regnamespace(:schema) IS NOT NULL AS is_there, "
+        "       CASE WHEN to_regnamespace(:schema) IS NULL "
+        "            THEN has_database_privilege(current_database(), 'CREATE') "
+        "            ELSE pg_has_role((SELECT nspowner FROM pg_namespace "
+        "                              WHERE nspname = :schema), 'USAGE') END AS may"
+    )
+    found = db.execute(query, {"schema": views.SCHEMA}).one()
+    if found.may:
+        return []
+    if found.is_there:
+        return [
+            f"The schema {views.SCHEMA} belongs to somebody else. Have its owner run: "
+            f'ALTER SCHEMA {views.SCHEMA} OWNER TO "{found.me}";'
+        ]
+    return [
+        f"The user {found.me} may not create the schema {views.SCHEMA}. Have the database's owner "
+        f'run: CREATE SCHEMA {views.SCHEMA} AUTHORIZATION "{found.me}";'
+    ]
 
 
 def _existing(db: sa.Connection, tables: tuple[str, ...]) -> list[str]:

@@ -2,8 +2,7 @@
 
 from alembic import context
 
-from voiceai_pipeline.storage.migrate import VERSION_TABLE
-from voiceai_pipeline.storage.tables import metadata
+from voiceai_pipeline.storage.tables import VERSION_TABLE, metadata
 
 if context.is_offline_mode():
     context.configure(

@@ -1,0 +1,387 @@
+"""The marts as assets: one step computes all five of them from one read of the calls.
+
+What the UI shows of a mart's day lives here too: numbers that plot, and a picture or a table that
+is seen without a click. Business and agent names only; nothing about a caller.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from voiceai_pipeline import pictures
+from voiceai_pipeline.defs import partitions
+from voiceai_pipeline.marts import Built
+from voiceai_pipeline.metrics import SMALL
+from voiceai_pipeline.models import PipelineError
+from voiceai_pipeline.pipeline import Pipeline
+from voiceai_pipeline.storage import marts as tables
+from voiceai_pipeline.storage.mart_tables import (
+    MARTS,
+    action_metrics,
+    agent_performance,
+    daily_call_metrics,
+    data_capture_metrics,
+    hourly_activity,
+)
+from voiceai_pipeline.storage.marts import FIRST_DAY, LAST_DAY
+
+OWNERS = ["team:data-platform"]
+THEY_ADD_UP = "the_marts_add_up_to_the_calls"
+PICTURED: Final = 28
+"""Days in the pictures: four of each weekday."""
+
+AGENTS: Final = 30
+"""Agents looked up for the table; fewer fit into it."""
+
+NAMES: Final = [table.name for table in MARTS]
+
+# Callers of a week, the week before that, calls that follow within a day, and the day by which two
+# time zones can be apart: a late call changes the marts of all these days.
+CALLS = dg.AssetDep(
+    "call_logs",
+    partition_mapping=dg.TimeWindowPartitionMapping(
+        start_offset=-FIRST_DAY, end_offset=LAST_DAY, allow_nonexistent_upstream_partitions=True
+    ),
+)
+
+
+class MartConfig(dg.Config):
+    """Which locations of the day to compute. Left alone: all."""
+
+    location_ids: list[str] = []
+    """Only these locations; empty: all."""
+
+
+def _schema(table: sa.Table) -> dg.TableSchema:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                type=column.type.compile(dialect=dialect).lower(),
+                description=_meaning(column),
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _meaning(column: sa.Column[Any]) -> str:
+    """With where it comes from: Dagster's own UI shows no lineage of columns."""
+    origins = [f"`{name if '.' in name else f'call_logs.{name}'}`" for name in column.info["from"]]
+    return f"{column.comment} From {', '.join(origins)}." if origins else str(column.comment)
+
+
+def _lineage(table: sa.Table) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        {
+            column.name: [_origin(name) for name in column.info["from"]]
+            for column in table.columns
+            if column.info["from"]
+        }
+    )
+
+
+def _origin(name: str) -> dg.TableColumnDep:
+    asset, _, column = name.rpartition(".")
+    return dg.TableColumnDep(dg.AssetKey(asset or "call_logs"), column)
+
+
+@dg.multi_asset(
+    name="marts",
+    specs=[
+        dg.AssetSpec(
+            table.name,
+            deps=[CALLS],
+            skippable=True,  # recorded day by day, see below
+            description=table.comment,
+            group_name="marts",
+            kinds={"postgres", "pandas"},
+            owners=OWNERS,
+            metadata={
+                "dagster/table_name": table.name,
+                "dagster/column_schema": _schema(table),
+                "dagster/column_lineage": _lineage(table),
+            },
+        )
+        for table in MARTS
+    ],
+    partitions_def=partitions.days,
+    backfill_policy=dg.BackfillPolicy.multi_run(partitions.DAYS_PER_RUN),
+    check_specs=[
+        dg.AssetCheckSpec(
+            THEY_ADD_UP,
+            asset="daily_call_metrics",
+            blocking=True,
+            description="Calls, seconds and actions of every location's day are the same in the "
+            "marts and in the table of calls, where the database counts them on its own. A "
+            "location that does not add up keeps the numbers it had.",
+        )
+    ],
+)
+def marts(
+    context: dg.AssetExecutionContext, config: MartConfig, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.AssetCheckResult]:
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    try:
+        built = pipeline.marts.build(days, config.location_ids or None)
+    except PipelineError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    yield _check(built)
+    if built.disagreements:
+        raise dg.Failure(
+            "Marts would not have added up to the calls and were left as they were:\n"
+            + "\n".join(f"- {text}" for text in built.disagreements[:50]),
+            allow_retries=False,
+        )
+    shown = record(pipeline.engine, days)
+    for table in MARTS:
+        for day, facts in sorted(shown[table.name].items()):
+            context.log_event(
+                dg.AssetMaterialization(table.name, partition=str(day), metadata=facts)
+            )
+
+
+def _check(built: Built) -> dg.AssetCheckResult:
+    wrong = built.disagreements
+    return dg.AssetCheckResult(
+        asset_key="daily_call_metrics",
+        check_name=THEY_ADD_UP,
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(wrong)} sums differ:\n\n" + "\n".join(f"- {w}" for w in wrong[:50])
+        if wrong
+        else f"Every sum agrees: {len(built.days)} days, {built.locations} locations.",
+        metadata={"sums_that_differ": len(wrong), "locations": built.locations},
+    )
+
+
+def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapping[str, Any]]]:
+    """What the UI shows of each mart and day, from the marts as they stand."""
+    first, last = min(days) - timedelta(days=PICTURED - 1), max(days)
+    with engine.begin() as db:
+        rows = tables.read_rows(db, daily_call_metrics, min(days), last, _OF_LOCATION)
+        sums = {
+            table.name: tables.read_sums(db, table, first, last, by, counts)
+            for table, (by, counts) in _SUMS.items()
+        }
+        agents = {
+            day: tables.busiest_agents(
+                db, day - timedelta(days=PICTURED - 1), day, _OF_AGENT, AGENTS
+            )
+            for day in days
+        }
+    shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
+    for day in days:
+        month = {name: _of_days(frame, day, PICTURED) for name, frame in sums.items()}
+        today = {name: _of_days(frame, day) for name, frame in sums.items()}
+        places = rows[rows["day"] == day]
+        shown["daily_call_metrics"][day] = {
+            "last_28_days": dg.MetadataValue.md(
+                pictures.trend(*_by_day(month["daily_call_metrics"], day))
+            ),
+            **_of_daily(places),
+        }
+        shown["agent_performance"][day] = {
+            "agents_28_days": dg.MetadataValue.md(_agents_table(agents[day])),
+            **_of_agents(today["agent_performance"]),
+        }
+        for name, facts in _OTHERS.items():
+            shown[name][day] = facts(today[name], month[name])
+    return shown
+
+
+def _of_days(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
+    return frame[(frame["day"] > day - timedelta(days=count)) & (frame["day"] <= day)]
+
+
+def _by_day(month: pd.DataFrame, day: date) -> tuple[dict[date, int], dict[date, int]]:
+    """Calls of the pictured days, from the first that has a mart; and how many of them are of
+    locations whose day is not complete."""
+    begin = min(month["day"], default=day)
+    pictured = [begin + timedelta(days=n) for n in range((day - begin).days + 1)]
+    open_ones = month[~month["is_complete"].astype(bool)]
+    counts = []
+    for frame in (month, open_ones):
+        of_day = frame.groupby("day")["calls"].sum().to_dict()
+        counts.append({one: int(of_day.get(one, 0)) for one in pictured})
+    return counts[0], counts[1]
+
+
+_OF_LOCATION: Final = (
+    "location_id", "day", "is_complete", "location_name", "calls", "trial_calls", "missing_calls",
+    "talk_minutes", "engaged_calls", "contained_calls", "engaged_transferred_calls",
+    "engaged_goal_calls", "calls_without_transcript", "calls_7d", "calls_previous_7d",
+    "is_7d_complete", "calls_known_until",
+)  # fmt: skip
+_OF_AGENT: Final = (
+    "calls", "talk_minutes", "engaged_calls", "engaged_transferred_calls", "engaged_goal_calls",
+)  # fmt: skip
+_SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
+    daily_call_metrics: (("day", "is_complete"), ("calls",)),
+    agent_performance: (("day", "agent_id", "location_id"), ("calls", "engaged_calls")),
+    hourly_activity: (
+        ("day", "weekday", "hour"), ("calls", "after_hours_calls", "hours_known_calls"),
+    ),
+    action_metrics: (("day", "action_type", "is_unknown_type"), ("actions", "executed_actions")),
+    data_capture_metrics: (("day", "data_key"), ("filled_calls",)),
+}  # fmt: skip
+
+
+def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
+    known = [at for at in places["calls_known_until"] if pd.notna(at)]
+    return {
+        "locations_of_the_day": dg.MetadataValue.md(_locations_table(places)),
+        "calls": _sum(places, "calls"),
+        "talk_minutes": round(float(places["talk_minutes"].sum()), 1),
+        "engaged_calls": _sum(places, "engaged_calls"),
+        "trial_calls": _sum(places, "trial_calls"),
+        "missing_calls": _sum(places, "missing_calls"),
+        "calls_without_transcript": _sum(places, "calls_without_transcript"),
+        "calls_7d": _sum(places, "calls_7d"),
+        "calls_previous_7d": _sum(places, "calls_previous_7d"),
+        "locations": len(places),
+        "locations_incomplete": int((~places["is_complete"].astype(bool)).sum()),
+        **_percent("engaged_percent", places, "engaged_calls", "calls"),
+        **_percent("contained_percent", places, "contained_calls", "engaged_calls"),
+        **_percent("transfer_percent", places, "engaged_transferred_calls", "engaged_calls"),
+        **_percent("goal_percent", places, "engaged_goal_calls", "engaged_calls"),
+        **({"calls_known_until": dg.MetadataValue.timestamp(min(known))} if known else {}),
+    }
+
+
+def _locations_table(places: pd.DataFrame) -> str:
+    rows = [
+        (
+            row["location_name"] or row["location_id"],
+            str(row["calls"]),
+            str(row["engaged_calls"]),
+            _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
+            _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
+            "" if row["is_complete"] else "not complete",
+        )
+        for row in places.sort_values("calls", ascending=False).to_dict("records")
+    ]
+    heads = ("location", "calls", "engaged", "goal", "7 days", "")
+    return pictures.table(heads, rows, "locations")
+
+
+def _agents_table(agents: Sequence[Mapping[str, Any]]) -> str:
+    most = max((row["calls"] for row in agents), default=0)
+    rows = [
+        (
+            f"{row['agent_name'] or _nameless(row['agent_id'])}, "
+            f"{row['location_name'] or row['location_id']}",
+            _bar(row["calls"], most),
+            str(row["engaged_calls"]),
+            *(
+                _percent_of(row[name], row["engaged_calls"])
+                for name in ("engaged_goal_calls", "engaged_transferred_calls")
+            ),
+        )
+        for row in agents
+    ]
+    heads = ("agent", "calls", "engaged", "goal", "transfer")
+    return pictures.table(heads, rows, "agents")
+
+
+def _nameless(agent_id: str) -> str:
+    return f"agent {agent_id[:8]}" if agent_id else "no agent"
+
+
+def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
+    return {
+        "agents": len(today),
+        "calls": _sum(today, "calls"),
+        **_percent("engaged_percent", today, "engaged_calls", "calls"),
+    }
+
+
+def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
+    sums = month.groupby(["weekday", "hour"])["calls"].sum().to_dict()
+    grid = [[float(sums.get((day, hour), 0)) for hour in range(24)] for day in range(1, 8)]
+    by_hour = {int(row["hour"]): int(row["calls"]) for row in today.to_dict("records")}
+    return {
+        "when_people_call": dg.MetadataValue.md(pictures.heat_map(grid)),
+        "calls": _sum(today, "calls"),
+        **({"busiest_hour": max(by_hour, key=lambda h: by_hour[h])} if by_hour else {}),
+        **_percent("after_hours_percent", today, "after_hours_calls", "hours_known_calls"),
+    }
+
+
+def _of_actions(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
+    total = month.groupby("action_type", as_index=False)[["actions", "executed_actions"]].sum()
+    most = total["actions"].max() if len(total) else 0
+    rows = [
+        (
+            row["action_type"] or "no type",
+            _bar(row["actions"], most),
+            str(row["executed_actions"]),
+        )
+        for row in total.sort_values("actions", ascending=False).to_dict("records")
+    ]
+    return {
+        "actions_28_days": dg.MetadataValue.md(
+            pictures.table(("action", "how often", "executed"), rows, "actions")
+        ),
+        "actions": _sum(today, "actions"),
+        "unknown_actions": _sum(today[today["is_unknown_type"].astype(bool)], "actions"),
+    }
+
+
+def _of_captures(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
+    total = month.groupby("data_key", as_index=False)[["filled_calls"]].sum()
+    most = total["filled_calls"].max() if len(total) else 0
+    rows = [
+        (row["data_key"], _bar(row["filled_calls"], most))
+        for row in total.sort_values("filled_calls", ascending=False).to_dict("records")
+    ]
+    return {
+        "values_28_days": dg.MetadataValue.md(
+            pictures.table(("value", "calls that have it"), rows, "values")
+        ),
+        "keys": int(today["data_key"].nunique()),
+        "filled": _sum(today, "filled_calls"),
+    }
+
+
+_OTHERS: Final = {
+    "hourly_activity": _of_hours,
+    "action_metrics": _of_actions,
+    "data_capture_metrics": _of_captures,
+}
+
+
+def _bar(count: int, most: int) -> str:
+    return f"{pictures.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
+
+
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+
+
+def _sum(frame: pd.DataFrame, name: str) -> int:
+    return int(frame[name].sum())
+
+
+def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:
+    """A share that plots; absent where there is nothing to divide by."""
+    total = _sum(frame, under)
+    return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
+
+
+def _percent_of(over: int, under: int) -> str:
+    """A share of a number that stands beside it; of less than 20 it is in brackets."""
+    if not under:
+        return ""
+    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
+    return text if under >= SMALL else f"({text})"
+
+
+def _change(now: int, before: int) -> str:
+    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""

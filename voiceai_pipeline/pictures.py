@@ -1,0 +1,140 @@
+"""Draws numbers for Dagster's UI, as markdown that it shows at first sight.
+
+The UI renders pictures given as ``data:`` addresses, tables and nothing of HTML; what has a
+thousand characters or more hides behind a link. So every drawing here stays below that: SVG with
+one path for each colour, or a table cut short. Colours are mid-tones that read on white and on
+black, for a picture cannot know the theme.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Final
+
+LIMIT: Final = 1_000
+"""Markdown shorter than this is shown in place, the rest behind a link (Dagster 1.13)."""
+
+GREY: Final = "888"
+BLUE: Final = "47d"
+PALE: Final = "9be"
+HEAT: Final = ("a9c3ef", "6f9be6", "3f6fd0", "d2691e")
+
+WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
+    """A bar for each day, in order; what of it can still grow is paler, on top.
+
+    The scale's top and the first and last day are written beside it.
+    """
+    if not values or not max(values.values()):
+        return "No calls in these days."
+    top, days = max(values.values()), sorted(values)
+    solid, pale = "", ""
+    for place, day in enumerate(days):
+        whole = round(60 * values[day] / top)
+        done = round(60 * (values[day] - unfinished.get(day, 0)) / top)
+        x = place * 11 + 5
+        solid += f"M{x},0v-{done}" if done else ""
+        pale += f"M{x},{-done}v-{whole - done}" if whole > done else ""
+    bars = "".join(
+        f"<path d='{path}' stroke='%23{colour}'/>"
+        for path, colour in ((solid, BLUE), (pale, PALE))
+        if path
+    )
+    end = len(days) * 11 + 4
+    texts = _text(0, 84, f"{days[0]:%d.%m.}") + _text(end, 16, str(top))
+    if len(days) > 6:
+        texts += _text(end - 34, 84, f"{days[-1]:%d.%m.}")
+    return _picture(
+        f"<g transform='translate(0,70)' stroke-width='8'>{bars}</g>{texts}",
+        end + 56,
+        88,
+        "Calls by day",
+    )
+
+
+def heat_map(grid: Sequence[Sequence[float]]) -> str:
+    """Seven weekdays, Monday first, by 24 hours; the busiest quarter of the scale stands out."""
+    top = max((max(row) for row in grid), default=0)
+    if not top:
+        return "No calls in these days."
+    for levels in (4, 3, 2):
+        drawn = _heat(grid, top, levels)
+        if len(drawn) < LIMIT:
+            return drawn
+    return _blocks(grid, top)
+
+
+def _heat(grid: Sequence[Sequence[float]], top: float, levels: int) -> str:
+    paths = [""] * levels
+    for y, row in enumerate(grid):
+        cells = [-1 if not value else min(levels - 1, int(value / top * levels)) for value in row]
+        x = 0
+        while x < len(cells):
+            end = x
+            while end < len(cells) and cells[end] == cells[x]:
+                end += 1
+            if cells[x] >= 0:
+                paths[cells[x]] += f"M{x},{y}h{end - x}"
+            x = end
+    colours = (HEAT[0], HEAT[2], HEAT[3]) if levels == 3 else HEAT if levels == 4 else HEAT[2:]
+    cells_drawn = "".join(
+        f"<path d='{path}' stroke='%23{colour}'/>"
+        for colour, path in zip(colours, paths, strict=True)
+        if path
+    )
+    body = f"<g transform='translate(30,8)scale(13)' stroke-width='.9'>{cells_drawn}</g>"
+    body += _text(0, 12, "Mon") + _text(0, 90, "Sun")
+    body += "".join(_text(30 + hour * 13, 108, str(hour)) for hour in (0, 6, 12, 18))
+    return _picture(body, 346, 110, "Calls by weekday and hour")
+
+
+def _blocks(grid: Sequence[Sequence[float]], top: float) -> str:
+    """The same in letters, for a map too restless to be drawn in a thousand characters."""
+    shades = " ▁▂▃▄▅▆▇█"
+    lines = [
+        f"{name} {''.join(shades[-(-int(8 * value) // max(1, int(top)))] for value in row)}"
+        for name, row in zip(WEEKDAYS, grid, strict=True)
+    ]
+    return "\n".join(["```", *lines, "    0     6     12    18", "```"])
+
+
+def bar(share: float | None, width: int = 8) -> str:
+    """A share from 0 to 1 as a bar of blocks; empty for none."""
+    if share is None:
+        return ""
+    eighths = round(min(max(share, 0), 1) * width * 8)
+    partial = "▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else ""
+    return "█" * (eighths // 8) + partial
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], noun: str) -> str:
+    """As many rows as can be shown in place, and how many more there are."""
+    if not rows:
+        return f"No {noun}."
+    lines = [_row(heads), _row(["--"] * len(heads)), *(_row(row) for row in rows)]
+    text = "\n".join(lines)
+    for shown in range(len(rows), 0, -1):
+        rest = len(rows) - shown
+        more = f"\n\nand {rest} more {noun}" if rest else ""
+        text = "\n".join(lines[: shown + 2]) + more
+        if len(text) < LIMIT:
+            return text
+    return f"{len(rows)} {noun}."
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"|{'|'.join(cell.replace('|', '/') for cell in cells)}|"
+
+
+def _text(x: int, y: int, text: str) -> str:
+    return f"<text x='{x}' y='{y}'>{text}</text>"
+
+
+def _picture(body: str, width: int, height: int, name: str) -> str:
+    """The SVG as a picture in markdown: blanks and # are all that must be encoded."""
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
+        f"font-size='11' font-family='Arial' fill='%23{GREY}'>{body}</svg>"
+    )
+    return f"![{name}](data:image/svg+xml,{svg.replace(' ', '%20')})"
