@@ -6,6 +6,7 @@ ledger: a day is stale when the ledger has a newer entry for a day it counts on 
 seen, or when it was computed in another zone or by other rules than hold now.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,10 +52,12 @@ class Stale:
     Attributes:
         days: the days, with the locations it concerns.
         looked_until: if there are none: up to here there is nothing more to find (UTC).
+        fingerprint: the same while nothing new has made anything stale.
     """
 
     days: Mapping[date, Collection[str]]
     looked_until: datetime
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,18 @@ class Marts:
         for location_id, day in found:
             if first <= day <= last:
                 days[day].add(location_id)
-        return Stale(days, now - UNSEEN if is_all else entries[-1][2])
+        concerned = {location_id for places in days.values() for location_id in places}
+        causes = (
+            entries[-1][2] if entries else None,
+            sorted((place, zones[place].key) for place in concerned & zones.keys()),
+            sorted((day, sorted(places)) for day, places in days.items()),
+            self._version,
+        )
+        return Stale(
+            days,
+            now - UNSEEN if is_all else entries[-1][2],
+            hashlib.sha256(repr(causes).encode()).hexdigest()[:16],
+        )
 
 
 def stale_days(

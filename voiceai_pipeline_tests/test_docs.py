@@ -15,10 +15,12 @@ from voiceai_pipeline.models import (
 )
 from voiceai_pipeline.renewal import STATE_AFTER
 from voiceai_pipeline.settings import VARIABLES
+from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.up import PROJECT
 
 README = (PROJECT / "README.md").read_text()
 CONNECTIONS = (PROJECT / "docs" / "connections.md").read_text()
+METRICS = (PROJECT / "docs" / "metrics.md").read_text()
 
 
 def test_the_readme_lists_every_variable_with_its_meaning() -> None:
@@ -119,3 +121,17 @@ def test_the_page_on_connections_names_only_what_there_is() -> None:
         assert variable in VARIABLES
     for command in re.findall(r"`voiceai-pipeline (\w+)", CONNECTIONS):
         assert command in cli.commands
+
+
+# docs/metrics.md ----------------------------------------------------------------------------------
+
+
+def test_the_page_on_metrics_names_only_what_there_is_and_every_share() -> None:
+    columns = {column.name for table in MARTS for column in table.columns}
+    names = columns | {table.name for table in MARTS} | set(VARIABLES)
+    named = set(re.findall(r"`([A-Za-z_0-9]+)`", METRICS))
+    assert named - names == {"executedAt", "stale_marts", "the_marts_add_up_to_the_calls"}
+    shares = {name for name in columns if name.endswith(("_rate", "_share"))}
+    assert shares <= named
+    for variable in re.findall(r"VOICEAI_[A-Z_]+", METRICS):
+        assert variable in VARIABLES

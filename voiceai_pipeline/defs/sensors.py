@@ -185,7 +185,9 @@ def stale_marts(
         config = {"location_ids": places if len(places) <= BATCH else []}
         requests.append(
             dg.RunRequest(
-                run_key=f"marts {stretch[0]} {stretch[-1]} {_bucket(now, timedelta(minutes=1))}",
+                # A build that fails is tried again in 10 minutes, unless there is something new.
+                run_key=f"marts {stretch[0]} {stretch[-1]} {stale.fingerprint} "
+                f"{_bucket(now, AGAIN)}",
                 run_config={"ops": {"marts": {"config": config}}},
                 tags={
                     "dagster/asset_partition_range_start": stretch[0].isoformat(),

@@ -530,7 +530,8 @@ def redefined(
     query = sa.text(
         "SELECT other.location_id, other.day FROM ("
         "  SELECT d.location_id, coalesce(z.timezone, :zone) AS timezone FROM ("
-        "    SELECT DISTINCT location_id FROM sync_ledger WHERE location_id <> '' "
+        "    SELECT location_id FROM locations "
+        "    UNION SELECT location_id FROM api_keys WHERE location_id IS NOT NULL "
         "  ) AS d LEFT JOIN unnest(CAST(:ids AS text[]), CAST(:zones AS text[])) "
         "    AS z(location_id, timezone) USING (location_id)) AS place "
         "CROSS JOIN LATERAL ("
