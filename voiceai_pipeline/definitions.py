@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from voiceai_pipeline.defs import assets, checks, jobs, resources, schedules, sensors
+from voiceai_pipeline.defs import assets, checks, freshness, jobs, resources, schedules, sensors
 
 defs = dg.Definitions(
     assets=[
@@ -14,7 +14,10 @@ defs = dg.Definitions(
         assets.agents,
         assets.locations,
     ],
-    asset_checks=[checks.no_connection_needs_a_person],
+    asset_checks=[
+        checks.no_connection_needs_a_person,
+        freshness.every_connected_user_is_up_to_date,
+    ],
     jobs=[
         jobs.sync_calls,
         jobs.sync_users,
@@ -40,6 +43,7 @@ defs = dg.Definitions(
         sensors.connection_alerts,
         sensors.failed_user_syncs,
         sensors.new_users,
+        freshness.stale_users,
     ],
     resources={
         "pipeline": resources.pipeline_resource,

@@ -195,7 +195,7 @@ def test_however_the_days_are_asked_for_the_same_calls_arrive(
                 [asset],
                 partition_key=str(day),
                 instance=demo.instance,
-                resources={"pipeline": resources["pipeline"]},
+                resources={name: resources[name] for name in ("pipeline", "settings")},
                 selection=[asset],
             ).success
 

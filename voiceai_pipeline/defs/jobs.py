@@ -46,7 +46,10 @@ class UserDays(dg.Config):
 
 @dg.op(pool=assets.POOL)
 def read_user_days(
-    context: dg.OpExecutionContext, config: UserDays, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.OpExecutionContext,
+    config: UserDays,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
     """Read the days of these users again."""
     try:
@@ -55,7 +58,9 @@ def read_user_days(
         raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     users = assets.parse_users(config.user_ids)
-    outcomes, reports = assets.sync_and_record(context, pipeline, days, users, Mode.REREAD)
+    outcomes, reports = assets.sync_and_record(
+        context, pipeline, days, users, Mode.REREAD, settings.page
+    )
     assets.fail_if_anybody_did(outcomes, reports)
 
 
