@@ -57,10 +57,10 @@ def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_i
     assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 users")
     assert "Missing: Shop 2, New." in text
     assert f"(https://dagster.test/assets/call_logs?view=partitions&partition={DAY})" in text
-    assert text.endswith("1 more wait for a person.")
+    assert text.endswith("Waiting for a person: 1.")
 
     done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
-    assert metadata.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for all")
+    assert metadata.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for e")
     assert "2026-11-20 so far is" in metadata.answer(done, PAGE, is_open=True)
     nobody = DayReport(DAY, (), (), (waiting,), ())
     assert metadata.answer(nobody, PAGE).startswith("**Nothing to read.**")
@@ -77,24 +77,25 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
         DAY,
         (row(1, DayState.COMPLETE),),
         (failed(2), failed(3)),
-        (row(4, DayState.WAITING, "Spa | Co", failure=FailureClass.REFRESH_REJECTED),),
+        (row(4, DayState.WAITING, "Spa", failure=FailureClass.REFRESH_REJECTED),),
         (User(UUID(int=5), "New"),),
     )
-    _, _, red, waits, unread = metadata.needs_table(report).splitlines()
-    assert red.startswith("|Shop 2, Shop 3|failed|HighLevel answered with a server error|Wait")
-    assert waits.startswith("|Spa \\| Co|waiting|Failed to refresh token|Re-authorize")
+    red, waits, unread = metadata.needs_text(report).splitlines()
+    assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. W")
+    assert waits.startswith("- **Spa** waits for a person: Failed to refresh token. Re-authorize")
     assert "voiceai-pipeline" not in waits
-    assert unread.startswith("|New|not tried|")
-    assert metadata.needs_table(DayReport(DAY, (), (), (), ())) == ""
+    assert unread.startswith("- **New** not tried yet")
+    assert metadata.needs_text(DayReport(DAY, (), (), (), ())) == ""
 
     crowd = [
         row(n, DayState.FAILED, f"Shop {n} " + "x" * 60, failure=reason)
         for n, reason in enumerate(list(FailureClass) * 12)
     ]
-    text = metadata.needs_table(DayReport(DAY, (), tuple(crowd), (), ()))
+    text = metadata.needs_text(DayReport(DAY, (), tuple(crowd), (), ()))
     assert len(text) <= metadata.SHOWN_AT_ONCE
-    shown = len(text.splitlines()) - 4
-    assert text.endswith(f"and {len(FailureClass) - shown} more rows: see all_users")
+    shown = len(text.splitlines()) - 1
+    assert shown > 0
+    assert text.endswith(f"- and {len(FailureClass) - shown} more causes: see all_users")
 
 
 def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -> None:

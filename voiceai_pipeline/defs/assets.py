@@ -17,7 +17,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.defs import checks, metadata, partitions
+from voiceai_pipeline.defs import checks, freshness, metadata, partitions
 from voiceai_pipeline.models import (
     DayResult,
     DayState,
@@ -174,6 +174,7 @@ def sync_status(
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
         _log(context, "sync_status", status.day, status.facts)
+    freshness.record(context, pipeline.engine)
     yield from ()
 
 
@@ -210,6 +211,8 @@ def reconciliation(
     for status in read_statuses(context, pipeline, settings.page, opened) if opened else ():
         _log(context, "sync_status", status.day, status.facts)
         _observe(context, status)
+    if opened:
+        freshness.record(context, pipeline.engine)
     facts = metadata.of_reconciliation(places)
     context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
     yield _totals_check(places)
@@ -294,6 +297,7 @@ def sync_and_record(
             # The events of a red day say why, not only those of its run.
             _observe(context, status)
         _log(context, "sync_status", status.day, status.facts)
+    freshness.record(context, pipeline.engine)
     return outcomes, [status.report for status in statuses]
 
 

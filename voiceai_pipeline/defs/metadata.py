@@ -118,7 +118,7 @@ def of_status(
     if yesterday is not None:
         facts["is_yesterday_complete"] = dg.MetadataValue.md(answer(yesterday, page))
     facts["is_this_day_complete"] = dg.MetadataValue.md(answer(report, page, is_open=is_open))
-    if in_need := needs_table(report):
+    if in_need := needs_text(report):
         facts["who_needs_something"] = dg.MetadataValue.md(in_need)
     if hours_until_complete is not None:
         facts["hours_until_complete"] = round(hours_until_complete, 1)
@@ -141,11 +141,11 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
     """Whether a day is complete, in a sentence or two; if not, who is missing and the way on."""
     able = len(report.complete) + len(report.failed) + len(report.unread)
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
-    waiting = f" {len(report.waiting)} more wait for a person." if report.waiting else ""
+    waiting = f" Waiting for a person: {len(report.waiting)}." if report.waiting else ""
     if not able:
         return f"**Nothing to read.** Nobody can be synced on {day}.{waiting}"
     if report.is_green:
-        return f"**Yes.** {day} is complete for all {able} users who can be synced.{waiting}"
+        return f"**Yes.** {day} is complete for everybody who can be synced ({able}).{waiting}"
     missing = [row.user for row in report.failed] + list(report.unread)
     return (
         f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
@@ -155,19 +155,32 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
     )
 
 
-def needs_table(report: DayReport) -> str:
-    """Who needs something, why and what to do, those with the same cause together; empty if
-    nobody does."""
+def needs_text(report: DayReport) -> str:
+    """Who needs something, why and what to do, those with the same cause together, as a list that
+    the UI shows without a click; empty if nobody does."""
     groups: dict[tuple[str, str, str], list[User]] = {}
     for row in (*report.failed, *report.waiting):
         known = row.failure.explanation if row.failure else None
-        why = known.message if known else "Unknown"
+        why = known.message if known else "unknown"
         fix = known.fix.partition(": voiceai-pipeline")[0] if known else "See the run"
-        groups.setdefault((row.state.value, why, fix), []).append(row.user)
+        groups.setdefault((_STATE[row.state], why, fix), []).append(row.user)
+    lines = [
+        f"- **{_some_names(users)}** {state}: {why}. {fix}."
+        for (state, why, fix), users in groups.items()
+    ]
     if report.unread:
-        groups["not tried", "Nobody has read the day yet", "Read the day"] = list(report.unread)
-    rows = [(_some_names(users), state, why, fix) for (state, why, fix), users in groups.items()]
-    return _short_table(("who", "state", "why", "what to do"), rows) if rows else ""
+        lines.append(f"- **{_some_names(report.unread)}** not tried yet: Read the day.")
+    shown = len(lines)
+    while shown:
+        rest = [f"- and {len(lines) - shown} more causes: see all_users"]
+        text = "\n".join(lines if shown == len(lines) else [*lines[:shown], *rest])
+        if len(text) <= SHOWN_AT_ONCE:
+            return text
+        shown -= 1
+    return ""
+
+
+_STATE: Final = {DayState.FAILED: "failed", DayState.WAITING: "waits for a person"}
 
 
 def day_link(page: PageSettings, day: date) -> str:
@@ -533,21 +546,6 @@ def _cells(row: DayResult) -> dict[str, Any]:
         "calls": row.stored,
         "what happened, what to do": "" if done else _for_user(row),
     }
-
-
-def _short_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that the UI shows without a click; what does not fit is counted."""
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    first, rule, *lines = (f"|{'|'.join(row)}|" for row in (head, ["---"] * len(head), *cells))
-    shown = len(lines)
-    while True:
-        rest = (
-            [f"\nand {len(lines) - shown} more rows: see all_users"] if shown < len(lines) else []
-        )
-        text = "\n".join([first, rule, *lines[:shown], *rest])
-        if len(text) <= SHOWN_AT_ONCE or shown == 0:
-            return text
-        shown -= 1
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
