@@ -15,6 +15,7 @@ from uuid import UUID
 
 import dagster as dg
 import sqlalchemy as sa
+from pydantic import Field
 
 from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.defs import checks, freshness, metadata, partitions
@@ -57,12 +58,16 @@ class SyncConfig(dg.Config):
     """Which users of the day to read. Left alone, a red day resumes: only who failed is read; a
     green day is read again for everybody."""
 
-    user_ids: list[str] = []
-    """Only these users; empty: all."""
-    only_failed: bool = False
-    """Only users whose day is not complete, even if that is nobody."""
-    reread: bool = False
-    """Everybody again, also those already complete: finds late summaries and vanished calls."""
+    user_ids: list[str] = Field(default=[], description="Only these users; empty: all.")
+    only_failed: bool = Field(
+        default=False,
+        description="Only users whose day is not complete, even if that is nobody.",
+    )
+    reread: bool = Field(
+        default=False,
+        description="Everybody again, also those already complete: finds late summaries and "
+        "vanished calls.",
+    )
 
     @property
     def mode(self) -> Mode:
