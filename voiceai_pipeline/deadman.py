@@ -68,15 +68,15 @@ class Watch:
             sign = None
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
-            # What was silent before somebody looked has a while to show itself: at a start the page
-            # comes before the daemon.
+            # What was silent before anybody looked has a while to show itself: at a start the page
+            # comes before the daemon. Nor has it ended because somebody else begins to look.
             known = self._alive_at or now
             self._alive_at = known if sign is None else max(sign, known)
-            is_silent = now - self._alive_at >= SILENCE
-            if is_silent:
+            is_news = False
+            if now - self._alive_at >= SILENCE:
                 alerts.open_(db, None, FailureClass.DAGSTER_SILENT, now, subject=alerts.DAEMON)
                 is_news = True
-            else:
+            elif sign is not None and now - sign < SILENCE:
                 is_news = alerts.close(db, None, now, subject=alerts.DAEMON)
         # As long as it is silent: a channel that was down is tried again, and nobody else does it.
         for channel in self._channels if is_news else ():
