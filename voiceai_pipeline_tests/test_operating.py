@@ -37,8 +37,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     home = tmp_path_factory.mktemp("operating") / "home"
     with ended(Up(home, {"VOICEAI_START_DATE": str(FIRST)})) as product:
         product.start()
-        wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 6, seconds=120)
-        wait_until(lambda: partition_stats(product.url)["numFailed"] == 1, seconds=60)
+        wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 6, seconds=300)
+        wait_until(lambda: partition_stats(product.url)["numFailed"] == 1, seconds=300)
         yield product
 
 
@@ -116,7 +116,7 @@ def test_a_red_day_is_read_again_from_its_answer_and_only_for_who_failed(
     expect(dialog.get_by_role("textbox").first).to_have_value(str(BAD_DAY))
     picture(window, "read-a-day-again")
     launch(dialog, "Launch 1 run")
-    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 7, seconds=60)
+    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 7, seconds=300)
     assert asked_for(product) == {COPPER.location_id}
 
 
@@ -136,7 +136,7 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
     picture(window, "since-a-date")
     preview.get_by_role("button", name="OK").click()
     launch(dialog, "Launch backfill")
-    wait_until(lambda: _backfills(product)[0] == "COMPLETED_FAILED", seconds=120)
+    wait_until(lambda: _backfills(product)[0] == "COMPLETED_FAILED", seconds=300)
     stats = partition_stats(product.url)
     assert (stats["numFailed"], stats["numMaterialized"]) == (20, 1)
     # Everybody else has all their calls of these days.
@@ -164,7 +164,7 @@ def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -
     expect(dialog).to_contain_text("20 partitions")
     picture(window, "failed-and-missing")
     launch(dialog, "Launch backfill")
-    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 21, seconds=120)
+    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 21, seconds=300)
     assert asked_for(product) == {COPPER.location_id}
 
 
