@@ -173,9 +173,11 @@ def sync_status(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    """How each day stands: who is complete, who failed, who waits for a person, why, and what to
-    do. ``call_logs`` records it at the end of every run, a failed one too; materialize it alone to
-    see the ledger as it is now."""
+    """Is a day complete, who is missing, why, and what to do? The first lines of *Metadata* answer
+    for yesterday and for the day that was read last; every other day answers under *Partitions*.
+    Recorded at the end of every sync, a failed one too; materialize it alone to see how its days
+    stand now. To read red days again: [call_logs](/assets/call_logs?view=partitions),
+    *Materialize*, *Failed and missing*."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
         _log(context, "sync_status", status.day, status.facts)
@@ -339,7 +341,7 @@ def read_statuses(
         windows = {day: Window.of_day(day, pipeline.zone) for day in sorted(days)}
         places = {row.location_id for day in windows for row in reports[day].complete}
         with pipeline.engine.begin() as db:
-            talk = inspection.talk(db, windows, places)
+            talk = inspection.talk(db, windows, pipeline.zone, places)
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(str(database_error(error)), allow_retries=False) from None
     except PipelineError as error:

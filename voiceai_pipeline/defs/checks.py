@@ -34,7 +34,8 @@ OF_CALLS: Final = [
     dg.AssetCheckSpec(
         EVERYBODY_IS_COMPLETE,
         asset="call_logs",
-        description="Every user who can be synced has all calls that HighLevel lists.",
+        description="Of the days that were read last: every user who can be synced has all calls "
+        "that HighLevel lists.",
     ),
     dg.AssetCheckSpec(
         NOBODY_WAITS,

@@ -20,7 +20,7 @@ from voiceai_pipeline.defs import checks, metadata, partitions
 from voiceai_pipeline.freshness import DEADLINE, StaleUser
 from voiceai_pipeline.models import DayResult, DayState
 from voiceai_pipeline.storage import connections, inspection, ledger
-from voiceai_pipeline.storage.engine import database_now
+from voiceai_pipeline.storage.engine import database_error, database_now
 
 NAME: Final = "every_connected_user_is_up_to_date"
 
@@ -57,9 +57,17 @@ def stale_users(
 
 def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa.Engine) -> None:
     """Record it after a sync too: what a check said before its asset's last event is shown as
-    unknown."""
+    unknown.
+
+    Raises:
+        dg.Failure: the database does not answer.
+    """
+    try:
+        result, _ = _look(engine)
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
     # Dagster takes it; only the annotation of log_event does not say so.
-    context.log_event(checks.evaluation(_look(engine)[0]))  # type: ignore[arg-type]
+    context.log_event(checks.evaluation(result))  # type: ignore[arg-type]
 
 
 def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:

@@ -5,6 +5,7 @@ answer holds a number, a name or a transcript.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -22,36 +23,46 @@ class Talk:
 
 
 def talk(
-    db: sa.Connection, windows: Mapping[date, Window], location_ids: Collection[str]
+    db: sa.Connection, days: Collection[date], zone: ZoneInfo, location_ids: Collection[str]
 ) -> dict[date, Talk]:
-    """How long people talked on each day at some locations, missing calls not counted."""
+    """How long people talked on each of ``days`` at some locations, missing calls not counted.
+
+    Args:
+        zone: whose days they are.
+    """
+    # One scan, whatever the number of days: a join with their windows would make one for each.
     query = sa.text(
-        "SELECT d.day, coalesce(sum(c.duration_seconds), 0) / 60 AS minutes, "
-        "       count(*) FILTER (WHERE c.is_trial) AS trial_calls "
-        "FROM unnest(CAST(:days AS date[]), CAST(:starts AS timestamptz[]), "
-        "            CAST(:ends AS timestamptz[])) AS d(day, starts, ends) "
-        "LEFT JOIN call_logs c ON c.location_id = ANY(CAST(:places AS text[])) "
-        "     AND c.started_at >= d.starts AND c.started_at < d.ends AND c.missing_since IS NULL "
-        "GROUP BY d.day"
+        "SELECT CAST(started_at AT TIME ZONE :zone AS date) AS day, "
+        "       coalesce(sum(duration_seconds), 0) / 60 AS minutes, "
+        "       count(*) FILTER (WHERE is_trial) AS trial_calls "
+        "FROM call_logs WHERE started_at >= :start AND started_at < :end "
+        "     AND location_id = ANY(CAST(:places AS text[])) AND missing_since IS NULL "
+        "GROUP BY day"
     )
     values = {
-        "days": list(windows),
-        "starts": [window.start for window in windows.values()],
-        "ends": [window.end for window in windows.values()],
+        "zone": zone.key,
+        "start": Window.of_day(min(days), zone).start,
+        "end": Window.of_day(max(days), zone).end,
         "places": sorted(location_ids),
     }
-    return {row.day: Talk(row.minutes, row.trial_calls) for row in db.execute(query, values)}
+    found = {row.day: Talk(row.minutes, row.trial_calls) for row in db.execute(query, values)}
+    return {day: found.get(day, Talk()) for day in days}
 
 
 def calls_at_several_locations(db: sa.Connection, window: Window) -> dict[str, list[str]]:
     """Calls of ``window`` that are stored under more than one location: by call id, where."""
-    query = sa.text(
-        "SELECT call_id, array_agg(location_id ORDER BY location_id) AS places FROM call_logs "
-        "WHERE started_at >= :start AND started_at < :end AND missing_since IS NULL "
-        "GROUP BY call_id HAVING count(*) > 1 ORDER BY call_id"
+    values: dict[str, Any] = {"start": window.start, "end": window.end}
+    inside = "started_at >= :start AND started_at < :end AND missing_since IS NULL"
+    # Where they are is asked for only if there are any: it would sort all the others, too.
+    query = f"SELECT call_id FROM call_logs WHERE {inside} GROUP BY call_id HAVING count(*) > 1"  # noqa: S608 - our own words
+    values["ids"] = list(db.execute(sa.text(query), values).scalars())
+    if not values["ids"]:
+        return {}
+    query = (
+        "SELECT call_id, array_agg(location_id ORDER BY location_id) AS places FROM call_logs "  # noqa: S608 - likewise
+        f"WHERE {inside} AND call_id = ANY(CAST(:ids AS text[])) GROUP BY call_id ORDER BY call_id"
     )
-    rows = db.execute(query, {"start": window.start, "end": window.end})
-    return {row.call_id: list(row.places) for row in rows}
+    return {row.call_id: list(row.places) for row in db.execute(sa.text(query), values)}
 
 
 def action_types(db: sa.Connection, window: Window, known: Collection[str]) -> dict[str, int]:
