@@ -169,7 +169,10 @@ def message_of(notice: Notice, page: PageSettings) -> Message:
             f"Since {_utc(notice.at)}. {_what_it_costs(notice)}",
             f"What to do: {_fix(notice)}.",
         ]
-    body += [f"Connection: {link}", f"Dagster: {dagster_link(page, user_id)}"]
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        body += [f"Dagster: {page.dagster_url}/deployment/daemons"]
+    else:
+        body += [f"Connection: {link}", f"Dagster: {dagster_link(page, user_id)}"]
     return Message(
         id=_id(notice),
         headline=headline(notice),
@@ -207,6 +210,9 @@ def headline(notice: Notice) -> str:
     """A notice in a line without its full stop."""
     said = notice.reason.explanation.message
     who = _name(notice)
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        ended = notice.moment == "closed"
+        return "Dagster works again" if ended else f"Nothing is scheduled any more: {said}"
     if notice.moment == "closed":
         return f"{who} works again" if notice.user else "Tokens of all users are renewed again"
     if not notice.user:
@@ -246,6 +252,8 @@ def _fix(notice: Notice) -> str:
 
 
 def _what_it_costs(notice: Notice) -> str:
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        return "No day is read and no token is renewed until it runs again; nothing is lost yet."
     if notice.user is None:
         return "No user has to reconnect; calls arrive as long as the tokens at hand are valid."
     if notice.reason is FailureClass.LOCATION_PAUSED:
@@ -259,6 +267,8 @@ def _what_it_costs(notice: Notice) -> str:
 
 
 def _what_comes_back(notice: Notice) -> str:
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        return "The next night reads the last days again; days before them show as missing."
     if notice.user is None:
         return "Renewals that were left out are made up for."
     return "Days that waited are filled in by themselves."

@@ -6,7 +6,7 @@ what a run does is in ``defs/``.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,11 +18,11 @@ DAYS_PER_RUN: Final = 31
 _TIMEOUT: Final = 30.0
 """Seconds for one question. A code location that has just been asked for the first time is slow."""
 
-_SYNC_JOB: Final = {
+_REPOSITORY: Final = {
     "repositoryLocationName": "voiceai_pipeline",
     "repositoryName": "__repository__",
-    "jobName": "sync_users",
 }
+_SYNC_JOB: Final = {**_REPOSITORY, "jobName": "sync_users"}
 
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 """Statuses that a run never leaves."""
@@ -110,6 +110,21 @@ class Dagster:
             return Run(answer["runId"], answer["status"])
         return None
 
+    def last_sign_of_life(self) -> datetime | None:
+        """When its daemon and our sensors were last seen at work (UTC): the oldest heartbeat of the
+        daemon's parts, or the newest tick of a sensor, whichever is earlier; None if never."""
+        answer = self._ask(_SIGNS_OF_LIFE, {"selector": _REPOSITORY})
+        parts = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+        beats = [part["lastHeartbeatTime"] for part in parts if part["required"]]
+        ticks = [
+            tick["timestamp"]
+            for sensor in answer["sensorsOrError"].get("results", [])
+            for tick in sensor["sensorState"]["ticks"]
+        ]
+        if not ticks or not beats or None in beats:
+            return None
+        return datetime.fromtimestamp(min([*beats, max(ticks)]), UTC)
+
     # Starting up ---------------------------------------------------------------------------------
 
     def is_loaded(self) -> bool:
@@ -186,6 +201,13 @@ mutation LaunchSync($params: ExecutionParams!) {
     __typename
     ... on LaunchRunSuccess { run { runId } }
   }
+}
+"""
+_SIGNS_OF_LIFE: Final = """
+query SignsOfLife($selector: RepositorySelector!) {
+  instance { daemonHealth { allDaemonStatuses { required lastHeartbeatTime } } }
+  sensorsOrError(repositorySelector: $selector) {
+    ... on Sensors { results { sensorState { ticks(limit: 1) { timestamp } } } } }
 }
 """
 _UNDER_WAY: Final = """

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cache
+from math import floor
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -83,6 +84,12 @@ class DayReport:
     def is_green(self) -> bool:
         """Every user who can be synced is complete."""
         return not self.failed and not self.unread
+
+    @property
+    def complete_percent(self) -> float:
+        """Of the users who can be synced; below 100 as long as anybody is missing."""
+        able = len(self.complete) + len(self.failed) + len(self.unread)
+        return floor(1000 * len(self.complete) / able) / 10 if able else 100.0
 
 
 def finished(

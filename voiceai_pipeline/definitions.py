@@ -2,7 +2,16 @@
 
 import dagster as dg
 
-from voiceai_pipeline.defs import assets, checks, jobs, marts, resources, schedules, sensors
+from voiceai_pipeline.defs import (
+    assets,
+    checks,
+    freshness,
+    jobs,
+    marts,
+    resources,
+    schedules,
+    sensors,
+)
 
 defs = dg.Definitions(
     assets=[
@@ -15,7 +24,10 @@ defs = dg.Definitions(
         assets.locations,
         marts.marts,
     ],
-    asset_checks=[checks.no_connection_needs_a_person],
+    asset_checks=[
+        checks.no_connection_needs_a_person,
+        freshness.every_connected_user_is_up_to_date,
+    ],
     jobs=[
         jobs.sync_calls,
         jobs.sync_users,
@@ -43,6 +55,7 @@ defs = dg.Definitions(
         sensors.failed_user_syncs,
         sensors.new_users,
         sensors.stale_marts,
+        freshness.stale_users,
     ],
     resources={
         "pipeline": resources.pipeline_resource,

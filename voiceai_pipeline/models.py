@@ -113,6 +113,7 @@ class FailureClass(StrEnum):
     INCOMPLETE = "incomplete"
     BUSY = "busy"
     DATABASE = "database"
+    DAGSTER_SILENT = "dagster_silent"
     INTERNAL = "internal"
 
     @classmethod
@@ -278,6 +279,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "The database refused or lost the connection",
         "Check the database with voiceai-pipeline doctor, then rerun; nothing was half written",
         Remedy.RERUN,
+    ),
+    FailureClass.DAGSTER_SILENT: Explanation(
+        "Dagster's daemon and sensors have given no sign of life for half an hour",
+        "See under Deployment in Dagster's UI what stands still, and start it again: make up, or "
+        "dagster-daemon run",
+        Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(
         "Something failed that nobody foresaw",

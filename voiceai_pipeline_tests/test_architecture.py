@@ -25,7 +25,10 @@ ROOMS = {
     "directory": {"models", "highlevel", "storage", "tokens"},
     "reconciliation": {"models", "highlevel", "storage", "tokens", "day_report"},
     "export": {"models", "storage"},
+    "volume": set[str](),
+    "freshness": {"models"},
     "dagster_api": set[str](),
+    "deadman": {"models", "settings", "storage", "alerting", "dagster_api"},
     "page": {
         "models",
         "settings",
@@ -36,6 +39,8 @@ ROOMS = {
         "postgres",
         "day_report",
         "dagster_api",
+        "alerting",
+        "deadman",
         "doctor",
         "serving",
     },
@@ -106,6 +111,7 @@ _CLOCKLESS = (
     "export",
     "metrics",
     "marts",
+    "deadman",
     "storage",
 )
 

@@ -195,7 +195,7 @@ def test_however_the_days_are_asked_for_the_same_calls_arrive(
                 [asset],
                 partition_key=str(day),
                 instance=demo.instance,
-                resources={"pipeline": resources["pipeline"]},
+                resources={name: resources[name] for name in ("pipeline", "settings")},
                 selection=[asset],
             ).success
 
@@ -480,6 +480,36 @@ def _users_failed(product: Product, day: date) -> Any:
     (record,) = product.instance.fetch_materializations(wanted, limit=1).records
     assert record.asset_materialization is not None
     return record.asset_materialization.metadata["users_failed"].value
+
+
+def test_a_day_keeps_the_hour_at_which_it_became_complete_until_it_is_incomplete_again(
+    product: Product,
+) -> None:
+    product.connect("Pine Realty")
+    day = DAYS[-2]
+
+    def hours() -> Any:
+        wanted = dg.AssetRecordsFilter(dg.AssetKey("sync_status"), asset_partitions=[str(day)])
+        (record,) = product.instance.fetch_materializations(wanted, limit=1).records
+        assert record.asset_materialization is not None
+        value = record.asset_materialization.metadata.get("hours_until_complete")
+        return value.value if value else None
+
+    assert product.sync([day]).success
+    late = hours()
+    assert 24 <= late <= 49
+    known = dg.AssetMaterialization(
+        "sync_status", partition=str(day), metadata={"hours_until_complete": 1.5}
+    )
+    product.instance.report_runless_asset_event(known)
+    assert product.sync([day], reread=True).success
+    assert hours() == 1.5
+
+    _set(product, "UPDATE sync_ledger SET state = 'failed', failure_class = 'incomplete'")
+    assert product.run("update_sync_status", partition_key=str(day)).success
+    assert hours() is None
+    assert product.sync([day]).success
+    assert late <= hours() <= late + 1
 
 
 def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:

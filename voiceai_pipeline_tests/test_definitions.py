@@ -76,6 +76,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "failed_user_syncs",
         "new_users",
         "stale_marts",
+        "stale_users",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "yesterday_and_trailing_window",
@@ -94,6 +95,10 @@ def test_the_location_holds_exactly_these_names() -> None:
         ("call_logs", "no_user_waits_for_a_person"),
         ("call_logs", "no_call_was_set_aside"),
         ("daily_call_metrics", "the_marts_add_up_to_the_calls"),
+        ("call_logs", "no_call_is_stored_twice"),
+        ("call_logs", "every_action_type_is_known"),
+        ("call_logs", "volume_is_within_its_usual_band"),
+        ("sync_status", "every_connected_user_is_up_to_date"),
         ("reconciliation", "stored_calls_equal_highlevels_totals"),
     }
 
@@ -106,6 +111,9 @@ def test_every_asset_job_sensor_and_schedule_says_in_plain_words_what_it_does() 
         assert spec.kinds, spec.key
         assert spec.group_name, spec.key
         assert "dagster/table_name" in spec.metadata, spec.key
+        if spec.key != dg.AssetKey("sync_status"):  # its first screen is for the day's answer
+            columns = spec.metadata["dagster/column_schema"].columns
+            assert all(column.description for column in columns), spec.key
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
     for noun in (*jobs, *repository.sensor_defs, *repository.schedule_defs):
         assert noun.description, noun.name

@@ -1,9 +1,13 @@
 """What the README and docs/ say is true of the code."""
 
 import re
+from datetime import date
 from pathlib import Path
 
 from voiceai_pipeline.cli import cli
+from voiceai_pipeline.day_report import DayReport
+from voiceai_pipeline.definitions import defs
+from voiceai_pipeline.defs.metadata import of_status
 from voiceai_pipeline.highlevel.answers import RULES, Rule
 from voiceai_pipeline.models import (
     CAUSES,
@@ -14,13 +18,17 @@ from voiceai_pipeline.models import (
     Remedy,
 )
 from voiceai_pipeline.renewal import STATE_AFTER
-from voiceai_pipeline.settings import VARIABLES
+from voiceai_pipeline.settings import VARIABLES, PageSettings
+from voiceai_pipeline.storage.inspection import Talk
 from voiceai_pipeline.storage.mart_tables import MARTS
 from voiceai_pipeline.up import PROJECT
 
+EMPTY = DayReport(date(2026, 11, 20), (), (), (), ())
+PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
 README = (PROJECT / "README.md").read_text()
 CONNECTIONS = (PROJECT / "docs" / "connections.md").read_text()
 METRICS = (PROJECT / "docs" / "metrics.md").read_text()
+OPERATING = (PROJECT / "docs" / "operating.md").read_text()
 
 
 def test_the_readme_lists_every_variable_with_its_meaning() -> None:
@@ -135,3 +143,35 @@ def test_the_page_on_metrics_names_only_what_there_is_and_every_share() -> None:
     assert shares <= named
     for variable in re.findall(r"VOICEAI_[A-Z_]+", METRICS):
         assert variable in VARIABLES
+
+
+# docs/operating.md --------------------------------------------------------------------------------
+
+
+def test_the_page_on_operating_explains_every_check_with_its_severity() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| .+ \| (red|warning) \|$", OPERATING, re.MULTILINE))
+    keys = defs.get_repository_def().asset_graph.asset_check_keys
+    ours = {"user_tokens", "call_logs", "sync_status", "reconciliation"}
+    assert set(rows) == {key.name for key in keys if key.asset_key.to_user_string() in ours}
+    assert {name for name, colour in rows.items() if colour == "red"} == {
+        "every_connected_user_is_complete",
+        "every_connected_user_is_up_to_date",
+        "no_call_is_stored_twice",
+    }
+
+
+def test_the_page_on_operating_names_and_shows_only_what_there_is() -> None:
+    repository = defs.get_repository_def()
+    assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
+    assert set(re.findall(r"/assets/(\w+)", OPERATING)) <= assets
+    for job in re.findall(r"the job `(\w+)`", OPERATING):
+        assert repository.has_job(job)
+    for command in re.findall(r"`voiceai-pipeline (\w+)", OPERATING):
+        assert command in cli.commands
+    names = set(of_status(EMPTY, PAGE, Talk(), is_open=False, hours_until_complete=1.0))
+    (plots,) = re.findall(r"^\*Plots\* .+$", OPERATING, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", plots)) <= names
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", OPERATING)
+    assert len(pictures) == 6
+    for picture in pictures:
+        assert (PROJECT / "docs" / picture).stat().st_size <= 150_000, picture

@@ -17,6 +17,7 @@ from voiceai_pipeline.models import (
 from voiceai_pipeline.settings import PageSettings
 from voiceai_pipeline.storage.circuit import Circuit
 from voiceai_pipeline.storage.history import Entry, TokenEvent
+from voiceai_pipeline.storage.inspection import Talk
 
 DAY = date(2026, 11, 20)
 
@@ -47,16 +48,72 @@ def test_a_thousand_failures_are_counted_and_fifty_are_named() -> None:
     assert "and 950 more" in text
 
 
-def test_the_summary_names_everybody_who_is_not_complete() -> None:
+def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_it_again() -> None:
     waiting = row(3, DayState.WAITING, "Spa", failure=FailureClass.LOCATION_PAUSED)
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE),), (failed(2),), (waiting,), (User(UUID(int=4), "New"),)
     )
-    text = metadata.summary(report)
-    assert "**1 of 3** users who can be synced are complete." in text
-    assert "**Failed:** Shop 2 (HighLevel answered with a server error)." in text
-    assert "**Not tried yet:** New." in text
-    assert "**Waiting for a person:** Spa (HighLevel has paused the location" in text
+    text = metadata.answer(report, PAGE)
+    assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 users")
+    assert "Missing: Shop 2, New." in text
+    assert f"(https://dagster.test/assets/call_logs?view=partitions&partition={DAY})" in text
+    assert text.endswith("Waiting for a person: 1.")
+
+    done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
+    assert metadata.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for e")
+    assert "2026-11-20 so far is" in metadata.answer(done, PAGE, is_open=True)
+    nobody = DayReport(DAY, (), (), (waiting,), ())
+    assert metadata.answer(nobody, PAGE).startswith("**Nothing to read.**")
+
+
+def test_a_day_is_never_100_percent_while_one_of_thousands_is_missing() -> None:
+    everybody = tuple(row(number, DayState.COMPLETE) for number in range(9_999))
+    assert DayReport(DAY, everybody, (failed(1),), (), ()).complete_percent == 99.9
+    assert DayReport(DAY, everybody, (), (), ()).complete_percent == 100.0
+
+
+def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_at_once() -> None:
+    report = DayReport(
+        DAY,
+        (row(1, DayState.COMPLETE),),
+        (failed(2), failed(3)),
+        (row(4, DayState.WAITING, "Spa", failure=FailureClass.REFRESH_REJECTED),),
+        (User(UUID(int=5), "New"),),
+    )
+    red, waits, unread = metadata.needs_text(report).splitlines()
+    assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. W")
+    assert waits.startswith("- **Spa** waits for a person: Failed to refresh token. Re-authorize")
+    assert "voiceai-pipeline" not in waits
+    assert unread.startswith("- **New** not tried yet")
+    assert metadata.needs_text(DayReport(DAY, (), (), (), ())) == ""
+
+    crowd = [
+        row(n, DayState.FAILED, f"Shop {n} " + "x" * 60, failure=reason)
+        for n, reason in enumerate(list(FailureClass) * 12)
+    ]
+    text = metadata.needs_text(DayReport(DAY, (), tuple(crowd), (), ()))
+    assert len(text) <= metadata.SHOWN_AT_ONCE
+    shown = len(text.splitlines()) - 1
+    assert shown > 0
+    assert text.endswith(f"- and {len(FailureClass) - shown} more causes: see all_users")
+
+
+def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -> None:
+    report = DayReport(DAY, (row(1, DayState.COMPLETE, stored=9),), (failed(2),), (), ())
+    facts = metadata.of_status(
+        report, PAGE, Talk(12.34, 2), is_open=True, yesterday=report, hours_until_complete=1.26
+    )
+    assert list(facts)[:4] == [
+        "is_yesterday_complete",
+        "is_this_day_complete",
+        "who_needs_something",
+        "hours_until_complete",
+    ]
+    assert list(facts)[-1] == "all_users"
+    assert facts["complete_percent"] == 50.0
+    assert (facts["calls"], facts["minutes"], facts["trial_calls"]) == (9, 12.3, 2)
+    assert facts["hours_until_complete"] == 1.3
+    assert "is_yesterday_complete" not in metadata.of_status(report, PAGE, Talk(), is_open=False)
 
 
 def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_name() -> None:
@@ -74,7 +131,7 @@ def test_users_who_share_a_location_count_its_calls_once() -> None:
         DayResult(User(UUID(int=n), f"Owner {n}"), "LocShared", DAY, DayState.COMPLETE, stored=5)
         for n in (1, 2)
     )
-    facts = metadata.of_calls(DayReport(DAY, both, (), (), ()))
+    facts = metadata.of_calls(DayReport(DAY, both, (), (), ()), Talk())
     assert facts["calls"] == 5
     assert facts["users_complete"] == 2
 

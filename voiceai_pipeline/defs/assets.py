@@ -7,21 +7,32 @@ Three colours, one meaning each. Green: every user who can be synced is complete
 and a rerun can help. A warning: somebody waits for a person, who is named with the fix.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import dagster as dg
 import sqlalchemy as sa
+from pydantic import Field
 
 from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.defs import checks, metadata, partitions
-from voiceai_pipeline.models import DayResult, DayState, FailureClass, PipelineError, User
+from voiceai_pipeline.defs import checks, freshness, metadata, partitions
+from voiceai_pipeline.models import (
+    DayResult,
+    DayState,
+    FailureClass,
+    PipelineError,
+    User,
+    Window,
+)
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.settings import PageSettings, Settings
-from voiceai_pipeline.storage import circuit, connections, history
+from voiceai_pipeline.storage import circuit, connections, history, inspection, tables
+from voiceai_pipeline.storage.engine import database_error, database_now
+from voiceai_pipeline.storage.inspection import Talk
 from voiceai_pipeline.sync import Mode, SyncRequestError
 from voiceai_pipeline.tokens import UnknownUserError
 
@@ -29,9 +40,6 @@ OWNERS = ["team:data-platform"]
 POOL = "highlevel"
 _BY_RANGE = dg.BackfillPolicy.multi_run(partitions.DAYS_PER_RUN)
 
-EVERYBODY_IS_COMPLETE = "every_connected_user_is_complete"
-NOBODY_WAITS = "no_user_waits_for_a_person"
-NOTHING_IS_SET_ASIDE = "no_call_was_set_aside"
 TOTALS_AGREE = "stored_calls_equal_highlevels_totals"
 
 
@@ -50,12 +58,16 @@ class SyncConfig(dg.Config):
     """Which users of the day to read. Left alone, a red day resumes: only who failed is read; a
     green day is read again for everybody."""
 
-    user_ids: list[str] = []
-    """Only these users; empty: all."""
-    only_failed: bool = False
-    """Only users whose day is not complete, even if that is nobody."""
-    reread: bool = False
-    """Everybody again, also those already complete: finds late summaries and vanished calls."""
+    user_ids: list[str] = Field(default=[], description="Only these users; empty: all.")
+    only_failed: bool = Field(
+        default=False,
+        description="Only users whose day is not complete, even if that is nobody.",
+    )
+    reread: bool = Field(
+        default=False,
+        description="Everybody again, also those already complete: finds late summaries and "
+        "vanished calls.",
+    )
 
     @property
     def mode(self) -> Mode:
@@ -76,7 +88,7 @@ class SyncConfig(dg.Config):
     group_name="connections",
     kinds={"postgres"},
     owners=OWNERS,
-    metadata={"dagster/table_name": "api_keys"},
+    metadata=metadata.of_table(tables.api_keys),
 )
 def user_tokens(
     context: dg.AssetExecutionContext,
@@ -100,7 +112,7 @@ def user_tokens(
     kinds={"postgres", "oauth"},
     owners=OWNERS,
     pool=POOL,
-    metadata={"dagster/table_name": "api_keys"},
+    metadata=metadata.of_table(tables.api_keys),
 )
 def refreshed_credentials(
     context: dg.AssetExecutionContext,
@@ -118,41 +130,29 @@ def refreshed_credentials(
     backfill_policy=_BY_RANGE,
     output_required=False,
     deps=[CREDENTIALS],
-    check_specs=[
-        dg.AssetCheckSpec(
-            EVERYBODY_IS_COMPLETE,
-            asset="call_logs",
-            description="Every user who can be synced has all calls that HighLevel lists.",
-        ),
-        dg.AssetCheckSpec(
-            NOBODY_WAITS,
-            asset="call_logs",
-            description="No user has to reconnect or be re-enabled before calls can be read.",
-        ),
-        dg.AssetCheckSpec(
-            NOTHING_IS_SET_ASIDE,
-            asset="call_logs",
-            description="Every call that arrived could be stored as a call.",
-        ),
-    ],
+    check_specs=checks.OF_CALLS,
     group_name="calls",
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata={"dagster/table_name": "call_logs"},
+    metadata=metadata.of_table(tables.call_logs),
 )
 def call_logs(
     context: dg.AssetExecutionContext,
     config: SyncConfig,
     pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """Every Voice AI call of every connected user, by day. A green day holds exactly the calls that
     HighLevel lists for it. A red day names who failed and why; materialize it again and only they
     are read."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     users = parse_users(config.user_ids) or None
-    outcomes, reports = sync_and_record(context, pipeline, days, users, config.mode)
-    yield from _checks(reports)
+    outcomes, reports = sync_and_record(context, pipeline, days, users, config.mode, settings.page)
+    try:
+        yield from checks.of_calls(pipeline.engine, pipeline.zone, reports, _today(pipeline))
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
     fail_if_anybody_did(outcomes, reports)
 
 
@@ -164,16 +164,24 @@ def call_logs(
     group_name="calls",
     kinds={"postgres"},
     owners=OWNERS,
-    metadata={"dagster/table_name": "sync_status"},
+    # Without its columns: the UI would show them before what was recorded, and the answer to "is
+    # yesterday complete" would be below the first screen. The database has them in comments.
+    metadata={"dagster/table_name": tables.sync_status.name},
 )
 def sync_status(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.AssetExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    """How each day stands: who is complete, who failed, who waits for a person, why, and what to
-    do. ``call_logs`` records it at the end of every run, a failed one too; materialize it alone to
-    see the ledger as it is now."""
-    for report in pipeline.sync.report([date.fromisoformat(k) for k in context.partition_keys]):
-        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
+    """Is a day complete, who is missing, why, and what to do? The first lines of *Metadata* answer
+    for yesterday and for the day that was read last; every other day answers under *Partitions*.
+    Recorded at the end of every sync, a failed one too; materialize it alone to see how its days
+    stand now. To read red days again: [call_logs](/assets/call_logs?view=partitions),
+    *Materialize*, *Failed and missing*."""
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    for status in read_statuses(context, pipeline, settings.page, days):
+        _log(context, "sync_status", status.day, status.facts)
+    freshness.record(context, pipeline.engine)
     yield from ()
 
 
@@ -192,10 +200,12 @@ def sync_status(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata={"dagster/table_name": "drifting_days"},
+    metadata=metadata.of_table(tables.drifting_days, stored=["call_logs.call_id"]),
 )
 def reconciliation(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.AssetExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """Whether the last 30 complete days still hold as many calls as HighLevel counts, location by
     location. A day that differs is opened: ``sync_status`` shows it as failed, and it is read again
@@ -205,9 +215,11 @@ def reconciliation(
     except PipelineError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     opened = {day.day for place in places for day in place.days if day.verdict is Verdict.OPENED}
-    for report in pipeline.sync.report(opened) if opened else ():
-        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
-        _observe(context, report)
+    for status in read_statuses(context, pipeline, settings.page, opened) if opened else ():
+        _log(context, "sync_status", status.day, status.facts)
+        _observe(context, status)
+    if opened:
+        freshness.record(context, pipeline.engine)
     facts = metadata.of_reconciliation(places)
     context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
     yield _totals_check(places)
@@ -228,7 +240,7 @@ def reconciliation(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata={"dagster/table_name": "agents"},
+    metadata=metadata.of_table(tables.agents),
 )
 def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """The Voice AI agents of every connected location: names and time zones. An agent that was
@@ -242,7 +254,7 @@ def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata={"dagster/table_name": "locations"},
+    metadata=metadata.of_table(tables.locations),
 )
 def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Name and time zone of every connected location."""
@@ -270,6 +282,7 @@ def sync_and_record(
     days: Sequence[date],
     user_ids: Sequence[UUID] | None,
     mode: Mode,
+    page: PageSettings,
 ) -> tuple[list[DayResult], list[DayReport]]:
     """Sync days of some users (None: of all) and log how each day stands for everybody now.
 
@@ -280,16 +293,99 @@ def sync_and_record(
         outcomes = pipeline.sync.sync_days(
             days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
         )
-        reports = pipeline.sync.report(days)
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    for report in reports:
-        if report.is_green:
-            _log(context, "call_logs", report.day.isoformat(), metadata.of_calls(report))
+    statuses = read_statuses(context, pipeline, page, days)
+    for status in statuses:
+        if status.report.is_green:
+            facts = metadata.of_calls(status.report, status.talk)
+            _log(context, "call_logs", status.day, facts)
         else:
-            _observe(context, report)
-        _log(context, "sync_status", report.day.isoformat(), metadata.of_status(report))
-    return outcomes, reports
+            # The events of a red day say why, not only those of its run.
+            _observe(context, status)
+        _log(context, "sync_status", status.day, status.facts)
+    freshness.record(context, pipeline.engine)
+    return outcomes, [status.report for status in statuses]
+
+
+@dataclass(frozen=True)
+class DayStatus:
+    """How a day stands, and what ``sync_status`` shows of it."""
+
+    report: DayReport
+    talk: Talk
+    facts: Mapping[str, Any]
+
+    @property
+    def day(self) -> str:
+        return self.report.day.isoformat()
+
+
+def read_statuses(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    page: PageSettings,
+    days: Collection[date],
+) -> list[DayStatus]:
+    """How days stand for everybody, in order; the last one answers for yesterday too, because the
+    page of an asset shows what was recorded last.
+
+    Raises:
+        dg.Failure: the ledger or the calls cannot be read.
+    """
+    try:
+        with pipeline.engine.begin() as db:
+            now = database_now(db)
+        yesterday = now.astimezone(pipeline.zone).date() - timedelta(days=1)
+        reports = {one.day: one for one in pipeline.sync.report({*days, yesterday})}
+        windows = {day: Window.of_day(day, pipeline.zone) for day in sorted(days)}
+        places = {row.location_id for day in windows for row in reports[day].complete}
+        with pipeline.engine.begin() as db:
+            talk = inspection.talk(db, windows, pipeline.zone, places)
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
+    except PipelineError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    return [
+        DayStatus(
+            reports[day],
+            talk[day],
+            metadata.of_status(
+                reports[day],
+                page,
+                talk[day],
+                is_open=window.end > now,
+                hours_until_complete=_lateness(context, reports[day], window, now),
+                yesterday=reports[yesterday] if day == max(windows) != yesterday else None,
+            ),
+        )
+        for day, window in windows.items()
+    ]
+
+
+def _lateness(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    report: DayReport,
+    window: Window,
+    now: datetime,
+) -> float | None:
+    """How many hours after its end a day became complete; None if it is not, or not over.
+
+    The ledger knows when a day was read last, and every night it is read again: so what was
+    recorded when it became complete stays.
+    """
+    if window.end > now or not report.is_green or not report.complete:
+        return None
+    wanted = dg.AssetRecordsFilter(
+        dg.AssetKey("sync_status"), asset_partitions=[report.day.isoformat()]
+    )
+    for record in context.instance.fetch_materializations(wanted, limit=1).records:
+        recorded = record.asset_materialization
+        known = recorded.metadata.get("hours_until_complete") if recorded else None
+        if known is not None and isinstance(known.value, float):
+            return known.value
+    read_at = max((row.finished_at for row in report.complete if row.finished_at), default=now)
+    return max(0.0, (read_at - window.end) / timedelta(hours=1))
 
 
 def fail_if_anybody_did(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:
@@ -375,13 +471,13 @@ def _log(
     context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
 
 
-def _observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, report: DayReport) -> None:
-    """Let the events of a red day of ``call_logs`` say why, not only those of its run."""
-    context.log_event(
-        dg.AssetObservation(
-            "call_logs", partition=report.day.isoformat(), metadata=metadata.of_status(report)
-        )
-    )
+def _observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, status: DayStatus) -> None:
+    context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=status.facts))
+
+
+def _today(pipeline: Pipeline) -> date:
+    with pipeline.engine.begin() as db:
+        return database_now(db).astimezone(pipeline.zone).date()
 
 
 def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
@@ -403,49 +499,6 @@ def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
                 "locations_not_asked",
             )
         },
-    )
-
-
-def _checks(reports: Sequence[DayReport]) -> Iterator[dg.AssetCheckResult]:
-    failed = [row for report in reports for row in report.failed]
-    unread = {user.name for report in reports for user in report.unread}
-    waiting = [row for report in reports for row in report.waiting]
-    aside = {
-        (row.location_id, row.day): row.set_aside for report in reports for row in report.complete
-    }
-    incomplete = len({row.user.id for row in failed}) + len(unread)
-    yield dg.AssetCheckResult(
-        check_name=EVERYBODY_IS_COMPLETE,
-        passed=not failed and not unread,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=metadata.failure_text(failed)
-        if failed
-        else f"{incomplete} users have not been read yet: {', '.join(sorted(unread))}."
-        if unread
-        else "Everybody who can be synced is complete.",
-        metadata={"failed": len({row.user.id for row in failed}), "not_tried": len(unread)},
-    )
-    people = {row.user.id for row in waiting}
-    yield dg.AssetCheckResult(
-        check_name=NOBODY_WAITS,
-        passed=not waiting,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(people)} users wait for a person:\n\n"
-        f"{metadata.waiting_text(waiting)}\n\n"
-        "Their days are kept as waiting and filled by themselves once they are back."
-        if waiting
-        else "Nobody waits for a person.",
-        metadata={"waiting": len(people)},
-    )
-    yield dg.AssetCheckResult(
-        check_name=NOTHING_IS_SET_ASIDE,
-        passed=not any(aside.values()),
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{sum(aside.values())} calls could not be stored as calls. They are kept with "
-        "their reasons in the table set_aside_calls."
-        if any(aside.values())
-        else "Every call could be stored.",
-        metadata={"set_aside": sum(aside.values())},
     )
 
 

@@ -22,9 +22,9 @@ BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
 
 
 class Users(dg.Config):
-    """Which users; empty: all whom it concerns."""
+    """Which users."""
 
-    user_ids: list[str] = []
+    user_ids: list[str] = Field(default=[], description="Ids; empty: all whom it concerns.")
 
 
 class Memory(dg.Config):
@@ -37,16 +37,21 @@ class Memory(dg.Config):
 
 
 class UserDays(dg.Config):
-    """Which users, by id, and which days: from the first to the last, both as YYYY-MM-DD."""
+    """Which users, and which days: from the first to the last."""
 
-    user_ids: list[str]
-    first: str
-    last: str
+    user_ids: list[str] = Field(
+        description="Ids of users, as the Connections page and `voiceai-pipeline users` show them."
+    )
+    first: str = Field(description="The first day to read again, YYYY-MM-DD.")
+    last: str = Field(description="The last one, included; the same for a single day.")
 
 
 @dg.op(pool=assets.POOL)
 def read_user_days(
-    context: dg.OpExecutionContext, config: UserDays, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.OpExecutionContext,
+    config: UserDays,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> None:
     """Read the days of these users again."""
     try:
@@ -55,7 +60,9 @@ def read_user_days(
         raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     users = assets.parse_users(config.user_ids)
-    outcomes, reports = assets.sync_and_record(context, pipeline, days, users, Mode.REREAD)
+    outcomes, reports = assets.sync_and_record(
+        context, pipeline, days, users, Mode.REREAD, settings.page
+    )
     assets.fail_if_anybody_did(outcomes, reports)
 
 
@@ -137,7 +144,18 @@ def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
 
 # Not a run of the asset: one that ends well for its users would take the red from a day that stays
 # red for somebody else.
-@dg.job(description="Read days of some users again, now; what the Connections page launches.")
+@dg.job(
+    description="Read days of some users again, now; what the page of a user in Connections "
+    "launches. Fill in the ids and the days in the Launchpad.",
+    # What the Launchpad shows at first, to be written over; as it stands it is refused.
+    config={
+        "ops": {
+            "read_user_days": {
+                "config": {"user_ids": ["USER ID"], "first": "YYYY-MM-DD", "last": "YYYY-MM-DD"}
+            }
+        }
+    },
+)
 def sync_users() -> None:
     read_user_days()
 

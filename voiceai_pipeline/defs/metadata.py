@@ -5,19 +5,26 @@ No tokens, numbers, transcripts or people's call data: Dagster keeps metadata fo
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import dagster as dg
 import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from voiceai_pipeline import volume
 from voiceai_pipeline.alerting import page_link
 from voiceai_pipeline.day_report import DayReport, span
+from voiceai_pipeline.freshness import StaleUser
 from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User, for_user
 from voiceai_pipeline.reconciliation import DayComparison, LocationComparison, Verdict
 from voiceai_pipeline.settings import PageSettings
 from voiceai_pipeline.storage.circuit import Circuit
 from voiceai_pipeline.storage.history import Entry
+from voiceai_pipeline.storage.inspection import Talk
+from voiceai_pipeline.volume import Judgement
 
 LINES: Final = 50
 """How many users a text or table names."""
@@ -28,12 +35,55 @@ NAMES: Final = 10
 EVENTS: Final = 10
 """How many events of a connection its cell shows."""
 
+SHOWN_AT_ONCE: Final = 999
+"""Dagster's UI shows Markdown of at most so many characters without a click."""
 
-def of_calls(report: DayReport) -> Mapping[str, Any]:
+
+def of_table(table: sa.Table, **lineage: Sequence[str]) -> Mapping[str, Any]:
+    """What the UI says of an asset's table: its name and, from the comments that the database has
+    too, its columns.
+
+    Args:
+        lineage: by column, the ``asset.column`` it is computed from.
+    """
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.type.compile(dialect).lower(),
+                column.comment,
+                dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in table.columns
+        ]
+    )
+    return {
+        "dagster/table_name": table.name,
+        "dagster/column_schema": schema,
+        **(
+            {
+                "dagster/column_lineage": dg.TableColumnLineage(
+                    {
+                        column: [
+                            dg.TableColumnDep(dg.AssetKey(asset), of)
+                            for asset, of in (source.split(".") for source in sources)
+                        ]
+                        for column, sources in lineage.items()
+                    }
+                )
+            }
+            if lineage
+            else {}
+        ),
+    }
+
+
+def of_calls(report: DayReport, talk: Talk) -> Mapping[str, Any]:
     """A day of ``call_logs``. Users who share a location share its calls: they count once."""
     places = {row.location_id: row for row in report.complete}.values()
     return {
-        "calls": sum(row.stored or 0 for row in places),
+        **_amounts(report, talk),
         "new": sum(row.new for row in places),
         "changed": sum(row.changed for row in places),
         "missing_upstream": sum(row.missing for row in places),
@@ -46,18 +96,104 @@ def of_calls(report: DayReport) -> Mapping[str, Any]:
     }
 
 
-def of_status(report: DayReport) -> Mapping[str, Any]:
-    """A day of ``sync_status``: who is complete, who is not, why, and what to do."""
-    able = len(report.complete) + len(report.failed) + len(report.unread)
+def of_status(
+    report: DayReport,
+    page: PageSettings,
+    talk: Talk,
+    *,
+    is_open: bool,
+    hours_until_complete: float | None = None,
+    yesterday: DayReport | None = None,
+) -> Mapping[str, Any]:
+    """A day of ``sync_status``: who is complete, who is not, why, and what to do. What fits a
+    look comes first and is short enough for the UI to show without a click.
+
+    Args:
+        is_open: the day is not over yet.
+        hours_until_complete: how long after its end the day became complete.
+        yesterday: given where the asset's own page, which shows what was recorded last, has to
+            answer for yesterday too.
+    """
+    facts: dict[str, Any] = {}
+    if yesterday is not None:
+        facts["is_yesterday_complete"] = dg.MetadataValue.md(answer(yesterday, page))
+    facts["is_this_day_complete"] = dg.MetadataValue.md(answer(report, page, is_open=is_open))
+    if in_need := needs_text(report):
+        facts["who_needs_something"] = dg.MetadataValue.md(in_need)
+    if hours_until_complete is not None:
+        facts["hours_until_complete"] = round(hours_until_complete, 1)
     return {
-        "summary": dg.MetadataValue.md(summary(report)),
-        "users": dg.MetadataValue.md(table(report)),
+        **facts,
+        "complete_percent": report.complete_percent,
         "users_complete": len(report.complete),
         "users_failed": len(report.failed),
         "users_waiting": len(report.waiting),
         "users_not_tried": len(report.unread),
-        "complete_percent": round(100 * len(report.complete) / able, 1) if able else 100.0,
+        **_amounts(report, talk),
         **_read_until(report),
+        "read_again": dg.MetadataValue.url(day_link(page, report.day)),
+        "connections_page": dg.MetadataValue.url(page_link(page, None)),
+        "all_users": dg.MetadataValue.md(table(report)),
+    }
+
+
+def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
+    """Whether a day is complete, in a sentence or two; if not, who is missing and the way on."""
+    able = len(report.complete) + len(report.failed) + len(report.unread)
+    day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
+    waiting = f" Waiting for a person: {len(report.waiting)}." if report.waiting else ""
+    if not able:
+        return f"**Nothing to read.** Nobody can be synced on {day}.{waiting}"
+    if report.is_green:
+        return f"**Yes.** {day} is complete for everybody who can be synced ({able}).{waiting}"
+    missing = [row.user for row in report.failed] + list(report.unread)
+    return (
+        f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
+        f"{able} users who can be synced. Missing: {_some_names(missing)}. "
+        f"[Read the day again]({day_link(page, report.day)}): Materialize, Launch; "
+        f"only who is missing is read.{waiting}"
+    )
+
+
+def needs_text(report: DayReport) -> str:
+    """Who needs something, why and what to do, those with the same cause together, as a list that
+    the UI shows without a click; empty if nobody does."""
+    groups: dict[tuple[str, str, str], list[User]] = {}
+    for row in (*report.failed, *report.waiting):
+        known = row.failure.explanation if row.failure else None
+        why = known.message if known else "unknown"
+        fix = known.fix.partition(": voiceai-pipeline")[0] if known else "See the run"
+        groups.setdefault((_STATE[row.state], why, fix), []).append(row.user)
+    lines = [
+        f"- **{_some_names(users)}** {state}: {why}. {fix}."
+        for (state, why, fix), users in groups.items()
+    ]
+    if report.unread:
+        lines.append(f"- **{_some_names(report.unread)}** not tried yet: Read the day.")
+    shown = len(lines)
+    while shown:
+        rest = [f"- and {len(lines) - shown} more causes: see all_users"]
+        text = "\n".join(lines if shown == len(lines) else [*lines[:shown], *rest])
+        if len(text) <= SHOWN_AT_ONCE:
+            return text
+        shown -= 1
+    return ""
+
+
+_STATE: Final = {DayState.FAILED: "failed", DayState.WAITING: "waits for a person"}
+
+
+def day_link(page: PageSettings, day: date) -> str:
+    """Where Dagster's UI reads a day again: it is chosen there already."""
+    return f"{page.dagster_url}/assets/call_logs?view=partitions&partition={day}"
+
+
+def _amounts(report: DayReport, talk: Talk) -> dict[str, Any]:
+    places = {row.location_id: row for row in report.complete}.values()
+    return {
+        "calls": sum(row.stored or 0 for row in places),
+        "minutes": round(talk.minutes, 1),
+        "trial_calls": talk.trial_calls,
     }
 
 
@@ -231,19 +367,6 @@ def circuit_text(circuit: Circuit) -> str:
     return f"renewals of all users have been suspended{since}: {why}{after}"
 
 
-def summary(report: DayReport) -> str:
-    """The day in a few words: how many are complete, and by name who is not, and why."""
-    able = len(report.complete) + len(report.failed) + len(report.unread)
-    parts = [f"**{len(report.complete)} of {able}** users who can be synced are complete."]
-    if report.failed:
-        parts.append(f"**Failed:** {_named(report.failed)}.")
-    if report.unread:
-        parts.append(f"**Not tried yet:** {', '.join(user.name for user in report.unread)}.")
-    if report.waiting:
-        parts.append(f"**Waiting for a person:** {_named(report.waiting)}.")
-    return " ".join(parts)
-
-
 def table(report: DayReport) -> str:
     """Everybody, those who need something first."""
     everybody: Sequence[DayResult | User]
@@ -284,18 +407,119 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
     return "\n".join(lines)
 
 
-def _named(rows: Iterable[DayResult]) -> str:
-    names = [
-        f"{row.user.name} ({row.failure.explanation.message if row.failure else 'unknown'})"
-        for row in rows
+def twice_text(calls: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> str:
+    """Calls that are stored under several locations, and what that means.
+
+    Args:
+        calls: by call id, the ids of its locations.
+        names: of locations, by id.
+    """
+    lines = _at_most(
+        [
+            f"- {call_id}: {', '.join(names.get(place, place) for place in places)}"
+            for call_id, places in calls.items()
+        ],
+        "",
+    )
+    return "\n".join(
+        [
+            f"{len(calls)} calls are stored under more than one location, and would count more "
+            "than once. HighLevel gives every call an id of its own, so one of the locations "
+            "answers for another: compare the locations of these users on the page Connections, "
+            "and connect again whoever has the wrong one.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def types_text(types: Mapping[str, int]) -> str:
+    """Action types that nobody has documented, and how often each was met."""
+    lines = _at_most(
+        [f"- {_printable(kind)}: {count} actions" for kind, count in types.items()], ""
+    )
+    return "\n".join(
+        [
+            "The calls hold actions of types that HighLevel does not document. They are stored as "
+            "they are; metrics by action count them as unknown. Tell the engineers, so that "
+            "they get a name.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
+    """What is usual, and what is not."""
+    together = [one for one in judged if one.location_id is None]
+    if not judged:
+        return (
+            f"There is nothing to compare with yet: it takes {volume.MIN_WEEKS} complete weeks of "
+            "the same weekday."
+        )
+    odd = [one for one in judged if not one.is_usual]
+    parts = [
+        f"All together on {one.day:%A} {one.day}: {one.calls} calls; usual are {one.band.low} to "
+        f"{one.band.high} (by {one.band.weeks} weeks)."
+        for one in together[-1:]
     ]
-    return ", ".join(_at_most(names))
+    if not odd:
+        return " ".join([*parts, f"All {len(judged)} comparisons are within their bands."])
+    lines = []
+    for one in odd:
+        who = names.get(one.location_id, one.location_id) if one.location_id else "All together"
+        than = "fewer" if one.calls < one.band.low else "more"
+        lines.append(
+            f"- {who}, {one.day:%A} {one.day}: {one.calls} calls, {than} than the usual "
+            f"{one.band.low} to {one.band.high} (by {one.band.weeks} weeks)"
+        )
+    parts.append(
+        f"{len(odd)} of {len(judged)} comparisons are outside their bands. Every day named here is "
+        "complete, so it is as HighLevel has it: ask the location, or see whether its agent or "
+        "number was changed."
+    )
+    return "\n".join([" ".join(parts), "", *_at_most(lines, "")])
 
 
-def _at_most(lines: Sequence[str]) -> list[str]:
+def stale_text(
+    found: Sequence[StaleUser], rows: Mapping[UUID, DayResult], able: int, due: date
+) -> str:
+    """Who is not up to date, since when, why and what to do.
+
+    Args:
+        rows: what the ledger holds of ``due``, by user id.
+        able: how many users can be synced.
+    """
+    lines = []
+    for one in found:
+        user = one.connection.user
+        last = f"complete up to {one.last_complete}" if one.last_complete else "never complete"
+        row = rows.get(user.id)
+        why = (
+            _for_user(row)
+            if row is not None and row.state is DayState.FAILED
+            else "Nobody has tried to read it. Fix: see whether the daemon runs and its schedules "
+            f"are on, then read {due} again."
+        )
+        lines.append(f"- {user.name}, {last}: {why}")
+    return "\n".join(
+        [
+            f"{len(found)} of {able} users who can be synced are not complete up to {due}:",
+            "",
+            *_at_most(lines),
+        ]
+    )
+
+
+def _printable(text: str) -> str:
+    """What is shown of a word that somebody else chose: no line breaks, no sentence."""
+    return "".join(c if c.isalnum() or c in "_-. " else "?" for c in text[:60])
+
+
+def _at_most(lines: Sequence[str], where: str = ": voiceai-pipeline users") -> list[str]:
     """Nobody reads a thousand lines, and Dagster keeps every one of them for ever."""
     rest = len(lines) - LINES
-    return [*lines[:LINES], *([f"- and {rest} more: voiceai-pipeline users"] if rest > 0 else [])]
+    return [*lines[:LINES], *([f"- and {rest} more{where}"] if rest > 0 else [])]
 
 
 def _for_user(row: DayResult) -> str:

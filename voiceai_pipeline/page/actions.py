@@ -76,7 +76,8 @@ def sync(
     Raises:
         UnknownUserError: there is no such user.
         PipelineError: the user cannot be synced before a person has acted; nothing was launched.
-        DaysError: ``first`` lies before the first day that Dagster knows.
+        DaysError: ``first`` lies before the first day that Dagster knows, or after ``last``, or
+            ``last`` in the future.
         DagsterError: it does not answer, or refuses.
     """
     obstacle = find(site, user_id).obstacle
@@ -84,6 +85,10 @@ def sync(
         raise PipelineError(obstacle)
     earliest = site.dagster.first_day()
     last = last or today(site)
+    if last > today(site):
+        raise DaysError(
+            f"{last} lies in the future; today is {today(site)}. Ask for an earlier one."
+        )
     if first is None:
         first = max(earliest, last - timedelta(days=TRAILING_DAYS))
     if first < earliest:
@@ -91,6 +96,8 @@ def sync(
             f"{first} lies before {earliest}, the first day that can be synced. Ask for a later "
             "one, or set VOICEAI_START_DATE to an earlier one and start again."
         )
+    if last < first:
+        raise DaysError(f"{last} lies before {first}. Ask for the earlier day first.")
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     run_ids: list[str] = []
     for stretch in stretches(days, DAYS_PER_RUN):

@@ -5,6 +5,7 @@ Nobody is ever left out: not who has no connection, not because something else c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -18,7 +19,7 @@ from voiceai_pipeline.dagster_api import DagsterError
 from voiceai_pipeline.models import REQUESTED_SCOPES, Connection, PipelineError
 from voiceai_pipeline.page import actions
 from voiceai_pipeline.page.access import Form, posted
-from voiceai_pipeline.page.actions import PartlyLaunchedError
+from voiceai_pipeline.page.actions import DaysError, PartlyLaunchedError
 from voiceai_pipeline.page.cookies import Flash
 from voiceai_pipeline.page.pages import HOME, redirect, render, safe_back
 from voiceai_pipeline.page.rows import Row
@@ -26,6 +27,9 @@ from voiceai_pipeline.page.site import Site, site_of
 from voiceai_pipeline.storage import circuit, connections, history, ledger
 
 PER_PAGE: Final = 100
+MONTH: Final = 31
+"""Days that the page of a user proposes to read again: one run."""
+
 HISTORY: Final = 50
 """Events shown of a user."""
 
@@ -125,9 +129,12 @@ def _detail(request: Request) -> Response:
     user_id: UUID = request.path_params["user_id"]
     connection = actions.find(site, user_id)
     statuses = _last_syncs(site, user_id)
+    today = actions.today(site)
     return render(
         request,
         "user.html",
+        today=today,
+        month_ago=today - timedelta(days=MONTH - 1),
         row=Row(connection, (statuses or {}).get(user_id)),
         back=f"/users/{user_id}",
         scopes=_scopes(connection),
@@ -174,10 +181,17 @@ def _test(request: Request, form: Form) -> Response:
 
 def _sync(request: Request, form: Form) -> Response:
     user_id: UUID = request.path_params["user_id"]
+    site = site_of(request)
     try:
-        launched = actions.sync(site_of(request), user_id, "connections page")
+        first, last = (_day(form.get(name, "")) for name in ("first", "last"))
+        if first is not None:
+            # A month ago, which the page proposes, may lie before there was anything.
+            first = max(first, site.dagster.first_day())
+        launched = actions.sync(site, user_id, "connections page", first, last)
     except PipelineError as error:
         flash = failed(user_id, "{user}: not synced", error)
+    except DaysError as error:
+        flash = Flash.about(user_id, "bad", "{user}: not synced", str(error))
     except DagsterError as error:
         run_ids = error.run_ids if isinstance(error, PartlyLaunchedError) else ()
         flash = Flash.about(user_id, "bad", "{user}: not synced", str(error), run_ids)
@@ -191,6 +205,18 @@ def _sync(request: Request, form: Form) -> Response:
             launched.run_ids,
         )
     return redirect(request, safe_back(form.get("back", "")), flash)
+
+
+def _day(text: str) -> date | None:
+    """A day of the form; None if it names none.
+
+    Raises:
+        DaysError: it is no day.
+    """
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise DaysError("A day is written YYYY-MM-DD. Choose it in the calendar.") from None
 
 
 def failed(user_id: UUID, title: str, error: PipelineError) -> Flash:

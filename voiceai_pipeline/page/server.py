@@ -5,7 +5,9 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from voiceai_pipeline import alerting
 from voiceai_pipeline.dagster_api import Dagster
+from voiceai_pipeline.deadman import Watch, watching
 from voiceai_pipeline.page.app import create_app
 from voiceai_pipeline.page.cookies import Seal
 from voiceai_pipeline.page.site import Site
@@ -51,8 +53,11 @@ def serve(settings: Settings, dagster_url: str | None, ready: Callable[[], None]
         contextlib.closing(listen(settings.page.host, settings.page.port)) as listener,
         open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
     ):
-        app = create_app(open_site(settings, pipeline, dagster_url))
-        serve_until_stopped(app, listener, ready=ready)
+        site = open_site(settings, pipeline, dagster_url)
+        told = alerting.channels(settings.alerts)
+        watch = Watch(pipeline.engine, site.dagster.last_sign_of_life, told, settings.page)
+        with watching(watch):
+            serve_until_stopped(create_app(site), listener, ready=ready)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ _BUSINESS: Final = sa.func.coalesce(
 )
 """A notice leaves the house: it names a business, never a person."""
 
+DAEMON: Final = "daemon"
+"""The subject of whether anything is scheduled at all."""
+
 Moment = Literal["opened", "closed"]
 
 
@@ -48,13 +51,23 @@ def subject_of(user_id: UUID | None) -> str:
     return f"user:{user_id}" if user_id else APP
 
 
-def open_(db: sa.Connection, user_id: UUID | None, reason: FailureClass, now: datetime) -> bool:
+def open_(
+    db: sa.Connection,
+    user_id: UUID | None,
+    reason: FailureClass,
+    now: datetime,
+    *,
+    subject: str | None = None,
+) -> bool:
     """A problem began; True if it is news.
 
     It is none while a problem of the same subject is open, unless that one would have passed by
     itself and this one does not.
+
+    Args:
+        subject: None: the user's connection, or the renewals of everybody.
     """
-    subject = subject_of(user_id)
+    subject = subject or subject_of(user_id)
     if not _passes(reason):
         passing = [one.value for one in FailureClass if _passes(one)]
         db.execute(
@@ -75,17 +88,26 @@ def open_(db: sa.Connection, user_id: UUID | None, reason: FailureClass, now: da
     return opened.one_or_none() is not None
 
 
-def close(db: sa.Connection, user_id: UUID | None, now: datetime, *, quietly: bool = False) -> None:
-    """A problem ended; nothing happens if there was none.
+def close(
+    db: sa.Connection,
+    user_id: UUID | None,
+    now: datetime,
+    *,
+    quietly: bool = False,
+    subject: str | None = None,
+) -> bool:
+    """A problem ended; False, and nothing happens, if there was none.
 
     Args:
         quietly: a person ended it by hand and knows.
+        subject: as for ``open_``.
     """
-    db.execute(
+    closed = db.execute(
         sa.update(alerts)
-        .where(alerts.c.subject == subject_of(user_id), alerts.c.closed_at.is_(None))
+        .where(alerts.c.subject == (subject or subject_of(user_id)), alerts.c.closed_at.is_(None))
         .values(closed_at=now, closed_quietly=quietly)
     )
+    return closed.rowcount > 0
 
 
 def pending(db: sa.Connection, channel: str) -> list[Notice]:

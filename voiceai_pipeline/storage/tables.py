@@ -281,11 +281,12 @@ drifting_days = sa.Table(
 location_leases = sa.Table(
     "location_leases",
     metadata,
-    sa.Column("location_id", sa.Text, primary_key=True),
+    sa.Column("location_id", sa.Text, primary_key=True, comment="The HighLevel location."),
     sa.Column("holder", sa.Uuid, nullable=False, comment="One sync in one process."),
-    sa.Column("run_id", sa.Text),
-    _instant("taken_at", nullable=False),
+    sa.Column("run_id", sa.Text, comment="The Dagster run that holds it."),
+    _instant("taken_at", nullable=False, comment="When it was taken."),
     _instant("expires_at", nullable=False, comment="Past this the holder is taken to be gone."),
+    comment="Which sync reads a location just now: no two read one at the same time.",
 )
 
 agents = sa.Table(

@@ -20,6 +20,9 @@ class DagsterStandIn:
         first_day: the first partition.
         refuse_after: how many launches are accepted; None: all.
         is_down: answers 503, as a proxy before a dead webserver does.
+        heartbeats: of the daemon's parts, in seconds of the epoch; None: never.
+        ticks: the last one of each sensor.
+        looked_at: how often it was asked for a sign of life.
     """
 
     launched: list[dict[str, Any]] = field(default_factory=list)
@@ -27,6 +30,9 @@ class DagsterStandIn:
     first_day: str = "2025-01-01"
     refuse_after: int | None = None
     is_down: bool = False
+    heartbeats: list[float | None] = field(default_factory=list)
+    ticks: list[float] = field(default_factory=list)
+    looked_at: int = 0
     _server: ThreadingHTTPServer | None = None
 
     @property
@@ -68,6 +74,15 @@ class DagsterStandIn:
                         "results": [self.first_day] if self.first_day else []
                     }
                 }
+            }
+        if "daemonHealth" in query:
+            self.looked_at += 1
+            beats = [{"required": True, "lastHeartbeatTime": beat} for beat in self.heartbeats]
+            idle = {"required": False, "lastHeartbeatTime": None}
+            ticks = [{"sensorState": {"ticks": [{"timestamp": at}]}} for at in self.ticks]
+            return {
+                "instance": {"daemonHealth": {"allDaemonStatuses": [*beats, idle]}},
+                "sensorsOrError": {"results": [*ticks, {"sensorState": {"ticks": []}}]},
             }
         if "launchRun" in query:
             return {"launchRun": self._launch(variables["params"])}

@@ -289,6 +289,43 @@ def test_sync_now_does_not_reach_before_the_first_partition(installation: Instal
     assert ops["read_user_days"]["config"]["first"] == installation.dagster.first_day
 
 
+def test_a_month_of_one_user_is_read_again_from_their_page(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    installation.connect(HARBOR)
+    today = datetime.now(installation.pipeline.zone).date()
+    month_ago = today - timedelta(days=30)
+    with installation.visitor() as visitor:
+        shown = visitor.get(f"/users/{HARBOR}").text
+        assert f'name="first" value="{month_ago}"' in shown
+        assert f'name="last" value="{today}"' in shown
+        days = {"first": str(month_ago), "last": str(today), "back": f"/users/{HARBOR}"}
+        pressed = visitor.post(f"/users/{HARBOR}/sync", days)
+        assert f"Dagster reads {month_ago} to {today} again" in pressed.text
+        # What the page proposes may reach back before there was anything.
+        installation.dagster.first_day = str(today - timedelta(days=5))
+        assert f"Dagster reads {today - timedelta(days=5)} to" in visitor.post(
+            f"/users/{HARBOR}/sync", days
+        ).text  # fmt: skip
+
+        for wrong, sentence in (
+            ({"first": "yesterday"}, "A day is written YYYY-MM-DD."),
+            ({"first": str(today), "last": str(month_ago)}, f"{month_ago} lies before {today}."),
+            ({"last": str(today + timedelta(days=1))}, "lies in the future; today is"),
+        ):
+            refused = visitor.post(f"/users/{HARBOR}/sync", days | wrong)
+            assert "Harbor Dental: not synced" in refused.text
+            assert sentence in refused.text
+
+    asked = [
+        launch["runConfigData"]["ops"]["read_user_days"]["config"]
+        for launch in installation.dagster.launched
+    ]
+    assert [(one["user_ids"], one["first"]) for one in asked] == [
+        ([str(HARBOR)], str(month_ago)),
+        ([str(HARBOR)], str(today - timedelta(days=5))),
+    ]
+
+
 def test_a_user_who_must_reconnect_is_not_synced_and_told_why(
     installation: Installation,
 ) -> None:

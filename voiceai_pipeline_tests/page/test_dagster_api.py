@@ -1,7 +1,7 @@
 """What is said when Dagster does not do what was asked. What it does when asked: ``test_up.py``."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
@@ -54,3 +54,15 @@ def test_days_are_not_guessed_while_the_assets_are_not_loaded(dagster: DagsterSt
 
     with pytest.raises(DagsterError, match="has not loaded the asset call_logs"):
         Dagster(dagster.url).first_day()
+
+
+def test_a_sign_of_life_is_as_old_as_what_has_stood_still_longest(dagster: DagsterStandIn) -> None:
+    api = Dagster(dagster.url)
+    assert api.last_sign_of_life() is None
+    dagster.heartbeats, dagster.ticks = [500.0, 400.0], [100.0, 450.0]
+    assert api.last_sign_of_life() == datetime.fromtimestamp(400, UTC)
+    # One sensor that was turned off does not matter; all of them do.
+    dagster.ticks = [100.0, 90.0]
+    assert api.last_sign_of_life() == datetime.fromtimestamp(100, UTC)
+    dagster.heartbeats = [500.0, None]
+    assert api.last_sign_of_life() is None

@@ -20,6 +20,7 @@ from voiceai_pipeline.storage import connections
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline_tests.conftest import KEYS, free_port
 from voiceai_pipeline_tests.page.conftest import HARBOR, PASSWORD, Visitor
+from voiceai_pipeline_tests.page.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.test_supervisor import wait_until
 
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, PASSWORD)
@@ -62,7 +63,7 @@ def started(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]
 
 
 def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
-    environment: dict[str, str], database: Secret, tmp_path: Path
+    environment: dict[str, str], database: Secret, dagster: DagsterStandIn, tmp_path: Path
 ) -> None:
     engine = open_engine(database)
     with engine.begin() as db:
@@ -71,8 +72,10 @@ def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
     url = f"http://127.0.0.1:{environment['VOICEAI_PAGE_PORT']}"
     log = tmp_path / "page.log"
 
+    environment["VOICEAI_DAGSTER_URL"] = dagster.url
     with started(environment, tmp_path) as process:
         wait_until(lambda: "The page listens at" in log.read_text(), seconds=30)
+        wait_until(lambda: dagster.looked_at == 1)  # whether it is alive
         with Visitor(url) as visitor:
             visitor.log_in()
             connected = visitor.connect(HARBOR)

@@ -1,0 +1,114 @@
+"""Whether every user is up to date: a check on ``sync_status`` that a sensor keeps current.
+
+By the ledger and the clock, user by user. Dagster's own freshness (``FreshnessPolicy``,
+``build_time_partition_freshness_checks``) looks at an asset, or at its newest partition: a backfill
+of an old day turns the first green, and neither can name a user.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import sqlalchemy as sa
+
+from voiceai_pipeline import freshness
+from voiceai_pipeline.defs import checks, metadata, partitions
+from voiceai_pipeline.freshness import DEADLINE, StaleUser
+from voiceai_pipeline.models import DayResult, DayState
+from voiceai_pipeline.storage import connections, inspection, ledger
+from voiceai_pipeline.storage.engine import database_error, database_now
+
+NAME: Final = "every_connected_user_is_up_to_date"
+
+_HOURS: Final = DEADLINE // timedelta(hours=1)
+
+
+@dg.asset_check(
+    asset="sync_status",
+    name=NAME,
+    description=f"Every user who can be synced is complete up to the last day that ended {_HOURS} "
+    "hours ago or earlier. Looked at every five minutes, whatever ran or did not; filling in an "
+    "old day changes nothing here.",
+)
+def every_connected_user_is_up_to_date(
+    database: dg.ResourceParam[sa.Engine],
+) -> dg.AssetCheckResult:
+    return _look(database)[0]
+
+
+@dg.sensor(
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks whether every user is up to date and records it in the check "
+    f"{NAME} of sync_status: when it changes, and once for each new day.",
+)
+def stale_users(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+) -> dg.SensorResult | dg.SkipReason:
+    result, state = _look(database)
+    if context.cursor == state:
+        return dg.SkipReason("Nothing has changed since it was recorded.")
+    return dg.SensorResult(asset_events=[checks.evaluation(result)], cursor=state)
+
+
+def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa.Engine) -> None:
+    """Record it after a sync too: what a check said before its asset's last event is shown as
+    unknown.
+
+    Raises:
+        dg.Failure: the database does not answer.
+    """
+    try:
+        result, _ = _look(engine)
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
+    # Dagster takes it; only the annotation of log_event does not say so.
+    context.log_event(checks.evaluation(result))  # type: ignore[arg-type]
+
+
+def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:
+    """The check's result now, and a word that changes with whom and what it names."""
+    zone = ZoneInfo(partitions.days.timezone)
+    with engine.begin() as db:
+        now = database_now(db)
+        due = freshness.day_due(now, zone)
+        people = connections.everyone(db)
+        places = {p.user.id: p.location_id for p in people if p.can_sync and p.location_id}
+        last = inspection.last_complete_days(db, places, zone)
+        behind = [user_id for user_id in places if user_id not in last or last[user_id] < due]
+        rows = {row.user.id: row for row in ledger.results(db, days=[due], user_ids=behind)}
+    failed = {user_id for user_id, row in rows.items() if row.state is DayState.FAILED}
+    found = freshness.stale(people, last, failed, due, now)
+    return _result(found, rows, len(places), due), _state(found, due)
+
+
+def _result(
+    found: Sequence[StaleUser], rows: Mapping[UUID, DayResult], able: int, due: date
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key="sync_status",
+        check_name=NAME,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=metadata.stale_text(found, rows, able, due)
+        if found
+        else f"Everybody who can be synced ({able}) is complete up to {due}, or was connected less "
+        f"than {_HOURS} hours ago."
+        if able
+        else "Nobody can be synced.",
+        metadata={
+            "stale_users": len(found),
+            "users_who_can_be_synced": able,
+            "should_be_complete_up_to": str(due),
+            "days_behind_at_most": max((one.days_behind or 0 for one in found), default=0),
+        },
+    )
+
+
+def _state(found: Sequence[StaleUser], due: date) -> str:
+    facts = [f"{one.connection.user.id} {one.last_complete}" for one in found]
+    return hashlib.sha256(" ".join([str(due), *facts]).encode()).hexdigest()[:16]

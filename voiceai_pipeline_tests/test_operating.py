@@ -1,0 +1,178 @@
+"""What docs/operating.md tells people to click, clicked in Chromium on the running product.
+
+The tests are ordered: each takes up where the one before it left off. The pictures of docs/ are
+what they see; to take them anew:
+
+    VOICEAI_PICTURES=docs .venv/bin/pytest voiceai_pipeline_tests/test_operating.py
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.page.conftest import chromium  # noqa: F401 - a fixture
+from voiceai_pipeline_tests.test_supervisor import wait_until
+from voiceai_pipeline_tests.test_up import Up, ended, graphql, partition_stats
+
+COPPER = DEMO["Copper Kettle Catering"]
+HARBOR = DEMO["Harbor Dental"]
+TODAY = datetime.now(UTC).date()
+FIRST = TODAY - timedelta(days=20)
+BAD_DAY = TODAY - timedelta(days=3)
+CALLS = "/voice-ai/dashboard/call-logs"
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`make up`, once its first week has arrived: one day of it is red, and those before it have
+    not been read."""
+    home = tmp_path_factory.mktemp("operating") / "home"
+    with ended(Up(home, {"VOICEAI_START_DATE": str(FIRST)})) as product:
+        product.start()
+        wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 6, seconds=300)
+        wait_until(lambda: partition_stats(product.url)["numFailed"] == 1, seconds=300)
+        yield product
+
+
+@pytest.fixture(scope="module")
+def window(chromium: Browser) -> Iterator[Page]:  # noqa: F811 - the fixture above
+    expect.set_options(timeout=60_000)
+    with chromium.new_context(viewport={"width": 1200, "height": 780}) as context:
+        context.set_default_timeout(60_000)
+        yield context.new_page()
+    expect.set_options(timeout=5_000)
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what is seen as a picture of docs/, if that is asked for."""
+    if folder := os.environ.get("VOICEAI_PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def sandbox(product: Up, path: str, **body: Any) -> None:
+    answer = requests.post(f"{product.sandbox}/sandbox/{path}", json=body, timeout=10)
+    answer.raise_for_status()
+
+
+def asked_for(product: Up) -> set[str]:
+    """The locations whose calls were asked for since the last time."""
+    asked = requests.get(f"{product.sandbox}/sandbox/requests", timeout=10).json()
+    requests.delete(f"{product.sandbox}/sandbox/requests", timeout=10).raise_for_status()
+    return {one["location_id"] for one in asked if one["path"] == CALLS}
+
+
+def launch(dialog: Locator, button: str) -> None:
+    dialog.get_by_role("button", name=button).click()
+    expect(dialog).to_be_hidden()
+
+
+def materialize(page: Page) -> Locator:
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog").filter(has_text="Launch runs to materialize call_logs")
+    expect(dialog).to_be_visible()
+    return dialog
+
+
+def test_the_first_screen_says_whether_yesterday_is_complete_and_who_needs_what(
+    product: Up, window: Page
+) -> None:
+    window.set_viewport_size({"width": 1440, "height": 720})
+    window.goto(f"{product.url}/assets/sync_status")
+    yesterday = TODAY - timedelta(days=1)
+    answer = window.get_by_role("row", name="is_yesterday_complete")
+    expect(answer).to_contain_text(f"Yes. {yesterday:%A} {yesterday} is complete for everybody")
+    in_need = window.get_by_role("row", name="who_needs_something")
+    expect(in_need).to_contain_text("Larch Auto Care waits for a person: Failed to refresh token.")
+    # Without a click and without scrolling.
+    for cell in (answer, in_need):
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["y"] < 700
+    picture(window, "sync-status")
+    window.set_viewport_size({"width": 1200, "height": 780})
+
+
+def test_the_answer_of_a_red_day_leads_to_the_dialog_that_reads_it_again(
+    product: Up, window: Page
+) -> None:
+    window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={BAD_DAY}")
+    answer = window.get_by_role("row", name="is_this_day_complete")
+    expect(answer).to_contain_text("No, 87.5 %.")
+    expect(answer).to_contain_text("Missing: Copper Kettle Catering.")
+    picture(window, "red-day")
+    answer.get_by_role("link", name="Read the day again").click()
+    window.wait_for_url("**/assets/call_logs**")
+    dialog = materialize(window)
+    expect(dialog).to_contain_text("1 partition")
+    expect(dialog.get_by_role("textbox").first).to_have_value(str(BAD_DAY))
+    expect(dialog.get_by_role("button", name="Launch 1 run")).to_be_enabled()
+    picture(window, "read-a-day-again")
+
+
+def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_must(
+    product: Up, window: Page
+) -> None:
+    sandbox(product, "heal", location_id=COPPER.location_id)
+    sandbox(product, "faults", kind="server_error", location_id=COPPER.location_id, status=503)
+    window.goto(f"{product.url}/assets/call_logs?view=partitions")
+    dialog = materialize(window)
+    box = dialog.get_by_role("textbox").first
+    box.fill(f"[{FIRST}...{TODAY - timedelta(days=1)}]")
+    box.press("Enter")
+    expect(dialog).to_contain_text("20 partitions")
+    dialog.get_by_text("Preview").click()
+    preview = window.get_by_role("dialog").filter(has_text="Backfill preview")
+    expect(preview).to_contain_text(f"{FIRST}...{TODAY - timedelta(days=1)}")
+    picture(window, "since-a-date")
+    preview.get_by_role("button", name="OK").click()
+    launch(dialog, "Launch backfill")
+    wait_until(lambda: _backfills(product)[0] == "COMPLETED_FAILED", seconds=300)
+    stats = partition_stats(product.url)
+    assert (stats["numFailed"], stats["numMaterialized"]) == (20, 1)
+    # Everybody else has all their calls of these days.
+    complete = product.ask(
+        "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "
+        "AND day < current_date"
+    )
+    assert complete == [(20 * 7, 7)]
+
+
+def _backfills(product: Up) -> list[str]:
+    """How the backfills stand, newest first."""
+    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
+    found = graphql(product.url, query)["partitionBackfillsOrError"]["results"]
+    return [one["status"] for one in found]
+
+
+def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -> None:
+    sandbox(product, "heal", location_id=COPPER.location_id)
+    asked_for(product)
+    window.goto(f"{product.url}/assets/call_logs?view=partitions")
+    expect(window.get_by_text("Failed (20)")).to_be_visible()
+    dialog = materialize(window)
+    dialog.get_by_role("button", name="Failed and missing").click()
+    expect(dialog).to_contain_text("20 partitions")
+    picture(window, "failed-and-missing")
+    launch(dialog, "Launch backfill")
+    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 21, seconds=300)
+    assert asked_for(product) == {COPPER.location_id}
+
+
+def test_a_month_of_one_user_is_read_again_from_their_page(product: Up, window: Page) -> None:
+    window.goto(product.page)
+    window.get_by_role("link", name=HARBOR.business_name, exact=True).click()
+    expect(window.get_by_label("From")).to_have_value(re.compile(r"\d{4}-\d\d-\d\d"))
+    picture(window, "a-month-of-one-user")
+    window.get_by_role("button", name="Read these days again").click()
+    # The 31 days begin before the first that there is.
+    said = window.get_by_role("status")
+    expect(said).to_contain_text(f"Dagster reads {FIRST} to {TODAY} again")
+    expect(said.get_by_role("link", name="Follow the run")).to_be_visible()
