@@ -37,7 +37,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.alerting import Message, deliver
 from voiceai_pipeline.consent import Consent, ConsentError
-from voiceai_pipeline.day_report import retry_at, stretches
+from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
@@ -235,6 +235,18 @@ class StormyWorld(World):
         return True
 
 
+def _unfinished(db: sa.Connection) -> dict[tuple[UUID, date], FailureClass | None]:
+    """Every day that is not complete, by user, and why."""
+    query = sa.text(
+        "SELECT user_id, day, failure_class FROM sync_ledger WHERE state <> 'complete' "
+        "ORDER BY day, user_id"
+    )
+    return {
+        (row.user_id, row.day): row.failure_class and FailureClass(row.failure_class)
+        for row in db.execute(query)
+    }
+
+
 @dataclass
 class Red:
     """A user's day that is not complete."""
@@ -341,22 +353,21 @@ class Soak:
             now = self.clock()
             due = [one.user.id for one in connections.due_for_refresh(db, now)]
             able = {one.user.id for one in connections.everyone(db) if one.can_sync}
-            failed = ledger.unfinished(db, DayState.FAILED, able)
-            waiting = ledger.unfinished(db, DayState.WAITING, able)
+            due_days = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, date.min)
+            waiting = ledger.waiting(db, able, date.min)
         if due and self._once("refresh", timedelta(minutes=10)):
             self.tokens.renew_due(due)
-        retry = [row for row in failed if (at := retry_at(row)) is not None and at <= now]
-        self._resume("retry", retry, timedelta(minutes=15))
+        self._resume("retry", due_days, timedelta(minutes=15))
         self._resume("fill", waiting, timedelta(minutes=5))
         told = deliver(self.engine, self, PAGE)
         if told.kept:
             self.tally.wrong.append(f"{told.kept} notices could not be told: {told.reasons}")
 
-    def _resume(self, purpose: str, rows: Sequence[DayResult], every: timedelta) -> None:
-        days = sorted({row.day for row in rows})
+    def _resume(self, purpose: str, due: Sequence[tuple[UUID, date]], every: timedelta) -> None:
+        days = sorted({day for _, day in due})
         for stretch in stretches(days)[:5]:
             if self._once(f"{purpose} {stretch[0]} {stretch[-1]}", every):
-                users = sorted({row.user.id for row in rows if row.day in stretch}, key=str)
+                users = sorted({user for user, day in due if day in stretch}, key=str)
                 self._sync(stretch, Mode.ONLY_FAILED, users)
 
     def yesterday_and_trailing_window(self) -> None:
@@ -379,11 +390,11 @@ class Soak:
         """Rerun what is never repeated by itself: HighLevel called our configuration wrong."""
         with self.engine.begin() as db:
             able = {one.user.id for one in connections.everyone(db) if one.can_sync}
-            failed = ledger.unfinished(db, DayState.FAILED, able)
+            unfinished = _unfinished(db)
         ours = [
-            row
-            for row in failed
-            if row.failure and row.failure.explanation.remedy is Remedy.OPERATOR
+            key
+            for key, failure in unfinished.items()
+            if key[0] in able and failure and failure.explanation.remedy is Remedy.OPERATOR
         ]
         self.tally.reruns += len(ours)
         self._resume("operate", ours, timedelta(hours=1))
@@ -478,10 +489,8 @@ class Soak:
     def _look(self) -> None:
         """Which days are red, and since when."""
         with self.engine.begin() as db:
-            rows = ledger.unfinished(db, DayState.FAILED, list(self.people))
-            rows += ledger.unfinished(db, DayState.WAITING, list(self.people))
+            unfinished = _unfinished(db)
         now = self.clock()
-        unfinished = {(row.user.id, row.day): row.failure for row in rows}
         for key in [key for key in self.tally.red if key not in unfinished]:
             red = self.tally.red.pop(key)
             person = red.failure is not None and red.failure.waits_for_person

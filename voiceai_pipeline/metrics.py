@@ -205,7 +205,8 @@ def compute(
 def _localised(frame: pd.DataFrame, places: Sequence[Place]) -> pd.DataFrame:
     """With ``day``, ``hour`` and ``local`` (naive) in each location's own zone."""
     zones = {place.location_id: place.zone for place in places}
-    zone = frame["location"].map(zones)
+    # An empty column would turn into strings, which compare with nothing else where pyarrow is.
+    zone = frame["location"].map(zones).astype(object)
     local = pd.Series(pd.NaT, index=frame.index, dtype="datetime64[us]")
     for one in set(zones.values()):
         rows = (zone == one).to_numpy()
