@@ -145,15 +145,6 @@ class Dagster:
                 raise LocationError(f"Dagster cannot load the code location:\n{loaded['message']}")
         return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
-    def runs_under_way(self) -> dict[str, dict[str, str]]:
-        """The tags of every run that Dagster believes to have begun and not ended, by run id."""
-        runs = self._ask(_UNDER_WAY, {})["runsOrError"].get("results", [])
-        return {run["runId"]: {tag["key"]: tag["value"] for tag in run["tags"]} for run in runs}
-
-    def cancel(self, run_ids: Sequence[str]) -> None:
-        """Mark runs as cancelled at once, whether or not anything still works on them."""
-        self._ask(_CANCEL, {"runIds": list(run_ids)})
-
     def backfill(self, days: Sequence[date], title: str) -> None:
         """Ask for a backfill of ``call_logs``."""
         params = {
@@ -208,15 +199,6 @@ query SignsOfLife($selector: RepositorySelector!) {
   instance { daemonHealth { allDaemonStatuses { required lastHeartbeatTime } } }
   sensorsOrError(repositorySelector: $selector) {
     ... on Sensors { results { sensorState { ticks(limit: 1) { timestamp } } } } }
-}
-"""
-_UNDER_WAY: Final = """
-{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) {
-    ... on Runs { results { runId tags { key value } } } } }
-"""
-_CANCEL: Final = """
-mutation Cancel($runIds: [String!]!) {
-  terminateRuns(runIds: $runIds, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
 }
 """
 _BACKFILL: Final = """

@@ -116,8 +116,6 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         if settings.read_only_port is not None:
             there = f"{read_only}/server_info"
             _wait_until(lambda: _answers(there), supervisor, "webserver-read-only", seconds=150)
-        if settings.dagster_url is None:
-            _cancel_orphans(dagster, tell)
         _backfill(pipeline, dagster, tell)
         tell("Dagster: starting the daemon")
         supervisor.start("daemon", [_program("dagster-daemon"), "run", *workspace], env)
@@ -335,25 +333,6 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], N
                     json={"location_id": demo.location_id},
                     timeout=10,
                 ).raise_for_status()
-
-
-def _cancel_orphans(dagster: Dagster, tell: Callable[[str], None]) -> None:
-    """Close the runs whose processes ended with an earlier `up`, however it ended.
-
-    Dagster would believe them under way for ever and keep their places in the pool, so that nothing
-    else runs. The lock on the home says that nobody else has started any; the command line's runs
-    are processes of their own.
-    """
-    with contextlib.suppress(DagsterError):
-        runs = dagster.runs_under_way()
-        orphans = [
-            run_id
-            for run_id, tags in runs.items()
-            if tags.get("voiceai/launched_by") != "command line"
-        ]
-        if orphans:
-            tell(f"Dagster: cancelling {len(orphans)} runs that were cut off at the last stop")
-            dagster.cancel(orphans)
 
 
 def _backfill(pipeline: Pipeline, dagster: Dagster, tell: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ from voiceai_pipeline_tests.test_up import Up, ended, graphql, partition_stats
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]
 TODAY = datetime.now(UTC).date()
-FIRST = TODAY - timedelta(days=20)
+FIRST = TODAY - timedelta(days=10)
 BAD_DAY = TODAY - timedelta(days=3)
 CALLS = "/voice-ai/dashboard/call-logs"
 
@@ -127,7 +127,7 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
     box = dialog.get_by_role("textbox").first
     box.fill(f"[{FIRST}...{TODAY - timedelta(days=1)}]")
     box.press("Enter")
-    expect(dialog).to_contain_text("20 partitions")
+    expect(dialog).to_contain_text("10 partitions")
     dialog.get_by_text("Preview").click()
     preview = window.get_by_role("dialog").filter(has_text="Backfill preview")
     expect(preview).to_contain_text(f"{FIRST}...{TODAY - timedelta(days=1)}")
@@ -136,13 +136,13 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
     launch(dialog, "Launch backfill")
     wait_until(lambda: _backfills(product)[0] == "COMPLETED_FAILED", seconds=300)
     stats = partition_stats(product.url)
-    assert (stats["numFailed"], stats["numMaterialized"]) == (20, 1)
+    assert (stats["numFailed"], stats["numMaterialized"]) == (10, 1)
     # Everybody else has all their calls of these days.
     complete = product.ask(
         "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "
         "AND day < current_date"
     )
-    assert complete == [(20 * 7, 7)]
+    assert complete == [(10 * 7, 7)]
 
 
 def _backfills(product: Up) -> list[str]:
@@ -156,13 +156,13 @@ def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -
     sandbox(product, "heal", location_id=COPPER.location_id)
     asked_for(product)
     window.goto(f"{product.url}/assets/call_logs?view=partitions")
-    expect(window.get_by_text("Failed (20)")).to_be_visible()
+    expect(window.get_by_text("Failed (10)")).to_be_visible()
     dialog = materialize(window)
     dialog.get_by_role("button", name="Failed and missing").click()
-    expect(dialog).to_contain_text("20 partitions")
+    expect(dialog).to_contain_text("10 partitions")
     picture(window, "failed-and-missing")
     launch(dialog, "Launch backfill")
-    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 21, seconds=300)
+    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 11, seconds=300)
     assert asked_for(product) == {COPPER.location_id}
 
 

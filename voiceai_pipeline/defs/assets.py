@@ -356,7 +356,7 @@ def read_statuses(
                 talk[day],
                 is_open=window.end > now,
                 hours_until_complete=_lateness(context, reports[day], window, now),
-                yesterday=reports[yesterday] if day == max(windows) != yesterday else None,
+                yesterday=reports[yesterday] if day == max(windows) else None,
             ),
         )
         for day, window in windows.items()
