@@ -104,16 +104,16 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
         argv = [_program("dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p"]
         supervisor.start("webserver", [*argv, str(port)], env)
-        if settings.read_only_port is not None:
-            tell("Dagster: starting the webserver for analysts")
-            argv += [str(settings.read_only_port), "--read-only"]
-            supervisor.start("webserver-read-only", argv, env)
         # The page is there long before Dagster has loaded: it is of use without.
         _wait_until(lambda: _answers(f"{_here(page)}/health"), supervisor, "page", seconds=60)
         tell(f"Connections: {page.url}")
         dagster = Dagster(url)
         _wait_until(lambda: _is_loaded(dagster), supervisor, "webserver", seconds=150)
         if settings.read_only_port is not None:
+            # Not earlier: two at once would both create Dagster's tables.
+            tell("Dagster: starting the webserver for analysts")
+            argv += [str(settings.read_only_port), "--read-only"]
+            supervisor.start("webserver-read-only", argv, env)
             there = f"{read_only}/server_info"
             _wait_until(lambda: _answers(there), supervisor, "webserver-read-only", seconds=150)
         _backfill(pipeline, dagster, tell)

@@ -187,8 +187,11 @@ def test_two_runs_at_once_read_every_window_once_and_end_in_the_same_tables(
         assert Counter(runs.asked()) == windows
         assert set(runs.statuses()) == {200}
         assert runs.holders() == {}
-    done = [[(name, state, day) for name, state, day, _ in results] for results in both.values()]
-    assert done[0] == done[1] == [(name, state, day) for name, state, day, _ in alone]
+    everything = [row[:3] for row in alone]
+    first, second = sorted(both.values(), key=len, reverse=True)
+    assert [row[:3] for row in first] == everything
+    # Whoever asks later does not say what was complete when it asked.
+    assert {row[:3] for row in second} <= set(everything)
 
 
 def test_two_rereads_at_once_are_one_after_the_other_and_never_at_the_same_time(
