@@ -41,10 +41,6 @@ UNSEEN: Final = timedelta(hours=6)
 _DAY: Final = timedelta(days=1)
 
 
-class MartError(Exception):
-    """A mart would not have added up to its calls: nothing of it was written."""
-
-
 @dataclass(frozen=True)
 class Stale:
     """Marts that are not what their calls say, as far as the ledger was looked through.

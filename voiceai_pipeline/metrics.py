@@ -17,22 +17,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from voiceai_pipeline.models import Window
+from voiceai_pipeline.models import ACTION_TYPES, Window
 from voiceai_pipeline.settings import MetricRules
-
-ACTION_TYPES: Final = frozenset(
-    {
-        "CALL_TRANSFER",
-        "DATA_EXTRACTION",
-        "IN_CALL_DATA_EXTRACTION",
-        "WORKFLOW_TRIGGER",
-        "SMS",
-        "APPOINTMENT_BOOKING",
-        "CUSTOM_ACTION",
-        "KNOWLEDGE_BASE",
-    }
-)
-"""The documented types (CONTRACT 2.4)."""
 
 TRANSFER: Final = "CALL_TRANSFER"
 BOOKING: Final = "APPOINTMENT_BOOKING"

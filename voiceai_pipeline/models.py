@@ -13,6 +13,20 @@ from typing import Any, Final, NamedTuple, NoReturn
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+ACTION_TYPES: Final = frozenset(
+    {
+        "CALL_TRANSFER",
+        "DATA_EXTRACTION",
+        "IN_CALL_DATA_EXTRACTION",
+        "WORKFLOW_TRIGGER",
+        "SMS",
+        "APPOINTMENT_BOOKING",
+        "CUSTOM_ACTION",
+        "KNOWLEDGE_BASE",
+    }
+)
+"""What an agent can do in a call, as HighLevel documents it (CONTRACT 2.4)."""
+
 SERVICE: Final = "highlevel"
 """The only value of ``api_keys.service`` and ``sync_status.service``, as in the source system."""
 

@@ -200,7 +200,7 @@ def sync_status(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.drifting_days, stored=["call_logs.call_id"]),
+    metadata=metadata.of_table(tables.drifting_days, {"stored": ["call_logs.call_id"]}),
 )
 def reconciliation(
     context: dg.AssetExecutionContext,

@@ -17,8 +17,7 @@ import sqlalchemy as sa
 from voiceai_pipeline import volume
 from voiceai_pipeline.day_report import DayReport
 from voiceai_pipeline.defs import metadata
-from voiceai_pipeline.highlevel.calls import ACTION_TYPES
-from voiceai_pipeline.models import Connection, ConnectionState, Window
+from voiceai_pipeline.models import ACTION_TYPES, Connection, ConnectionState, Window
 from voiceai_pipeline.storage import connections, inspection, token_rows
 
 NAME: Final = "no_connection_needs_a_person"

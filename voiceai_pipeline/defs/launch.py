@@ -49,8 +49,7 @@ def sync_calls(
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                 },
                 tags={
-                    "dagster/asset_partition_range_start": stretch[0].isoformat(),
-                    "dagster/asset_partition_range_end": stretch[-1].isoformat(),
+                    **partitions.range_tags(stretch[0], stretch[-1]),
                     **jobs.BY_COMMAND_LINE,
                 },
             )

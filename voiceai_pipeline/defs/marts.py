@@ -11,10 +11,9 @@ from typing import Any, Final
 import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from voiceai_pipeline import pictures
-from voiceai_pipeline.defs import partitions
+from voiceai_pipeline.defs import metadata, partitions
 from voiceai_pipeline.marts import Built
 from voiceai_pipeline.metrics import SMALL
 from voiceai_pipeline.models import PipelineError
@@ -57,40 +56,20 @@ class MartConfig(dg.Config):
     """Only these locations; empty: all."""
 
 
-def _schema(table: sa.Table) -> dg.TableSchema:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                type=column.type.compile(dialect=dialect).lower(),
-                description=_meaning(column),
-                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
-            )
-            for column in table.columns
-        ]
-    )
-
-
 def _meaning(column: sa.Column[Any]) -> str:
     """With where it comes from: Dagster's own UI shows no lineage of columns."""
-    origins = [f"`{name if '.' in name else f'call_logs.{name}'}`" for name in column.info["from"]]
+    origins = [f"`{origin}`" for origin in _origins(column)]
     return f"{column.comment} From {', '.join(origins)}." if origins else str(column.comment)
 
 
-def _lineage(table: sa.Table) -> dg.TableColumnLineage:
-    return dg.TableColumnLineage(
-        {
-            column.name: [_origin(name) for name in column.info["from"]]
-            for column in table.columns
-            if column.info["from"]
-        }
-    )
+def _origins(column: sa.Column[Any]) -> list[str]:
+    """The ``asset.column`` it is computed from; without an asset it is the calls."""
+    return [name if "." in name else f"call_logs.{name}" for name in column.info["from"]]
 
 
-def _origin(name: str) -> dg.TableColumnDep:
-    asset, _, column = name.rpartition(".")
-    return dg.TableColumnDep(dg.AssetKey(asset or "call_logs"), column)
+def _of_table(table: sa.Table) -> Mapping[str, Any]:
+    lineage = {column.name: _origins(column) for column in table.columns if column.info["from"]}
+    return metadata.of_table(table, lineage, _meaning)
 
 
 @dg.multi_asset(
@@ -104,11 +83,7 @@ def _origin(name: str) -> dg.TableColumnDep:
             group_name="marts",
             kinds={"postgres", "pandas"},
             owners=OWNERS,
-            metadata={
-                "dagster/table_name": table.name,
-                "dagster/column_schema": _schema(table),
-                "dagster/column_lineage": _lineage(table),
-            },
+            metadata=_of_table(table),
         )
         for table in MARTS
     ],

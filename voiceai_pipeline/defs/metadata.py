@@ -4,7 +4,7 @@ No tokens, numbers, transcripts or people's call data: Dagster keeps metadata fo
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -39,12 +39,17 @@ SHOWN_AT_ONCE: Final = 999
 """Dagster's UI shows Markdown of at most so many characters without a click."""
 
 
-def of_table(table: sa.Table, **lineage: Sequence[str]) -> Mapping[str, Any]:
+def of_table(
+    table: sa.Table,
+    lineage: Mapping[str, Sequence[str]] | None = None,
+    meaning: Callable[[sa.Column[Any]], str | None] = lambda column: column.comment,
+) -> Mapping[str, Any]:
     """What the UI says of an asset's table: its name and, from the comments that the database has
     too, its columns.
 
     Args:
         lineage: by column, the ``asset.column`` it is computed from.
+        meaning: what a column's description says.
     """
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     schema = dg.TableSchema(
@@ -52,7 +57,7 @@ def of_table(table: sa.Table, **lineage: Sequence[str]) -> Mapping[str, Any]:
             dg.TableColumn(
                 column.name,
                 column.type.compile(dialect).lower(),
-                column.comment,
+                meaning(column),
                 dg.TableColumnConstraints(nullable=bool(column.nullable)),
             )
             for column in table.columns

@@ -5,6 +5,7 @@ is a row of the ledger (README, "Decisions").
 """
 
 import os
+from datetime import date
 from typing import Final
 
 import dagster as dg
@@ -21,6 +22,15 @@ days = dg.DailyPartitionsDefinition(
     timezone=timezone_of(os.environ).key,
     end_offset=1,  # today is a partition: it is synced while it is still open
 )
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """The tags of one run over consecutive days, both included."""
+    return {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": last.isoformat(),
+    }
+
 
 USERS: Final = "users"
 

@@ -1,6 +1,6 @@
 """What happens by the clock, in the pipeline's time zone."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import dagster as dg
@@ -20,10 +20,7 @@ def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{moment:%Y-%m-%dT%H:%M}",
         run_config=_EVERYBODY,
-        tags={
-            "dagster/asset_partition_range_start": start,
-            "dagster/asset_partition_range_end": last.date().isoformat(),
-        },
+        tags=partitions.range_tags(date.fromisoformat(start), last.date()),
     )
 
 

@@ -189,10 +189,7 @@ def stale_marts(
                 run_key=f"marts {stretch[0]} {stretch[-1]} {stale.fingerprint} "
                 f"{_bucket(now, AGAIN)}",
                 run_config={"ops": {"marts": {"config": config}}},
-                tags={
-                    "dagster/asset_partition_range_start": stretch[0].isoformat(),
-                    "dagster/asset_partition_range_end": stretch[-1].isoformat(),
-                },
+                tags=partitions.range_tags(stretch[0], stretch[-1]),
             )
         )
     return requests[:RUNS_PER_TICK]
@@ -283,10 +280,7 @@ def _runs(
                 run_key=f"{reason} {stretch[0]} {stretch[-1]} {_bucket(now, every)}",
                 job_name=jobs.resync_failed_users.name,
                 run_config={"ops": {"call_logs": {"config": config}}},
-                tags={
-                    "dagster/asset_partition_range_start": stretch[0].isoformat(),
-                    "dagster/asset_partition_range_end": stretch[-1].isoformat(),
-                },
+                tags=partitions.range_tags(stretch[0], stretch[-1]),
             )
         )
     return requests

@@ -20,6 +20,7 @@ import orjson
 
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 from voiceai_pipeline.models import (
+    ACTION_TYPES,
     CallLog,
     FailureClass,
     ListedCall,
@@ -327,20 +328,6 @@ def call_of(listed: ListedCall) -> CallLog:
         translation=raw.get("translation"),
         message_id=_string(raw, "messageId"),
     )
-
-
-ACTION_TYPES: Final = frozenset(
-    {
-        "CALL_TRANSFER",
-        "DATA_EXTRACTION",
-        "IN_CALL_DATA_EXTRACTION",
-        "WORKFLOW_TRIGGER",
-        "SMS",
-        "APPOINTMENT_BOOKING",
-        "CUSTOM_ACTION",
-        "KNOWLEDGE_BASE",
-    }
-)
 
 
 def _is_unknown(action: Any) -> bool:

@@ -20,6 +20,7 @@ from voiceai_pipeline.storage.tables import agents, call_logs, locations
 from voiceai_pipeline.storage.views import (
     ACTION_TYPES,
     CALL_COMMENTS,
+    CALL_CONTENT,
     CALLS_WITH_NAMES,
     LOCATION_NAME,
 )
@@ -90,16 +91,7 @@ def calls(
         call_logs.c.last_changed_at,
     ]
     if content:
-        columns += [
-            call_logs.c.contact_id,
-            call_logs.c.from_number,
-            call_logs.c.summary,
-            call_logs.c.transcript,
-            call_logs.c.extracted_data,
-            call_logs.c.executed_call_actions,
-            call_logs.c.translation,
-            call_logs.c.message_id,
-        ]
+        columns += CALL_CONTENT
     query = (
         sa.select(*columns)
         .select_from(CALLS_WITH_NAMES)

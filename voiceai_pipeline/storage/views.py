@@ -108,6 +108,18 @@ CALL_COMMENTS: Final = {
     "action_types": "What the agent did, as a JSON array of HighLevel's names for it.",
 }
 
+CALL_CONTENT: Final = (
+    call_logs.c.contact_id,
+    call_logs.c.from_number,
+    call_logs.c.summary,
+    call_logs.c.transcript,
+    call_logs.c.extracted_data,
+    call_logs.c.executed_call_actions,
+    call_logs.c.translation,
+    call_logs.c.message_id,
+)
+"""What was said, and by whom."""
+
 _CALL_FACTS: Final = (
     _person.c.user.label("user_id"),
     _person.c.user_name,
@@ -258,14 +270,7 @@ VIEWS: Final = (
             call_logs.c.location_id,
             call_logs.c.call_id,
             call_logs.c.started_at,
-            call_logs.c.contact_id,
-            call_logs.c.from_number,
-            call_logs.c.summary,
-            call_logs.c.transcript,
-            call_logs.c.extracted_data,
-            call_logs.c.executed_call_actions,
-            call_logs.c.translation,
-            call_logs.c.message_id,
+            *CALL_CONTENT,
             call_logs.c.raw,
         ),
         is_content=True,
