@@ -1,6 +1,6 @@
 """The words everybody here shares: users, connections, tokens, calls, windows, failures.
 
-Frozen dataclasses, enums and a named tuple only. No HTTP, no SQL, no Dagster, no clock: whoever
+Dataclasses and enums only. No HTTP, no SQL, no Dagster, no clock: whoever
 needs the time passes it, always as an aware UTC ``datetime``.
 """
 
@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 from uuid import UUID
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 ACTION_TYPES: Final = frozenset(
     {
@@ -587,21 +589,20 @@ class OAuthToken:
     trace_id: str | None = None
 
 
-class ListedCall(NamedTuple):
+@dataclass(slots=True)
+class ListedCall:
     """A call as a list of HighLevel showed it: as much as tells whether it is known already. A
-    tuple, because a window may have a million of them.
+    window may have a million of them.
 
     Attributes:
         started_at: ``createdAt``, UTC.
-        content_hash: SHA-256 of ``content``; equal hash, equal call.
-        content: the whole item, redacted, as canonical JSON in UTF-8.
+        sent: the whole item as JSON in UTF-8, with whatever secrets are in it.
         unknown_actions: its actions of a type that is not documented.
     """
 
     call_id: str
     started_at: datetime
-    content_hash: bytes
-    content: bytes
+    sent: msgspec.Raw = field(repr=False)
     unknown_actions: int = 0
 
 
@@ -611,14 +612,14 @@ class CallLog:
 
     Attributes:
         started_at: ``createdAt``, UTC.
-        raw: the whole item, redacted.
-        content_hash: SHA-256 of ``raw`` in canonical JSON; equal hash, equal call.
+        content_hash: SHA-256 of ``content``; equal hash, equal call.
+        content: the whole item, redacted, as canonical JSON in UTF-8.
     """
 
     call_id: str
     started_at: datetime
     content_hash: bytes
-    raw: Mapping[str, Any] = field(repr=False)
+    content: bytes = field(repr=False)
     agent_id: str | None = None
     contact_id: str | None = field(default=None, repr=False)
     from_number: str | None = field(default=None, repr=False)

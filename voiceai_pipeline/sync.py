@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -261,12 +262,19 @@ class Sync:
         return self._store_failure(attempt, dict.fromkeys((p.user.id for p in people), failure))
 
     def _read_and_store(self, attempt: "_Attempt", lease: Lease) -> list[DayResult]:
-        window = Window(
-            Window.of_day(attempt.days[0], self._zone).start,
-            min(Window.of_day(attempt.days[-1], self._zone).end, attempt.started_at),
-        )
+        days = [Window.of_day(day, self._zone) for day in attempt.days]
+        window = Window(days[0].start, min(days[-1].end, attempt.started_at))
         refused: dict[UUID, PipelineError] = {}
-        with closing(_Reading(self._engine, attempt, self._zone)) as reading:
+        new_intake = partial(
+            calls.Intake,
+            self._engine,
+            attempt.location_id,
+            [day.start for day in days],
+            call_of,
+            self._tokens.vault.call_fingerprint,
+            attempt.started_at,
+        )
+        with closing(_Reading(new_intake, days)) as reading:
             for person in attempt.people:
                 try:
                     read = self._read(person.user.id, attempt.location_id, window, reading, lease)
@@ -314,7 +322,7 @@ class Sync:
         with self._engine.begin() as db:
             calls.lock_location(db, attempt.location_id)
             finished_at = read_clock(db, self._now)
-            written = reading.intake.store(db, window, reading.starts, read.set_aside, finished_at)
+            written = reading.intake.store(db, window, read.set_aside, finished_at)
             for day, listed, stored in zip(
                 attempt.days, reading.listed, written.stored, strict=True
             ):
@@ -428,7 +436,7 @@ class _Attempt:
 
 
 class _Reading:
-    """What a read of an attempt's days has brought so far: calls on their way into the table, and
+    """What a read of some days has brought so far: calls on their way into the table, and
     counts by day. A read that begins anew starts from nothing.
 
     Attributes:
@@ -437,10 +445,8 @@ class _Reading:
         unknown_actions: their actions of undocumented types.
     """
 
-    def __init__(self, engine: sa.Engine, attempt: _Attempt, zone: ZoneInfo) -> None:
-        self._engine = engine
-        self._attempt = attempt
-        days = [Window.of_day(day, zone) for day in attempt.days]
+    def __init__(self, new_intake: Callable[[], calls.Intake], days: Sequence[Window]) -> None:
+        self._new_intake = new_intake
         self.starts = [day.start for day in days]
         self.ends = [day.end for day in days]
         self._reset()
@@ -448,9 +454,7 @@ class _Reading:
     def _reset(self) -> None:
         self.listed = [0] * len(self.starts)
         self.unknown_actions = [0] * len(self.starts)
-        self.intake = calls.Intake(
-            self._engine, self._attempt.location_id, call_of, self._attempt.started_at
-        )
+        self.intake = self._new_intake()
 
     def close(self) -> None:
         self.intake.close()

@@ -16,6 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
+from voiceai_pipeline.highlevel.calls import value_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.contract import Drift, drift_of
 from voiceai_pipeline.models import (
@@ -98,7 +99,7 @@ class Tokens:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
-        self._vault = vault
+        self.vault = vault
         self._client = client
         self._actor = actor or Actor()
         self._now = now
@@ -199,7 +200,7 @@ class Tokens:
         expires_at = row.location_token_expires_at if company else row.connection.token_expires_at
         if needs_refresh(expires_at, row.now, margin):
             return None
-        token = row.token(self._vault, column)
+        token = row.token(self.vault, column)
         return None if token == rejected else token
 
     @staticmethod
@@ -216,7 +217,7 @@ class Tokens:
         if not self._is_company(row) or not fresh or row.lease_id or paused:
             return None
         company, place = row.connection.company_id, row.connection.location_id
-        access_token = row.token(self._vault, "access_token")
+        access_token = row.token(self.vault, "access_token")
         if not company or not place or access_token is None:
             raise PipelineError(FailureClass.NO_LOCATION)
         try:
@@ -229,7 +230,7 @@ class Tokens:
         if token.access_token == rejected:
             return None
         with self._engine.begin() as db:
-            kept = token_rows.save_location_token(db, row, token, self._vault, actor=self._actor)
+            kept = token_rows.save_location_token(db, row, token, self.vault, actor=self._actor)
         return token.access_token if kept else None
 
     def _tell_unreadable(self, user_id: UUID, error: PipelineError) -> None:
@@ -364,8 +365,8 @@ class Tokens:
         if row.connection.state not in LIVE_STATES:
             return False
         return spent is None or spent in (
-            row.token(self._vault, "access_token"),
-            row.token(self._vault, "location_access_token"),
+            row.token(self.vault, "access_token"),
+            row.token(self.vault, "location_access_token"),
         )
 
     # Testing --------------------------------------------------------------------------------------
@@ -407,7 +408,7 @@ class Tokens:
         page = self._client.call_logs_page(
             token, connection.location_id, now - timedelta(days=1), now, page=1
         )
-        return drift_of(page.items)
+        return drift_of(map(value_of, page.items))
 
 
 class Spender:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.highlevel.calls import call_of, instant_of, read_item
+from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import ListedCall, Secret, Window
 from voiceai_pipeline.storage.calls import Intake
 from voiceai_pipeline.storage.directory import store_agents
 from voiceai_pipeline.storage.tables import agents, call_logs
-from voiceai_pipeline_tests.conftest import NOON, Clock, open_client
+from voiceai_pipeline.storage.vault import TokenVault
+from voiceai_pipeline_tests.conftest import KEYS, NOON, Clock, open_client
 from voiceai_pipeline_tests.test_highlevel_answers import CONTRACT, needs_contract
 from voiceai_pipeline_tests.test_highlevel_calls import WholeRead, read_whole
 from voiceai_pipeline_tests.test_highlevel_client import Answer, Asked, Scripted
@@ -63,9 +64,11 @@ def read(name: str, clock: Clock) -> WholeRead:
 
 def stored(engine: sa.Engine, found: WholeRead) -> dict[str, dict[str, Any]]:
     with engine.begin() as db:
-        with closing(Intake(engine, LOCATION, call_of, NOON)) as intake:
+        vault = TokenVault(KEYS)
+        intake = Intake(engine, LOCATION, [WINDOW.start], call_of, vault.call_fingerprint, NOON)
+        with closing(intake):
             intake.take(found.listed)
-            intake.store(db, WINDOW, [WINDOW.start], found.set_aside, NOON)
+            intake.store(db, WINDOW, found.set_aside, NOON)
         rows = db.execute(sa.select(call_logs)).mappings().all()
     return {row["call_id"]: dict(row) for row in rows}
 
@@ -76,6 +79,7 @@ def test_the_page_of_calls_arrives_in_the_table(engine: sa.Engine, clock: Clock)
     booked = rows[BOOKED]
     actions = booked.pop("executed_call_actions")
     raw, content_hash = booked.pop("raw"), booked.pop("content_hash")
+    assert len(booked.pop("fingerprint")) == 16
     assert booked == {
         "location_id": LOCATION,
         "call_id": BOOKED,
@@ -141,7 +145,7 @@ def test_an_empty_page_is_a_complete_read(clock: Clock) -> None:
 
 def test_a_call_alone_and_from_the_webhook_is_the_same_call(engine: sa.Engine) -> None:
     single, webhook = (
-        read_item(item, instant_of(item))
+        call_or_set_aside(head_of(as_sent(item)))
         for item in map(example, ("call_log_single.json", "webhook_VoiceAiCallEnd.json"))
     )
     assert isinstance(single, ListedCall)

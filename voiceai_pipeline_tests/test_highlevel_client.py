@@ -26,9 +26,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
+from voiceai_pipeline.highlevel.calls import call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import USER_AGENT, HighLevelClient, Retry
 from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, DayIsSpentError, RateLimits
-from voiceai_pipeline.models import REQUESTED_SCOPES, FailureClass, OAuthToken, Secret
+from voiceai_pipeline.models import (
+    REQUESTED_SCOPES,
+    FailureClass,
+    ListedCall,
+    OAuthToken,
+    Secret,
+)
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.faults import Fault, Kind
 from voiceai_pipeline.sandbox.server import RunningSandbox
@@ -244,7 +251,34 @@ def test_a_page_of_calls_has_a_total_in_either_envelope(
         page = client.call_logs_page(token, place, start, NOON, 1)
     there = sandbox.world.calls.between(place, start, NOON + dt.timedelta(milliseconds=1))
     assert page.total == len(there)
-    assert page.items == there[:50]
+    assert [json.loads(bytes(item)) for item in page.items] == there[:50]
+
+
+@pytest.mark.parametrize(
+    ("call", "summary"),
+    [
+        (b'{"id":"x","summary":"a"}', "a"),
+        (b'{"id":"x","summary":"\\ud800"}', "?"),
+        (b'{"id":"x","summary":"\xff"}', "\ufffd"),
+        (b'{"id":"x","summary":"a","duration":1e400}', "a"),
+        (b'{"id":"x","summary":"a","executedCallActions":{"odd":7}}', "a"),
+    ],
+)
+def test_a_page_that_strict_libraries_refuse_is_read_all_the_same(
+    clock: Clock, call: bytes, summary: str
+) -> None:
+    call = call[:-1] + b',"createdAt":"2026-11-22T17:03:11.482Z"}'
+    other = b'{"id":"y","createdAt":"2026-11-22T17:03:11.482Z"}'
+    body = b'\xef\xbb\xbf{"total":2,"callLogs":[%b, %b]}' % (call, other)
+    for sent in (body, body[3:]):
+        with Scripted(Answer(sent)) as server, open_client(server.url, clock) as client:
+            page = client.call_logs_page(Secret("access"), HARBOR, NOON, NOON, 1)
+        found = [call_or_set_aside(head_of(item)) for item in page.items]
+        assert page.total == 2
+        assert [one.call_id for one in found] == ["x", "y"]
+        first = found[0]
+        assert isinstance(first, ListedCall)
+        assert call_of(first).summary == summary
 
 
 VERSIONS = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import Raw
 
 from voiceai_pipeline.models import (
     CallLog,
@@ -38,10 +39,19 @@ def call(number: int, **changes: Any) -> CallLog:
         call_id=f"call-{number}",
         started_at=START + timedelta(minutes=number),
         content_hash=hashlib.sha256(json.dumps([raw, str(changes)]).encode()).digest(),
-        raw=raw,
+        content=json.dumps(raw).encode(),
         summary=f"Summary {number}",
     )
     return replace(full, **changes)
+
+
+def sent(one: CallLog) -> Raw:
+    """How HighLevel sends a call: the id and a hash stand for all the rest."""
+    return Raw(json.dumps([one.call_id, str(one.started_at), one.content_hash.hex()]))
+
+
+def fingerprint(item: Raw) -> bytes:
+    return hashlib.sha256(item).digest()
 
 
 def write(
@@ -58,17 +68,30 @@ def write(
     before_commit: Callable[[], object] = lambda: None,
 ) -> Written:
     """Take in a read of ``window`` and store it; ``meanwhile`` happens between the two."""
-    by_id = {one.call_id: one for one in listed}
-    with closing(Intake(engine, place, lambda one: by_id[one.call_id], read_at or now)) as intake:
+    by_item = {bytes(sent(one)): one for one in listed}
+    intake = Intake(
+        engine,
+        place,
+        starts or [window.start],
+        lambda one: by_item[bytes(one.sent)],
+        fingerprint,
+        read_at or now,
+    )
+    with closing(intake):
         for one in listed:
-            raw = json.dumps(one.raw).encode()
-            intake.take([ListedCall(one.call_id, one.started_at, one.content_hash, raw)])
+            intake.take([ListedCall(one.call_id, one.started_at, sent(one))])
         meanwhile()
         with engine.begin() as db:
             calls.lock_location(db, place)
-            written = intake.store(db, window, starts or [window.start], aside or [], now)
+            written = intake.store(db, window, aside or [], now)
             before_commit()
             return written
+
+
+def check_row(row: dict[str, Any], one: CallLog) -> None:
+    for name in CallLog.__dataclass_fields__.keys() - {"content"}:
+        assert row[name] == getattr(one, name), name
+    assert row["raw"] == json.loads(one.content)
 
 
 def stored(engine: sa.Engine, place: str = PLACE) -> dict[str, dict[str, Any]]:
@@ -96,10 +119,58 @@ def test_new_calls_are_stored_as_they_are(engine: sa.Engine) -> None:
     assert write(engine, [full, bare]) == Written([2], [2], [0], [0])
     rows = stored(engine)
     for one in (full, bare):
-        row = rows[one.call_id]
-        for name in CallLog.__dataclass_fields__:
-            assert row[name] == getattr(one, name), name
+        check_row(rows[one.call_id], one)
     assert rows["call-1"]["first_seen_at"] == rows["call-1"]["last_changed_at"] == FIRST
+
+
+def test_a_call_sent_as_before_is_not_even_taken_apart(engine: sa.Engine) -> None:
+    """Nor is one that the table knows from before there were fingerprints, but for once a read."""
+    listed = [call(n) for n in range(3)]
+    write(engine, listed)
+    with engine.begin() as db:
+        db.execute(sa.text("UPDATE call_logs SET fingerprint = NULL WHERE call_id = 'call-1'"))
+    once, taken_apart = stored(engine), []
+
+    def take_apart(one: ListedCall) -> CallLog:
+        taken_apart.append(one.call_id)
+        return next(known for known in listed if known.call_id == one.call_id)
+
+    with closing(Intake(engine, PLACE, [START], take_apart, fingerprint, SECOND)) as intake:
+        intake.take([ListedCall(one.call_id, one.started_at, sent(one)) for one in listed])
+        with engine.begin() as db:
+            assert intake.store(db, WINDOW, [], SECOND) == Written([3], [0], [0], [0])
+    assert taken_apart == ["call-1"]
+    assert stored(engine) == once
+
+
+def test_a_call_that_is_only_spelled_in_another_way_is_not_written(engine: sa.Engine) -> None:
+    write(engine, [call(1)])
+    once = stored(engine)
+    spelled = ListedCall("call-1", call(1).started_at, Raw("{ }"))
+    intake = Intake(engine, PLACE, [START], lambda _one: call(1), fingerprint, SECOND)
+    with closing(intake), engine.begin() as db:
+        intake.take([spelled])
+        assert intake.store(db, WINDOW, [], SECOND) == Written([1], [0], [0], [0])
+    assert stored(engine) == once
+
+
+def test_new_calls_are_stored_beside_one_that_the_table_has_at_another_time_or_as_missing(
+    engine: sa.Engine,
+) -> None:
+    """They look new until they are written: what was copied up to there is taken back."""
+    moved = call(1, raw={"earlier": True}, started_at=START - timedelta(days=3))
+    write(engine, [moved], window=Window(moved.started_at, START))
+    write(engine, [call(2), call(5)])
+    write(engine, [call(5)], SECOND)
+    assert stored(engine)["call-2"]["missing_since"] == SECOND
+    listed = [call(n) for n in range(6)]
+    assert write(engine, listed, THIRD) == Written([6], [3], [1], [0])
+    rows = stored(engine)
+    for one in listed:
+        check_row(rows[one.call_id], one)
+    assert rows["call-2"]["missing_since"] is None
+    assert rows["call-1"]["first_seen_at"] == FIRST
+    assert rows["call-0"]["first_seen_at"] == THIRD
 
 
 def test_unchanged_rows_are_not_written_at_all(engine: sa.Engine) -> None:
@@ -218,8 +289,7 @@ def test_what_does_not_fit_into_memory_arrives_as_it_is(
     assert write(engine, listed, SECOND, aside=aside) == Written([9], [9], [0], [1])
     rows = stored(engine)
     for one in listed:
-        for name in CallLog.__dataclass_fields__:
-            assert rows[one.call_id][name] == getattr(one, name), name
+        check_row(rows[one.call_id], one)
     assert rows["a\tb"]["missing_since"] is None
     assert rows["c\td"]["missing_since"] == SECOND
     assert write(engine, listed, THIRD, aside=aside) == Written([9], [0], [0], [0])
@@ -293,10 +363,11 @@ def test_a_database_that_ends_in_the_middle_of_a_copy_is_said_so(
         postgres.drop_database("ending")
         return call(1)
 
-    with closing(Intake(engine, PLACE, end, FIRST)) as intake, engine.connect() as db:
-        intake.take([ListedCall("call-1", START, b"x", b"{}")])
+    intake = Intake(engine, PLACE, [START], end, fingerprint, FIRST)
+    with closing(intake), engine.connect() as db:
+        intake.take([ListedCall("call-1", START, Raw("{}"))])
         with pytest.raises(sa.exc.DBAPIError):
-            intake.store(db, WINDOW, [START], [], FIRST)
+            intake.store(db, WINDOW, [], FIRST)
     engine.dispose()
 
 

@@ -610,6 +610,14 @@ def test_a_stored_call_that_becomes_unreadable_is_kept_and_its_day_stays_complet
 # A list of any kind, against a reader that remembers everything -----------------------------------
 
 
+@dataclass(frozen=True)
+class Part:
+    """A page before it is sent."""
+
+    items: list[dict[str, Any]]
+    total: int
+
+
 @dataclass
 class AnyList:
     """HighLevel's list of one location, in memory, while calls come, go and change between pages;
@@ -627,14 +635,14 @@ class AnyList:
     newest_first: bool = False
     within: int = 1
     number: int = 0
-    reads: list[tuple[datetime, datetime, list[Page]]] = field(default_factory=list)
+    reads: list[tuple[datetime, datetime, list[Part]]] = field(default_factory=list)
 
-    def page(self, start: datetime, end: datetime, number: int, size: int) -> Page:
+    def page(self, start: datetime, end: datetime, number: int, size: int) -> Part:
         if self.churn:
             self.come_and_go(*self.churn.pop())
         listed = [item for item in self.calls.values() if self.is_asked_for(item, start, end)]
         listed.sort(key=lambda i: (i["createdAt"], i["n"]), reverse=self.newest_first)
-        page = Page(listed[(number - 1) * size : number * size], len(listed))
+        page = Part(listed[(number - 1) * size : number * size], len(listed))
         if number == 1 and start + timedelta(seconds=1) in map(midnight, DAYS):  # a read begins
             self.reads.append((start, end, []))
         self.reads[-1][2].append(page)
@@ -669,7 +677,7 @@ class Memory:
 
     rows: dict[str, tuple[dict[str, Any], bool]] = field(default_factory=dict)
 
-    def read(self, start: datetime, end: datetime, pages: list[Page]) -> bool:
+    def read(self, start: datetime, end: datetime, pages: list[Part]) -> bool:
         """Take over a read, if it adds up; False if it does not."""
         seen = {str(item.get("id") or item["n"]): item for page in pages for item in page.items}
         if len(seen) != pages[0].total:
@@ -697,7 +705,8 @@ class Listing(HighLevelClient):
     def call_logs_page(
         self, token: Secret, location_id: str, start: datetime, end: datetime, page: int
     ) -> Page:
-        return self.listed.page(start, end, page, highlevel.PAGE_SIZE)
+        part = self.listed.page(start, end, page, highlevel.PAGE_SIZE)
+        return Page([highlevel.as_sent(item) for item in part.items], part.total)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))

@@ -202,6 +202,8 @@ def test_two_rereads_at_once_are_one_after_the_other_and_never_at_the_same_time(
     runs.results()
     once = len(runs.asked())
     runs.sandbox.world.clear_requests()
+    # Long enough for two processes to start in, also on a busy machine.
+    runs.sandbox.world.add_fault(Fault("latency", path=CALL_LOGS, seconds=1))
     runs.start("second", Mode.REREAD)
     runs.until(runs.asked)
     runs.start("third", Mode.REREAD)

@@ -1,6 +1,7 @@
 """Tokens at rest: what is moved, damaged or foreign does not open; keys can be changed."""
 
 import base64
+import hashlib
 import multiprocessing
 import os
 import stat
@@ -13,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 from voiceai_pipeline.settings import SettingsError
@@ -127,6 +129,19 @@ def test_keys_are_rotated_by_putting_the_new_one_first() -> None:
     renewed = both.encrypt(TOKEN, "access_token", USER)
     assert TokenVault(NEW).decrypt(renewed, "access_token", USER) == TOKEN
     refusal(lambda: TokenVault(OLD).decrypt(renewed, "access_token", USER))
+
+
+def test_a_calls_fingerprint_tells_calls_apart_and_takes_the_key_to_be_tried_out() -> None:
+    one, other = Raw('{"password":"1234"}'), Raw('{"password":"1235"}')
+    vault, stranger = TokenVault({"a": b"a" * 32}), TokenVault({"a": b"b" * 32})
+    assert vault.call_fingerprint(one) == TokenVault({"a": b"a" * 32}).call_fingerprint(one)
+    found = {
+        vault.call_fingerprint(one),
+        vault.call_fingerprint(other),
+        stranger.call_fingerprint(one),
+        hashlib.blake2b(one, digest_size=16).digest(),
+    }
+    assert len(found) == 4
 
 
 def test_a_ring_without_keys_is_refused() -> None:

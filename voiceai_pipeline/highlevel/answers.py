@@ -6,7 +6,7 @@ row that fits wins. What is in no row is UNKNOWN_ANSWER: retried, never taken as
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -165,13 +165,19 @@ def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
 
 
 def read(
-    endpoint: Endpoint, response: requests.Response, *, path: str, scope: str = ""
+    endpoint: Endpoint,
+    response: requests.Response,
+    *,
+    path: str,
+    scope: str = "",
+    parse: Callable[[requests.Response], Any] = requests.Response.json,
 ) -> Mapping[str, Any]:
     """Return the JSON object of a successful answer.
 
     Args:
         path: path template of the request, for messages.
         scope: the scope it takes, named if HighLevel says that one is missing.
+        parse: gives the body as JSON or raises ValueError.
 
     Raises:
         HighLevelError: any other answer, classified; also a 200 that is no JSON object or that
@@ -179,7 +185,7 @@ def read(
     """
     method, status = str(response.request.method), response.status_code
     try:
-        body = response.json()
+        body = parse(response)
     except (ValueError, RecursionError):
         body = None
     is_object = isinstance(body, dict)

@@ -2,7 +2,8 @@
 
 Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3):
 an item without those two is set aside with its reason, and nothing else about an item can fail.
-A window may hold a million calls: they are passed on page by page, and none is kept here.
+A window may hold a million calls: they are passed on page by page, and none is kept here. Most are
+known already, so of each only its head is read; the whole of it once somebody asks for it.
 """
 
 import hashlib
@@ -16,7 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import orjson
+import msgspec
+import requests
 
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 from voiceai_pipeline.models import (
@@ -45,10 +47,27 @@ READS: Final = 3
 
 @dataclass(frozen=True)
 class Page:
-    """One answer of the list: its raw items and the total of the query, None where left out."""
+    """One answer of the list: its items as they were sent, and the total of the query, None where
+    left out."""
 
-    items: list[Any]
+    items: list[msgspec.Raw]
     total: int | None
+
+
+@dataclass(slots=True)
+class Item:
+    """An item of the list, of which no more than its head has been read.
+
+    Attributes:
+        sent: the item as JSON, with whatever secrets are in it.
+        call_id, created_at (UTC): None if it does not say so readably.
+        unknown_actions: its actions of a type that is not documented (REQUIREMENTS S7).
+    """
+
+    sent: msgspec.Raw = field(repr=False)
+    call_id: str | None = None
+    created_at: datetime | None = None
+    unknown_actions: int = 0
 
 
 _DIGITS: Final = re.compile(r"[0-9]{9,14}")
@@ -118,17 +137,17 @@ class _Items:
     set_aside: list[SetAsideCall] = field(default_factory=list)
     count: int = 0
 
-    def __call__(self, items: Iterable[tuple[datetime | None, Any]]) -> None:
+    def __call__(self, items: Iterable[Item]) -> None:
         calls = []
-        for instant, item in items:
+        for item in items:
             self.count += 1
-            if instant is not None and instant not in self.window:
+            if item.created_at is not None and item.created_at not in self.window:
                 continue
-            read = read_item(item, instant)
-            if isinstance(read, ListedCall):
-                calls.append(read)
+            call = call_or_set_aside(item)
+            if isinstance(call, ListedCall):
+                calls.append(call)
             else:
-                self.set_aside.append(read)
+                self.set_aside.append(call)
         calls.sort(key=lambda call: (call.started_at, call.call_id))
         self.take(calls)
 
@@ -170,13 +189,13 @@ def _walk(
     items without a time. A list that turns out not to be in order could show anything again: it is
     given up and, by the next pass, kept whole.
     """
-    held: dict[str, tuple[datetime | None, Any]] = {}
-    timeless: dict[str, Any] = {}
+    held: dict[str, Item] = {}
+    timeless: dict[str, Item] = {}
     total: int | None = None
     requests, number, stale, cursor = 0, 1, 0, start
 
     def walk(*, ended: bool) -> _Walk:
-        items(itertools.chain(held.values(), ((None, item) for item in timeless.values())))
+        items(itertools.chain(held.values(), timeless.values()))
         return _Walk(items.count, total, requests, ended, in_order)
 
     while True:
@@ -184,19 +203,16 @@ def _walk(
         requests += 1
         if requests == 1:
             total = page.total
-        instants = [instant_of(item) for item in page.items]
-        known = [instant for instant in instants if instant is not None]
+        listed = [head_of(sent) for sent in page.items]
+        known = [item.created_at for item in listed if item.created_at is not None]
         if in_order and not _ascend(known, cursor):
             in_order = False
             if items.count:
                 return _Walk(items.count, None, requests, ended=False, in_order=False)
         before = len(held) + len(timeless)
-        for instant, (key, item) in zip(instants, _keyed(page.items), strict=True):
-            if instant is None:
-                timeless[key] = item
-            else:
-                held[key] = (instant, item)
-        if len(page.items) < PAGE_SIZE:
+        for key, item in _keyed(listed):
+            (timeless if item.created_at is None else held)[key] = item
+        if len(listed) < PAGE_SIZE:
             return walk(ended=True)
         # A server that ignores the page number would be asked for ever.
         stale = stale + 1 if len(held) + len(timeless) == before else 0
@@ -208,11 +224,15 @@ def _walk(
             continue
         cursor, number = following, 1
         if in_order:
-            over = [key for key, (instant, _) in held.items() if instant and instant < following]
+            over = [key for key, item in held.items() if _is_before(item, following)]
             items([held.pop(key) for key in over])
         if total is not None:
             # What can no longer be stored need not be kept in memory to its end.
             _refuse_drift(len(items.set_aside) + len(timeless), total)
+
+
+def _is_before(item: Item, instant: datetime) -> bool:
+    return item.created_at is not None and item.created_at < instant
 
 
 def _ascend(instants: list[datetime], start: datetime) -> bool:
@@ -234,24 +254,16 @@ def _where_to_go_on(instants: list[datetime]) -> datetime | None:
     return following if instants[0] < following else None
 
 
-def instant_of(item: Any) -> datetime | None:
-    """When the call of an item was created (UTC); None if it does not say so readably."""
-    try:
-        return parse_instant(item["createdAt"])
-    except (TypeError, KeyError, ValueError):
-        return None
-
-
-def _keyed(items: list[Any]) -> Iterator[tuple[str, Any]]:
+def _keyed(items: list[Item]) -> Iterator[tuple[str, Item]]:
     """Items by id. One without is known by its content and, among equals, by its place."""
-    equals: Counter[str] = Counter()
+    equals: Counter[bytes] = Counter()
     for item in items:
-        if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
-            yield f"id {item['id']}", item
+        if item.call_id is not None:
+            yield f"id {item.call_id}", item
         else:
-            content = _canonical(item)
+            content = bytes(item.sent)
             equals[content] += 1
-            yield f"{equals[content]} {content}", item
+            yield f"{equals[content]} {content!r}", item
 
 
 def parse_instant(value: Any) -> datetime:
@@ -263,58 +275,94 @@ def parse_instant(value: Any) -> datetime:
     Raises:
         ValueError: it is neither, or outside the years PostgreSQL and Python share.
     """
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        # fromisoformat would read 1712113000000 as a day in 1712.
-        value = int(value)
-    if isinstance(value, bool):
-        raise ValueError("a boolean is not a time")
     try:
-        if isinstance(value, (int, float)):
-            return datetime.fromtimestamp(value / 1000 if value >= 1e11 else value, UTC)
         if isinstance(value, str):
+            # fromisoformat would read 1712113000000 as a day in 1712.
+            if value.isdigit() and _DIGITS.fullmatch(value):
+                return parse_instant(int(value))
             instant = datetime.fromisoformat(value)
+            if instant.tzinfo is UTC:
+                return instant
             return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000 if value >= 1e11 else value, UTC)
     except (OverflowError, OSError) as error:
         raise ValueError("outside the years that exist here") from error
     raise ValueError("not a time")
 
 
-def read_item(item: Any, started_at: datetime | None) -> ListedCall | SetAsideCall:
-    """Read one item of the list, redacted.
+class _Action(msgspec.Struct):
+    actionType: str | None = None  # noqa: N815 - HighLevel's name
 
-    Args:
-        started_at: what ``instant_of`` says of it.
-    """
-    raw, content = item, _plain_content(item)
-    if content is None:
-        try:
-            raw = redact(item)
-        except RecursionError:
-            raw = "nested too deeply"
-        content = _canonical(raw).encode()
+
+class _Head(msgspec.Struct):
+    """What is read of every item, by HighLevel's names."""
+
+    id: Any = None
+    createdAt: Any = None  # noqa: N815
+    executedCallActions: list[_Action] | None = None  # noqa: N815
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+
+
+def head_of(sent: msgspec.Raw) -> Item:
+    """An item with as much as tells whether it is known already."""
+    try:
+        head = _HEAD.decode(sent)
+        call_id, created_at = head.id, head.createdAt
+        types: Iterable[Any] = [action.actionType for action in head.executedCallActions or ()]
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # It is no object, or something in it is of another type than documented.
+        value = value_of(sent)
+        if not isinstance(value, dict):
+            return Item(sent)
+        call_id, created_at = value.get("id"), value.get("createdAt")
+        actions = value.get("executedCallActions")
+        types = [
+            action.get("actionType")
+            for action in (actions if isinstance(actions, list) else ())
+            if isinstance(action, dict)
+        ]
+    unknown = 0
+    for kind in types:
+        if kind not in ACTION_TYPES and isinstance(kind, str):
+            unknown += 1
+    try:
+        instant = parse_instant(created_at)
+    except ValueError:
+        instant = None
+    return Item(sent, call_id if isinstance(call_id, str) and call_id else None, instant, unknown)
+
+
+def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
+    """An item as a call, or why it can be none."""
+    if item.call_id is not None and item.created_at is not None:
+        call_id: str = redact(item.call_id)
+        return ListedCall(call_id, item.created_at, item.sent, item.unknown_actions)
+    raw, content = _redacted(item.sent)
     content_hash = hashlib.sha256(content).digest()
     if not isinstance(raw, dict):
         return SetAsideCall("the item is not a JSON object", content_hash, raw)
-    call_id = raw.get("id")
-    if not isinstance(call_id, str) or not call_id:
-        return SetAsideCall("the call has no id", content_hash, raw, started_at=started_at)
-    if started_at is None:
-        return SetAsideCall("the call has no readable createdAt", content_hash, raw, call_id)
-    actions = raw.get("executedCallActions")
-    unknown = sum(map(_is_unknown, actions)) if actions and isinstance(actions, list) else 0
-    return ListedCall(call_id, started_at, content_hash, content, unknown)
+    if item.call_id is None:
+        return SetAsideCall("the call has no id", content_hash, raw, started_at=item.created_at)
+    return SetAsideCall("the call has no readable createdAt", content_hash, raw, raw["id"])
 
 
 def call_of(listed: ListedCall) -> CallLog:
-    """A listed call with its columns. What is not as documented is kept in ``raw`` and left
-    empty."""
-    raw = json.loads(listed.content)
+    """A listed call with its columns, redacted. What is not as documented is kept in ``content``
+    and left empty.
+
+    Raises:
+        PipelineError: MALFORMED: it is no JSON after all.
+    """
+    raw, content = _redacted(listed.sent)
     actions = raw.get("executedCallActions")
     return CallLog(
         call_id=listed.call_id,
         started_at=listed.started_at,
-        content_hash=listed.content_hash,
-        raw=raw,
+        content_hash=hashlib.sha256(content).digest(),
+        content=content,
         agent_id=_string(raw, "agentId"),
         contact_id=_string(raw, "contactId"),
         from_number=_string(raw, "fromNumber"),
@@ -330,28 +378,108 @@ def call_of(listed: ListedCall) -> CallLog:
     )
 
 
-def _is_unknown(action: Any) -> bool:
-    """Whether its type is none of the documented eight (REQUIREMENTS S7)."""
-    kind = action.get("actionType") if isinstance(action, dict) else None
-    return isinstance(kind, str) and kind not in ACTION_TYPES
+def _redacted(sent: msgspec.Raw) -> tuple[Any, bytes]:
+    """An item without its secrets, and the same as canonical JSON.
 
-
-def _canonical(value: Any) -> str:
-    """The JSON that content hashes are of: tables hold hashes of it, so it stays as it is."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _plain_content(item: Any) -> bytes | None:
-    """``_canonical(redact(item))`` in UTF-8, in a sixth of the time; None if that needs a closer
-    look, as one item in ten does."""
+    Content hashes are of that JSON and tables hold them, so it stays as it is: sorted, without
+    spaces, in UTF-8, numbers as Python writes them.
+    """
+    value, is_ordinary = _value_of(sent)
+    encode = _ENCODER.encode if is_ordinary else _canonical
     try:
-        if not isinstance(item, dict) or not is_plain(item):
-            return None
-        content = orjson.dumps(item, option=orjson.OPT_SORT_KEYS)
-    except (orjson.JSONEncodeError, RecursionError):
-        # Half a surrogate pair, an integer of more than 64 bits, a depth of more than 254.
-        return None
-    return None if b"://" in content or b"\\u0000" in content else content
+        if is_ordinary and is_plain(value):
+            content = encode(value)
+            if b"://" not in content and b"\\u0000" not in content:
+                return value, content
+        value = redact(value)
+        return value, encode(value)
+    except RecursionError:
+        # Only an object gets here: what else is no call is not so deep as to be worth a word.
+        shallow = redact({name: _shallow(member) for name, member in value.items()})
+        return shallow, _canonical(shallow)
+
+
+def _shallow(member: Any) -> Any:
+    return "nested too deeply" if isinstance(member, (dict, list)) else member
+
+
+def value_of(sent: msgspec.Raw) -> Any:
+    """An item as a JSON value, with whatever secrets are in it.
+
+    Raises:
+        PipelineError: MALFORMED: it is no JSON after all.
+    """
+    return _value_of(sent)[0]
+
+
+def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
+    """The value of an item, and whether every library would write it alike: most are.
+
+    Raises:
+        PipelineError: MALFORMED.
+    """
+    try:
+        return _DECODER.decode(sent), True
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    try:
+        # Half a surrogate pair, a number out of the ordinary, bytes that are no UTF-8.
+        return json.loads(bytes(sent).decode("utf-8", "replace")), False
+    except (ValueError, RecursionError):
+        raise PipelineError(FailureClass.MALFORMED, "a call is no JSON") from None
+
+
+def _ordinary(number: str) -> float:
+    """A fraction that all libraries write alike: they differ in how they write an exponent."""
+    value = float(number)
+    if value and not 1e-4 <= abs(value) < 1e16:
+        raise ValueError("a number out of the ordinary")
+    return value
+
+
+_DECODER: Final = msgspec.json.Decoder(float_hook=_ordinary)
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+class _Listing(msgspec.Struct):
+    """A page of the list, by HighLevel's names (CONTRACT 2.2)."""
+
+    callLogs: list[msgspec.Raw]  # noqa: N815
+    total: Any = None
+    totalRecords: Any = None  # noqa: N815
+    statusCode: Any = None  # noqa: N815
+
+
+_LISTING: Final = msgspec.json.Decoder(_Listing)
+
+
+def listing_of(response: requests.Response) -> Any:
+    """The body of an answer of the list, its items left as they were sent.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        page = _LISTING.decode(response.content)
+        if page.statusCode is None:
+            return {name: getattr(page, name) for name in ("callLogs", "total", "totalRecords")}
+    except (msgspec.MsgspecError, RecursionError):
+        pass
+    # It is another answer, or JSON that only Python's own library takes.
+    body = response.json()
+    if isinstance(body, dict) and isinstance(body.get("callLogs"), list):
+        body["callLogs"] = [as_sent(item) for item in body["callLogs"]]
+    return body
+
+
+def as_sent(value: Any) -> msgspec.Raw:
+    """A value as an item of a page."""
+    return msgspec.Raw(json.dumps(value))
 
 
 def _string(raw: Mapping[str, Any], key: str) -> str | None:

@@ -55,32 +55,24 @@ def _are_plain(names: tuple[str, ...]) -> bool:
 
 def is_plain(value: Any) -> bool:
     """True if ``redact`` changes nothing in this JSON value, unless a text in it holds ``://``, a
-    NUL or half a surrogate pair; and if every JSON library writes its numbers alike.
+    NUL or half a surrogate pair, or a number is none.
 
-    It looks at names and numbers only, in a fraction of the time of a copy.
+    It looks at names only, in a fraction of the time of a copy.
     """
     kind = type(value)
     if kind is dict:
-        items = value.values()
         if not _are_plain(tuple(value)):
             return False
+        items = value.values()
     elif kind is list:
         items = value
     else:
-        return kind is not float or _is_spelled_alike(value)
+        return True
     for item in items:
         kind = type(item)
-        if kind is float:
-            if not _is_spelled_alike(item):
-                return False
-        elif (kind is dict or kind is list) and not is_plain(item):
+        if (kind is dict or kind is list) and not is_plain(item):
             return False
     return True
-
-
-def _is_spelled_alike(number: float) -> bool:
-    """By all JSON libraries: they differ in how they write an exponent."""
-    return number == 0 or 1e-4 <= abs(number) < 1e16
 
 
 def redact(value: Any) -> Any:

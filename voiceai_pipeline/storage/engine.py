@@ -4,16 +4,22 @@ No session state is relied upon (no advisory session locks, no prepared statemen
 transaction mode works too (DESIGN 2).
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 
 DEFAULT_POOL_SIZE: Final = 8
 """Connections that are kept; as many more are opened and closed where these do not suffice."""
+
+_FRESH: Final = 1.0
+"""Seconds for which a connection that has just answered is taken to be alive. Many statements are
+short and follow each other at once: to ask each time first would cost as much as the statement."""
 
 _PATIENCE: Final = 300.0
 """Seconds to wait for a connection of the pool. Everybody holds one for a short transaction only,
@@ -25,15 +31,36 @@ def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine
 
     Bind values never appear in errors or logs: they hold tokens and calls.
     """
-    return sa.create_engine(
+    engine = sa.create_engine(
         url.reveal(),
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         pool_timeout=_PATIENCE,
         connect_args={"prepare_threshold": None, "connect_timeout": 10},
     )
+    sa.event.listen(engine, "checkin", _note_use)
+    sa.event.listen(engine, "checkout", _see_that_it_lives)
+    return engine
+
+
+def _note_use(_connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _see_that_it_lives(
+    connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Ask a connection that rested whether its server is still there, as ``pool_pre_ping`` asks
+    every one. The pool opens another one if it is not."""
+    used_at = record.info.get("used_at")
+    if used_at is None or time.monotonic() - used_at < _FRESH:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.Error:
+        raise sa.exc.DisconnectionError from None
 
 
 def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:

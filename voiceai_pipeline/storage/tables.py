@@ -205,6 +205,8 @@ call_logs = sa.Table(
     sa.Column("message_id", sa.Text, comment="HighLevel's id of the message in the conversation."),
     sa.Column("raw", JSONB, nullable=False, comment="The whole item, redacted."),
     sa.Column("content_hash", sa.LargeBinary, nullable=False, comment="SHA-256 of raw."),
+    sa.Column("fingerprint", sa.LargeBinary,
+              comment="Keyed hash of the item as it was sent; equal, and nothing has changed."),
     _instant("first_seen_at", nullable=False, comment="When the call was first stored."),
     _instant("last_changed_at", nullable=False, comment="When its content last changed here."),
     _instant("missing_since", comment="Set when a complete read no longer lists the call."),

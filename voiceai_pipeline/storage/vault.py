@@ -7,6 +7,7 @@ plain text that the source system wrote; they are read as they are, unless that 
 
 import base64
 import contextlib
+import hashlib
 import hmac
 import os
 import secrets
@@ -18,6 +19,7 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import Raw
 
 from voiceai_pipeline.models import FailureClass, PipelineError, Secret
 from voiceai_pipeline.settings import parse_keys
@@ -42,6 +44,7 @@ class TokenVault:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = next(iter(keys))
         self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
+        self._call_key = hmac.digest(keys[self._current], b"call fingerprint", "sha256")
 
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
         """The text to store in ``api_keys.<column>`` of ``user_id``."""
@@ -86,6 +89,11 @@ class TokenVault:
     def fingerprint(self, token: Secret) -> str:
         """A keyed hash that tells two tokens apart and gives nothing of them away."""
         return hmac.digest(self._fingerprint_key, token.reveal().encode(), "sha256").hex()[:12]
+
+    def call_fingerprint(self, sent: Raw) -> bytes:
+        """A keyed hash of a call as it was sent, third-party secrets included: without the key
+        nobody can try out what they might be."""
+        return hashlib.blake2b(sent, key=self._call_key, digest_size=16).digest()
 
 
 def _place(column: str, user_id: UUID) -> bytes:
