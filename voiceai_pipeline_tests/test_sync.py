@@ -334,6 +334,49 @@ def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
         assert len(sync.sync_days(asked, mode=mode)) == len(everyone)
 
 
+def test_in_an_outage_only_the_first_day_is_asked_for_again_and_again(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    sandbox.world.add_fault(Fault("server_error", place(name), path=CALL_LOGS))
+    days = [DAY - timedelta(days=n) for n in range(10)]
+    apart = DAY - timedelta(days=20)
+    results = sync.sync_days([apart, *days])
+    assert {r.failure for r in results} == {FailureClass.PROVIDER_ERROR}
+    # All attempts for the day apart, which comes first; one for the range; one for each of it.
+    assert read_requests(sandbox) == {place(name): 3 + 1 + 10}
+
+    sandbox.world.clear_requests()
+    results = sync.sync_days(days)
+    assert {r.failure for r in results} == {FailureClass.PROVIDER_ERROR}
+    assert read_requests(sandbox) == {place(name): 3 + 3 + 9}
+
+
+def test_the_day_after_an_outage_is_asked_for_as_patiently_as_ever(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    # Three attempts for the range and three for its first day; the second day asks once.
+    sandbox.world.add_fault(Fault("server_error", place(name), times=7))
+    sandbox.world.add_fault(Fault("server_error", place(name), times=2, day=DAY))
+    days = [DAY - timedelta(days=n) for n in (3, 2, 1, 0)]
+    failed, complete = DayState.FAILED, DayState.COMPLETE
+    assert [r.state for r in sync.sync_days(days)] == [failed, failed, complete, complete]
+
+
+def test_a_rate_limit_is_waited_for_in_an_outage_too(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    sandbox.world.add_fault(Fault("server_error", place(name), times=6))
+    sandbox.world.add_fault(Fault("rate_limit", place(name), times=2, day=DAY))
+    days = [DAY - timedelta(days=1), DAY]
+    assert [r.state for r in sync.sync_days(days)] == [DayState.FAILED, DayState.COMPLETE]
+
+
 def test_who_waits_for_a_person_is_listed_with_the_fix_and_costs_no_request(
     connect: Connector, engine: sa.Engine, sync: Sync, consent: Consent, sandbox: RunningSandbox
 ) -> None:
