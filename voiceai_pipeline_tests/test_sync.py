@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, retry_at, stretches
+from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel import calls as highlevel
 from voiceai_pipeline.highlevel.calls import Page
@@ -110,6 +110,15 @@ def read_requests(sandbox: RunningSandbox) -> Counter[str]:
 def rows(engine: sa.Engine, *days: date) -> list[DayResult]:
     with engine.connect() as db:
         return ledger.results(db, days=days or DAYS)
+
+
+def retry_at(row: DayResult) -> datetime | None:
+    """When a failed day is to be tried again by itself (UTC); None if it takes somebody first."""
+    if row.failure not in RETRIED:
+        return None
+    if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
+        return None
+    return row.finished_at + RETRY_DELAYS[row.attempt - 1]
 
 
 def by_name(results: list[DayResult]) -> dict[str, DayResult]:
@@ -1226,7 +1235,7 @@ def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureC
 # What is unknown ----------------------------------------------------------------------------------
 
 
-def test_the_ledger_finds_due_just_what_the_report_says_is_due(engine: sa.Engine) -> None:
+def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engine) -> None:
     now = midnight(DAY)
     shapes = [(f, n) for f in FailureClass for n in range(len(RETRY_DELAYS) + 2)]
     people = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}
