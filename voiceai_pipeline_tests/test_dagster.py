@@ -19,13 +19,14 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import checks, launch, partitions, sensors
-from voiceai_pipeline.models import ConnectionState
+from voiceai_pipeline.models import ConnectionState, Secret
 from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
+from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.up import PROJECT
-from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.product import DAYS, TODAY, Product
 from voiceai_pipeline_tests.receivers import (
     HOOK_SECRET,
@@ -767,6 +768,29 @@ def test_a_slow_database_ends_a_tick_with_a_sentence_before_dagster_kills_it(
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12s"
     with engine.begin() as db:  # nobody else inherits it
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "0"
+
+
+@pytest.mark.parametrize(
+    "sensor",
+    [
+        sensors.expiring_tokens,
+        sensors.connection_alerts,
+        sensors.failed_user_syncs,
+        sensors.new_users,
+        sensors.stale_marts,
+    ],
+    ids=lambda sensor: sensor.name,
+)
+def test_a_database_that_cannot_be_reached_ends_any_tick_with_a_sentence(
+    sensor: dg.SensorDefinition,
+) -> None:
+    nowhere = open_engine(Secret(f"postgresql+psycopg://127.0.0.1:{free_port()}/voiceai"))
+    parts = {"database": nowhere, "settings": Settings.load({})}
+    with (
+        dg.build_sensor_context(resources=parts) as context,
+        pytest.raises(dg.Failure, match=r"The database refused .* The next tick looks again\."),
+    ):
+        sensor(context)
 
 
 def _many_users(product: Product, number: int) -> None:

@@ -167,12 +167,12 @@ def stale_marts(
     settings: dg.ResourceParam[Settings],
 ) -> list[dg.RunRequest] | dg.SkipReason:
     zone = ZoneInfo(partitions.days.timezone)
-    with database.begin() as db:
-        now = database_now(db)
     first = date.fromisoformat(partitions.days.get_first_partition_key() or "9999-12-31")
     since = datetime.fromisoformat(context.cursor) if context.cursor else None
     marts = Marts(database, zone, settings.metrics)
-    stale = marts.stale(since, first, now.astimezone(zone).date())
+    with _reading(database) as db:
+        now = database_now(db)
+        stale = marts.stale(since, first, now.astimezone(zone).date())
     if not stale.days:
         context.update_cursor(stale.looked_until.isoformat())
         return dg.SkipReason("Every mart has seen the newest calls.")
