@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
+from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres
@@ -53,10 +54,7 @@ class Product:
         """Materialize days of call_logs in one run, as a backfill does."""
         return self.run(
             "sync_calls",
-            tags={
-                "dagster/asset_partition_range_start": str(days[0]),
-                "dagster/asset_partition_range_end": str(days[-1]),
-            },
+            tags=partitions.range_tags(days[0], days[-1]),
             run_config={"ops": {"call_logs": {"config": config}}},
         )
 

@@ -14,7 +14,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._serdes import serialize_value
 
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs import checks, schedules
+from voiceai_pipeline.defs import checks, partitions, schedules
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.product import DAYS, LOCATION, TODAY, Product
@@ -162,11 +162,7 @@ def test_a_failed_day_that_a_cancelled_run_planned_again_does_not_turn_red_by_a_
     """Dagster shows the outcome of the last plan; without it, that of the one before."""
     red = demo.sync([BAD_DAY])
     job = defs.resolve_job_def("sync_calls")
-    tags = {
-        **LOCATION,
-        "dagster/asset_partition_range_start": str(BAD_DAY),
-        "dagster/asset_partition_range_end": str(BAD_DAY),
-    }
+    tags = LOCATION | partitions.range_tags(BAD_DAY, BAD_DAY)
     cancelled = demo.instance.create_run_for_job(
         job, execution_plan=create_execution_plan(job, tags=tags), tags=tags
     )
