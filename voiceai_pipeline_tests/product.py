@@ -43,12 +43,27 @@ _numbers = count(1)
 
 @dataclass
 class Product:
-    """Everything that runs in production, with the demo's twelve users."""
+    """Everything that runs in production, with the demo's twelve users.
+
+    Attributes:
+        today: when the test began: the run of all tests may pass midnight.
+    """
 
     pipeline: Pipeline
     sandbox: RunningSandbox
     instance: dg.DagsterInstance
     connect: Connector
+    today: date
+
+    @property
+    def week(self) -> list[date]:
+        """The last seven days that are over."""
+        return [self.today - timedelta(days=ago) for ago in range(7, 0, -1)]
+
+    @property
+    def bad_day(self) -> date:
+        """The demo's, one of the week."""
+        return self.today - timedelta(days=3)
 
     def sync(self, days: list[date], **config: Any) -> dg.ExecuteInProcessResult:
         """Materialize days of call_logs in one run, as a backfill does."""
@@ -113,7 +128,7 @@ def product(
         ):
             connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
             connect.add()
-            yield Product(pipeline, sandbox, instance, connect)
+            yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
             connect.browser.close()
     postgres.drop_database(name)
 
