@@ -163,18 +163,15 @@ def dagster(job: Job) -> Figures:
     import dagster as dg
 
     from voiceai_pipeline.definitions import defs
-    from voiceai_pipeline.defs.partitions import DAYS_PER_RUN
+    from voiceai_pipeline.defs import partitions
 
     first, last = job.window
     with measured() as figures, dg.DagsterInstance.from_config(str(PROJECT)) as instance:
         while first <= last:
-            end = min(last, first + timedelta(days=DAYS_PER_RUN - 1))
+            end = min(last, first + timedelta(days=partitions.DAYS_PER_RUN - 1))
             defs.resolve_job_def("sync_calls").execute_in_process(
                 instance=instance,
-                tags={
-                    "dagster/asset_partition_range_start": str(first),
-                    "dagster/asset_partition_range_end": str(end),
-                },
+                tags=partitions.range_tags(first, end),
             )
             first = end + timedelta(days=1)
     return figures

@@ -108,6 +108,7 @@ def measure(tables: sa.Engine, run_id: str) -> tuple[int, int]:
 def main(users: int) -> None:
     """Print the table."""
     from voiceai_pipeline.definitions import defs
+    from voiceai_pipeline.defs import partitions
 
     logging.disable(logging.CRITICAL)
     today = datetime.now(UTC).date()
@@ -127,10 +128,7 @@ def main(users: int) -> None:
         def sync(first: date, last: date, *, reread: bool) -> str:
             return run(
                 "sync_calls",
-                tags={
-                    "dagster/asset_partition_range_start": str(first),
-                    "dagster/asset_partition_range_end": str(last),
-                },
+                tags=partitions.range_tags(first, last),
                 run_config={"ops": {"call_logs": {"config": {"reread": reread}}}},
             )
 

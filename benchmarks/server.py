@@ -28,6 +28,9 @@ _PARAMETERS = {
     "sortBy", "sort", "page", "pageSize",
 }  # fmt: skip
 
+_MANY = 10**9
+"""A limit that is none: clients keep to whatever is announced, so it has to be announced."""
+
 
 @dataclass
 class _Counts:
@@ -48,7 +51,7 @@ class Api:
         self._reset()
 
     def _reset(self) -> None:
-        self._limits = RateLimits(enabled=self._shape.limits)
+        self._limits = RateLimits() if self._shape.limits else RateLimits(burst=_MANY, daily=_MANY)
         self._counts = _Counts(cpu=time.process_time())
 
     def answer(self, head: bytes) -> tuple[bytes, float]:

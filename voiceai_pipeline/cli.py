@@ -4,62 +4,35 @@ Exit codes: 0 done, 1 it failed (the text says why and what to do), 2 the words 
 """
 
 import contextlib
-import http.server
 import json
 import os
-import queue
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
-from urllib.request import urlopen
-from uuid import UUID
+from typing import Final
 
 import click
 import dotenv
 import sqlalchemy as sa
 from alembic.util import CommandError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from voiceai_pipeline import doctor as examinations
+from voiceai_pipeline import printing, redirect
 from voiceai_pipeline import up as everything
-from voiceai_pipeline.consent import CONNECTED, Begun, ChooseLocationError, ConsentError
-from voiceai_pipeline.day_report import span
+from voiceai_pipeline.consent import ChooseLocationError, ConsentError
 from voiceai_pipeline.export import ExportError, Format, Order, export
-from voiceai_pipeline.models import (
-    LIVE_STATES,
-    Connection,
-    ConnectionState,
-    DayResult,
-    DayState,
-    PipelineError,
-    Secret,
-    for_user,
-)
+from voiceai_pipeline.models import Connection, DayState, PipelineError
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 from voiceai_pipeline.postgres import PostgresError
 from voiceai_pipeline.settings import Settings, SettingsError
 from voiceai_pipeline.storage import connections, extracts, grants, history, ledger, migrate
-from voiceai_pipeline.storage.history import Actor, Entry
+from voiceai_pipeline.storage.history import Actor
 from voiceai_pipeline.supervisor import ChildError
 from voiceai_pipeline.sync import SyncRequestError
-from voiceai_pipeline.tokens import Check, UnknownUserError
-
-_CALLBACK_TIMEOUT: Final = 600.0
-"""Seconds a person has to give consent in the browser."""
-
-_NOBODY_CAME: Final = (
-    "Nobody gave consent within 10 minutes; nothing was changed. Run the command again."
-)
+from voiceai_pipeline.tokens import UnknownUserError
 
 _EVENTS: Final = 30
 """How much of a user's history is shown."""
@@ -147,12 +120,14 @@ def up(port: int) -> None:
 @click.option("--no-browser", is_flag=True, help="Only print the address; do not open it.")
 def connect(user: str, location: str | None, no_browser: bool) -> None:
     """Connect or reconnect USER: consent in the browser, then the calls come by themselves."""
+    redirect_uri = _settings().highlevel.redirect_uri
     with _pipeline() as pipeline:
         person = _find(pipeline.engine, user)
         begun = pipeline.consent.begin(person.user.id, location)
         click.echo(f"Give consent for {person.user.name} here:\n\n  {begun.url}\n")
-        after = _consent(pipeline, person, begun, open_browser=not no_browser)
-    _show([after])
+        redirect.follow(pipeline.consent, begun, redirect_uri, open_browser=not no_browser)
+        after = _find(pipeline.engine, str(person.user.id))
+    printing.show_people([after])
     if after.obstacle:
         sys.exit(1)
 
@@ -164,7 +139,7 @@ def disconnect(user: str) -> None:
     """Destroy USER's tokens. The user stays listed, the calls stay stored."""
     with _pipeline() as pipeline:
         after = pipeline.consent.disconnect(_find(pipeline.engine, user).user.id)
-    _show([after])
+    printing.show_people([after])
 
 
 @cli.command()
@@ -182,14 +157,18 @@ def users(user: str | None, as_json: bool) -> None:
             entries = history.of_user(db, person.user.id, _EVENTS) if person else []
             people = [person] if person else connections.everyone(db)
     if person and as_json:
-        facts = _as_json(person, statuses.get(person.user.id))
-        click.echo(json.dumps({**facts, "history": [_event(e) for e in entries]}, indent=2))
+        facts = printing.user_facts(person, statuses.get(person.user.id))
+        click.echo(
+            json.dumps({**facts, "history": [printing.event_facts(e) for e in entries]}, indent=2)
+        )
     elif person:
-        _show_person(person, statuses.get(person.user.id), entries)
+        printing.show_person(person, statuses.get(person.user.id), entries)
     elif as_json:
-        click.echo(json.dumps([_as_json(p, statuses.get(p.user.id)) for p in people], indent=2))
+        click.echo(
+            json.dumps([printing.user_facts(p, statuses.get(p.user.id)) for p in people], indent=2)
+        )
     else:
-        _show(people, statuses)
+        printing.show_people(people, statuses)
 
 
 @cli.command()
@@ -202,15 +181,15 @@ def check(user: str, as_json: bool) -> None:
         result = pipeline.tokens.check(person.user.id)
     if as_json:
         facts = {
-            **_as_json(result.connection, None),
+            **printing.user_facts(result.connection, None),
             "ok": result.failure is None,
             "failure": result.failure.failure.value if result.failure else None,
-            "message": _outcome(result),
+            "message": printing.outcome(result),
         }
         click.echo(json.dumps(facts, indent=2))
     else:
-        _show([result.connection])
-        click.echo(_outcome(result))
+        printing.show_people([result.connection])
+        click.echo(printing.outcome(result))
     if result.failure:
         sys.exit(1)
 
@@ -235,14 +214,14 @@ def sync(
         from voiceai_pipeline.defs import launch
 
         days = launch.days_between(first, last, datetime.now(pipeline.zone).date())
-        with _progress(pipeline, days, wanted):
+        with printing.progress_bar(pipeline.engine, days, wanted):
             error = launch.sync_calls(days, wanted, only_failed=only_failed)
         with pipeline.engine.begin() as db:
             rows = ledger.results(db, days=days, user_ids=wanted)
     if as_json:
-        click.echo(json.dumps([_row_as_json(row) for row in rows], indent=2))
+        click.echo(json.dumps([printing.day_facts(row) for row in rows], indent=2))
     else:
-        _show_rows(rows)
+        printing.show_rows(rows)
     if error or any(row.state is DayState.FAILED for row in rows):
         _fail(error or "Some syncs failed; the table says who and why.")
 
@@ -369,15 +348,7 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))
     else:
-        table = Table("", "What", "Found", box=None, pad_edge=False)
-        marks = {
-            "ok": Text("ok", "green"),
-            "warning": Text("!", "yellow"),
-            "error": Text("x", "red"),
-        }
-        for item in report.findings:
-            table.add_row(marks[item.level], item.name, item.text)
-        _console().print(table)
+        printing.show_findings(report.findings)
     if report.has_errors:
         sys.exit(1)
 
@@ -427,328 +398,6 @@ def _day(text: str, option: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"{option} {text!r} is no day; write it as YYYY-MM-DD.") from None
-
-
-# Consent -----------------------------------------------------------------------------------------
-
-
-def _consent(
-    pipeline: Pipeline, person: Connection, begun: Begun, *, open_browser: bool
-) -> Connection:
-    """See a consent through: HighLevel's redirect is caught on loopback where it leads there, by
-    this program or by the Connections page that listens already; else its address is pasted.
-
-    Codes are secrets: they are never an argument.
-    """
-    redirect_uri = _settings().highlevel.redirect_uri
-    target = urlsplit(redirect_uri)
-    if target.hostname not in ("127.0.0.1", "localhost") or not target.port:
-        if open_browser:
-            click.launch(begun.url)
-        pasted = click.prompt("Paste the address you were sent to", hide_input=True)
-        query: Mapping[str, list[str]] = parse_qs(urlsplit(pasted.strip()).query)
-    elif _is_connections_page(f"http://{target.netloc}/health"):
-        if open_browser:
-            click.launch(begun.url)
-        return _wait_for_page(pipeline, person, begun)
-    else:
-        query = _catch_redirect(
-            target.hostname, target.port, target.path, begun.url if open_browser else None
-        )
-    state, code, error = (query.get(name, [""])[0] for name in ("state", "code", "error"))
-    if state != begun.state.reveal():
-        raise ConsentError(
-            "That is not the answer to this request (another state, or none). Nothing was changed; "
-            "run the command again and use the new address."
-        )
-    return pipeline.consent.finish(begun.state, Secret(code) if code else None, error or None)
-
-
-def _is_connections_page(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback, from our own settings
-            return b"voiceai-pipeline connections" in answer.read(200)
-    except (OSError, ValueError):
-        return False
-
-
-def _wait_for_page(pipeline: Pipeline, person: Connection, begun: Begun) -> Connection:
-    """The page takes the redirect and finishes the consent; the database tells how it ended."""
-    deadline = time.monotonic() + _CALLBACK_TIMEOUT
-    while (outcome := pipeline.consent.outcome(begun.state)) is None:
-        if time.monotonic() > deadline:
-            raise ConsentError(_NOBODY_CAME)
-        time.sleep(0.5)
-    if outcome != CONNECTED:
-        raise ConsentError(outcome)
-    return _find(pipeline.engine, str(person.user.id))
-
-
-def _catch_redirect(
-    host: str, port: int, path: str, open_url: str | None
-) -> Mapping[str, list[str]]:
-    answers: queue.Queue[Mapping[str, list[str]]] = queue.Queue()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            query = parse_qs(asked.query)
-            if asked.path != path or not query:
-                self.send_error(404)
-                return
-            body = b"Received. The terminal says how it went; you can close this page."
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-            answers.put(query)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the request line holds the code."""
-
-    try:
-        # A thread per connection: browsers open some in advance and send nothing on them.
-        server = http.server.ThreadingHTTPServer((host, port), Handler)
-    except OSError as error:
-        raise click.ClickException(
-            f"{host}:{port}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
-            f"({error.strerror}). Stop the program that uses it, or change the variable."
-        ) from error
-    with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        if open_url:
-            click.launch(open_url)
-        try:
-            return answers.get(timeout=_CALLBACK_TIMEOUT)
-        except queue.Empty:
-            raise ConsentError(_NOBODY_CAME) from None
-        finally:
-            server.shutdown()
-
-
-# Printing ----------------------------------------------------------------------------------------
-
-_COLOURS = {
-    ConnectionState.CONNECTED: "green",
-    ConnectionState.EXPIRING: "green",
-    ConnectionState.REFRESHING: "green",
-    ConnectionState.IN_DOUBT: "yellow",
-    ConnectionState.PAUSED: "yellow",
-    ConnectionState.NEEDS_RECONNECT: "red",
-    ConnectionState.DISCONNECTED: "red",
-    ConnectionState.NEVER_CONNECTED: "dim",
-}
-
-
-def _show(
-    people: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
-) -> None:
-    columns = ("User", "Id", "State", "Since", "Location", "What to do")
-    table = Table(*columns, box=None, pad_edge=False)
-    if statuses is not None:
-        table.add_column("Last sync")
-    for person in people:
-        cells: list[str | Text] = [
-            person.user.name,
-            str(person.user.id),
-            Text(person.label, _COLOURS[person.status]),
-            _minute(person.since),
-            person.location_name or person.location_id or "",
-            _what_to_do(person) or "",
-        ]
-        if statuses is not None:
-            cells.append(_last_sync(statuses.get(person.user.id)))
-        table.add_row(*cells)
-    _console().print(table)
-
-
-def _last_sync(status: ledger.UserStatus | None) -> str:
-    if status is None or status.last_sync_at is None:
-        return "never"
-    return f"{_minute(status.last_sync_at)} {status.status}"
-
-
-def _minute(instant: datetime | None) -> str:
-    return f"{instant:%Y-%m-%d %H:%M}Z" if instant else ""
-
-
-def _what_to_do(person: Connection) -> str | None:
-    """Cause and fix; None for who is well, or is by themselves in a moment."""
-    if person.can_sync and person.last_failure is None:
-        return None
-    return for_user(person.message, person.user.id)
-
-
-def _show_person(
-    person: Connection, status: ledger.UserStatus | None, entries: Sequence[Entry]
-) -> None:
-    """One user: how they stand, and what happened since when."""
-    facts = Table.grid(padding=(0, 2))
-    token_ends, renewal = person.token_expires_at, person.refresh_at
-    rows: dict[str, str | Text] = {
-        "State": Text(person.label, _COLOURS[person.status]),
-        "Since": _minute(person.since),
-        "Why": for_user(person.cause, person.user.id),
-        "What to do": for_user(person.fix, person.user.id) or "nothing",
-        "Location": " ".join(
-            filter(None, (person.location_name, person.location_id, person.location_timezone))
-        ),
-        "Scopes": person.scope or "unknown",
-        "Access token": f"until {_minute(token_ends)}" if token_ends else "none",
-        "Next renewal": (_minute(renewal) or "before it expires")
-        if person.state in LIVE_STATES
-        else "none",
-        "Last sync": _last_sync(status),
-        "Message": for_user(status.message or "", person.user.id) if status else "",
-    }
-    for name, value in rows.items():
-        facts.add_row(Text(name, "dim"), value)
-    events = Table("When", "What happened", "By", "Run", box=None, pad_edge=False)
-    for entry in entries:
-        events.add_row(
-            f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.sentence, entry.actor, entry.run_id or ""
-        )
-    console = _console()
-    console.print(f"{person.user.name}  {person.user.id}\n", facts, "")
-    console.print(events if entries else "Nothing has happened to this connection yet.")
-
-
-def _show_rows(rows: Sequence[DayResult]) -> None:
-    """A row per user and outcome: seven days that went the same way are one row."""
-    table = Table("User", "State", "Days", "Calls", "New", "Changed", "Message", box=None)
-    colours = {DayState.COMPLETE: "green", DayState.FAILED: "red", DayState.WAITING: "yellow"}
-    groups: dict[tuple[UUID, DayState, str], list[DayResult]] = {}
-    for row in rows:
-        groups.setdefault((row.user.id, row.state, row.message), []).append(row)
-    for (user_id, state, message), group in groups.items():
-        sums = [
-            sum(counts) if state is DayState.COMPLETE else ""
-            for counts in zip(
-                *((row.stored or 0, row.new, row.changed) for row in group), strict=True
-            )
-        ]
-        table.add_row(
-            group[0].user.name,
-            Text(state.value, colours[state]),
-            span([row.day for row in group]),
-            *map(str, sums),
-            for_user(message, user_id),
-        )
-    _console().print(table)
-
-
-def _outcome(result: Check) -> str:
-    if result.failure is None and result.drift:
-        return (
-            f"Calls can be read. They differ from what HighLevel publishes ({result.drift}): "
-            "nothing is lost, but report it, for the API may be changing."
-        )
-    if result.failure is None:
-        return "Calls can be read."
-    return for_user(str(result.failure), result.connection.user.id)
-
-
-def _console() -> Console:
-    """Shows names as they are: what stands in brackets or colons is no markup.
-
-    Wide enough for whole sentences where the output is not a terminal.
-    """
-    width = None if sys.stdout.isatty() else 1000
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def _as_json(person: Connection, status: ledger.UserStatus | None) -> dict[str, Any]:
-    return {
-        "id": str(person.user.id),
-        "name": person.user.name,
-        "state": person.status.value,
-        "reason": person.reason.value if person.reason else None,
-        "since": _iso(person.since),
-        "what_to_do": _what_to_do(person),
-        "location_id": person.location_id,
-        "location_name": person.location_name,
-        "token_expires_at": _iso(person.token_expires_at),
-        "scopes": person.scope.split() if person.scope else None,
-        "last_sync_at": _iso(status.last_sync_at) if status else None,
-        "last_sync_status": status.status if status else None,
-        "last_sync_message": status.message if status else None,
-        "records_synced": status.records_synced if status else None,
-    }
-
-
-def _event(entry: Entry) -> dict[str, Any]:
-    return {
-        "at": _iso(entry.at),
-        "event": str(entry.event),
-        "what": entry.sentence,
-        "state": entry.state,
-        "actor": entry.actor,
-        "run_id": entry.run_id,
-        "version_before": entry.version_before,
-        "version_after": entry.version_after,
-        "trace_id": entry.trace_id,
-    }
-
-
-def _row_as_json(row: DayResult) -> dict[str, Any]:
-    return {
-        "user_id": str(row.user.id),
-        "user": row.user.name,
-        "day": str(row.day),
-        "state": row.state.value,
-        "failure": row.failure.value if row.failure else None,
-        "message": for_user(row.message, row.user.id),
-        "calls": row.stored,
-        "new": row.new,
-        "changed": row.changed,
-        "missing": row.missing,
-    }
-
-
-def _iso(instant: datetime | None) -> str | None:
-    return instant.isoformat() if instant else None
-
-
-@contextmanager
-def _progress(
-    pipeline: Pipeline, days: Sequence[date], user_ids: Sequence[UUID] | None
-) -> Iterator[None]:
-    """A bar that follows the ledger while the run fills it."""
-    with pipeline.engine.begin() as db:
-        people = connections.everyone(db, user_ids)
-        since = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    done = threading.Event()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("User days", total=len(people) * len(days))
-
-        def follow() -> None:
-            while not done.wait(0.5):
-                update()
-
-        def update() -> int:
-            with contextlib.suppress(sa.exc.SQLAlchemyError), pipeline.engine.begin() as db:
-                rows = ledger.results(db, days=days, user_ids=user_ids)
-                finished = sum(1 for row in rows if row.finished_at and row.finished_at >= since)
-                progress.update(task, completed=finished)
-                return finished
-            return 0
-
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            done.set()
-            follower.join()
-            # Days that were complete before are not read again: the bar ends with those that were.
-            progress.update(task, total=update())
 
 
 if __name__ == "__main__":

@@ -33,15 +33,6 @@ FIRST_DAYS: Final = 30
 """How many days back a newly connected user is filled without anybody asking."""
 
 
-def retry_at(row: DayResult) -> datetime | None:
-    """When a failed day is tried again by itself (UTC); None if it takes somebody first."""
-    if row.failure not in RETRIED:
-        return None
-    if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
-        return None
-    return row.finished_at + RETRY_DELAYS[row.attempt - 1]
-
-
 def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
     """Cut sorted days into runs of consecutive ones, of ``at_most`` days each.
 

@@ -390,7 +390,9 @@ class Renewal:
         if not lost:
             raise error
         if error.timed_out:
-            # Whatever keeps the answers away may pass: the replay is left to the next attempt.
+            # Whatever keeps the answers away may pass: the replay is left to the next attempt. At
+            # once, half an outage would cost each user their replay until the circuit opens, and
+            # after the time-out and a ping little of the grace is left.
             raise PipelineError(FailureClass.IN_DOUBT)
         # A broken connection: the caller's loop replays at once, inside the 30 s in which HighLevel
         # is said to repeat its answer (CONTRACT 4.3).

@@ -26,6 +26,7 @@ from voiceai_pipeline.highlevel.calls import Page, WindowRead, call_of, read_win
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import (
     CREDENTIAL_FAILURES,
+    PROVIDER_FAILURES,
     Connection,
     DayResult,
     DayState,
@@ -55,6 +56,9 @@ _OF_A_DAY: Final = frozenset(
     }
 )
 """Failures that one bad day can cause: the other days of the range are then read one by one."""
+
+_OUTAGE: Final = PROVIDER_FAILURES - {FailureClass.RATE_LIMITED}
+"""Failures that are waited for: once in vain, and the days after it only ask whether it is over."""
 
 
 class Mode(StrEnum):
@@ -277,7 +281,7 @@ class Sync:
         with closing(_Reading(new_intake, days)) as reading:
             for person in attempt.people:
                 try:
-                    read = self._read(person.user.id, attempt.location_id, window, reading, lease)
+                    read = self._read(person.user.id, attempt, window, reading, lease)
                 except PipelineError as error:
                     if error.failure not in CREDENTIAL_FAILURES:
                         raise
@@ -289,17 +293,18 @@ class Sync:
     def _read(
         self,
         user_id: UUID,
-        location_id: str,
+        attempt: "_Attempt",
         window: Window,
         reading: "_Reading",
         lease: Lease,
     ) -> WindowRead:
         spend = self._tokens.spender(user_id)
+        client = self._client.asking_once() if attempt.in_outage else self._client
 
         def fetch(start: datetime, end: datetime, page: int) -> Page:
             lease.check()
             return spend(
-                lambda token: self._client.call_logs_page(token, location_id, start, end, page)
+                lambda token: client.call_logs_page(token, attempt.location_id, start, end, page)
             )
 
         return read_window(fetch, window, reading.begin)
@@ -414,6 +419,11 @@ class _Attempt:
     started_at: datetime
     run_id: str | None
     before: tuple[DayResult, ...]
+
+    @property
+    def in_outage(self) -> bool:
+        """HighLevel did not work for the days just before these."""
+        return bool(self.before) and self.before[-1].failure in _OUTAGE
 
     def failures(
         self, refused: dict[UUID, PipelineError], finished_at: datetime

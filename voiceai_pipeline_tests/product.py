@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
+from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.postgres import EmbeddedPostgres
@@ -42,21 +43,33 @@ _numbers = count(1)
 
 @dataclass
 class Product:
-    """Everything that runs in production, with the demo's twelve users."""
+    """Everything that runs in production, with the demo's twelve users.
+
+    Attributes:
+        today: when the test began: the run of all tests may pass midnight.
+    """
 
     pipeline: Pipeline
     sandbox: RunningSandbox
     instance: dg.DagsterInstance
     connect: Connector
+    today: date
+
+    @property
+    def week(self) -> list[date]:
+        """The last seven days that are over."""
+        return [self.today - timedelta(days=ago) for ago in range(7, 0, -1)]
+
+    @property
+    def bad_day(self) -> date:
+        """The demo's, one of the week."""
+        return self.today - timedelta(days=3)
 
     def sync(self, days: list[date], **config: Any) -> dg.ExecuteInProcessResult:
         """Materialize days of call_logs in one run, as a backfill does."""
         return self.run(
             "sync_calls",
-            tags={
-                "dagster/asset_partition_range_start": str(days[0]),
-                "dagster/asset_partition_range_end": str(days[-1]),
-            },
+            tags=partitions.range_tags(days[0], days[-1]),
             run_config={"ops": {"call_logs": {"config": config}}},
         )
 
@@ -115,7 +128,7 @@ def product(
         ):
             connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
             connect.add()
-            yield Product(pipeline, sandbox, instance, connect)
+            yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
             connect.browser.close()
     postgres.drop_database(name)
 

@@ -143,7 +143,7 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
         "highlevel/answers.py",
         "highlevel/client.py",
         "alerting.py",
-        "cli.py",
+        "redirect.py",
         "dagster_api.py",
         "doctor.py",
         "up.py",

@@ -51,9 +51,7 @@ from voiceai_pipeline_tests.test_up import PROGRAM, clean_environment
 CANARIES = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, "hunter2")
 KEYRING = f"test:{base64.b64encode(KEYS['test']).decode()}"
 OTHER_KEYRING = f"test:{base64.b64encode(b'o' * 32).decode()}"
-TODAY = datetime.now(UTC).date()
-A_DAY = (TODAY - timedelta(days=2)).isoformat()
-NEXT_DAY = (TODAY - timedelta(days=1)).isoformat()
+A_DAY, NEXT_DAY = "2025-03-03", "2025-03-04"
 
 
 @dataclass(frozen=True)
@@ -652,11 +650,11 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert program.apart("sync", "--start", NEXT_DAY, "--only-failed").code == 0
     assert program.highlevel.requests == []
 
-    future = program.apart("sync", "--start", (TODAY + timedelta(days=1)).isoformat())
+    today = datetime.now(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    future = program.apart("sync", "--start", str(tomorrow))
     assert future.code == 1
-    assert future.err == (
-        f"Error: {TODAY + timedelta(days=1)} lies in the future; today is {TODAY}.\n"
-    )
+    assert future.err == f"Error: {tomorrow} lies in the future; today is {today}.\n"
 
 
 def test_sync_without_dagsters_database_is_a_sentence(program: Program) -> None:

@@ -19,14 +19,15 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import checks, launch, partitions, sensors
-from voiceai_pipeline.models import ConnectionState
+from voiceai_pipeline.models import ConnectionState, Secret
 from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import connections
+from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.up import PROJECT
-from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.product import DAYS, TODAY, Product
+from voiceai_pipeline_tests.conftest import DEMO, free_port
+from voiceai_pipeline_tests.product import Product
 from voiceai_pipeline_tests.receivers import (
     HOOK_SECRET,
     MAIL_PASSWORD,
@@ -36,7 +37,6 @@ from voiceai_pipeline_tests.receivers import (
     running_mailbox,
 )
 
-BAD_DAY = TODAY - timedelta(days=3)
 COPPER = "Copper Kettle Catering"
 EXPIRE = "UPDATE api_keys SET token_expires_at = now() - interval '1 day', refresh_at = now()"
 WAITING = {"Juniper Fitness", "Larch Auto Care", "Willow Spa", "Cedar Vets"}
@@ -83,39 +83,39 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> None:
-    result = demo.sync(DAYS)
+    result = demo.sync(demo.week)
 
     assert not result.success
-    assert demo.days("call_logs") == set(DAYS) - {BAD_DAY}
-    assert demo.days("sync_status") == set(DAYS)
+    assert demo.days("call_logs") == set(demo.week) - {demo.bad_day}
+    assert demo.days("sync_status") == set(demo.week)
     text = _failure(result)
     assert "1 user failed on 1 day" in text
-    assert f"{COPPER}, {BAD_DAY}: HighLevel answered with a server error" in text
+    assert f"{COPPER}, {demo.bad_day}: HighLevel answered with a server error" in text
     assert "Failed and missing" in text
 
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     with demo.requests() as asked:
-        assert demo.sync([BAD_DAY]).success
+        assert demo.sync([demo.bad_day]).success
 
     assert asked == {("/voice-ai/dashboard/call-logs", DEMO[COPPER].location_id): 1}
-    assert demo.days("call_logs") == set(DAYS)
+    assert demo.days("call_logs") == set(demo.week)
 
 
 def test_a_sync_of_one_user_leaves_a_day_as_it_stands_for_everybody(demo: Product) -> None:
-    assert not demo.sync(DAYS[-4:]).success
+    assert not demo.sync(demo.week[-4:]).success
     harbor = DEMO["Harbor Dental"].id
-    days = {"first": str(DAYS[-4]), "last": str(DAYS[-1])}
+    days = {"first": str(demo.week[-4]), "last": str(demo.week[-1])}
     config = {"ops": {"read_user_days": {"config": {"user_ids": [harbor], **days}}}}
     run = demo.run("sync_users", run_config=config)
     assert run.success
     # No run of the asset: its red stays, for it is the last run that was to fill the day.
     assert not [e for e in run.all_events if e.is_asset_materialization_planned]
-    assert BAD_DAY not in demo.days("call_logs")
+    assert demo.bad_day not in demo.days("call_logs")
     copper = {"ops": {"read_user_days": {"config": {"user_ids": [DEMO[COPPER].id], **days}}}}
     assert COPPER in _failure(demo.run("sync_users", run_config=copper))
     demo.sandbox.world.clear_faults()
     assert demo.run("sync_users", run_config=copper).success
-    assert BAD_DAY in demo.days("call_logs")
+    assert demo.bad_day in demo.days("call_logs")
     bad = {"ops": {"read_user_days": {"config": {"user_ids": [harbor], "first": "x", "last": "y"}}}}
     assert "YYYY-MM-DD" in _failure(demo.run("sync_users", run_config=bad))
 
@@ -124,10 +124,10 @@ def test_users_who_wait_for_a_person_turn_no_day_red_and_are_named_with_the_fix(
     demo: Product,
 ) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    result = demo.sync(DAYS)
+    result = demo.sync(demo.week)
 
     assert result.success
-    assert demo.days("call_logs") == set(DAYS)
+    assert demo.days("call_logs") == set(demo.week)
     warning = _checks(result)["no_user_waits_for_a_person"]
     assert not warning.passed
     assert warning.severity is dg.AssetCheckSeverity.WARN
@@ -139,8 +139,8 @@ def test_users_who_wait_for_a_person_turn_no_day_red_and_are_named_with_the_fix(
 
 def test_every_call_of_every_connected_user_is_stored_once(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    demo.sync(DAYS)
-    start = datetime.combine(DAYS[0], datetime.min.time(), UTC)
+    demo.sync(demo.week)
+    start = datetime.combine(demo.week[0], datetime.min.time(), UTC)
     connected = {u.location_id for u in DEMO_USERS if u.business_name not in WAITING}
     expected = {
         (place, call["id"])
@@ -155,7 +155,7 @@ def test_a_green_day_that_is_materialized_again_is_read_again_and_changes_nothin
     demo: Product,
 ) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    day = DAYS[-1]
+    day = demo.week[-1]
     demo.sync([day])
     with demo.pipeline.engine.begin() as db:
         before = db.execute(sa.text("SELECT call_id, xmin FROM call_logs ORDER BY 1")).all()
@@ -171,7 +171,7 @@ def test_however_the_days_are_asked_for_the_same_calls_arrive(
     demo: Product,
 ) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    days = DAYS[-3:]
+    days = demo.week[-3:]
 
     def empty() -> None:
         with demo.pipeline.engine.begin() as db:
@@ -220,7 +220,7 @@ def test_a_run_for_one_user_does_not_turn_a_day_green_that_others_have_not_been_
 ) -> None:
     product.connect("Pine Realty")
     product.connect("Maple Plumbing")
-    result = product.sync(DAYS[-1:], user_ids=[DEMO["Pine Realty"].id])
+    result = product.sync(product.week[-1:], user_ids=[DEMO["Pine Realty"].id])
     assert result.success
     assert product.days("call_logs") == set()
     check = _checks(result)["every_connected_user_is_complete"]
@@ -240,7 +240,7 @@ def test_run_config_that_makes_no_sense_fails_with_a_sentence_and_no_request(
     product: Product, config: dict[str, Any], sentence: str
 ) -> None:
     with product.requests() as asked:
-        result = product.sync(DAYS[-1:], **config)
+        result = product.sync(product.week[-1:], **config)
     assert not result.success
     assert sentence in _failure(result)
     assert not asked
@@ -251,7 +251,7 @@ def test_an_unreachable_highlevel_turns_the_day_red_with_a_sentence(
 ) -> None:
     product.connect("Pine Realty")
     monkeypatch.setenv("HIGHLEVEL_API_URL", "http://127.0.0.1:9")
-    result = product.sync(DAYS[-1:])
+    result = product.sync(product.week[-1:])
     assert "HighLevel could not be reached" in _failure(result)
     assert product.days("call_logs") == set()
 
@@ -398,8 +398,8 @@ def test_a_day_that_no_longer_holds_what_highlevel_counts_is_shown_and_mended_by
     product: Product,
 ) -> None:
     pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
-    assert product.sync(DAYS).success
-    day = DAYS[1]
+    assert product.sync(product.week).success
+    day = product.week[1]
     moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=9)
     late = product.sandbox.world.calls.add(str(pine.location_id), moment)
     held = len([c for c in product.calls() if c[0] == pine.location_id])
@@ -409,7 +409,7 @@ def test_a_day_that_no_longer_holds_what_highlevel_counts_is_shown_and_mended_by
     check = _checks(result)["stored_calls_equal_highlevels_totals"]
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
-    assert f"1 of {2 * len(DAYS)} days compared differ." in str(check.description)
+    assert f"1 of {2 * len(product.week)} days compared differ." in str(check.description)
     (shown,) = [m for m in result.asset_materializations_for_node("reconciliation")
                 if m.asset_key == dg.AssetKey("reconciliation")]  # fmt: skip
     facts = {name: value.value for name, value in shown.metadata.items()}
@@ -418,7 +418,7 @@ def test_a_day_that_no_longer_holds_what_highlevel_counts_is_shown_and_mended_by
     assert str(pine.location_name or pine.location_id) in line
     assert "+1" in line
     assert facts == {
-        "days_checked": 2 * len(DAYS),
+        "days_checked": 2 * len(product.week),
         "days_that_differ": 1,
         "days_opened": 1,
         "days_without_total": 0,
@@ -455,14 +455,14 @@ def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
 ) -> None:
     pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
     larch = product.connect("Larch Auto Care")
-    assert product.sync(DAYS).success
+    assert product.sync(product.week).success
     product.sandbox.world.add_fault(Fault("forbidden_location", str(harbor.location_id)))
     product.sandbox.world.set_envelope(str(pine.location_id), "no_total")
     result = product.run("reconcile")
     assert result.success  # a wrong location waits for a person
     description = str(_checks(result)["stored_calls_equal_highlevels_totals"].description)
-    assert f"0 of {len(DAYS)} days compared differ." in description
-    assert f"HighLevel gave no total for {len(DAYS)} more." in description
+    assert f"0 of {len(product.week)} days compared differ." in description
+    assert f"HighLevel gave no total for {len(product.week)} more." in description
     assert "Locations not asked for all their totals: 1." in description
 
     product.sandbox.world.add_fault(Fault("server_error", str(larch.location_id)))
@@ -471,7 +471,7 @@ def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
     assert "1 of 2 locations could not be asked for all their totals" in _failure(result)
     assert "HighLevel answered with a server error" in _failure(result)
     assert "stored_calls_equal_highlevels_totals" in _checks(result)
-    assert product.days("call_logs") == set(DAYS)
+    assert product.days("call_logs") == set(product.week)
 
 
 def _users_failed(product: Product, day: date) -> Any:
@@ -486,7 +486,7 @@ def test_a_day_keeps_the_hour_at_which_it_became_complete_until_it_is_incomplete
     product: Product,
 ) -> None:
     product.connect("Pine Realty")
-    day = DAYS[-2]
+    day = product.week[-2]
 
     def hours() -> Any:
         wanted = dg.AssetRecordsFilter(dg.AssetKey("sync_status"), asset_partitions=[str(day)])
@@ -513,7 +513,7 @@ def test_a_day_keeps_the_hour_at_which_it_became_complete_until_it_is_incomplete
 
 
 def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:
-    assert demo.sync(DAYS[-1:]).success  # finds out who waits
+    assert demo.sync(demo.week[-1:]).success  # finds out who waits
     assert demo.run("update_directory").success
     with demo.pipeline.engine.begin() as db:
         names = set(db.execute(sa.text("SELECT name FROM agents")).scalars())
@@ -526,7 +526,7 @@ def test_nothing_that_is_secret_or_personal_reaches_dagster_or_a_message(
     demo: Product, people: Receivers, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    demo.sync(DAYS)
+    demo.sync(demo.week)
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": [DEMO[COPPER].id]}}}}
     demo.run("refresh_tokens", run_config=config)
     demo.run("update_directory")
@@ -636,24 +636,24 @@ def test_a_sensor_asks_highlevel_nothing(demo: Product) -> None:
 
 
 def test_a_failed_day_is_asked_for_again_after_a_while_for_that_user_only(demo: Product) -> None:
-    demo.sync(DAYS)
+    demo.sync(demo.week)
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
     _set(demo, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
     (request,) = _tick(demo, sensors.failed_user_syncs).run_requests or ()
     config = request.run_config["ops"]["call_logs"]["config"]
     assert config == {"user_ids": [DEMO[COPPER].id], "only_failed": True}
-    assert request.tags["dagster/asset_partition_range_start"] == str(BAD_DAY)
-    assert request.tags["dagster/asset_partition_range_end"] == str(BAD_DAY)
+    assert request.tags["dagster/asset_partition_range_start"] == str(demo.bad_day)
+    assert request.tags["dagster/asset_partition_range_end"] == str(demo.bad_day)
 
 
 def test_after_too_many_failures_a_day_is_left_to_people(demo: Product) -> None:
-    demo.sync(DAYS)
+    demo.sync(demo.week)
     _set(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days', attempt = 7")
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
 
 
 def test_a_failed_day_of_a_user_who_has_disconnected_since_is_not_asked_for(demo: Product) -> None:
-    demo.sync([BAD_DAY])
+    demo.sync([demo.bad_day])
     _set(demo, "UPDATE sync_ledger SET finished_at = finished_at - interval '16 minutes'")
     demo.pipeline.consent.disconnect(UUID(DEMO[COPPER].id))
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
@@ -661,7 +661,7 @@ def test_a_failed_day_of_a_user_who_has_disconnected_since_is_not_asked_for(demo
 
 def test_users_who_wait_for_a_person_are_not_retried(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    demo.sync(DAYS)
+    demo.sync(demo.week)
     _set(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days'")
     assert not _tick(demo, sensors.failed_user_syncs).run_requests
     assert not [
@@ -685,13 +685,14 @@ def test_a_new_user_is_filled_for_the_last_30_days(product: Product) -> None:
     product.connect("Pine Realty")
     requests = _tick(product, sensors.new_users).run_requests or ()
     (fill,) = [r for r in requests if r.job_name == "resync_failed_users"]
-    assert fill.tags["dagster/asset_partition_range_start"] == str(TODAY - timedelta(days=30))
-    assert fill.tags["dagster/asset_partition_range_end"] == str(TODAY - timedelta(days=1))
+    first, last = product.today - timedelta(days=30), product.today - timedelta(days=1)
+    assert fill.tags["dagster/asset_partition_range_start"] == str(first)
+    assert fill.tags["dagster/asset_partition_range_end"] == str(last)
 
 
 def test_the_days_of_a_user_who_is_back_are_filled_without_anybody_asking(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
-    demo.sync(DAYS)
+    demo.sync(demo.week)
     larch = demo.connect("Larch Auto Care")
     assert larch.state is ConnectionState.CONNECTED
     requests = _tick(demo, sensors.new_users).run_requests or ()
@@ -767,6 +768,29 @@ def test_a_slow_database_ends_a_tick_with_a_sentence_before_dagster_kills_it(
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12s"
     with engine.begin() as db:  # nobody else inherits it
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "0"
+
+
+@pytest.mark.parametrize(
+    "sensor",
+    [
+        sensors.expiring_tokens,
+        sensors.connection_alerts,
+        sensors.failed_user_syncs,
+        sensors.new_users,
+        sensors.stale_marts,
+    ],
+    ids=lambda sensor: sensor.name,
+)
+def test_a_database_that_cannot_be_reached_ends_any_tick_with_a_sentence(
+    sensor: dg.SensorDefinition,
+) -> None:
+    nowhere = open_engine(Secret(f"postgresql+psycopg://127.0.0.1:{free_port()}/voiceai"))
+    parts = {"database": nowhere, "settings": Settings.load({})}
+    with (
+        dg.build_sensor_context(resources=parts) as context,
+        pytest.raises(dg.Failure, match=r"The database refused .* The next tick looks again\."),
+    ):
+        sensor(context)
 
 
 def _many_users(product: Product, number: int) -> None:

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 import dagster as dg
+import pytest
 
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import schedules
@@ -144,3 +145,18 @@ def test_a_trailing_window_never_reaches_before_the_first_partition() -> None:
     request = schedules.yesterday_and_trailing_window(context)
     assert isinstance(request, dg.RunRequest)
     assert request.tags["dagster/asset_partition_range_start"] == "2025-01-01"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "moment"),
+    [
+        (schedules.yesterday_and_trailing_window, datetime(2025, 1, 1, 0, 15, tzinfo=UTC)),
+        (schedules.today_so_far, datetime(2024, 12, 31, 9, 45, tzinfo=UTC)),
+    ],
+)
+def test_before_the_first_day_is_there_a_schedule_asks_for_nothing(
+    schedule: dg.ScheduleDefinition, moment: datetime
+) -> None:
+    said = schedule(dg.build_schedule_context(scheduled_execution_time=moment))
+    assert isinstance(said, dg.SkipReason)
+    assert said.skip_message == "The first day that can be synced is 2025-01-01."

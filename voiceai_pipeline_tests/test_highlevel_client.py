@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from voiceai_pipeline.highlevel.answers import HighLevelError
 from voiceai_pipeline.highlevel.calls import call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import USER_AGENT, HighLevelClient, Retry
-from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, DayIsSpentError, RateLimits
+from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, RESERVE, DayIsSpentError, RateLimits
 from voiceai_pipeline.models import (
     REQUESTED_SCOPES,
     FailureClass,
@@ -761,25 +761,30 @@ def test_a_client_within_the_sandboxs_limits_is_never_refused(
     assert {request.status for request in sandbox.requests} == {200}
 
 
-def test_a_burst_goes_on_as_its_requests_leave_the_interval() -> None:
-    """100 per 10 seconds are ten a second: a burst that took 5 seconds rests for 5, not for 10."""
+@pytest.mark.parametrize(("burst", "seconds"), [(100, 10), (300, 10), (20, 10), (30, 3)])
+def test_a_burst_goes_on_as_its_requests_leave_the_interval_whatever_limit_is_announced(
+    burst: int, seconds: int
+) -> None:
+    """100 per 10 seconds are ten a second: a burst that took 2 seconds rests for 8, not for 10."""
     now = [0.0]
 
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
+    def sleep(pause: float) -> None:
+        now[0] += pause
 
     limits, counted, refused = RateLimits(sleep, lambda: now[0]), deque[float](), 0
     for _ in range(1_000):
         limits.wait("Loc")
-        now[0] += 0.02  # on the way
-        while counted and counted[0] <= now[0] - 10:
+        now[0] += 0.01  # on the way
+        while counted and counted[0] <= now[0] - seconds:
             counted.popleft()
-        refused += len(counted) >= 100
+        refused += len(counted) >= burst
         counted.append(now[0])
-        now[0] += 0.03  # and back
-        limits.learn("Loc", {**limit(str(100 - len(counted))), "X-RateLimit-Max": "100"})
+        now[0] += 0.01  # and back
+        left = limit(str(burst - len(counted)), str(1_000 * seconds))
+        limits.learn("Loc", {**left, "X-RateLimit-Max": str(burst)})
     assert refused == 0
-    assert now[0] < 1.05 * 1_000 / 98 * 10  # two of a hundred are left to others
+    allowed = 1_000 / (burst * (1 - RESERVE)) * seconds
+    assert now[0] < 1.05 * allowed
 
 
 def test_what_is_in_flight_counts_as_sent() -> None:

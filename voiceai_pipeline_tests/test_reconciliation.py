@@ -15,7 +15,6 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import retry_at
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import DayResult, DayState, FailureClass, Secret, Window
 from voiceai_pipeline.reconciliation import (
@@ -40,6 +39,7 @@ from voiceai_pipeline_tests.conftest import (
     highlevel_settings,
     open_client,
 )
+from voiceai_pipeline_tests.test_sync import retry_at
 
 UTC_ZONE = ZoneInfo("UTC")
 NEW_YORK = ZoneInfo("America/New_York")

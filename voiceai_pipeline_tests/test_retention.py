@@ -14,12 +14,11 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._serdes import serialize_value
 
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs import checks, schedules
+from voiceai_pipeline.defs import checks, partitions, schedules
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.product import DAYS, LOCATION, TODAY, Product
+from voiceai_pipeline_tests.product import LOCATION, Product
 
-BAD_DAY = TODAY - timedelta(days=3)
 COPPER = str(DEMO["Copper Kettle Catering"].location_id)
 ASSETS = ("call_logs", "sync_status", "user_tokens", "agents")
 
@@ -123,16 +122,16 @@ def _count(tables: sa.Engine, table: str, run_id: str) -> int:
 def test_after_a_purge_every_asset_and_check_shows_exactly_what_it_showed_before(
     demo: Product, tables: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    superseded = demo.sync(DAYS)
+    superseded = demo.sync(demo.week)
     demo.sandbox.world.heal(COPPER)
-    green = demo.sync(DAYS, reread=True)
-    green_alone = demo.sync([BAD_DAY], reread=True)
-    demo.sandbox.world.add_fault(Fault("server_error", COPPER, day=BAD_DAY, status=503))
-    red = demo.sync([BAD_DAY], reread=True)
+    green = demo.sync(demo.week, reread=True)
+    green_alone = demo.sync([demo.bad_day], reread=True)
+    demo.sandbox.world.add_fault(Fault("server_error", COPPER, day=demo.bad_day, status=503))
+    red = demo.sync([demo.bad_day], reread=True)
     with monkeypatch.context() as broken:
         broken.setenv("VOICEAI_TOKEN_KEYS", "of no use")
-        red_at_once = demo.run("update_sync_status", partition_key=str(DAYS[0]))
-    green_again = demo.sync(DAYS[-1:])
+        red_at_once = demo.run("update_sync_status", partition_key=str(demo.week[0]))
+    green_again = demo.sync(demo.week[-1:])
     looked = demo.run("inspect_connections")
     alerted = demo.run("send_alerts")
     looked_again = demo.run("inspect_connections")
@@ -160,18 +159,14 @@ def test_a_failed_day_that_a_cancelled_run_planned_again_does_not_turn_red_by_a_
     demo: Product, tables: sa.Engine
 ) -> None:
     """Dagster shows the outcome of the last plan; without it, that of the one before."""
-    red = demo.sync([BAD_DAY])
+    red = demo.sync([demo.bad_day])
     job = defs.resolve_job_def("sync_calls")
-    tags = {
-        **LOCATION,
-        "dagster/asset_partition_range_start": str(BAD_DAY),
-        "dagster/asset_partition_range_end": str(BAD_DAY),
-    }
+    tags = LOCATION | partitions.range_tags(demo.bad_day, demo.bad_day)
     cancelled = demo.instance.create_run_for_job(
         job, execution_plan=create_execution_plan(job, tags=tags), tags=tags
     )
     demo.instance.report_run_canceled(cancelled)
-    later = demo.sync(DAYS[-1:])
+    later = demo.sync(demo.week[-1:])
     _age(tables)
     before = _status(demo.instance, "call_logs")
     _purge(demo)

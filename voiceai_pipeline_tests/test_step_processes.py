@@ -10,10 +10,9 @@ from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.up import PROJECT
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.product import DAYS, Product
+from voiceai_pipeline_tests.product import Product
 
 HARBOR = DEMO["Harbor Dental"].id
-DAY = str(DAYS[-1])
 ROWS = {
     "call_logs": "SELECT to_jsonb(t) - '{first_seen_at,last_changed_at}'::text[] FROM call_logs t",
     "sync_ledger": "SELECT to_jsonb(t) - '{run_id,started_at,finished_at,read_until}'::text[] "
@@ -58,20 +57,25 @@ def test_a_process_per_step_writes_the_same_tables_and_colours_as_one_process(
     product.connect("Harbor Dental")
     product.connect("Pine Realty")
     product.instance.add_dynamic_partitions(partitions.USERS, [HARBOR])
-    assert product.sync(DAYS[-1:]).success
+    yesterday = product.week[-1]
+    assert product.sync([yesterday]).success
     assert product.run("update_directory").success
     expected = _tables(product)
     assert all(expected.values())
     with product.pipeline.engine.begin() as db:
         db.execute(sa.text(f"TRUNCATE {', '.join(ROWS)}"))
 
-    processes = _materialize(product, DAY, "call_logs")
+    processes = _materialize(product, str(yesterday), "call_logs")
     processes |= _materialize(product, HARBOR, "user_tokens")
     processes |= _materialize(product, None, "agents", "locations")
 
     assert _tables(product) == expected
     assert len(processes - {os.getpid()}) == 4
-    for asset, partition in (("call_logs", DAY), ("sync_status", DAY), ("user_tokens", HARBOR)):
+    for asset, partition in (
+        ("call_logs", str(yesterday)),
+        ("sync_status", str(yesterday)),
+        ("user_tokens", HARBOR),
+    ):
         shown = product.instance.get_materialized_partitions(dg.AssetKey(asset))
         assert shown == {partition}
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, retry_at, stretches
+from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel import calls as highlevel
 from voiceai_pipeline.highlevel.calls import Page
@@ -110,6 +110,15 @@ def read_requests(sandbox: RunningSandbox) -> Counter[str]:
 def rows(engine: sa.Engine, *days: date) -> list[DayResult]:
     with engine.connect() as db:
         return ledger.results(db, days=days or DAYS)
+
+
+def retry_at(row: DayResult) -> datetime | None:
+    """When a failed day is to be tried again by itself (UTC); None if it takes somebody first."""
+    if row.failure not in RETRIED:
+        return None
+    if row.finished_at is None or not 1 <= row.attempt <= len(RETRY_DELAYS):
+        return None
+    return row.finished_at + RETRY_DELAYS[row.attempt - 1]
 
 
 def by_name(results: list[DayResult]) -> dict[str, DayResult]:
@@ -332,6 +341,49 @@ def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
         assert sandbox.requests == []
     else:  # everything is complete: asked again, everything is read again
         assert len(sync.sync_days(asked, mode=mode)) == len(everyone)
+
+
+def test_in_an_outage_only_the_first_day_is_asked_for_again_and_again(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    sandbox.world.add_fault(Fault("server_error", place(name), path=CALL_LOGS))
+    days = [DAY - timedelta(days=n) for n in range(10)]
+    apart = DAY - timedelta(days=20)
+    results = sync.sync_days([apart, *days])
+    assert {r.failure for r in results} == {FailureClass.PROVIDER_ERROR}
+    # All attempts for the day apart, which comes first; one for the range; one for each of it.
+    assert read_requests(sandbox) == {place(name): 3 + 1 + 10}
+
+    sandbox.world.clear_requests()
+    results = sync.sync_days(days)
+    assert {r.failure for r in results} == {FailureClass.PROVIDER_ERROR}
+    assert read_requests(sandbox) == {place(name): 3 + 3 + 9}
+
+
+def test_the_day_after_an_outage_is_asked_for_as_patiently_as_ever(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    # Three attempts for the range and three for its first day; the second day asks once.
+    sandbox.world.add_fault(Fault("server_error", place(name), times=7))
+    sandbox.world.add_fault(Fault("server_error", place(name), times=2, day=DAY))
+    days = [DAY - timedelta(days=n) for n in (3, 2, 1, 0)]
+    failed, complete = DayState.FAILED, DayState.COMPLETE
+    assert [r.state for r in sync.sync_days(days)] == [failed, failed, complete, complete]
+
+
+def test_a_rate_limit_is_waited_for_in_an_outage_too(
+    connect: Connector, sync: Sync, sandbox: RunningSandbox
+) -> None:
+    name = "Harbor Dental"
+    connect(name)
+    sandbox.world.add_fault(Fault("server_error", place(name), times=6))
+    sandbox.world.add_fault(Fault("rate_limit", place(name), times=2, day=DAY))
+    days = [DAY - timedelta(days=1), DAY]
+    assert [r.state for r in sync.sync_days(days)] == [DayState.FAILED, DayState.COMPLETE]
 
 
 def test_who_waits_for_a_person_is_listed_with_the_fix_and_costs_no_request(
@@ -1192,7 +1244,7 @@ def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureC
 # What is unknown ----------------------------------------------------------------------------------
 
 
-def test_the_ledger_finds_due_just_what_the_report_says_is_due(engine: sa.Engine) -> None:
+def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engine) -> None:
     now = midnight(DAY)
     shapes = [(f, n) for f in FailureClass for n in range(len(RETRY_DELAYS) + 2)]
     people = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}

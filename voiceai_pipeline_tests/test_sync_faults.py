@@ -19,7 +19,6 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.day_report import retry_at
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import DayResult, DayState, FailureClass, PipelineError, Secret, Window
@@ -34,7 +33,7 @@ from voiceai_pipeline.sync import Mode, Sync
 from voiceai_pipeline.tokens import Tokens
 from voiceai_pipeline.turns import Terms
 from voiceai_pipeline_tests.conftest import Clock, Connector, free_port, highlevel_settings
-from voiceai_pipeline_tests.test_sync import HEALTHY, midnight, place, table
+from voiceai_pipeline_tests.test_sync import HEALTHY, midnight, place, retry_at, table
 from voiceai_pipeline_tests.test_sync_properties import Moving, holds_exactly, listed, stored
 from voiceai_pipeline_tests.test_token_faults import told
 

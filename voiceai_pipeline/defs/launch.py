@@ -19,12 +19,11 @@ def days_between(first: date, last: date, today: date) -> list[date]:
     Raises:
         SyncRequestError: one lies in the future, or before the first partition.
     """
-    earliest = date.fromisoformat(partitions.days.get_first_partition_key() or str(first))
     if last > today:
         raise SyncRequestError(f"{last} lies in the future; today is {today}.")
-    if first < earliest:
+    if first < partitions.FIRST_DAY:
         raise SyncRequestError(
-            f"{first} lies before {earliest}, the first day that can be synced. Set "
+            f"{first} lies before {partitions.FIRST_DAY}, the first day that can be synced. Set "
             "VOICEAI_START_DATE to an earlier one."
         )
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

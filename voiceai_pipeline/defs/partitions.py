@@ -17,8 +17,11 @@ DAYS_PER_RUN: Final = 31
 
 # The environment is read here because Dagster fixes partitions when definitions load; both have
 # defaults, so they load without it.
+FIRST_DAY: Final = start_date_of(os.environ)
+"""The first day that can be synced, also while it is still to come and no partition exists."""
+
 days = dg.DailyPartitionsDefinition(
-    start_date=start_date_of(os.environ).isoformat(),
+    start_date=FIRST_DAY.isoformat(),
     timezone=timezone_of(os.environ).key,
     end_offset=1,  # today is a partition: it is synced while it is still open
 )

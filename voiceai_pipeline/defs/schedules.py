@@ -1,6 +1,6 @@
 """What happens by the clock, in the pipeline's time zone."""
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import dagster as dg
@@ -14,13 +14,15 @@ TRAILING_DAYS: Final = 3
 _EVERYBODY = {"ops": {"call_logs": {"config": {"reread": True}}}}
 
 
-def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest:
+def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest | dg.SkipReason:
     """One run over consecutive days: one window per location."""
-    start = max(first.date().isoformat(), partitions.days.get_first_partition_key() or "")
+    start, end = max(first.date(), partitions.FIRST_DAY), last.date()
+    if start > end:
+        return dg.SkipReason(f"The first day that can be synced is {start}.")
     return dg.RunRequest(
         run_key=f"{moment:%Y-%m-%dT%H:%M}",
         run_config=_EVERYBODY,
-        tags=partitions.range_tags(date.fromisoformat(start), last.date()),
+        tags=partitions.range_tags(start, end),
     )
 
 
@@ -31,7 +33,9 @@ def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest:
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=f"Yesterday as soon as it is over, and the {TRAILING_DAYS} days before it again.",
 )
-def yesterday_and_trailing_window(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def yesterday_and_trailing_window(
+    context: dg.ScheduleEvaluationContext,
+) -> dg.RunRequest | dg.SkipReason:
     moment = context.scheduled_execution_time
     return _range(moment - timedelta(days=1 + TRAILING_DAYS), moment - timedelta(days=1), moment)
 
@@ -43,7 +47,7 @@ def yesterday_and_trailing_window(context: dg.ScheduleEvaluationContext) -> dg.R
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Today so far, every two hours.",
 )
-def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     moment = context.scheduled_execution_time
     return _range(moment, moment, moment)
 

@@ -106,7 +106,7 @@ def failed_user_syncs(
     with _reading(database) as db:
         now = database_now(db)
         able = {person.user.id for person in connections.everyone(db) if person.can_sync}
-        due = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, _first_day())
+        due = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
     if not due:
         return dg.SkipReason("No failed day is due for another attempt.")
     # What is being read again is still due by the ledger: nobody is asked for twice.
@@ -134,7 +134,7 @@ def new_users(
         now = database_now(db)
         people = connections.everyone(db)
         able = {person.user.id for person in people if person.can_sync}
-        waiting = ledger.waiting(db, able, _first_day())
+        waiting = ledger.waiting(db, able, partitions.FIRST_DAY)
         new = ledger.never_synced(db, able)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
     last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
@@ -167,12 +167,11 @@ def stale_marts(
     settings: dg.ResourceParam[Settings],
 ) -> list[dg.RunRequest] | dg.SkipReason:
     zone = ZoneInfo(partitions.days.timezone)
-    with database.begin() as db:
-        now = database_now(db)
-    first = date.fromisoformat(partitions.days.get_first_partition_key() or "9999-12-31")
     since = datetime.fromisoformat(context.cursor) if context.cursor else None
     marts = Marts(database, zone, settings.metrics)
-    stale = marts.stale(since, first, now.astimezone(zone).date())
+    with _reading(database) as db:
+        now = database_now(db)
+        stale = marts.stale(since, partitions.FIRST_DAY, now.astimezone(zone).date())
     if not stale.days:
         context.update_cursor(stale.looked_until.isoformat())
         return dg.SkipReason("Every mart has seen the newest calls.")
@@ -237,11 +236,6 @@ def _reading(database: sa.Engine, patience: timedelta = PATIENCE) -> Iterator[sa
         ) from None
 
 
-def _first_day() -> date:
-    """The first day that can be synced."""
-    return date.fromisoformat(partitions.days.get_first_partition_key() or "0001-01-01")
-
-
 def _is_under_way(instance: dg.DagsterInstance, job_name: str, since: datetime) -> bool:
     return any(run.job_name == job_name for run in _under_way(instance, since))
 
@@ -266,10 +260,9 @@ def _runs(
     reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
 ) -> list[dg.RunRequest]:
     """Runs over ranges of days: the ledger decides who is read, so a range may be generous."""
-    first = _first_day()
     by_day: dict[date, set[UUID]] = {}
     for user_id, day in due:
-        if day >= first:
+        if day >= partitions.FIRST_DAY:
             by_day.setdefault(day, set()).add(user_id)
     requests = []
     for stretch in stretches(sorted(by_day), partitions.DAYS_PER_RUN)[:RUNS_PER_TICK]:

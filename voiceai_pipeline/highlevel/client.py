@@ -6,13 +6,14 @@ both spellings whatever is configured. GETs are retried; a token POST never is: 
 decides that (``tokens.py``).
 """
 
+import copy
 import math
 import re
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -126,6 +127,14 @@ class HighLevelClient:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def asking_once(self) -> "HighLevelClient":
+        """This client, for after an outage was waited for in vain: it still waits for a rate limit,
+        and repeats no request for anything else."""
+        twin = copy.copy(self)
+        failures = self._retry.failures & {FailureClass.RATE_LIMITED}
+        twin._retry = replace(self._retry, failures=failures)
+        return twin
 
     # Reading -------------------------------------------------------------------------------------
 
