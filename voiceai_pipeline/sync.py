@@ -329,7 +329,7 @@ class Sync:
             finished_at = read_clock(db, self._now)
             written = reading.intake.store(db, window, read.set_aside, finished_at)
             for day, listed, stored in zip(
-                attempt.days, reading.listed, written.stored, strict=True
+                attempt.days, reading.intake.listed, written.stored, strict=True
             ):
                 if stored != listed:
                     raise PipelineError(
@@ -342,7 +342,7 @@ class Sync:
                     day=day,
                     state=DayState.COMPLETE,
                     read_until=min(end, window.end),
-                    api_total=reading.listed[n] + aside[n],
+                    api_total=reading.intake.listed[n] + aside[n],
                     stored=written.stored[n],
                     new=written.new[n],
                     changed=written.changed[n],
@@ -451,8 +451,7 @@ class _Reading:
 
     Attributes:
         starts, ends: of the days, UTC.
-        listed: calls of each day.
-        unknown_actions: their actions of undocumented types.
+        unknown_actions: of undocumented types, by day.
     """
 
     def __init__(self, new_intake: Callable[[], calls.Intake], days: Sequence[Window]) -> None:
@@ -462,7 +461,6 @@ class _Reading:
         self._reset()
 
     def _reset(self) -> None:
-        self.listed = [0] * len(self.starts)
         self.unknown_actions = [0] * len(self.starts)
         self.intake = self._new_intake()
 
@@ -476,9 +474,9 @@ class _Reading:
 
     def _take(self, listed: list[ListedCall]) -> None:
         for call in listed:
-            day = bisect_right(self.starts, call.started_at) - 1
-            self.listed[day] += 1
-            self.unknown_actions[day] += call.unknown_actions
+            if call.unknown_actions:
+                day = bisect_right(self.starts, call.started_at) - 1
+                self.unknown_actions[day] += call.unknown_actions
         self.intake.take(listed)
 
     def count(self, instants: Iterable[datetime]) -> list[int]:

@@ -143,6 +143,12 @@ def test_a_call_sent_as_before_is_not_even_taken_apart(engine: sa.Engine) -> Non
     assert stored(engine) == once
 
 
+def test_a_call_listed_twice_does_not_stand_in_for_one_that_is_gone(engine: sa.Engine) -> None:
+    write(engine, [call(1), call(2)])
+    assert write(engine, [call(1), call(1)], SECOND) == Written([2], [0], [0], [1])
+    assert stored(engine)["call-2"]["missing_since"] == SECOND
+
+
 def test_a_call_that_is_only_spelled_in_another_way_is_not_written(engine: sa.Engine) -> None:
     write(engine, [call(1)])
     once = stored(engine)
