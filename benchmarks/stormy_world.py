@@ -1,0 +1,164 @@
+"""A HighLevel in a bad mood, and who lives in it: a share of all requests goes wrong, in one of all
+the ways that the sandbox knows, and calls come and go while they are read. Repeatable by its seed.
+
+No pipeline in here: what one makes of such a world is ``soak.py``.
+"""
+
+import random
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from voiceai_pipeline.sandbox.cast import DemoUser, Envelope, SandboxLocation, make_location
+from voiceai_pipeline.sandbox.faults import CALL_LOGS, KINDS, TOKEN_PATH, VARIANTS, Fault
+from voiceai_pipeline.sandbox.world import World
+
+LOSING: Final = ("reset", "lost_token_response", "stall", "truncated_json", "gzip_lie")
+"""Faults after which a refresh token is spent and nobody has its successor."""
+
+OF_THE_API: Final = tuple(
+    kind for kind in KINDS if kind not in ("lost_token_response", "bad_client")
+)
+OF_TOKENS: Final = tuple(
+    kind for kind in KINDS if kind not in ("unauthorized", "forbidden_location", "churn")
+)
+"""The token endpoint says nothing about access tokens and locations."""
+
+
+class StormyWorld(World):
+    """A HighLevel in which a share of all requests goes wrong.
+
+    Which ones follows from the seed and, per location and path, from how many there were before:
+    the order in which threads ask does not matter.
+
+    Attributes:
+        share: of requests that go wrong; 0: none.
+        asked: requests by path.
+        injected: faults by kind.
+        lost: per location, exchanges whose answer was lost since the last consent.
+        refused: locations told that a scope or the location is not theirs.
+        removed, added: calls that vanished or arrived while they were read, since ``still``.
+        oldest: nothing older changes.
+        settled_before: calls older than that are not read again unless the total shows it.
+        touched: locations in which something so old has changed.
+    """
+
+    def __init__(self, seed: int, **options: Any) -> None:
+        super().__init__(seed, **options)
+        self.share = 0.0
+        self.asked: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.refused: set[str] = set()
+        self.removed: defaultdict[str, set[str]] = defaultdict(set)
+        self.added: defaultdict[str, set[str]] = defaultdict(set)
+        self.gone: set[tuple[str, str]] = set()
+        self.oldest = datetime.min.replace(tzinfo=UTC)
+        self.settled_before = datetime.min.replace(tzinfo=UTC)
+        self.touched: set[str] = set()
+        self._nth: Counter[tuple[str, str]] = Counter()
+
+    def still(self) -> None:
+        self.removed.clear()
+        self.added.clear()
+
+    def vanish(self, location_id: str, call_id: str) -> None:
+        self.calls.remove(location_id, call_id)
+        self.removed[location_id].add(call_id)
+        self.gone.add((location_id, call_id))
+
+    def arrive(self, location_id: str, at: datetime) -> None:
+        self.added[location_id].add(self.calls.add(location_id, at)["id"])
+
+    def fire_faults(
+        self, location_ids: set[str], path: str, window: tuple[float, float] | None
+    ) -> list[Fault]:
+        with self.locked():
+            self.asked[path] += 1
+            fired = super().fire_faults(location_ids, path, window)
+            key = " ".join(sorted(location_ids)), path
+            self._nth[key] += 1
+            chance = random.Random(f"{self.seed}/{key}/{self._nth[key]}")  # noqa: S311
+            if not fired and self.share and chance.random() < self.share:
+                fired = self._something(chance, location_ids, path, window)
+            for fault in fired:
+                self.injected[fault.kind] += 1
+                if path == TOKEN_PATH and fault.kind in LOSING:
+                    self.lost.update(location_ids)
+                if fault.kind == "forbidden_location" or (
+                    fault.kind == "unauthorized" and fault.variant in ("scope", "authclass")
+                ):
+                    self.refused |= location_ids
+        return [fault for fault in fired if fault.kind != "churn"]
+
+    def _something(
+        self,
+        chance: random.Random,
+        location_ids: set[str],
+        path: str,
+        window: tuple[float, float] | None,
+    ) -> list[Fault]:
+        kind: Any = chance.choice(OF_TOKENS if path == TOKEN_PATH else OF_THE_API)
+        variant: Any = chance.choice(VARIANTS)
+        if kind == "churn" and (path != CALL_LOGS or window is None):
+            return []
+        if kind == "churn" and window is not None and not self._churn(chance, location_ids, window):
+            return []
+        return [Fault(kind, seconds=60 if kind == "stall" else 0.01, variant=variant)]
+
+    def _churn(
+        self, chance: random.Random, location_ids: set[str], window: tuple[float, float]
+    ) -> bool:
+        """A call vanishes and one arrives before the answer. Of what is settled only the first
+        change is made: a second one might cancel it out in the total (``reconciliation.py``)."""
+        first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in window)
+        first, last = max(first, self.oldest), min(last, self.clock())
+        (location_id,) = (one for one in location_ids if one in self.locations)
+        there = self.calls.between(location_id, first, last)
+        settled = first < self.settled_before
+        if not there or (settled and location_id in self.touched):
+            return False
+        if settled:
+            if self.envelope(self.locations[location_id]) == "no_total":
+                return False
+            self.touched.add(location_id)
+        self.vanish(location_id, chance.choice(there)["id"])
+        if not settled:
+            self.arrive(location_id, first + (last - first) * chance.random())
+        return True
+
+
+def cast(users: int, seed: int) -> tuple[tuple[DemoUser, ...], tuple[SandboxLocation, ...]]:
+    """Users with a location each; one in twenty shares one, one in thirty comes by an agency, and
+    some locations answer in the undocumented shapes."""
+    chance = random.Random(seed)  # noqa: S311
+    zones = ("UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Auckland")
+    places: list[SandboxLocation] = []
+    people: list[DemoUser] = []
+    for n in range(1, users + 1):
+        if n % 20 == 0:
+            place = chance.choice([one for one in places if not one.name.endswith("Branch")])
+        else:
+            envelope: Envelope = chance.choices(("spec", "wild", "no_total"), (17, 2, 1))[0]
+            place = make_location(
+                f"Shop {n} Branch" if n % 30 == 7 else f"Shop {n}",
+                n,
+                "shop",
+                chance.choice(zones),
+                chance.randrange(1, 16),
+                envelope=envelope,
+            )
+            places.append(place)
+        people.append(
+            DemoUser(
+                str(UUID(int=0x4000_8000_0000_0000_0000 + n)),
+                "Kim",
+                "Doe",
+                f"User {n}",
+                place.id,
+                place.company_id,
+                installs_as="Company" if n % 30 == 7 else "Location",
+            )
+        )
+    return tuple(people), tuple(places)
