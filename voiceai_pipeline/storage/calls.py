@@ -10,11 +10,13 @@ not even parsed.
 
 import contextlib
 import json
+import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from tempfile import SpooledTemporaryFile
+from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -35,6 +37,9 @@ from voiceai_pipeline.storage.tables import call_logs, set_aside_calls
 _BATCH: Final = 300
 """Calls compared with the table at once: more cost hardly less per call, but each of the many
 locations that are read side by side holds as many."""
+
+_BLOCK: Final = 1 << 18
+"""Bytes of a COPY that are handed over at once."""
 
 _IN_MEMORY: Final = 1 << 18
 """Bytes of a file that stay in memory; beyond that it is on disk, without a name, for us alone."""
@@ -134,7 +139,7 @@ class Intake:
         if len(self._batch) >= _BATCH:
             with self._engine.begin() as db:
                 held = self._held(db)
-            self._listed.write(b"".join(map(_listed_line, self._sift(held))))
+            self._listed.writelines(map(_listed_row, self._sift(held)))
 
     def store(
         self,
@@ -200,7 +205,7 @@ class Intake:
                 full = self._call_of(call)
                 listed.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
-                    self._rows.write(_row_line(full, fingerprint))
+                    self._rows.write(_row(full, fingerprint))
                     self._new[bisect_right(self._starts, call.started_at) - 1] += not known
                     self._are_all_new &= not known
                     self._are_all_held = False
@@ -224,7 +229,7 @@ class Intake:
             "CREATE TEMPORARY TABLE incoming_calls ON COMMIT DROP AS "  # noqa: S608 - our own names
             f"SELECT {columns} FROM call_logs WITH NO DATA"
         )
-        _copy(db, f"incoming_calls ({columns})", self._rows)
+        _copy(db, "incoming_calls", _COPIED, self._rows)
         new = _by_part(db, _NEW, parts)
         changed = _by_part(db, _CHANGED, parts)
         try:
@@ -238,12 +243,14 @@ class Intake:
     def _append(self, db: sa.Connection, now: datetime) -> bool:
         """Write calls that are all new, at half the cost of an upsert. False, and nothing written,
         if one is not: it was missing, or had another time, or is listed twice."""
-        stamp = now.isoformat().encode()
-        rest = b"\t".join([b"", _text(self._location_id), stamp, stamp]) + b"\n"
-        columns = ", ".join((*_COPIED, "location_id", "first_seen_at", "last_changed_at"))
+        common = {
+            "location_id": self._location_id.encode(),
+            "first_seen_at": _instant(now),
+            "last_changed_at": _instant(now),
+        }
         try:
             with db.begin_nested():
-                _copy(db, f"call_logs ({columns})", self._rows, rest)
+                _copy(db, "call_logs", _COPIED, self._rows, common)
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _ALREADY_THERE:
                 raise
@@ -263,11 +270,11 @@ class Intake:
             hashes = [content_hash and content_hash.hex() for _, content_hash in rest]
             ids = [call_id for call_id, _ in rest]
             return _LISTED_HERE, {"ids": json.dumps(ids), "hashes": json.dumps(hashes)}
-        self._listed.write(b"".join(map(_listed_line, rest)))
+        self._listed.writelines(map(_listed_row, rest))
         db.exec_driver_sql(
             "CREATE TEMPORARY TABLE listed_calls (call_id text, content_hash bytea) ON COMMIT DROP"
         )
-        _copy(db, "listed_calls", self._listed)
+        _copy(db, "listed_calls", ("call_id", "content_hash"), self._listed)
         return "listed_calls", {}
 
 
@@ -345,22 +352,37 @@ def _by_part(db: sa.Connection, query: str, values: dict[str, Any]) -> list[int]
     return [counts.get(part, 0) for part in range(1, len(values["starts"]) + 1)]
 
 
-def _copy(db: sa.Connection, target: str, lines: IO[bytes], end: bytes = b"\n") -> None:
-    """COPY lines into a table.
+def _copy(
+    db: sa.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: IO[bytes],
+    common: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """COPY rows into a table.
 
     Args:
-        end: of each line, instead of its own: the values that all have in common.
+        rows: a file of rows as ``_framed`` gives them, of these columns.
+        common: further columns, with the value that they have in all rows.
     """
     driver = db.connection.driver_connection
     assert driver is not None  # noqa: S101 - a checked-out connection has one
-    lines.seek(0)
+    names = ", ".join([*common, *columns])
+    start = (len(common) + len(columns)).to_bytes(2) + _fields(common.values())
     with (
         _errors_as_sqlalchemys(),
         driver.cursor() as cursor,
-        cursor.copy(f"COPY {target} FROM STDIN (ENCODING 'UTF8')") as copy,
+        cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)") as copy,
     ):
-        while block := lines.read(1 << 18):
-            copy.write(block.replace(b"\n", end))
+        block = bytearray(_SIGNATURE)
+        rows.seek(0)
+        while size := rows.read(_SIZE):
+            block += start
+            block += rows.read(int.from_bytes(size))
+            if len(block) >= _BLOCK:
+                copy.write(bytes(block))
+                block.clear()
+        copy.write(bytes(block + _END))
 
 
 @contextlib.contextmanager
@@ -403,17 +425,17 @@ def free_instant(db: sa.Connection, location_id: str, first: datetime, step: tim
     return first
 
 
-def _row_line(call: CallLog, fingerprint: bytes) -> bytes:
-    """A line of COPY's text format, in the order of ``_COPIED``."""
+def _row(call: CallLog, fingerprint: bytes) -> bytes:
+    """The columns ``_COPIED`` of a call."""
     values = {
-        "call_id": _text(call.call_id),
+        "call_id": call.call_id.encode(),
         "agent_id": _text(call.agent_id),
         "contact_id": _text(call.contact_id),
         "from_number": _text(call.from_number),
-        "started_at": call.started_at.isoformat().encode(),
-        "duration_seconds": _NULL
+        "started_at": _instant(call.started_at),
+        "duration_seconds": None
         if call.duration_seconds is None
-        else repr(call.duration_seconds).encode(),
+        else struct.pack(">d", call.duration_seconds),
         "is_trial": _boolean(call.is_trial),
         "is_agent_deleted": _boolean(call.is_agent_deleted),
         "summary": _text(call.summary),
@@ -422,46 +444,61 @@ def _row_line(call: CallLog, fingerprint: bytes) -> bytes:
         "extracted_data": _json(call.extracted_data),
         "translation": _json(call.translation),
         "message_id": _text(call.message_id),
-        "raw": _escaped_json(call.content),
-        "content_hash": _hash(call.content_hash),
-        "fingerprint": _hash(fingerprint),
+        "raw": _JSONB + call.content,
+        "content_hash": call.content_hash,
+        "fingerprint": fingerprint,
     }
-    return b"\t".join([values[name] for name in _COPIED]) + b"\n"
+    return _framed([values[name] for name in _COPIED])
 
 
-def _listed_line(listed: tuple[str, bytes | None]) -> bytes:
+def _listed_row(listed: tuple[str, bytes | None]) -> bytes:
     call_id, content_hash = listed
-    return b"%b\t%b\n" % (_text(call_id), _hash(content_hash) if content_hash else _NULL)
+    return _framed([call_id.encode(), content_hash])
 
 
-_NULL: Final = b"\\N"
+# COPY's binary format (https://www.postgresql.org/docs/current/sql-copy.html) takes PostgreSQL less
+# time than text, and nothing has to be escaped.
+
+_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END: Final = b"\xff\xff"
+_NULL: Final = b"\xff\xff\xff\xff"
+_SIZE: Final = 4
+_JSONB: Final = b"\x01"
+"""The version of jsonb's binary form, which is its text."""
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def _text(value: str | None) -> bytes:
-    if value is None:
-        return _NULL
-    # Bytes: a third of the time of a str with anything beyond ASCII in it.
-    text = value.encode().replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-    return text.replace(b"\t", b"\\t").replace(b"\r", b"\\r")
+def _framed(values: Iterable[bytes | None]) -> bytes:
+    """A row for a file of rows, with its size."""
+    fields = _fields(values)
+    return len(fields).to_bytes(_SIZE) + fields
 
 
-def _boolean(value: bool | None) -> bytes:
-    return _NULL if value is None else b"t" if value else b"f"
+def _fields(values: Iterable[bytes | None]) -> bytes:
+    parts = []
+    for value in values:
+        if value is None:
+            parts.append(_NULL)
+        else:
+            parts += (len(value).to_bytes(_SIZE), value)
+    return b"".join(parts)
 
 
-def _hash(value: bytes) -> bytes:
-    return b"\\\\x" + value.hex().encode()
+def _text(value: str | None) -> bytes | None:
+    return None if value is None else value.encode()
 
 
-def _json(value: Any) -> bytes:
-    if value is None:
-        return _NULL
-    return _escaped_json(msgspec.json.encode(value))
+def _boolean(value: bool | None) -> bytes | None:
+    return None if value is None else bytes([value])
 
 
-def _escaped_json(content: bytes) -> bytes:
-    """JSON has its control characters escaped already."""
-    return content.replace(b"\\", b"\\\\")
+def _instant(value: datetime) -> bytes:
+    """A timestamptz: microseconds since 2000."""
+    return ((value - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, signed=True)
+
+
+def _json(value: Any) -> bytes | None:
+    return None if value is None else _JSONB + msgspec.json.encode(value)
 
 
 def _set_aside(
