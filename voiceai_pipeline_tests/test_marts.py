@@ -160,8 +160,10 @@ def test_bookings_are_not_comparable_before_highlevel_reported_them(book: Book, 
     book.read(PLACE, *days)
     desk.build(*days)
     assert [desk.row(day)["is_goal_comparable"] for day in days] == [False, True]
-    desk.build(*days, rules=MetricRules(goal_actions=("SMS",)))
+    assert desk.row(days[0])["goal_actions"] == "APPOINTMENT_BOOKING"
+    desk.build(*days, rules=MetricRules(goal_actions=("SMS", "CUSTOM_ACTION")))
     assert [desk.row(day)["is_goal_comparable"] for day in days] == [True, True]
+    assert desk.row(days[0])["goal_actions"] == "SMS,CUSTOM_ACTION"
 
 
 # What a call does to the numbers -----------------------------------------------------------------
@@ -197,6 +199,18 @@ def test_containment_is_strict_only_after_24_hours_that_were_read(book: Book, de
     desk.build(D)
     assert desk.row()["strictly_judged_calls"] == 1
     assert desk.row()["strictly_contained_calls"] == 0
+
+
+def test_without_a_rate_there_is_no_estimate_of_cost(book: Book, desk: Desk) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D, D + DAY)
+    book.call(PLACE, datetime(2026, 11, 10, 12, tzinfo=UTC), duration_seconds=61)
+    desk.build(D, D + DAY)
+    for mart in ("daily_call_metrics", "agent_performance", "hourly_activity"):
+        assert {row["estimated_cost"] for row in desk.rows(mart)} == {None}
+    desk.build(D, D + DAY, rules=MetricRules(cost_per_minute=Decimal("0.13")))
+    costs = [desk.row(day)["estimated_cost"] for day in (D, D + DAY)]
+    assert costs == [Decimal("0.26"), 0]  # a day without calls
 
 
 def test_small_samples_are_marked_below_twenty(book: Book, desk: Desk) -> None:
