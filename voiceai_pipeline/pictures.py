@@ -6,6 +6,7 @@ one path for each colour, or a table cut short. Colours are mid-tones that read 
 black, for a picture cannot know the theme.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final
@@ -56,12 +57,15 @@ def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
 
 
 def heat_map(grid: Sequence[Sequence[float]]) -> str:
-    """Seven weekdays, Monday first, by 24 hours; the busiest quarter of the scale stands out."""
+    """Seven weekdays, Monday first, by 24 hours; the busiest part of the scale stands out, and says
+    how many calls it stands for."""
     top = max((max(row) for row in grid), default=0)
     if not top:
         return "No calls in these days."
     for levels in (4, 3, 2):
-        drawn = _heat(grid, top, levels)
+        least = math.ceil(top * (levels - 1) / levels)
+        scale = f"{least:g} to {top:g}" if least < top else f"{top:g}"
+        drawn = f"{_heat(grid, top, levels)}\n\n*orange: {scale} calls*"
         if len(drawn) < LIMIT:
             return drawn
     return _blocks(grid, top)

@@ -50,6 +50,11 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     assert str(pine.location_name) in str(twice.description)
     assert str(maple.location_name) in str(twice.description)
 
+    product.sandbox.world.calls.remove(str(maple.location_id), added["id"])
+    mended = product.sync([DAY], reread=True)
+    assert mended.success  # what is no longer listed counts nowhere
+    assert checks(mended)["no_call_is_stored_twice"].passed
+
 
 def test_action_types_that_nobody_documents_are_named_and_counted(product: Product) -> None:
     pine = product.connect("Pine Realty")

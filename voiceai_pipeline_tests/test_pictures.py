@@ -34,7 +34,9 @@ def test_a_trend_has_a_bar_for_every_day_and_shows_what_can_still_grow() -> None
 def test_a_heat_map_has_a_row_for_each_weekday_and_the_busiest_hour_stands_out() -> None:
     grid = [[1.0] * 24 for _ in range(7)]
     grid[2][9] = 8.0
-    drawn = svg(pictures.heat_map(grid))
+    markdown = pictures.heat_map(grid)
+    assert markdown.endswith("*orange: 6 to 8 calls*")
+    drawn = svg(markdown)
     paths = [path.attrib for path in drawn.iter("{http://www.w3.org/2000/svg}path")]
     assert paths[-1] == {"d": "M9,2h1", "stroke": f"#{pictures.HEAT[3]}"}
     assert paths[0]["d"].startswith("M0,0h24M0,1h24M0,2h9M10,2h14")
