@@ -494,8 +494,17 @@ def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
     assert daily[shares].max().max() <= 1 or daily[shares].isna().all().all()
 
 
+@pytest.mark.parametrize(
+    ("part", "mart"),
+    [
+        ("_daily", "daily_call_metrics"),
+        ("_agents", "agent_performance"),
+        ("_hours", "hourly_activity"),
+        ("_actions", "action_metrics"),
+    ],
+)
 def test_a_mart_that_does_not_add_up_is_not_published(
-    book: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    book: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch, part: str, mart: str
 ) -> None:
     for place in (PLACE, "LocGood"):
         book.location(place, "UTC")
@@ -503,16 +512,18 @@ def test_a_mart_that_does_not_add_up_is_not_published(
         book.call(place, datetime(2026, 11, 10, 12, tzinfo=UTC))
     desk.build(D)
     for place in (PLACE, "LocGood"):
-        book.call(place, datetime(2026, 11, 10, 13, tzinfo=UTC))
-    measured = metrics._hours
+        sent = [{"actionType": "SMS"}]
+        book.call(place, datetime(2026, 11, 10, 13, tzinfo=UTC), executed_call_actions=sent)
+    whole = getattr(metrics, part)
 
-    def loses_a_call(table: pd.DataFrame) -> pd.DataFrame:
-        return measured(table[(table["hour"] != 13) | (table["location"] != PLACE)])
+    def loses_a_location(*given: Any) -> pd.DataFrame:
+        frame: pd.DataFrame = whole(*given)
+        return frame[frame["location"] != PLACE]
 
-    monkeypatch.setattr(metrics, "_hours", loses_a_call)
+    monkeypatch.setattr(metrics, part, loses_a_location)
     built = desk.marts().build([D])
     assert len(built.disagreements) == 1
-    assert "hourly_activity, 2026-11-10, location LocHere" in built.disagreements[0]
+    assert f"{mart}, 2026-11-10, location LocHere" in built.disagreements[0]
     assert desk.row(location_id=PLACE)["calls"] == 1
     assert desk.row(location_id="LocGood")["calls"] == 2
 
