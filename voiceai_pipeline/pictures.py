@@ -6,6 +6,7 @@ one path for each colour, or a table cut short. Colours are mid-tones that read 
 black, for a picture cannot know the theme.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final
@@ -22,7 +23,7 @@ WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
-    """A bar for each day, in order; what of it can still grow is paler, on top.
+    """A bar for each day, in order; what of it can still grow is paler, on top, and explained.
 
     The scale's top and the first and last day are written beside it.
     """
@@ -45,21 +46,26 @@ def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
     texts = _text(0, 84, f"{days[0]:%d.%m.}") + _text(end, 16, str(top))
     if len(days) > 6:
         texts += _text(end - 34, 84, f"{days[-1]:%d.%m.}")
-    return _picture(
+    drawn = _picture(
         f"<g transform='translate(0,70)' stroke-width='8'>{bars}</g>{texts}",
         end + 56,
         88,
         "Calls by day",
     )
+    explained = f"{drawn}\n\n*pale: not complete*" if pale else drawn
+    return explained if len(explained) < LIMIT else drawn
 
 
 def heat_map(grid: Sequence[Sequence[float]]) -> str:
-    """Seven weekdays, Monday first, by 24 hours; the busiest quarter of the scale stands out."""
+    """Seven weekdays, Monday first, by 24 hours; the busiest part of the scale stands out, and says
+    how many calls it stands for."""
     top = max((max(row) for row in grid), default=0)
     if not top:
         return "No calls in these days."
     for levels in (4, 3, 2):
-        drawn = _heat(grid, top, levels)
+        least = math.ceil(top * (levels - 1) / levels)
+        scale = f"{least:g} to {top:g}" if least < top else f"{top:g}"
+        drawn = f"{_heat(grid, top, levels)}\n\n*orange: {scale} calls*"
         if len(drawn) < LIMIT:
             return drawn
     return _blocks(grid, top)
@@ -108,19 +114,30 @@ def bar(share: float | None, width: int = 8) -> str:
     return "█" * (eighths // 8) + partial
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], noun: str) -> str:
-    """As many rows as can be shown in place, and how many more there are."""
+def table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    noun: str,
+    *,
+    note: str = "",
+    total: int | None = None,
+) -> str:
+    """As many rows as can be shown in place, how many more there are, and what the heads mean.
+
+    Args:
+        total: how many rows there are; None: those given.
+    """
     if not rows:
         return f"No {noun}."
     lines = [_row(heads), _row(["--"] * len(heads)), *(_row(row) for row in rows)]
-    text = "\n".join(lines)
+    total = total or len(rows)
     for shown in range(len(rows), 0, -1):
-        rest = len(rows) - shown
-        more = f"\n\nand {rest} more {noun}" if rest else ""
-        text = "\n".join(lines[: shown + 2]) + more
+        more = f"and {total - shown} more {noun}" if total > shown else ""
+        parts = ["\n".join(lines[: shown + 2]), more, f"*{note}*" if note else ""]
+        text = "\n\n".join(filter(None, parts))
         if len(text) < LIMIT:
             return text
-    return f"{len(rows)} {noun}."
+    return f"{total} {noun}."
 
 
 def _row(cells: Sequence[str]) -> str:

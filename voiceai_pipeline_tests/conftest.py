@@ -5,7 +5,7 @@ over HTTP on loopback, and a clock that the test sets.
 import contextlib
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -189,15 +189,16 @@ DEMO = {user.business_name: user for user in DEMO_USERS}
 
 @dataclass
 class Connector:
-    """Adds demo users to the database and connects them as a browser would."""
+    """Adds the sandbox's users to the database and connects them as a browser would."""
 
     engine: sa.Engine
     client: HighLevelClient
     consent: Consent
+    users: Mapping[str, DemoUser] = field(default_factory=lambda: DEMO)
     browser: requests.Session = field(default_factory=requests.Session)
 
     def add(self, *names: str) -> list[UUID]:
-        users = [DEMO[name] for name in names or DEMO]
+        users = [self.users[name] for name in names or self.users]
         with self.engine.begin() as db:
             for user in users:
                 connections.add_user(db, UUID(user.id), business_name=user.business_name)
@@ -209,7 +210,7 @@ class Connector:
 
     def __call__(self, name: str) -> Connection:
         (user_id,) = self.add(name)
-        return self.consent.connect(user_id, self.code(DEMO[name]))
+        return self.consent.connect(user_id, self.code(self.users[name]))
 
 
 @pytest.fixture

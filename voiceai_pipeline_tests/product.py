@@ -43,7 +43,7 @@ _numbers = count(1)
 
 @dataclass
 class Product:
-    """Everything that runs in production, with the demo's twelve users.
+    """Everything that runs in production, with the users of its sandbox.
 
     Attributes:
         today: when the test began: the run of all tests may pass midnight.
@@ -99,7 +99,14 @@ class Product:
 
 
 @pytest.fixture
+def world() -> World:
+    """What the sandbox of ``product`` knows: the demo's twelve users."""
+    return World()
+
+
+@pytest.fixture
 def product(
+    world: World,
     postgres: EmbeddedPostgres,
     database: Secret,
     tmp_path: Path,
@@ -107,7 +114,7 @@ def product(
 ) -> Iterator[Product]:
     name = f"dagster_{next(_numbers)}"
     postgres.create_database(name)
-    with running(World(), limits=False) as sandbox:
+    with running(world, limits=False) as sandbox:
         environment = {
             "VOICEAI_HOME": str(tmp_path),
             "VOICEAI_DATABASE_URL": database.reveal(),
@@ -126,7 +133,8 @@ def product(
             open_pipeline(Settings.load(os.environ)) as pipeline,
             dg.DagsterInstance.from_config(str(PROJECT)) as instance,
         ):
-            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
+            users = {user.business_name: user for user in world.users}
+            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent, users)
             connect.add()
             yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
             connect.browser.close()

@@ -1,4 +1,4 @@
-"""The checks of ``call_logs`` on a real instance: each seen true and seen false."""
+"""The checks on a real instance: each seen true and seen false."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,11 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     assert str(pine.location_name) in str(twice.description)
     assert str(maple.location_name) in str(twice.description)
 
+    product.sandbox.world.calls.remove(str(maple.location_id), added["id"])
+    mended = product.sync([DAY], reread=True)
+    assert mended.success  # what is no longer listed counts nowhere
+    assert checks(mended)["no_call_is_stored_twice"].passed
+
 
 def test_action_types_that_nobody_documents_are_named_and_counted(product: Product) -> None:
     pine = product.connect("Pine Realty")
@@ -71,6 +76,46 @@ def test_action_types_that_nobody_documents_are_named_and_counted(product: Produ
         "- TELEPATHY: 2 actions",
     ]
     assert facts(check) == {"unknown_types": 2, "unknown_actions": 4}
+
+
+def test_what_cannot_be_stored_as_a_call_is_a_warning_that_says_where_it_is_kept(
+    product: Product,
+) -> None:
+    pine = product.connect("Pine Realty")
+    first = product.sync([DAY])
+    assert checks(first)["no_call_was_set_aside"].passed
+
+    noon = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=12)
+    product.sandbox.world.calls.add(str(pine.location_id), noon, id="")
+    result = product.sync([DAY], reread=True)
+    assert result.success  # no rerun helps
+    check = checks(result)["no_call_was_set_aside"]
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert "table set_aside_calls" in str(check.description)
+    assert facts(check) == {"set_aside": 1}
+
+
+def test_a_renewal_that_keeps_failing_needs_a_person_though_the_connection_still_works(
+    product: Product,
+) -> None:
+    pine = product.connect("Pine Realty")
+
+    def fails(times: int) -> dg.AssetCheckEvaluation:
+        with product.pipeline.engine.begin() as db:
+            db.execute(
+                sa.text(
+                    "UPDATE api_keys SET failed_attempts = :times, last_failure = 'unreachable' "
+                    "WHERE user_id = :id"
+                ),
+                {"times": times, "id": pine.user.id},
+            )
+        return checks(product.run("inspect_connections"))["no_connection_needs_a_person"]
+
+    assert fails(11).passed
+    after_two_hours = fails(12)
+    assert not after_two_hours.passed
+    assert "- Pine Realty: " in str(after_two_hours.description)
 
 
 def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_band(

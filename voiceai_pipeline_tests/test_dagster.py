@@ -92,11 +92,17 @@ def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> No
     assert "1 user failed on 1 day" in text
     assert f"{COPPER}, {demo.bad_day}: HighLevel answered with a server error" in text
     assert "Failed and missing" in text
+    check = _checks(result)["every_connected_user_is_complete"]
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.ERROR
+    assert COPPER in str(check.description)
 
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     with demo.requests() as asked:
-        assert demo.sync([demo.bad_day]).success
+        mended = demo.sync([demo.bad_day])
 
+    assert mended.success
+    assert _checks(mended)["every_connected_user_is_complete"].passed
     assert asked == {("/voice-ai/dashboard/call-logs", DEMO[COPPER].location_id): 1}
     assert demo.days("call_logs") == set(demo.week)
 

@@ -119,11 +119,23 @@ def test_a_day_is_complete_once_it_has_been_read_to_its_local_end(book: Book, de
     book.read(PLACE, D + DAY, D + DAY, until=end)
     desk.build(D)
     assert desk.row()["is_complete"] is True
-    assert desk.row()["calls_known_until"] == end
+    book.read(PLACE, D + DAY, D + DAY)
+    desk.build(D)
+    assert desk.row()["calls_known_until"] == end  # what is known beyond is of another day
     book.read(PLACE, D, D, state="failed")
     desk.build(D)
     assert desk.row()["is_complete"] is False
     assert desk.row()["calls_known_until"] is None  # not even from its beginning, at 05:00 UTC
+
+
+def test_a_failed_read_is_news_and_no_successful_sync(book: Book, desk: Desk) -> None:
+    book.location(PLACE, "UTC")
+    good, bad = (datetime(2026, 11, 12, hour, tzinfo=UTC) for hour in (1, 2))
+    book.read(PLACE, D - DAY, D, finished_at=good)
+    book.read(PLACE, D + DAY, D + DAY, state="failed", finished_at=bad)
+    desk.build(D)
+    assert desk.row()["last_successful_sync_at"] == good
+    assert desk.row()["synced_at"] == bad
 
 
 def test_a_day_that_nobody_read_and_without_calls_has_no_row(book: Book, desk: Desk) -> None:
@@ -152,6 +164,9 @@ def test_today_compares_with_last_week_up_to_the_same_time(book: Book, desk: Des
     assert row["calls_change_7d"] == -7 / 8
     assert desk.row(D - DAY)["is_7d_complete"] is True
     assert desk.row(D - DAY)["calls_by_now_last_week"] == 1
+    book.read(PLACE, D - 13 * DAY, D - 13 * DAY, state="failed")  # of the week before
+    desk.build(D - DAY)
+    assert desk.row(D - DAY)["is_7d_complete"] is False
 
 
 def test_bookings_are_not_comparable_before_highlevel_reported_them(book: Book, desk: Desk) -> None:
@@ -160,8 +175,10 @@ def test_bookings_are_not_comparable_before_highlevel_reported_them(book: Book, 
     book.read(PLACE, *days)
     desk.build(*days)
     assert [desk.row(day)["is_goal_comparable"] for day in days] == [False, True]
-    desk.build(*days, rules=MetricRules(goal_actions=("SMS",)))
+    assert desk.row(days[0])["goal_actions"] == "APPOINTMENT_BOOKING"
+    desk.build(*days, rules=MetricRules(goal_actions=("SMS", "CUSTOM_ACTION")))
     assert [desk.row(day)["is_goal_comparable"] for day in days] == [True, True]
+    assert desk.row(days[0])["goal_actions"] == "SMS,CUSTOM_ACTION"
 
 
 # What a call does to the numbers -----------------------------------------------------------------
@@ -199,6 +216,44 @@ def test_containment_is_strict_only_after_24_hours_that_were_read(book: Book, de
     assert desk.row()["strictly_contained_calls"] == 0
 
 
+def test_without_a_rate_there_is_no_estimate_of_cost(book: Book, desk: Desk) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D, D + DAY)
+    book.call(PLACE, datetime(2026, 11, 10, 12, tzinfo=UTC), duration_seconds=61)
+    desk.build(D, D + DAY)
+    for mart in ("daily_call_metrics", "agent_performance", "hourly_activity"):
+        assert {row["estimated_cost"] for row in desk.rows(mart)} == {None}
+    desk.build(D, D + DAY, rules=MetricRules(cost_per_minute=Decimal("0.13")))
+    costs = [desk.row(day)["estimated_cost"] for day in (D, D + DAY)]
+    assert costs == [Decimal("0.26"), 0]  # a day without calls
+
+
+def test_who_calls_twice_in_seven_days_is_a_repeat_caller_among_all_callers(
+    book: Book, desk: Desk
+) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D - 7 * DAY, D)
+    noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
+    for ago, caller in ((0, "a"), (3, "a"), (6, "a"), (6, "b"), (7, "b"), (0, "")):
+        book.call(PLACE, noon - ago * DAY, contact_id=caller)
+    desk.build(D)
+    row = desk.row()
+    assert (row["calls_7d"], row["callers_7d"], row["repeat_callers_7d"]) == (5, 2, 1)
+    assert row["repeat_caller_rate"] == 1 / 2
+
+
+def test_a_call_fills_a_value_once_though_two_of_its_names_are_one_once_masked(
+    book: Book, desk: Desk
+) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D, D)
+    noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
+    book.call(PLACE, noon, extracted_data={"+1 555 010 0001": "yes", "+1 555 010 0002": "no"})
+    desk.build(D)
+    row = desk.row(mart="data_capture_metrics")
+    assert (row["data_key"], row["filled_calls"], row["fill_rate"]) == ("…", 1, 1.0)
+
+
 def test_small_samples_are_marked_below_twenty(book: Book, desk: Desk) -> None:
     book.location(PLACE, "UTC")
     book.read(PLACE, D, D)
@@ -229,6 +284,39 @@ def test_a_day_keeps_the_name_that_its_agent_had_then(book: Book, desk: Desk) ->
     agents = [desk.row(day, "agent_performance") for day in (D, D + DAY)]
     assert [row["agent_name"] for row in agents] == ["Ann", "Front desk …"]
     assert all(row["is_agent_deleted"] for row in agents)
+
+
+def test_working_hours_end_with_the_day_at_23_59_and_half_of_them_are_none(
+    book: Book, desk: Desk
+) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D, D)
+    book.call(PLACE, datetime(2026, 11, 10, 23, 59, 30, tzinfo=UTC))
+    book.call(PLACE, datetime(2026, 11, 10, 12, 45, tzinfo=UTC))  # at lunch
+    desk.build(D)
+    assert (desk.row()["hours_known_calls"], desk.row()["after_hours_calls"]) == (2, 1)
+    with book.engine.begin() as db:
+        db.execute(
+            sa.text(
+                "UPDATE agents SET raw = jsonb_insert(raw, '{agentWorkingHours,0}', '{}') "
+                "WHERE agent_id = 'agent-days'"
+            )
+        )
+    desk.build(D)
+    assert (desk.row()["hours_known_calls"], desk.row()["after_hours_rate"]) == (0, None)
+
+
+def test_an_agent_is_deleted_if_its_calls_say_so_though_it_is_still_listed(
+    book: Book, desk: Desk
+) -> None:
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D, D + DAY)
+    noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
+    book.call(PLACE, noon)
+    book.call(PLACE, noon + DAY, is_agent_deleted=True)
+    desk.build(D, D + DAY)
+    agents = [desk.row(day, "agent_performance") for day in (D, D + DAY)]
+    assert [row["is_agent_deleted"] for row in agents] == [False, True]
 
 
 # What makes a day stale --------------------------------------------------------------------------
@@ -406,8 +494,17 @@ def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
     assert daily[shares].max().max() <= 1 or daily[shares].isna().all().all()
 
 
+@pytest.mark.parametrize(
+    ("part", "mart"),
+    [
+        ("_daily", "daily_call_metrics"),
+        ("_agents", "agent_performance"),
+        ("_hours", "hourly_activity"),
+        ("_actions", "action_metrics"),
+    ],
+)
 def test_a_mart_that_does_not_add_up_is_not_published(
-    book: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    book: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch, part: str, mart: str
 ) -> None:
     for place in (PLACE, "LocGood"):
         book.location(place, "UTC")
@@ -415,16 +512,18 @@ def test_a_mart_that_does_not_add_up_is_not_published(
         book.call(place, datetime(2026, 11, 10, 12, tzinfo=UTC))
     desk.build(D)
     for place in (PLACE, "LocGood"):
-        book.call(place, datetime(2026, 11, 10, 13, tzinfo=UTC))
-    measured = metrics._hours
+        sent = [{"actionType": "SMS"}]
+        book.call(place, datetime(2026, 11, 10, 13, tzinfo=UTC), executed_call_actions=sent)
+    whole = getattr(metrics, part)
 
-    def loses_a_call(table: pd.DataFrame) -> pd.DataFrame:
-        return measured(table[(table["hour"] != 13) | (table["location"] != PLACE)])
+    def loses_a_location(*given: Any) -> pd.DataFrame:
+        frame: pd.DataFrame = whole(*given)
+        return frame[frame["location"] != PLACE]
 
-    monkeypatch.setattr(metrics, "_hours", loses_a_call)
+    monkeypatch.setattr(metrics, part, loses_a_location)
     built = desk.marts().build([D])
     assert len(built.disagreements) == 1
-    assert "hourly_activity, 2026-11-10, location LocHere" in built.disagreements[0]
+    assert f"{mart}, 2026-11-10, location LocHere" in built.disagreements[0]
     assert desk.row(location_id=PLACE)["calls"] == 1
     assert desk.row(location_id="LocGood")["calls"] == 2
 

@@ -17,11 +17,14 @@ BUSY = [[random.Random(day).randrange(1000) for _ in range(24)] for day in range
 def svg(markdown: str) -> ElementTree.Element:
     _, found, picture = markdown.partition("(data:image/svg+xml,")
     assert found
-    return ElementTree.fromstring(unquote(picture[:-1]))  # noqa: S314 - our own drawing
+    return ElementTree.fromstring(unquote(picture.rpartition(")")[0]))  # noqa: S314 - our own drawing
 
 
 def test_a_trend_has_a_bar_for_every_day_and_shows_what_can_still_grow() -> None:
-    drawn = svg(pictures.trend(MONTH, {LAST: 5_000, LAST - timedelta(days=1): 9_992}))
+    markdown = pictures.trend(MONTH, {LAST: 5_000, LAST - timedelta(days=1): 9_992})
+    assert markdown.endswith("*pale: not complete*")
+    assert "pale" not in pictures.trend(MONTH, {})
+    drawn = svg(markdown)
     solid, pale = drawn.iter("{http://www.w3.org/2000/svg}path")
     assert solid.attrib["d"].count("M") == 27
     assert pale.attrib["d"].count("M") == 2
@@ -31,7 +34,9 @@ def test_a_trend_has_a_bar_for_every_day_and_shows_what_can_still_grow() -> None
 def test_a_heat_map_has_a_row_for_each_weekday_and_the_busiest_hour_stands_out() -> None:
     grid = [[1.0] * 24 for _ in range(7)]
     grid[2][9] = 8.0
-    drawn = svg(pictures.heat_map(grid))
+    markdown = pictures.heat_map(grid)
+    assert markdown.endswith("*orange: 6 to 8 calls*")
+    drawn = svg(markdown)
     paths = [path.attrib for path in drawn.iter("{http://www.w3.org/2000/svg}path")]
     assert paths[-1] == {"d": "M9,2h1", "stroke": f"#{pictures.HEAT[3]}"}
     assert paths[0]["d"].startswith("M0,0h24M0,1h24M0,2h9M10,2h14")
@@ -62,6 +67,16 @@ def test_a_table_says_how_many_rows_it_leaves_out() -> None:
     text = pictures.table(("agent", "calls"), [("A name | with a bar", "9")] * 100, "agents")
     shown = text.count("A name / with a bar")
     assert text.endswith(f"and {100 - shown} more agents")
+
+
+def test_a_table_explains_its_heads_and_counts_rows_that_nobody_looked_up() -> None:
+    rows = [("A name", "9")] * 100
+    text = pictures.table(("agent", "calls"), rows, "agents", note="calls: engaged.", total=5_000)
+    shown = text.count("A name")
+    assert text.endswith(f"and {5_000 - shown} more agents\n\n*calls: engaged.*")
+    assert len(text) < pictures.LIMIT
+    few = pictures.table(("agent", "calls"), rows[:2], "agents", note="calls: engaged.")
+    assert few.endswith("|A name|9|\n\n*calls: engaged.*")
 
 
 def test_a_bar_is_as_long_as_its_share() -> None:

@@ -5,6 +5,7 @@ is seen without a click. Business and agent names only; nothing about a caller.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ from voiceai_pipeline.storage.mart_tables import (
     action_metrics,
     agent_performance,
     daily_call_metrics,
-    data_capture_metrics,
     hourly_activity,
 )
 from voiceai_pipeline.storage.marts import FIRST_DAY, LAST_DAY
@@ -34,8 +34,8 @@ THEY_ADD_UP = "the_marts_add_up_to_the_calls"
 PICTURED: Final = 28
 """Days in the pictures: four of each weekday."""
 
-AGENTS: Final = 30
-"""Agents looked up for the table; fewer fit into it."""
+ROWS: Final = 30
+"""Rows looked up for a table; fewer fit into it."""
 
 NAMES: Final = [table.name for table in MARTS]
 
@@ -146,12 +146,7 @@ def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapp
             table.name: tables.read_sums(db, table, first, last, by, counts)
             for table, (by, counts) in _SUMS.items()
         }
-        agents = {
-            day: tables.busiest_agents(
-                db, day - timedelta(days=PICTURED - 1), day, _OF_AGENT, AGENTS
-            )
-            for day in days
-        }
+        busiest = {day: _busiest(db, day) for day in days}
     shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
     for day in days:
         month = {name: _of_days(frame, day, PICTURED) for name, frame in sums.items()}
@@ -164,12 +159,46 @@ def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapp
             **_of_daily(places),
         }
         shown["agent_performance"][day] = {
-            "agents_28_days": dg.MetadataValue.md(_agents_table(agents[day])),
+            "agents_28_days": dg.MetadataValue.md(_agents_table(busiest[day].agents)),
             **_of_agents(today["agent_performance"]),
         }
-        for name, facts in _OTHERS.items():
-            shown[name][day] = facts(today[name], month[name])
+        shown["hourly_activity"][day] = _of_hours(
+            today["hourly_activity"], month["hourly_activity"]
+        )
+        all_calls = _sum(month["daily_call_metrics"], "calls")
+        shown["action_metrics"][day] = {
+            "actions_28_days": dg.MetadataValue.md(_actions_table(busiest[day], all_calls)),
+            "actions_of_the_day": dg.MetadataValue.md(_day_of_actions(busiest[day].of_the_day)),
+            **_of_actions(today["action_metrics"], today["daily_call_metrics"]),
+        }
+        shown["data_capture_metrics"][day] = {
+            "values_28_days": dg.MetadataValue.md(_values_table(busiest[day].values)),
+            **_of_captures(today["daily_call_metrics"]),
+        }
     return shown
+
+
+_Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Busiest:
+    """What the tables of a day name: of the pictured days, and actions of the day itself."""
+
+    agents: _Rows
+    actions: _Rows
+    of_the_day: _Rows
+    values: _Rows
+
+
+def _busiest(db: sa.Connection, day: date) -> _Busiest:
+    first = day - timedelta(days=PICTURED - 1)
+    return _Busiest(
+        agents=tables.busiest_agents(db, first, day, _OF_AGENT, ROWS),
+        actions=tables.busiest_actions(db, first, day, ROWS),
+        of_the_day=tables.actions_of_day(db, day, ROWS),
+        values=tables.captured_values(db, first, day, ROWS),
+    )
 
 
 def _of_days(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
@@ -199,13 +228,15 @@ _OF_AGENT: Final = (
     "calls", "talk_minutes", "engaged_calls", "engaged_transferred_calls", "engaged_goal_calls",
 )  # fmt: skip
 _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
-    daily_call_metrics: (("day", "is_complete"), ("calls",)),
+    daily_call_metrics: (
+        ("day", "is_complete"),
+        ("calls", "calls_with_action", "engaged_calls", "engaged_captured_calls"),
+    ),
     agent_performance: (("day", "agent_id", "location_id"), ("calls", "engaged_calls")),
     hourly_activity: (
         ("day", "weekday", "hour"), ("calls", "after_hours_calls", "hours_known_calls"),
     ),
-    action_metrics: (("day", "action_type", "is_unknown_type"), ("actions", "executed_actions")),
-    data_capture_metrics: (("day", "data_key"), ("filled_calls",)),
+    action_metrics: (("day", "is_unknown_type"), ("actions", "executed_actions")),
 }  # fmt: skip
 
 
@@ -244,15 +275,18 @@ def _locations_table(places: pd.DataFrame) -> str:
         for row in places.sort_values("calls", ascending=False).to_dict("records")
     ]
     heads = ("location", "calls", "engaged", "goal", "7 days", "")
-    return pictures.table(heads, rows, "locations")
+    note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
+    return pictures.table(heads, rows, "locations", note=note)
 
 
-def _agents_table(agents: Sequence[Mapping[str, Any]]) -> str:
+_OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
+
+
+def _agents_table(agents: _Rows) -> str:
     most = max((row["calls"] for row in agents), default=0)
     rows = [
         (
-            f"{row['agent_name'] or _nameless(row['agent_id'])}, "
-            f"{row['location_name'] or row['location_id']}",
+            _agent(row),
             _bar(row["calls"], most),
             str(row["engaged_calls"]),
             *(
@@ -263,11 +297,19 @@ def _agents_table(agents: Sequence[Mapping[str, Any]]) -> str:
         for row in agents
     ]
     heads = ("agent", "calls", "engaged", "goal", "transfer")
-    return pictures.table(heads, rows, "agents")
+    note = f"goal, transfer: {_OF_ENGAGED}"
+    return pictures.table(heads, rows, "agents", note=note, total=_total(agents))
 
 
-def _nameless(agent_id: str) -> str:
-    return f"agent {agent_id[:8]}" if agent_id else "no agent"
+def _agent(row: Mapping[str, Any]) -> str:
+    agent_id = row["agent_id"]
+    nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
+    return f"{row['agent_name'] or nameless}, {row['location_name'] or row['location_id']}"
+
+
+def _total(rows: _Rows) -> int:
+    """How many there are; those looked up are the busiest of them."""
+    return rows[0]["total"] if rows else 0
 
 
 def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
@@ -290,47 +332,76 @@ def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
     }
 
 
-def _of_actions(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
-    total = month.groupby("action_type", as_index=False)[["actions", "executed_actions"]].sum()
-    most = total["actions"].max() if len(total) else 0
+def _actions_table(busiest: _Busiest, all_calls: int) -> str:
+    most = max((row["calls"] for row in busiest.actions), default=0)
     rows = [
         (
-            row["action_type"] or "no type",
-            _bar(row["actions"], most),
-            str(row["executed_actions"]),
+            f"{row['action_name'] or 'no name'}, {row['action_type'] or 'no type'}",
+            _bar(row["calls"], most),
+            _percent_of(row["calls"], all_calls),
+            _of(row["executed_actions"], row["actions"]),
         )
-        for row in total.sort_values("actions", ascending=False).to_dict("records")
+        for row in busiest.actions
     ]
-    return {
-        "actions_28_days": dg.MetadataValue.md(
-            pictures.table(("action", "how often", "executed"), rows, "actions")
-        ),
-        "actions": _sum(today, "actions"),
-        "unknown_actions": _sum(today[today["is_unknown_type"].astype(bool)], "actions"),
-    }
+    heads = ("action", "calls", "share", "executed")
+    note = f"share: of all {all_calls} calls of these days."
+    return pictures.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
 
 
-def _of_captures(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
-    total = month.groupby("data_key", as_index=False)[["filled_calls"]].sum()
-    most = total["filled_calls"].max() if len(total) else 0
+def _day_of_actions(actions: _Rows) -> str:
     rows = [
-        (row["data_key"], _bar(row["filled_calls"], most))
-        for row in total.sort_values("filled_calls", ascending=False).to_dict("records")
+        (
+            row["action_name"] or row["action_type"] or "no name",
+            _agent(row),
+            _of(row["calls"], row["agent_calls"]),
+            *(
+                "" if row[name] is None else f"{row[name]:.1f}"
+                for name in ("p50_latency_seconds", "p90_latency_seconds")
+            ),
+        )
+        for row in actions
     ]
+    heads = ("action", "agent", "calls", "p50", "p90")
+    note = (
+        "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
+        "nine tenths did not exceed."
+    )
+    return pictures.table(heads, rows, "actions", note=note, total=_total(actions))
+
+
+def _of_actions(actions: pd.DataFrame, daily: pd.DataFrame) -> Mapping[str, Any]:
     return {
-        "values_28_days": dg.MetadataValue.md(
-            pictures.table(("value", "calls that have it"), rows, "values")
-        ),
-        "keys": int(today["data_key"].nunique()),
-        "filled": _sum(today, "filled_calls"),
+        "calls": _sum(daily, "calls"),
+        "calls_with_action": _sum(daily, "calls_with_action"),
+        **_percent("calls_with_action_percent", daily, "calls_with_action", "calls"),
+        "actions": _sum(actions, "actions"),
+        "executed_actions": _sum(actions, "executed_actions"),
+        "unknown_actions": _sum(actions[actions["is_unknown_type"].astype(bool)], "actions"),
     }
 
 
-_OTHERS: Final = {
-    "hourly_activity": _of_hours,
-    "action_metrics": _of_actions,
-    "data_capture_metrics": _of_captures,
-}
+def _values_table(values: _Rows) -> str:
+    most = max((row["engaged_filled_calls"] for row in values), default=0)
+    rows = [
+        (
+            row["data_key"],
+            _bar(row["engaged_filled_calls"], most),
+            str(row["engaged_calls"]),
+            _percent_of(row["engaged_filled_calls"], row["engaged_calls"]),
+        )
+        for row in values
+    ]
+    note = "of: the engaged calls of the agents that captured it at least once in these days."
+    heads = ("value", "captured in", "of", "share")
+    return pictures.table(heads, rows, "values", note=note, total=_total(values))
+
+
+def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
+    return {
+        "engaged_calls": _sum(daily, "engaged_calls"),
+        "engaged_captured_calls": _sum(daily, "engaged_captured_calls"),
+        **_percent("captured_percent", daily, "engaged_captured_calls", "engaged_calls"),
+    }
 
 
 def _bar(count: int, most: int) -> str:
@@ -338,6 +409,10 @@ def _bar(count: int, most: int) -> str:
 
 
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part}{_NO_BREAK}of{_NO_BREAK}{whole}"
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:

@@ -49,7 +49,11 @@ def _day() -> sa.Column[Any]:
 
 def _agent() -> sa.Column[Any]:
     return _column(
-        "agent_id", sa.Text, "The Voice AI agent; '' where a call names none.", "agent_id", key=True
+        "agent_id",
+        sa.Text,
+        "The Voice AI agent; empty where a call names none.",
+        "agent_id",
+        key=True,
     )
 
 
@@ -258,8 +262,8 @@ action_metrics = sa.Table(
     _location(),
     _day(),
     _agent(),
-    _column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; '' if it gave none.",
-            _ACTIONS, key=True),
+    _column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; empty if it gave "
+            "none.", _ACTIONS, key=True),
     _column("action_name", sa.Text, "The configured name; numbers and addresses in it are masked.",
             _ACTIONS, key=True),
     _column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),

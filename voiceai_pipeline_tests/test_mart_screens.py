@@ -1,0 +1,131 @@
+"""What the UI shows of a mart's day: shares beside both of their numbers, and nothing cut off in
+silence.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline.defs.marts import record
+from voiceai_pipeline.marts import Marts
+from voiceai_pipeline.settings import MetricRules
+from voiceai_pipeline_tests.mart_calls import DAY, Book
+
+D = date(2026, 11, 10)
+NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
+PLACE = "LocHere"
+SENT: Mapping[str, Any] = {
+    "actionType": "SMS",
+    "actionName": "Send it",
+    "triggerReceivedAt": "2026-11-10T12:00:00Z",
+    "executedAt": "2026-11-10T12:00:02.500Z",
+}
+
+
+@pytest.fixture
+def book(engine: sa.Engine) -> Book:
+    book = Book(engine)
+    book.location(PLACE, "UTC")
+    book.read(PLACE, D - DAY, D)
+    return book
+
+
+def shown(book: Book, mart: str) -> dict[str, Any]:
+    """What the UI shows of the day, from marts just built."""
+    days = [D - DAY, D]
+    assert Marts(book.engine, ZoneInfo("UTC"), MetricRules()).build(days).disagreements == ()
+    facts = record(book.engine, [D])[mart][D]
+    return {
+        name: value.md_str.replace("\N{NO-BREAK SPACE}", " ")
+        if isinstance(value, dg.MarkdownMetadataValue)
+        else value
+        for name, value in facts.items()
+    }
+
+
+def test_actions_are_shown_with_their_share_of_calls_and_how_fast_they_were(book: Book) -> None:
+    for number in range(10):
+        sent = SENT if number else {**SENT, "executedAt": None}
+        # In a call twice is one call; two calls have none.
+        actions = [sent, sent] if number == 1 else [sent] if number < 8 else []
+        book.call(PLACE, NOON, executed_call_actions=actions)
+        book.call(PLACE, NOON - DAY, agent_id="agent-nights")
+    facts = shown(book, "action_metrics")
+    assert "|Send it, SMS|██████ 8|40 %|8 of 9|" in facts["actions_28_days"]
+    assert facts["actions_28_days"].endswith("*share: of all 20 calls of these days.*")
+    assert "|Send it|agent agent-da, LocHere Ltd|8 of 10|2.5|2.5|" in facts["actions_of_the_day"]
+    del facts["actions_28_days"], facts["actions_of_the_day"]
+    assert facts == {
+        "calls": 10,
+        "calls_with_action": 8,
+        "calls_with_action_percent": 80.0,
+        "actions": 9,
+        "executed_actions": 8,
+        "unknown_actions": 0,
+    }
+
+
+def test_values_are_shown_with_their_share_of_the_calls_that_could_have_them(book: Book) -> None:
+    for number in range(25):
+        found = {"email": "pat@example.test"} if number < 15 else {"email": ""}
+        transcript = "" if number == 0 else "human:Hi\nhuman:Bye"
+        book.call(PLACE, NOON, extracted_data=found, transcript=transcript)
+        # Another agent is never asked for it.
+        book.call(PLACE, NOON, agent_id="agent-nights")
+    facts = shown(book, "data_capture_metrics")
+    assert "|email|██████ 14|24|58 %|" in facts.pop("values_28_days")
+    assert facts == {
+        "engaged_calls": 49,
+        "engaged_captured_calls": 14,
+        "captured_percent": 28.6,
+    }
+
+
+def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> None:
+    book.call(PLACE, NOON, executed_call_actions=[SENT | {"actionType": "CALL_TRANSFER"}])
+    book.call(PLACE, NOON)
+    agents = shown(book, "agent_performance")["agents_28_days"]
+    assert "|██████ 2|2|(0 %)|(50 %)|" in agents
+    assert agents.endswith("*goal, transfer: of engaged calls; in brackets if those are under 20.*")
+
+
+@pytest.mark.parametrize(
+    ("mart", "table", "what"),
+    [
+        ("agent_performance", "agents_28_days", "agents"),
+        ("action_metrics", "actions_28_days", "actions"),
+        ("action_metrics", "actions_of_the_day", "actions"),
+        ("data_capture_metrics", "values_28_days", "values"),
+    ],
+)
+def test_a_table_that_is_cut_short_says_how_many_there_are(
+    book: Book, mart: str, table: str, what: str
+) -> None:
+    for number in range(60):
+        book.call(
+            PLACE,
+            NOON,
+            agent_id=f"agent-{number}",
+            executed_call_actions=[{**SENT, "actionName": f"Step {number}"}],
+            extracted_data={f"answer {number}": "yes"},
+        )
+    text = shown(book, mart)[table]
+    rows = sum(line.startswith("|") for line in text.splitlines()) - 2
+    assert f"and {60 - rows} more {what}" in text
+
+
+def test_nothing_is_said_where_there_is_nothing(book: Book) -> None:
+    assert shown(book, "action_metrics") == {
+        "actions_28_days": "No actions.",
+        "actions_of_the_day": "No actions.",
+        "calls": 0,
+        "calls_with_action": 0,
+        "actions": 0,
+        "executed_actions": 0,
+        "unknown_actions": 0,
+    }
