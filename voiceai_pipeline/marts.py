@@ -18,14 +18,14 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline import metrics
-from voiceai_pipeline.metrics import LOOK_BACK, MartRows, Place
+from voiceai_pipeline.metrics import MartRows, Place
 from voiceai_pipeline.models import Window
 from voiceai_pipeline.settings import MetricRules
 from voiceai_pipeline.storage import calls
 from voiceai_pipeline.storage import marts as tables
 from voiceai_pipeline.storage.engine import database_error, database_now, read_clock
-from voiceai_pipeline.storage.mart_tables import MARTS
-from voiceai_pipeline.storage.marts import FIRST_DAY, LAST_DAY, LedgerDay
+from voiceai_pipeline.storage.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
+from voiceai_pipeline.storage.marts import LedgerDay
 
 CALLS_AT_ONCE: Final = 250_000
 """How many calls are computed together: memory stays flat beyond it."""

@@ -44,8 +44,6 @@ AT_MAX_MS: Final = 2_000
 """How far below the agent's maximum a call still counts as cut off by it."""
 
 FOLLOW_UP: Final = pd.Timedelta(hours=24)
-LOOK_BACK: Final = 13
-"""Days before the first that the trend and repeat callers look at."""
 
 _NO_ROWS: Final = np.array([], dtype=np.intp)
 _MINUTES: Final = 7 * 24 * 60
@@ -136,8 +134,8 @@ class Calls:
         actions: of the base set: ``call``, ``type``, ``name``, ``is_executed``, ``triggered_at``,
             ``executed_at`` (NaT if absent or unreadable).
         captured: of the base set: ``call`` and ``key`` of every value that is not empty.
-        around: the base set from ``LOOK_BACK`` days before the first day to 24 hours after the
-            last: ``location``, ``started_at``, ``caller``, ``number``.
+        around: the base set from ``mart_tables.LOOK_BACK`` days before the first day to 24 hours
+            after the last: ``location``, ``started_at``, ``caller``, ``number``.
     """
 
     calls: pd.DataFrame

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -10,17 +12,19 @@ import sqlalchemy as sa
 from voiceai_pipeline.consent import Consent
 from voiceai_pipeline.directory import Directory
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.marts import Marts
 from voiceai_pipeline.models import Secret
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.reconciliation import Reconciliation
-from voiceai_pipeline.settings import Settings, SettingsError
+from voiceai_pipeline.settings import MetricRules, Settings, SettingsError
 from voiceai_pipeline.storage.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.storage.history import Actor
 from voiceai_pipeline.storage.spool import Spool
 from voiceai_pipeline.storage.vault import TokenVault, local_keys
 from voiceai_pipeline.sync import Sync
 from voiceai_pipeline.tokens import Tokens
+
+if TYPE_CHECKING:
+    from voiceai_pipeline.marts import Marts
 
 DATABASE = "voiceai"
 """Our database in the embedded server; Dagster's is beside it."""
@@ -37,8 +41,15 @@ class Pipeline:
     sync: Sync
     directory: Directory
     reconciliation: Reconciliation
-    marts: Marts
     zone: ZoneInfo
+    metrics: MetricRules
+
+    @cached_property
+    def marts(self) -> "Marts":
+        # Loaded when it is asked for: pandas takes 45 MB, which no sync needs.
+        from voiceai_pipeline.marts import Marts
+
+        return Marts(self.engine, self.zone, self.metrics)
 
 
 @contextmanager
@@ -151,7 +162,6 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
-        marts = Marts(engine, settings.timezone, settings.metrics)
         yield Pipeline(
             engine,
             client,
@@ -160,6 +170,6 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             sync,
             directory,
             reconciliation,
-            marts,
             settings.timezone,
+            settings.metrics,
         )

@@ -72,8 +72,9 @@ def test_after_a_sync_the_marts_fill_themselves_and_a_late_edit_reaches_them(
     with two.pipeline.engine.begin() as db:
         db.execute(
             sa.text(
-                "UPDATE call_logs SET content_hash = '', is_trial = true WHERE call_id = (SELECT "
-                "call_id FROM call_logs WHERE NOT is_trial AND missing_since IS NULL AND "
+                "UPDATE call_logs SET content_hash = '', fingerprint = NULL, is_trial = true "
+                "WHERE call_id = (SELECT call_id FROM call_logs "
+                "WHERE NOT is_trial AND missing_since IS NULL AND "
                 "(started_at AT TIME ZONE 'America/Chicago')::date = current_date - 1 AND "
                 "(started_at AT TIME ZONE 'America/New_York')::date = current_date - 1 LIMIT 1)"
             )

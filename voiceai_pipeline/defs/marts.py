@@ -1,42 +1,25 @@
 """The marts as assets: one step computes all five of them from one read of the calls.
 
-What the UI shows of a mart's day lives here too: numbers that plot, and a picture or a table that
-is seen without a click. Business and agent names only; nothing about a caller.
+What the UI shows of a mart's day is ``mart_metadata.py``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-import pandas as pd
 import sqlalchemy as sa
 
-from voiceai_pipeline import pictures
 from voiceai_pipeline.defs import metadata, partitions
-from voiceai_pipeline.marts import Built
-from voiceai_pipeline.metrics import SMALL
 from voiceai_pipeline.models import PipelineError
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.storage import marts as tables
-from voiceai_pipeline.storage.mart_tables import (
-    MARTS,
-    action_metrics,
-    agent_performance,
-    daily_call_metrics,
-    hourly_activity,
-)
-from voiceai_pipeline.storage.marts import FIRST_DAY, LAST_DAY
+from voiceai_pipeline.storage.mart_tables import FIRST_DAY, LAST_DAY, MARTS
+
+if TYPE_CHECKING:
+    from voiceai_pipeline.marts import Built
 
 OWNERS = ["team:data-platform"]
 THEY_ADD_UP = "the_marts_add_up_to_the_calls"
-PICTURED: Final = 28
-"""Days in the pictures: four of each weekday."""
-
-ROWS: Final = 30
-"""Rows looked up for a table; fewer fit into it."""
-
 NAMES: Final = [table.name for table in MARTS]
 
 # Callers of a week, the week before that, calls that follow within a day, and the day by which two
@@ -115,7 +98,9 @@ def marts(
             + "\n".join(f"- {text}" for text in built.disagreements[:50]),
             allow_retries=False,
         )
-    shown = record(pipeline.engine, days)
+    from voiceai_pipeline.defs import mart_metadata  # pandas: see Pipeline.marts
+
+    shown = mart_metadata.of_days(pipeline.engine, days)
     for table in MARTS:
         for day, facts in sorted(shown[table.name].items()):
             context.log_event(
@@ -123,7 +108,7 @@ def marts(
             )
 
 
-def _check(built: Built) -> dg.AssetCheckResult:
+def _check(built: "Built") -> dg.AssetCheckResult:
     wrong = built.disagreements
     return dg.AssetCheckResult(
         asset_key="daily_call_metrics",
@@ -135,303 +120,3 @@ def _check(built: Built) -> dg.AssetCheckResult:
         else f"Every sum agrees: {len(built.days)} days, {built.locations} locations.",
         metadata={"sums_that_differ": len(wrong), "locations": built.locations},
     )
-
-
-def record(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapping[str, Any]]]:
-    """What the UI shows of each mart and day, from the marts as they stand."""
-    first, last = min(days) - timedelta(days=PICTURED - 1), max(days)
-    with engine.begin() as db:
-        rows = tables.read_rows(db, daily_call_metrics, min(days), last, _OF_LOCATION)
-        sums = {
-            table.name: tables.read_sums(db, table, first, last, by, counts)
-            for table, (by, counts) in _SUMS.items()
-        }
-        busiest = {day: _busiest(db, day) for day in days}
-    shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
-    for day in days:
-        month = {name: _of_days(frame, day, PICTURED) for name, frame in sums.items()}
-        today = {name: _of_days(frame, day) for name, frame in sums.items()}
-        places = rows[rows["day"] == day]
-        shown["daily_call_metrics"][day] = {
-            "last_28_days": dg.MetadataValue.md(
-                pictures.trend(*_by_day(month["daily_call_metrics"], day))
-            ),
-            **_of_daily(places),
-        }
-        shown["agent_performance"][day] = {
-            "agents_28_days": dg.MetadataValue.md(_agents_table(busiest[day].agents)),
-            **_of_agents(today["agent_performance"]),
-        }
-        shown["hourly_activity"][day] = _of_hours(
-            today["hourly_activity"], month["hourly_activity"]
-        )
-        all_calls = _sum(month["daily_call_metrics"], "calls")
-        shown["action_metrics"][day] = {
-            "actions_28_days": dg.MetadataValue.md(_actions_table(busiest[day], all_calls)),
-            "actions_of_the_day": dg.MetadataValue.md(_day_of_actions(busiest[day].of_the_day)),
-            **_of_actions(today["action_metrics"], today["daily_call_metrics"]),
-        }
-        shown["data_capture_metrics"][day] = {
-            "values_28_days": dg.MetadataValue.md(_values_table(busiest[day].values)),
-            **_of_captures(today["daily_call_metrics"]),
-        }
-    return shown
-
-
-_Rows = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Busiest:
-    """What the tables of a day name: of the pictured days, and actions of the day itself."""
-
-    agents: _Rows
-    actions: _Rows
-    of_the_day: _Rows
-    values: _Rows
-
-
-def _busiest(db: sa.Connection, day: date) -> _Busiest:
-    first = day - timedelta(days=PICTURED - 1)
-    return _Busiest(
-        agents=tables.busiest_agents(db, first, day, _OF_AGENT, ROWS),
-        actions=tables.busiest_actions(db, first, day, ROWS),
-        of_the_day=tables.actions_of_day(db, day, ROWS),
-        values=tables.captured_values(db, first, day, ROWS),
-    )
-
-
-def _of_days(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
-    return frame[(frame["day"] > day - timedelta(days=count)) & (frame["day"] <= day)]
-
-
-def _by_day(month: pd.DataFrame, day: date) -> tuple[dict[date, int], dict[date, int]]:
-    """Calls of the pictured days, from the first that has a mart; and how many of them are of
-    locations whose day is not complete."""
-    begin = min(month["day"], default=day)
-    pictured = [begin + timedelta(days=n) for n in range((day - begin).days + 1)]
-    open_ones = month[~month["is_complete"].astype(bool)]
-    counts = []
-    for frame in (month, open_ones):
-        of_day = frame.groupby("day")["calls"].sum().to_dict()
-        counts.append({one: int(of_day.get(one, 0)) for one in pictured})
-    return counts[0], counts[1]
-
-
-_OF_LOCATION: Final = (
-    "location_id", "day", "is_complete", "location_name", "calls", "trial_calls", "missing_calls",
-    "talk_minutes", "engaged_calls", "contained_calls", "engaged_transferred_calls",
-    "engaged_goal_calls", "calls_without_transcript", "calls_7d", "calls_previous_7d",
-    "is_7d_complete", "calls_known_until",
-)  # fmt: skip
-_OF_AGENT: Final = (
-    "calls", "talk_minutes", "engaged_calls", "engaged_transferred_calls", "engaged_goal_calls",
-)  # fmt: skip
-_SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
-    daily_call_metrics: (
-        ("day", "is_complete"),
-        ("calls", "calls_with_action", "engaged_calls", "engaged_captured_calls"),
-    ),
-    agent_performance: (("day", "agent_id", "location_id"), ("calls", "engaged_calls")),
-    hourly_activity: (
-        ("day", "weekday", "hour"), ("calls", "after_hours_calls", "hours_known_calls"),
-    ),
-    action_metrics: (("day", "is_unknown_type"), ("actions", "executed_actions")),
-}  # fmt: skip
-
-
-def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
-    known = [at for at in places["calls_known_until"] if pd.notna(at)]
-    return {
-        "locations_of_the_day": dg.MetadataValue.md(_locations_table(places)),
-        "calls": _sum(places, "calls"),
-        "talk_minutes": round(float(places["talk_minutes"].sum()), 1),
-        "engaged_calls": _sum(places, "engaged_calls"),
-        "trial_calls": _sum(places, "trial_calls"),
-        "missing_calls": _sum(places, "missing_calls"),
-        "calls_without_transcript": _sum(places, "calls_without_transcript"),
-        "calls_7d": _sum(places, "calls_7d"),
-        "calls_previous_7d": _sum(places, "calls_previous_7d"),
-        "locations": len(places),
-        "locations_incomplete": int((~places["is_complete"].astype(bool)).sum()),
-        **_percent("engaged_percent", places, "engaged_calls", "calls"),
-        **_percent("contained_percent", places, "contained_calls", "engaged_calls"),
-        **_percent("transfer_percent", places, "engaged_transferred_calls", "engaged_calls"),
-        **_percent("goal_percent", places, "engaged_goal_calls", "engaged_calls"),
-        **({"calls_known_until": dg.MetadataValue.timestamp(min(known))} if known else {}),
-    }
-
-
-def _locations_table(places: pd.DataFrame) -> str:
-    rows = [
-        (
-            row["location_name"] or row["location_id"],
-            str(row["calls"]),
-            str(row["engaged_calls"]),
-            _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
-            _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
-            "" if row["is_complete"] else "not complete",
-        )
-        for row in places.sort_values("calls", ascending=False).to_dict("records")
-    ]
-    heads = ("location", "calls", "engaged", "goal", "7 days", "")
-    note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
-    return pictures.table(heads, rows, "locations", note=note)
-
-
-_OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
-
-
-def _agents_table(agents: _Rows) -> str:
-    most = max((row["calls"] for row in agents), default=0)
-    rows = [
-        (
-            _agent(row),
-            _bar(row["calls"], most),
-            str(row["engaged_calls"]),
-            *(
-                _percent_of(row[name], row["engaged_calls"])
-                for name in ("engaged_goal_calls", "engaged_transferred_calls")
-            ),
-        )
-        for row in agents
-    ]
-    heads = ("agent", "calls", "engaged", "goal", "transfer")
-    note = f"goal, transfer: {_OF_ENGAGED}"
-    return pictures.table(heads, rows, "agents", note=note, total=_total(agents))
-
-
-def _agent(row: Mapping[str, Any]) -> str:
-    agent_id = row["agent_id"]
-    nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
-    return f"{row['agent_name'] or nameless}, {row['location_name'] or row['location_id']}"
-
-
-def _total(rows: _Rows) -> int:
-    """How many there are; those looked up are the busiest of them."""
-    return rows[0]["total"] if rows else 0
-
-
-def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
-    return {
-        "agents": len(today),
-        "calls": _sum(today, "calls"),
-        **_percent("engaged_percent", today, "engaged_calls", "calls"),
-    }
-
-
-def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
-    sums = month.groupby(["weekday", "hour"])["calls"].sum().to_dict()
-    grid = [[float(sums.get((day, hour), 0)) for hour in range(24)] for day in range(1, 8)]
-    by_hour = {int(row["hour"]): int(row["calls"]) for row in today.to_dict("records")}
-    return {
-        "when_people_call": dg.MetadataValue.md(pictures.heat_map(grid)),
-        "calls": _sum(today, "calls"),
-        **({"busiest_hour": max(by_hour, key=lambda h: by_hour[h])} if by_hour else {}),
-        **_percent("after_hours_percent", today, "after_hours_calls", "hours_known_calls"),
-    }
-
-
-def _actions_table(busiest: _Busiest, all_calls: int) -> str:
-    most = max((row["calls"] for row in busiest.actions), default=0)
-    rows = [
-        (
-            f"{row['action_name'] or 'no name'}, {row['action_type'] or 'no type'}",
-            _bar(row["calls"], most),
-            _percent_of(row["calls"], all_calls),
-            _of(row["executed_actions"], row["actions"]),
-        )
-        for row in busiest.actions
-    ]
-    heads = ("action", "calls", "share", "executed")
-    note = f"share: of all {all_calls} calls of these days."
-    return pictures.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
-
-
-def _day_of_actions(actions: _Rows) -> str:
-    rows = [
-        (
-            row["action_name"] or row["action_type"] or "no name",
-            _agent(row),
-            _of(row["calls"], row["agent_calls"]),
-            *(
-                "" if row[name] is None else f"{row[name]:.1f}"
-                for name in ("p50_latency_seconds", "p90_latency_seconds")
-            ),
-        )
-        for row in actions
-    ]
-    heads = ("action", "agent", "calls", "p50", "p90")
-    note = (
-        "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
-        "nine tenths did not exceed."
-    )
-    return pictures.table(heads, rows, "actions", note=note, total=_total(actions))
-
-
-def _of_actions(actions: pd.DataFrame, daily: pd.DataFrame) -> Mapping[str, Any]:
-    return {
-        "calls": _sum(daily, "calls"),
-        "calls_with_action": _sum(daily, "calls_with_action"),
-        **_percent("calls_with_action_percent", daily, "calls_with_action", "calls"),
-        "actions": _sum(actions, "actions"),
-        "executed_actions": _sum(actions, "executed_actions"),
-        "unknown_actions": _sum(actions[actions["is_unknown_type"].astype(bool)], "actions"),
-    }
-
-
-def _values_table(values: _Rows) -> str:
-    most = max((row["engaged_filled_calls"] for row in values), default=0)
-    rows = [
-        (
-            row["data_key"],
-            _bar(row["engaged_filled_calls"], most),
-            str(row["engaged_calls"]),
-            _percent_of(row["engaged_filled_calls"], row["engaged_calls"]),
-        )
-        for row in values
-    ]
-    note = "of: the engaged calls of the agents that captured it at least once in these days."
-    heads = ("value", "captured in", "of", "share")
-    return pictures.table(heads, rows, "values", note=note, total=_total(values))
-
-
-def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
-    return {
-        "engaged_calls": _sum(daily, "engaged_calls"),
-        "engaged_captured_calls": _sum(daily, "engaged_captured_calls"),
-        **_percent("captured_percent", daily, "engaged_captured_calls", "engaged_calls"),
-    }
-
-
-def _bar(count: int, most: int) -> str:
-    return f"{pictures.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
-
-
-_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-
-
-def _of(part: int, whole: int) -> str:
-    return f"{part}{_NO_BREAK}of{_NO_BREAK}{whole}"
-
-
-def _sum(frame: pd.DataFrame, name: str) -> int:
-    return int(frame[name].sum())
-
-
-def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:
-    """A share that plots; absent where there is nothing to divide by."""
-    total = _sum(frame, under)
-    return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
-
-
-def _percent_of(over: int, under: int) -> str:
-    """A share of a number that stands beside it; of less than 20 it is in brackets."""
-    if not under:
-        return ""
-    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
-    return text if under >= SMALL else f"({text})"
-
-
-def _change(now: int, before: int) -> str:
-    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""

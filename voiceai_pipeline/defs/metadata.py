@@ -10,7 +10,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import dagster as dg
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
@@ -557,8 +556,12 @@ _WORDS: Final = "what happened, what to do"
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    frame = pd.DataFrame(rows).convert_dtypes().astype(str).replace("<NA>", "")
-    return str(frame.replace(r"\|", r"\\|", regex=True).to_markdown(index=False))
+    """A table of rows that have the same names."""
+    heads = list(rows[0])
+    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
+    lines = [heads, ["---"] * len(heads), *cells]
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _read_until(report: DayReport) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from voiceai_pipeline.day_report import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.defs import channels, jobs, partitions
-from voiceai_pipeline.marts import Marts
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage import alerts, connections, ledger
 from voiceai_pipeline.storage.engine import database_error, database_now
@@ -166,6 +165,8 @@ def stale_marts(
     database: dg.ResourceParam[sa.Engine],
     settings: dg.ResourceParam[Settings],
 ) -> list[dg.RunRequest] | dg.SkipReason:
+    from voiceai_pipeline.marts import Marts  # pandas: see Pipeline.marts
+
     zone = ZoneInfo(partitions.days.timezone)
     since = datetime.fromisoformat(context.cursor) if context.cursor else None
     marts = Marts(database, zone, settings.metrics)

@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-import requests
 
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 from voiceai_pipeline.models import (
@@ -458,23 +457,16 @@ class _Listing(msgspec.Struct):
 _LISTING: Final = msgspec.json.Decoder(_Listing)
 
 
-def listing_of(response: requests.Response) -> Any:
-    """The body of an answer of the list, its items left as they were sent.
-
-    Raises:
-        ValueError: it is no JSON.
-    """
+def listing_of(content: bytes) -> dict[str, Any] | None:
+    """The body of a page, its items left as they were sent; None if it is another answer, or JSON
+    that only Python's own library takes."""
     try:
-        page = _LISTING.decode(response.content)
-        if page.statusCode is None:
-            return {name: getattr(page, name) for name in ("callLogs", "total", "totalRecords")}
+        page = _LISTING.decode(content)
     except (msgspec.MsgspecError, RecursionError):
-        pass
-    # It is another answer, or JSON that only Python's own library takes.
-    body = response.json()
-    if isinstance(body, dict) and isinstance(body.get("callLogs"), list):
-        body["callLogs"] = [as_sent(item) for item in body["callLogs"]]
-    return body
+        return None
+    if page.statusCode is not None:
+        return None
+    return {"callLogs": page.callLogs, "total": page.total, "totalRecords": page.totalRecords}
 
 
 def as_sent(value: Any) -> msgspec.Raw:

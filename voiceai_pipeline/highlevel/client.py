@@ -23,7 +23,7 @@ import tenacity
 
 from voiceai_pipeline.highlevel import answers
 from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
-from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, listing_of
+from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
 from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.models import (
@@ -155,7 +155,7 @@ class HighLevelClient:
                 "page": page,
                 "pageSize": PAGE_SIZE,
             },
-            listing_of,
+            _listing,
         )
         items = _list(body, "/voice-ai/dashboard/call-logs", "callLogs")
         total = _first(body, "total", "totalRecords")
@@ -517,6 +517,16 @@ def _read(response: requests.Response, piece: int, deadline: float = math.inf) -
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout("the answer trickled")
     response._content = b"".join(pieces)  # what ``response.content`` would have kept
+
+
+def _listing(response: requests.Response) -> Any:
+    """The body of an answer of the list of calls, its items left as they were sent."""
+    body = listing_of(response.content)
+    if body is None:
+        body = response.json()
+        if isinstance(body, dict) and isinstance(body.get("callLogs"), list):
+            body["callLogs"] = [as_sent(item) for item in body["callLogs"]]
+    return body
 
 
 def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:

@@ -15,6 +15,14 @@ import sqlalchemy as sa
 from voiceai_pipeline.storage.engine import UtcDateTime
 from voiceai_pipeline.storage.tables import metadata
 
+LOOK_BACK: Final = 13
+"""Days before a day that its trend and its repeat callers look at."""
+
+FIRST_DAY: Final = LOOK_BACK + 1
+LAST_DAY: Final = 2
+"""A mart of day D counts on days of the pipeline's zone from D - FIRST_DAY to D + LAST_DAY: the
+days it looks at, and the one more on each side by which two zones can be apart."""
+
 _NOT_ADDITIVE: Final = "Not additive."
 
 

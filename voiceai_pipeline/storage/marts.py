@@ -17,9 +17,10 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from voiceai_pipeline.metrics import LOOK_BACK, AgentFacts, Calls, MartRows, Place
+from voiceai_pipeline.metrics import AgentFacts, Calls, MartRows, Place
 from voiceai_pipeline.models import DayState, Window
 from voiceai_pipeline.storage.mart_tables import (
+    LOOK_BACK,
     MARTS,
     action_metrics,
     agent_performance,
@@ -30,11 +31,6 @@ from voiceai_pipeline.storage.tables import agent_names, agents, locations, sync
 
 _CHUNK: Final = 200_000
 """Rows parsed at once: bounds what text takes beside the numbers it becomes."""
-
-FIRST_DAY: Final = LOOK_BACK + 1
-LAST_DAY: Final = 2
-"""A mart of day D counts on days of the pipeline's zone from D - FIRST_DAY to D + LAST_DAY: the
-days it looks at, and the one more on each side by which two zones can be apart."""
 
 
 @dataclass(frozen=True)
