@@ -3,7 +3,7 @@ silence.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -94,6 +94,22 @@ def test_trial_and_missing_calls_stand_beside_the_calls_of_the_day(book: Book) -
     facts = shown(book, "daily_call_metrics")
     assert (facts["calls"], facts["trial_calls"], facts["missing_calls"]) == (1, 1, 1)
     assert "|LocHere Ltd|1|1|(0 %)||" in facts["locations_of_the_day"]
+
+
+def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:
+    book.call(PLACE, NOON)
+    book.call(PLACE, NOON + DAY / 2 - timedelta(minutes=1), transcript="")
+    book.call(PLACE, NOON + timedelta(minutes=45), agent_id="agent-unknown")
+    hours = shown(book, "hourly_activity")
+    del hours["when_people_call"]
+    assert hours == {
+        "calls": 3,
+        "busiest_hour": 12,
+        "hours_known_calls": 2,
+        "after_hours_percent": 0.0,
+    }
+    agents = shown(book, "agent_performance")
+    assert (agents["calls"], agents["engaged_calls"], agents["engaged_percent"]) == (3, 2, 66.7)
 
 
 def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> None:
