@@ -194,8 +194,8 @@ class Connector:
     engine: sa.Engine
     client: HighLevelClient
     consent: Consent
-    users: Mapping[str, DemoUser] = field(default_factory=lambda: DEMO)
     browser: requests.Session = field(default_factory=requests.Session)
+    users: Mapping[str, DemoUser] = field(default_factory=lambda: DEMO)
 
     def add(self, *names: str) -> list[UUID]:
         users = [self.users[name] for name in names or self.users]

@@ -133,8 +133,8 @@ def product(
             open_pipeline(Settings.load(os.environ)) as pipeline,
             dg.DagsterInstance.from_config(str(PROJECT)) as instance,
         ):
-            users = {user.business_name: user for user in world.users}
-            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent, users)
+            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
+            connect.users = {user.business_name: user for user in world.users}
             connect.add()
             yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
             connect.browser.close()

@@ -3,7 +3,7 @@ silence.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,7 +23,7 @@ SENT: Mapping[str, Any] = {
     "actionType": "SMS",
     "actionName": "Send it",
     "triggerReceivedAt": "2026-11-10T12:00:00Z",
-    "executedAt": "2026-11-10T12:00:02.500Z",
+    "executedAt": "2026-11-10T12:00:02Z",
 }
 
 
@@ -50,15 +50,16 @@ def shown(book: Book, mart: str) -> dict[str, Any]:
 
 def test_actions_are_shown_with_their_share_of_calls_and_how_fast_they_were(book: Book) -> None:
     for number in range(10):
-        sent = SENT if number else {**SENT, "executedAt": None}
+        at = f"2026-11-10T12:00:0{number}Z" if number else None
+        sent = {**SENT, "executedAt": at}
         # In a call twice is one call; two calls have none.
         actions = [sent, sent] if number == 1 else [sent] if number < 8 else []
         book.call(PLACE, NOON, executed_call_actions=actions)
-        book.call(PLACE, NOON - DAY, agent_id="agent-nights")
+        book.call(PLACE, NOON - DAY, agent_id="agent-nights", transcript="")
     facts = shown(book, "action_metrics")
     assert "|Send it, SMS|██████ 8|40 %|8 of 9|" in facts["actions_28_days"]
     assert facts["actions_28_days"].endswith("*share: of all 20 calls of these days.*")
-    assert "|Send it|agent agent-da, LocHere Ltd|8 of 10|2.5|2.5|" in facts["actions_of_the_day"]
+    assert "|Send it|agent agent-da, LocHere Ltd|8 of 10|3.5|6.3|" in facts["actions_of_the_day"]
     del facts["actions_28_days"], facts["actions_of_the_day"]
     assert facts == {
         "calls": 10,
@@ -84,6 +85,31 @@ def test_values_are_shown_with_their_share_of_the_calls_that_could_have_them(boo
         "engaged_captured_calls": 14,
         "captured_percent": 28.6,
     }
+
+
+def test_trial_and_missing_calls_stand_beside_the_calls_of_the_day(book: Book) -> None:
+    book.call(PLACE, NOON)
+    book.call(PLACE, NOON, is_trial=True)
+    book.call(PLACE, NOON, missing_since=NOON)
+    facts = shown(book, "daily_call_metrics")
+    assert (facts["calls"], facts["trial_calls"], facts["missing_calls"]) == (1, 1, 1)
+    assert "|LocHere Ltd|1|1|(0 %)||" in facts["locations_of_the_day"]
+
+
+def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:
+    book.call(PLACE, NOON)
+    book.call(PLACE, NOON + DAY / 2 - timedelta(minutes=1), transcript="")
+    book.call(PLACE, NOON + timedelta(minutes=45), agent_id="agent-unknown")
+    hours = shown(book, "hourly_activity")
+    del hours["when_people_call"]
+    assert hours == {
+        "calls": 3,
+        "busiest_hour": 12,
+        "hours_known_calls": 2,
+        "after_hours_percent": 0.0,
+    }
+    agents = shown(book, "agent_performance")
+    assert (agents["calls"], agents["engaged_calls"], agents["engaged_percent"]) == (3, 2, 66.7)
 
 
 def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> None:

@@ -208,6 +208,7 @@ def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
     return {
         "agents": len(today),
         "calls": _sum(today, "calls"),
+        "engaged_calls": _sum(today, "engaged_calls"),
         **_percent("engaged_percent", today, "engaged_calls", "calls"),
     }
 
@@ -220,6 +221,7 @@ def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
         "when_people_call": dg.MetadataValue.md(pictures.heat_map(grid)),
         "calls": _sum(today, "calls"),
         **({"busiest_hour": max(by_hour, key=lambda h: by_hour[h])} if by_hour else {}),
+        "hours_known_calls": _sum(today, "hours_known_calls"),
         **_percent("after_hours_percent", today, "after_hours_calls", "hours_known_calls"),
     }
 
@@ -312,7 +314,7 @@ def _sum(frame: pd.DataFrame, name: str) -> int:
 
 
 def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:
-    """A share that plots; absent where there is nothing to divide by."""
+    """A share that plots, shown beside what it is of; absent where that is nothing."""
     total = _sum(frame, under)
     return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
 
