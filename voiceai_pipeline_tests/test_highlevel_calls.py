@@ -146,6 +146,8 @@ def test_an_unknown_field_or_action_is_kept() -> None:
     assert content_of(call)["brandNew"] == {"deep": [1]}
     assert call.executed_call_actions == actions
     assert head_of(as_sent(item(executedCallActions=actions))).unknown_actions == 1
+    odd = [{"actionType": kind} for kind in (["SMS"], {"a": 1}, 7, None, "", "SMS", "WAVE")]
+    assert head_of(as_sent(item(executedCallActions=odd))).unknown_actions == 2
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ def test_what_is_nested_too_deeply_is_left_out_and_the_call_kept() -> None:
     call = parsed(item(extractedData=deep, summary="See https://a:b@example.test"))
     assert call.extracted_data == "nested too deeply"
     assert content_of(call)["summary"] == "See https://example.test"
+    assert set_aside(deep).raw == "nested too deeply"
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def head_of(sent: msgspec.Raw) -> Item:
         ]
     unknown = 0
     for kind in types:
-        if kind not in ACTION_TYPES and isinstance(kind, str):
+        if isinstance(kind, str) and kind not in ACTION_TYPES:
             unknown += 1
     try:
         instant = parse_instant(created_at)
@@ -393,13 +393,15 @@ def _redacted(sent: msgspec.Raw) -> tuple[Any, bytes]:
         value = redact(value)
         return value, encode(value)
     except RecursionError:
-        # Only an object gets here: what else is no call is not so deep as to be worth a word.
-        shallow = redact({name: _shallow(member) for name, member in value.items()})
+        if isinstance(value, dict):
+            shallow = redact({name: _shallow(member) for name, member in value.items()})
+        else:
+            shallow = _shallow(value)
         return shallow, _canonical(shallow)
 
 
-def _shallow(member: Any) -> Any:
-    return "nested too deeply" if isinstance(member, (dict, list)) else member
+def _shallow(value: Any) -> Any:
+    return "nested too deeply" if isinstance(value, (dict, list)) else value
 
 
 def value_of(sent: msgspec.Raw) -> Any:
@@ -462,7 +464,7 @@ def listing_of(content: bytes) -> dict[str, Any] | None:
     that only Python's own library takes."""
     try:
         page = _LISTING.decode(content)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     if page.statusCode is not None:
         return None

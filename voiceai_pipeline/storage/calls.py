@@ -53,7 +53,7 @@ _COPIED: Final = tuple(
 )
 
 
-class Held(NamedTuple):
+class _Held(NamedTuple):
     """What the table knows of a call."""
 
     content_hash: bytes
@@ -181,15 +181,15 @@ class Intake:
         stored = _by_part(db, _STORED.format(listed=listed), parts | known | bounds)
         return Written(stored, new, changed, missing)
 
-    def _held(self, db: sa.Connection) -> dict[str, Held]:
+    def _held(self, db: sa.Connection) -> dict[str, _Held]:
         """What the table holds where the calls of the batch belong."""
         if not self._batch:
             return {}
         bounds = {"first": self._batch[0].started_at, "last": self._batch[-1].started_at}
         rows = db.execute(_HELD, {"location": self._location_id} | bounds)
-        return {call_id: Held(content_hash, mark) for call_id, content_hash, mark in rows}
+        return {call_id: _Held(content_hash, mark) for call_id, content_hash, mark in rows}
 
-    def _sift(self, held: Mapping[str, Held]) -> list[tuple[str, bytes | None]]:
+    def _sift(self, held: Mapping[str, _Held]) -> list[tuple[str, bytes | None]]:
         """Keep the calls of the batch that the table does not hold as they are, and empty it. A few
         too many do no harm: what is written is decided when it is written.
 
