@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Raw
 
-from voiceai_pipeline.models import FailureClass, PipelineError, Secret
+from voiceai_pipeline.models import FailureClass, PipelineError, Secret, digest
 from voiceai_pipeline.settings import parse_keys
 
 _PREFIX: Final = "enc:v1:"
@@ -93,7 +93,7 @@ class TokenVault:
     def call_fingerprint(self, sent: Raw) -> bytes:
         """A keyed hash of a call as it was sent, third-party secrets included: without the key
         nobody can try out what they might be."""
-        return hashlib.blake2b(sent, key=self._call_key, digest_size=16).digest()
+        return digest(hashlib.blake2b(key=self._call_key, digest_size=16), memoryview(sent))
 
 
 def _place(column: str, user_id: UUID) -> bytes:
