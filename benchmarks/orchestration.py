@@ -295,6 +295,7 @@ def report(days: int) -> list[Row]:
     from voiceai_pipeline.defs import metadata
     from voiceai_pipeline.pipeline import open_pipeline
     from voiceai_pipeline.settings import Settings
+    from voiceai_pipeline.storage.inspection import Talk
 
     with open_pipeline(Settings.load(os.environ)) as pipeline:
         before = memory()
@@ -303,7 +304,7 @@ def report(days: int) -> list[Row]:
         took = time.perf_counter() - began
         began = time.perf_counter()
         for one in reports:
-            metadata.of_calls(one)
+            metadata.of_calls(one, Talk())
             metadata.of_status(one)
         shown = time.perf_counter() - began
     return [
