@@ -29,10 +29,6 @@ from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.up import PROJECT
 from voiceai_pipeline_tests.conftest import Connector
 
-TODAY = datetime.now(UTC).date()
-DAYS = [TODAY - timedelta(days=ago) for ago in range(7, 0, -1)]
-"""The last seven days that are over; the demo's bad day is one of them."""
-
 LOCATION = {".dagster/repository": "__repository__@voiceai_pipeline"}
 """The tag by which Dagster knows the code location of a run that it launched."""
 
@@ -59,6 +55,10 @@ class Product:
     def week(self) -> list[date]:
         """The last seven days that are over."""
         return [self.today - timedelta(days=ago) for ago in range(7, 0, -1)]
+
+    @property
+    def yesterday(self) -> date:
+        return self.today - timedelta(days=1)
 
     @property
     def bad_day(self) -> date:

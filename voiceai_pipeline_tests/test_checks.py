@@ -7,9 +7,8 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline_tests.product import DAYS, TODAY, Product
+from voiceai_pipeline_tests.product import Product
 
-DAY = DAYS[-1]
 ACTION = {"actionType": "TELEPATHY", "actionName": "Guess"}
 
 
@@ -26,7 +25,7 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
 ) -> None:
     pine = product.connect("Pine Realty")
     maple = product.connect("Maple Plumbing")
-    first = product.sync([DAY])
+    first = product.sync([product.yesterday])
     assert first.success
     assert checks(first)["no_call_is_stored_twice"].passed
 
@@ -36,12 +35,12 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
             sa.text("SELECT call_id FROM call_logs WHERE location_id = :pine LIMIT 1"),
             {"pine": pine.location_id},
         ).scalar_one()
-        moment = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=9)
+        moment = datetime.combine(product.yesterday, datetime.min.time(), UTC) + timedelta(hours=9)
         added = product.sandbox.world.calls.add(str(maple.location_id), moment)
         product.sandbox.world.calls.change(str(maple.location_id), added["id"], id=call)
         db.execute(sa.text("UPDATE call_logs SET started_at = :at WHERE call_id = :call"),
                    {"at": moment, "call": call})  # fmt: skip
-    again = product.sync([DAY], reread=True)
+    again = product.sync([product.yesterday], reread=True)
     assert not again.success  # blocking: what adds the calls up must not run on
     twice = checks(again)["no_call_is_stored_twice"]
     assert not twice.passed
@@ -51,22 +50,22 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     assert str(maple.location_name) in str(twice.description)
 
     product.sandbox.world.calls.remove(str(maple.location_id), added["id"])
-    mended = product.sync([DAY], reread=True)
+    mended = product.sync([product.yesterday], reread=True)
     assert mended.success  # what is no longer listed counts nowhere
     assert checks(mended)["no_call_is_stored_twice"].passed
 
 
 def test_action_types_that_nobody_documents_are_named_and_counted(product: Product) -> None:
     pine = product.connect("Pine Realty")
-    first = product.sync([DAY])
+    first = product.sync([product.yesterday])
     assert checks(first)["every_action_type_is_known"].passed
 
     place = str(pine.location_id)
-    moment = datetime.combine(DAY, datetime.min.time(), UTC)
+    moment = datetime.combine(product.yesterday, datetime.min.time(), UTC)
     for call in product.sandbox.world.calls.between(place, moment)[:2]:
         actions = [ACTION, {"actionType": "SMS"}, {"actionType": "<b>\n"}]
         product.sandbox.world.calls.change(place, call["id"], executedCallActions=actions)
-    result = product.sync([DAY], reread=True)
+    result = product.sync([product.yesterday], reread=True)
     assert result.success
     check = checks(result)["every_action_type_is_known"]
     assert not check.passed
@@ -82,12 +81,12 @@ def test_what_cannot_be_stored_as_a_call_is_a_warning_that_says_where_it_is_kept
     product: Product,
 ) -> None:
     pine = product.connect("Pine Realty")
-    first = product.sync([DAY])
+    first = product.sync([product.yesterday])
     assert checks(first)["no_call_was_set_aside"].passed
 
-    noon = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=12)
+    noon = datetime.combine(product.yesterday, datetime.min.time(), UTC) + timedelta(hours=12)
     product.sandbox.world.calls.add(str(pine.location_id), noon, id="")
-    result = product.sync([DAY], reread=True)
+    result = product.sync([product.yesterday], reread=True)
     assert result.success  # no rerun helps
     check = checks(result)["no_call_was_set_aside"]
     assert not check.passed
@@ -122,7 +121,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     product: Product,
 ) -> None:
     pine = product.connect("Pine Realty")
-    young = checks(product.sync([DAY]))["volume_is_within_its_usual_band"]
+    young = checks(product.sync([product.yesterday]))["volume_is_within_its_usual_band"]
     assert young.passed
     assert "nothing to compare with yet" in str(young.description)
 
@@ -138,17 +137,23 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
                     "FROM generate_series(1, 8) AS ago "
                     "ON CONFLICT (user_id, location_id, day) DO UPDATE SET stored = excluded.stored"
                 ),
-                {"id": pine.user.id, "place": pine.location_id, "day": DAY, "calls": calls},
+                {
+                    "id": pine.user.id,
+                    "place": pine.location_id,
+                    "day": product.yesterday,
+                    "calls": calls,
+                },
             )
         # Today is not judged, for it is not over; yesterday is, whatever was read.
-        result = product.sync([TODAY])
+        result = product.sync([product.today])
         assert result.success
         return checks(result)["volume_is_within_its_usual_band"]
 
     stored = len(product.calls())
     usual = past_weeks(stored)
     assert usual.passed
-    assert f"All together on {DAY:%A} {DAY}: {stored} calls; usual are" in str(usual.description)
+    day = f"{product.yesterday:%A} {product.yesterday}"
+    assert f"All together on {day}: {stored} calls; usual are" in str(usual.description)
 
     odd = past_weeks(stored * 10)
     assert not odd.passed
@@ -157,6 +162,6 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     assert (shown["compared"], shown["unusual"], shown["calls"]) == (2, 2, stored)
     assert shown["usual_from"] < stored * 10 < shown["usual_to"]
     assert (
-        f"- {pine.location_name}, {DAY:%A} {DAY}: {stored} calls, fewer than the usual "
+        f"- {pine.location_name}, {day}: {stored} calls, fewer than the usual "
         f"{shown['usual_from']} to {shown['usual_to']} (by 7 weeks)"
     ) in str(odd.description)

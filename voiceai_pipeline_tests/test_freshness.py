@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.defs import freshness as wing
 from voiceai_pipeline.freshness import DEADLINE, day_due, stale
 from voiceai_pipeline.models import Connection, ConnectionState, FailureClass, User
-from voiceai_pipeline_tests.product import TODAY, Product
+from voiceai_pipeline_tests.product import Product
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -108,7 +108,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     daemon = Daemon(product)
     pine = product.connect("Pine Realty")
     product.connect("Harbor Dental")
-    yesterday = TODAY - timedelta(days=1)
+    yesterday = product.yesterday
     assert product.sync([yesterday - timedelta(days=1), yesterday]).success
     fresh = daemon.tick()
     assert fresh is not None
@@ -129,7 +129,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     assert "Harbor" not in text
 
     # A day a month ago is filled in: the newest event of the asset, and no reason to be green.
-    month_ago = TODAY - timedelta(days=30)
+    month_ago = product.today - timedelta(days=30)
     assert product.sync([month_ago]).success
     old = daemon.tick()
     assert old is not None

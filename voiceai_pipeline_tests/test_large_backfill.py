@@ -4,7 +4,7 @@ and runs in processes of their own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import dagster as dg
@@ -24,10 +24,11 @@ from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.serving import listen, serve_in_thread
 from voiceai_pipeline.up import PROJECT
-from voiceai_pipeline_tests.product import TODAY, Product
+from voiceai_pipeline_tests.product import Product
 from voiceai_pipeline_tests.test_supervisor import wait_until
 from voiceai_pipeline_tests.test_up import graphql
 
+TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=ago) for ago in range(90, 0, -1)]
 BAD_DAYS = DAYS[28:34]
 """They lie in two of the backfill's three runs, whose other days must not suffer."""

@@ -15,9 +15,7 @@ from voiceai_pipeline.defs import marts, partitions, sensors
 from voiceai_pipeline.pictures import LIMIT
 from voiceai_pipeline.settings import Settings
 from voiceai_pipeline.storage.mart_tables import MARTS
-from voiceai_pipeline_tests.product import DAYS, Product
-
-YESTERDAY = DAYS[-1]
+from voiceai_pipeline_tests.product import Product
 
 
 def tick(product: Product, cursor: str | None = None) -> Any:
@@ -54,7 +52,7 @@ def two(product: Product) -> Product:
     product.connect("Harbor Dental")
     assert product.run("update_directory").success
     product.connect("Maple Plumbing")
-    assert product.sync(DAYS).success
+    assert product.sync(product.week).success
     return product
 
 
@@ -63,7 +61,7 @@ def test_after_a_sync_the_marts_fill_themselves_and_a_late_edit_reaches_them(
 ) -> None:
     settle(two)
     for mart in marts.NAMES:
-        assert set(DAYS) <= two.days(mart), mart
+        assert set(two.week) <= two.days(mart), mart
     done = tick(two)
     assert "newest calls" in done.skip_message
     assert not tick(two, done.cursor).run_requests
@@ -79,11 +77,11 @@ def test_after_a_sync_the_marts_fill_themselves_and_a_late_edit_reaches_them(
                 "(started_at AT TIME ZONE 'America/New_York')::date = current_date - 1 LIMIT 1)"
             )
         )
-    assert two.run("build_marts", partition_key=str(YESTERDAY)).success
+    assert two.run("build_marts", partition_key=str(two.yesterday)).success
     assert published(two, counted) == before - 1
-    assert two.sync([YESTERDAY], reread=True).success  # HighLevel's own version comes back
+    assert two.sync([two.yesterday], reread=True).success  # HighLevel's own version comes back
     requests = tick(two, done.cursor).run_requests
-    assert {r.tags["dagster/asset_partition_range_end"] for r in requests} == {str(YESTERDAY)}
+    assert {r.tags["dagster/asset_partition_range_end"] for r in requests} == {str(two.yesterday)}
     settle(two)
     assert published(two, counted) == before
     locations = {row["location_id"] for row in _rows(two, "SELECT location_id FROM call_logs")}
@@ -101,7 +99,7 @@ def test_the_ui_shows_numbers_and_pictures_of_the_marts_and_nothing_of_a_caller(
     settle(two)
     texts = []
     for mart in marts.NAMES:
-        wanted = dg.AssetRecordsFilter(dg.AssetKey(mart), asset_partitions=[str(YESTERDAY)])
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(mart), asset_partitions=[str(two.yesterday)])
         (record,) = two.instance.fetch_materializations(wanted, limit=1).records
         event = record.asset_materialization
         assert event is not None
@@ -129,7 +127,7 @@ def test_marts_that_do_not_add_up_turn_the_check_and_the_day_red(
 ) -> None:
     whole = metrics._hours
     monkeypatch.setattr(metrics, "_hours", lambda table: whole(table.iloc[1:]))
-    done = two.run("build_marts", partition_key=str(YESTERDAY))
+    done = two.run("build_marts", partition_key=str(two.yesterday))
     assert not done.success
     (check,) = done.get_asset_check_evaluations()
     assert not check.passed

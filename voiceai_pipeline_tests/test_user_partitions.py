@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.product import DAYS, Product
+from voiceai_pipeline_tests.product import Product
 
 NO_IDS = ["x'; DROP TABLE users;--", "a|b", "a...b", "Ключ 🔑", "x" * 600, " "]
 
@@ -27,7 +27,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     product: Product,
 ) -> None:
     pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
-    key, day = str(pine.user.id), str(DAYS[-1])
+    key, day = str(pine.user.id), str(product.yesterday)
     ids = [str(harbor.user.id), key]
     product.instance.add_dynamic_partitions(partitions.USERS, ids)
     assert product.run("inspect_connections").success
@@ -43,7 +43,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     shown = cell(product, "user_tokens", key)
     assert (shown["user"], shown["state"]) == ("Pine & Sons", "disconnected")
     # Left out, not failed: the day is green for everybody else.
-    assert product.sync([DAYS[-1]]).success
+    assert product.sync([product.yesterday]).success
     status = cell(product, "sync_status", day)
     assert (status["users_failed"], status["complete_percent"]) == (0, 100.0)
     assert "Pine & Sons" in status["all_users"]
