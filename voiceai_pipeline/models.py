@@ -1,7 +1,7 @@
 """The words everybody here shares: users, connections, tokens, calls, windows, failures.
 
-Dataclasses and enums only. No HTTP, no SQL, no Dagster, no clock: whoever
-needs the time passes it, always as an aware UTC ``datetime``.
+Dataclasses and enums, and the hash by which calls are told apart. No HTTP, no SQL, no Dagster, no
+clock: whoever needs the time passes it, always as an aware UTC ``datetime``.
 """
 
 import hashlib
@@ -590,11 +590,12 @@ class OAuthToken:
     trace_id: str | None = None
 
 
-def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: memoryview) -> bytes:
+def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:
     """The hash of a call, without letting go of the interpreter's lock, as ``hashlib`` does for
     more than 2,047 bytes: among many threads that costs several times the hash."""
-    for start in range(0, len(content), 2047):
-        hasher.update(content[start : start + 2047])
+    view = memoryview(content)
+    for start in range(0, len(view), 2047):
+        hasher.update(view[start : start + 2047])
     return hasher.digest()
 
 

@@ -29,6 +29,7 @@ from voiceai_pipeline.models import (
     for_user,
 )
 from voiceai_pipeline.storage import connections, ledger
+from voiceai_pipeline.storage.engine import database_now
 from voiceai_pipeline.storage.history import Entry
 from voiceai_pipeline.tokens import Check
 
@@ -234,7 +235,7 @@ def progress_bar(
     """A bar that follows the ledger while the run fills it."""
     with engine.begin() as db:
         people = connections.everyone(db, user_ids)
-        since = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        since = database_now(db)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -6,7 +6,6 @@ leaves the old state or the new one, never a mix.
 """
 
 import logging
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
@@ -450,18 +449,17 @@ class _Reading:
     counts by day. A read that begins anew starts from nothing.
 
     Attributes:
-        starts, ends: of the days, UTC.
+        ends: of the days, UTC.
         unknown_actions: of undocumented types, by day.
     """
 
     def __init__(self, new_intake: Callable[[], calls.Intake], days: Sequence[Window]) -> None:
         self._new_intake = new_intake
-        self.starts = [day.start for day in days]
         self.ends = [day.end for day in days]
         self._reset()
 
     def _reset(self) -> None:
-        self.unknown_actions = [0] * len(self.starts)
+        self.unknown_actions = [0] * len(self.ends)
         self.intake = self._new_intake()
 
     def close(self) -> None:
@@ -475,15 +473,14 @@ class _Reading:
     def _take(self, listed: list[ListedCall]) -> None:
         for call in listed:
             if call.unknown_actions:
-                day = bisect_right(self.starts, call.started_at) - 1
-                self.unknown_actions[day] += call.unknown_actions
+                self.unknown_actions[self.intake.part_of(call.started_at)] += call.unknown_actions
         self.intake.take(listed)
 
     def count(self, instants: Iterable[datetime]) -> list[int]:
         """How many of them lie in each day."""
-        counts = [0] * len(self.starts)
+        counts = [0] * len(self.ends)
         for instant in instants:
-            counts[bisect_right(self.starts, instant) - 1] += 1
+            counts[self.intake.part_of(instant)] += 1
         return counts
 
 

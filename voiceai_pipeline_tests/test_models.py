@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import logging
 import pickle
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from voiceai_pipeline.models import (
     SYNC_SCOPE,
@@ -29,6 +31,7 @@ from voiceai_pipeline.models import (
     Secret,
     User,
     Window,
+    digest,
     missing_scopes,
 )
 
@@ -275,3 +278,11 @@ def test_a_renewal_that_keeps_failing_shows_in_a_connection_that_still_stands() 
     assert failing.fix
     once = shown(failed_attempts=1, last_failure=FailureClass.UNREACHABLE)
     assert "failed once" in once.cause
+
+
+@pytest.mark.parametrize("size", [0, 1, 2047, 2048, 4094, 10_000])
+def test_a_hash_taken_in_pieces_is_that_of_the_whole(size: int) -> None:
+    content = bytes(n % 251 for n in range(size))
+    assert digest(hashlib.sha256(), content) == hashlib.sha256(content).digest()
+    keyed = hashlib.blake2b(content, key=b"k")
+    assert digest(hashlib.blake2b(key=b"k"), Raw(content)) == keyed.digest()

@@ -41,8 +41,8 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
         busiest = {day: _busiest(db, day) for day in days}
     shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
     for day in days:
-        month = {name: _of_days(frame, day, PICTURED) for name, frame in sums.items()}
-        today = {name: _of_days(frame, day) for name, frame in sums.items()}
+        month = {name: _until(frame, day, PICTURED) for name, frame in sums.items()}
+        today = {name: _until(frame, day) for name, frame in sums.items()}
         places = rows[rows["day"] == day]
         shown["daily_call_metrics"][day] = {
             "last_28_days": dg.MetadataValue.md(
@@ -93,7 +93,8 @@ def _busiest(db: sa.Connection, day: date) -> _Busiest:
     )
 
 
-def _of_days(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
+def _until(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
+    """Its rows of the last ``count`` days up to ``day``."""
     return frame[(frame["day"] > day - timedelta(days=count)) & (frame["day"] <= day)]
 
 

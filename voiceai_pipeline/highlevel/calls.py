@@ -341,7 +341,7 @@ def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
         call_id: str = redact(item.call_id)
         return ListedCall(call_id, item.created_at, item.sent, item.unknown_actions)
     raw, content = _redacted(item.sent)
-    content_hash = digest(hashlib.sha256(), memoryview(content))
+    content_hash = digest(hashlib.sha256(), content)
     if not isinstance(raw, dict):
         return SetAsideCall("the item is not a JSON object", content_hash, raw)
     if item.call_id is None:
@@ -361,7 +361,7 @@ def call_of(listed: ListedCall) -> CallLog:
     return CallLog(
         call_id=listed.call_id,
         started_at=listed.started_at,
-        content_hash=digest(hashlib.sha256(), memoryview(content)),
+        content_hash=digest(hashlib.sha256(), content),
         content=content,
         agent_id=_string(raw, "agentId"),
         contact_id=_string(raw, "contactId"),

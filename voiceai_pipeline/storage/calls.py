@@ -131,10 +131,14 @@ class Intake:
         self._rows.close()
         self._listed.close()
 
+    def part_of(self, instant: datetime) -> int:
+        """Which part of the window it lies in, from 0."""
+        return bisect_right(self._starts, instant) - 1
+
     def take(self, calls: Sequence[ListedCall]) -> None:
         """Take some calls of the read, later than all before."""
         for call in calls:
-            self.listed[bisect_right(self._starts, call.started_at) - 1] += 1
+            self.listed[self.part_of(call.started_at)] += 1
         self._batch += calls
         if len(self._batch) >= _BATCH:
             with self._engine.begin() as db:
@@ -160,25 +164,27 @@ class Intake:
             PipelineError: INCOMPLETE, if the read lists a call twice. Roll back then.
         """
         rest = self._sift(self._held(db))
-        parts = {
+        values = {
             "location": self._location_id,
             "starts": list(self._starts),
             "read_at": self._read_at,
+            "start": window.start,
+            "end": window.end,
+            "now": now,
         }
-        bounds = {"start": window.start, "end": window.end, "now": now}
         _set_aside(db, self._location_id, set_aside, now)
         aside: list[tuple[str, bytes | None]] = [
             (call.call_id, None) for call in set_aside if call.call_id
         ]
         # All that was listed was there, so it is all that is there if that is as many; after a
         # newer read in between the table is right anyhow. A re-read ends here nearly always.
-        if self._are_all_held and not aside and _by_part(db, _HOLDS, parts | bounds) == self.listed:
+        if self._are_all_held and not aside and _by_part(db, _HOLDS, values) == self.listed:
             nothing = [0] * len(self._starts)
             return Written(self.listed, nothing, nothing, nothing)
-        new, changed = self._write(db, parts, now)
+        new, changed = self._write(db, values, now)
         listed, known = self._listing(db, rest + aside)
-        missing = _by_part(db, _MARK_MISSING.format(listed=listed), parts | known | bounds)
-        stored = _by_part(db, _STORED.format(listed=listed), parts | known | bounds)
+        missing = _by_part(db, _MARK_MISSING.format(listed=listed), values | known)
+        stored = _by_part(db, _STORED.format(listed=listed), values | known)
         return Written(stored, new, changed, missing)
 
     def _held(self, db: sa.Connection) -> dict[str, _Held]:
@@ -206,7 +212,7 @@ class Intake:
                 listed.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
                     self._rows.write(_row(full, fingerprint))
-                    self._new[bisect_right(self._starts, call.started_at) - 1] += not known
+                    self._new[self.part_of(call.started_at)] += not known
                     self._are_all_new &= not known
                     self._are_all_held = False
             # They come in order, so whatever is listed twice is listed twice in a row.
@@ -216,7 +222,7 @@ class Intake:
         return listed
 
     def _write(
-        self, db: sa.Connection, parts: dict[str, Any], now: datetime
+        self, db: sa.Connection, values: dict[str, Any], now: datetime
     ) -> tuple[list[int], list[int]]:
         """Write what was kept; how many calls of each part are new and how many changed."""
         nothing = [0] * len(self._starts)
@@ -230,10 +236,10 @@ class Intake:
             f"SELECT {columns} FROM call_logs WITH NO DATA"
         )
         _copy(db, "incoming_calls", _COPIED, self._rows)
-        new = _by_part(db, _NEW, parts)
-        changed = _by_part(db, _CHANGED, parts)
+        new = _by_part(db, _NEW, values)
+        changed = _by_part(db, _CHANGED, values)
         try:
-            db.execute(_UPSERT, parts | {"now": now})
+            db.execute(_UPSERT, values)
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != _TWICE:
                 raise

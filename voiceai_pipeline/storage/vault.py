@@ -44,6 +44,7 @@ class TokenVault:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = next(iter(keys))
         self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
+        # For another label every call is taken apart anew: as when what is redacted changes.
         self._call_key = hmac.digest(keys[self._current], b"call fingerprint", "sha256")
 
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
@@ -93,7 +94,7 @@ class TokenVault:
     def call_fingerprint(self, sent: Raw) -> bytes:
         """A keyed hash of a call as it was sent, third-party secrets included: without the key
         nobody can try out what they might be."""
-        return digest(hashlib.blake2b(key=self._call_key, digest_size=16), memoryview(sent))
+        return digest(hashlib.blake2b(key=self._call_key, digest_size=16), sent)
 
 
 def _place(column: str, user_id: UUID) -> bytes:
