@@ -144,8 +144,7 @@ class Marts:
         between, a newer entry could be seen and this one not, and the day would never look stale.
         """
         with self._engine.begin() as gate:
-            for location_id in sorted(location_ids):
-                calls.lock_location(gate, location_id)
+            calls.lock_locations(gate, location_ids)
             database_now(db)  # the first statement fixes what the transaction sees
 
     def _compute_and_replace(

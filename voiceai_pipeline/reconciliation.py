@@ -262,7 +262,9 @@ class Reconciliation:
     ) -> tuple[int, dict[date, int]]:
         """What we hold of what was asked for, and of each day."""
         windows = [Window.of_day(day, self._zone) for day in days]
-        inside, *counts = calls.held(db, place.location_id, [asked, *windows])
+        inside, *counts = calls.held(
+            db, [(place.location_id, window) for window in (asked, *windows)]
+        )
         aside = [place.aside[day] for day in days]
         by_day = {day: n + a for day, n, a in zip(days, counts, aside, strict=True)}
         return inside + sum(aside), by_day
@@ -279,7 +281,7 @@ class Reconciliation:
         """Open a day that differs, unless it was read since or has been read again for this."""
         with self._engine.begin() as db:
             # Whoever stores this location's calls has finished, or waits until we have.
-            calls.lock_location(db, place.location_id)
+            calls.lock_locations(db, [place.location_id])
             now = read_clock(db, self._now)
             rows = self._complete(db, place, day)
             if not rows or max(map(_read_at, rows)) > asked_at:

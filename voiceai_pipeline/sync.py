@@ -8,7 +8,7 @@ leaves the old state or the new one, never a mix.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -35,7 +35,8 @@ from voiceai_pipeline.models import (
     Window,
 )
 from voiceai_pipeline.storage import calls, connections, ledger
-from voiceai_pipeline.storage.engine import database_error, is_away, read_clock
+from voiceai_pipeline.storage.calls import Written
+from voiceai_pipeline.storage.engine import asking, database_error, is_away, read_clock
 from voiceai_pipeline.storage.leases import Holder
 from voiceai_pipeline.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.turns import TERMS, Lease, LeaseLostError, Task, Terms, Turns
@@ -160,6 +161,7 @@ class Sync:
             since=now,
             zone=self._zone,
             read=lambda task, lease: self._sync_location(task, lease, run_id),
+            settle=self._store,
             give_up=lambda task, holder: self._give_up(task, holder, run_id),
             terms=self._terms,
         )
@@ -171,7 +173,7 @@ class Sync:
         return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
     def _clock(self) -> datetime:
-        with self._engine.begin() as db:
+        with asking(self._engine) as db:
             return read_clock(db, self._now)
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
@@ -211,13 +213,22 @@ class Sync:
             self._record(db, waiting, waiting, run_id)
         return waiting
 
-    def _sync_location(self, task: Task, lease: Lease, run_id: str | None) -> list[DayResult]:
+    def _sync_location(
+        self, task: Task, lease: Lease, run_id: str | None
+    ) -> "tuple[list[DayResult], _Verified | None]":
         """Sync a location's days, for all its users; never raises but for a lost database or
-        lease."""
-        outcomes = list(task.taken_over)
-        for stretch in day_report.stretches(task.days):
-            outcomes += self._sync_stretch(task, stretch, lease, run_id, tuple(outcomes))
-        return outcomes
+        lease.
+
+        Returns:
+            What became of its days; and its last window, if nothing in it was new and it may be
+            stored together with others.
+        """
+        progress = _Progress(list(task.taken_over))
+        stretches = day_report.stretches(task.days)
+        for number, stretch in enumerate(stretches, 1):
+            progress.may_wait = number == len(stretches) and not task.alone
+            self._sync_stretch(task, stretch, lease, run_id, progress)
+        return progress.outcomes, progress.waiting
 
     def _give_up(self, task: Task, holder: Holder | None, run_id: str | None) -> list[DayResult]:
         """Days that another run has been reading for so long that nobody knows what becomes of
@@ -234,14 +245,15 @@ class Sync:
         days: list[date],
         lease: Lease,
         run_id: str | None,
-        before: tuple[DayResult, ...],
-    ) -> list[DayResult]:
+        progress: "_Progress",
+    ) -> None:
         """Sync consecutive days as one window; if a single day may be at fault, day by day."""
         lease.check()
-        people, started_at = task.people, self._clock()
+        people, started_at, before = task.people, self._clock(), tuple(progress.outcomes)
         attempt = _Attempt(task.location_id, people, days, started_at, run_id, before)
         try:
-            return self._read_and_store(attempt, lease)
+            self._read_and_store(attempt, lease, progress)
+            return
         except LeaseLostError:
             raise
         except PipelineError as error:
@@ -254,17 +266,18 @@ class Sync:
             # Only the name: the text of a foreign exception may quote a call or a token.
             failure = PipelineError(FailureClass.INTERNAL, type(error).__name__)
         if len(days) > 1 and failure.failure in _OF_A_DAY:
-            outcomes: list[DayResult] = []
+            progress.may_wait = False
             for day in days:
-                outcomes += self._sync_stretch(task, [day], lease, run_id, (*before, *outcomes))
-            return outcomes
+                self._sync_stretch(task, [day], lease, run_id, progress)
+            return
         lease.check()  # whoever reads now knows better than this failure
         if failure.failure is FailureClass.LOCATION_PAUSED:
             for person in people:
                 self._tokens.report(person.user.id, failure.failure)
-        return self._store_failure(attempt, dict.fromkeys((p.user.id for p in people), failure))
+        failures = dict.fromkeys((person.user.id for person in people), failure)
+        progress.outcomes += self._store_failure(attempt, failures)
 
-    def _read_and_store(self, attempt: "_Attempt", lease: Lease) -> list[DayResult]:
+    def _read_and_store(self, attempt: "_Attempt", lease: Lease, progress: "_Progress") -> None:
         days = [Window.of_day(day, self._zone) for day in attempt.days]
         window = Window(days[0].start, min(days[-1].end, attempt.started_at))
         refused: dict[UUID, PipelineError] = {}
@@ -277,7 +290,8 @@ class Sync:
             self._tokens.vault.call_fingerprint,
             attempt.started_at,
         )
-        with closing(_Reading(new_intake, days)) as reading:
+        with ExitStack() as stack:
+            reading = stack.enter_context(closing(_Reading(new_intake, days)))
             for person in attempt.people:
                 try:
                     read = self._read(person.user.id, attempt, window, reading, lease)
@@ -286,8 +300,14 @@ class Sync:
                         raise
                     refused[person.user.id] = error
                 else:
-                    return self._store(attempt, window, read, reading, refused)
-        return self._store_failure(attempt, refused)
+                    verified = _Verified(attempt, window, read, reading, refused)
+                    if progress.may_wait and reading.intake.is_known:
+                        progress.waiting = verified
+                        stack.pop_all()  # whoever settles it closes it
+                    else:
+                        progress.outcomes += self._store([verified])
+                    return
+        progress.outcomes += self._store_failure(attempt, refused)
 
     def _read(
         self,
@@ -301,63 +321,34 @@ class Sync:
         client = self._client.asking_once() if attempt.in_outage else self._client
 
         def fetch(start: datetime, end: datetime, page: int) -> Page:
-            lease.check()
-            return spend(
-                lambda token: client.call_logs_page(token, attempt.location_id, start, end, page)
-            )
+            with lease.asking():
+                return spend(
+                    lambda token: client.call_logs_page(
+                        token, attempt.location_id, start, end, page
+                    )
+                )
 
-        return read_window(fetch, window, reading.begin)
+        read = read_window(fetch, window, reading.begin)
+        reading.intake.end(window.end, read.set_aside)
+        return read
 
-    def _store(
-        self,
-        attempt: "_Attempt",
-        window: Window,
-        read: WindowRead,
-        reading: "_Reading",
-        refused: dict[UUID, PipelineError],
-    ) -> list[DayResult]:
-        """Commit calls, ledger and status of a verified read together.
+    def _store(self, reads: "Sequence[_Verified]") -> list[DayResult]:
+        """Commit calls, ledger and status of verified reads together, of one run and of a location
+        each.
 
         Raises:
             PipelineError: INCOMPLETE, with nothing written, if the table does not hold what was
                 read (REQUIREMENTS S6).
         """
-        aside = reading.count(c.started_at or window.start for c in read.set_aside)
+        outcomes: list[DayResult] = []
         with self._engine.begin() as db:
-            calls.lock_location(db, attempt.location_id)
+            calls.lock_locations(db, [one.attempt.location_id for one in reads])
             finished_at = read_clock(db, self._now)
-            written = reading.intake.store(db, window, read.set_aside, finished_at)
-            for day, listed, stored in zip(
-                attempt.days, reading.intake.listed, written.stored, strict=True
-            ):
-                if stored != listed:
-                    raise PipelineError(
-                        FailureClass.INCOMPLETE, f"{day}: {listed} calls read, {stored} stored"
-                    )
-            outcomes = [
-                DayResult(
-                    user=person.user,
-                    location_id=attempt.location_id,
-                    day=day,
-                    state=DayState.COMPLETE,
-                    read_until=min(end, window.end),
-                    api_total=reading.intake.listed[n] + aside[n],
-                    stored=written.stored[n],
-                    new=written.new[n],
-                    changed=written.changed[n],
-                    missing=written.missing[n],
-                    set_aside=aside[n],
-                    unknown_actions=reading.unknown_actions[n],
-                    pages=read.pages,
-                    started_at=attempt.started_at,
-                    finished_at=finished_at,
-                )
-                for person in attempt.people
-                if person.user.id not in refused
-                for n, (day, end) in enumerate(zip(attempt.days, reading.ends, strict=True))
-            ]
-            outcomes += attempt.failures(refused, finished_at)
-            self._record(db, outcomes, (*attempt.before, *outcomes), attempt.run_id)
+            stored = calls.store(db, [one.reading.intake for one in reads], finished_at)
+            for one, written in zip(reads, stored, strict=True):
+                outcomes += one.outcomes(written, finished_at)
+            before = [outcome for one in reads for outcome in one.attempt.before]
+            self._record(db, outcomes, (*before, *outcomes), reads[0].attempt.run_id)
         return outcomes
 
     def _store_failure(
@@ -442,6 +433,77 @@ class _Attempt:
             if (error := refused.get(person.user.id)) is not None
             for day in self.days
         ]
+
+
+@dataclass
+class _Progress:
+    """How far a location's days are.
+
+    Attributes:
+        outcomes: of the days that are done.
+        may_wait: whether a window in which nothing is new may be left for later.
+        waiting: one that was.
+    """
+
+    outcomes: list[DayResult]
+    may_wait: bool = False
+    waiting: "_Verified | None" = None
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A window that was read completely, and is to be stored.
+
+    Attributes:
+        refused: whose credentials did not read it.
+    """
+
+    attempt: _Attempt
+    window: Window
+    read: WindowRead
+    reading: "_Reading"
+    refused: dict[UUID, PipelineError]
+
+    def close(self) -> None:
+        self.reading.close()
+
+    def outcomes(self, written: Written, finished_at: datetime) -> list[DayResult]:
+        """What became of its days.
+
+        Raises:
+            PipelineError: INCOMPLETE, if the table does not hold what was read.
+        """
+        attempt, reading = self.attempt, self.reading
+        listed = reading.intake.listed
+        for day, count, stored in zip(attempt.days, listed, written.stored, strict=True):
+            if stored != count:
+                raise PipelineError(
+                    FailureClass.INCOMPLETE, f"{day}: {count} calls read, {stored} stored"
+                )
+        aside = reading.count(c.started_at or self.window.start for c in self.read.set_aside)
+        complete = [
+            DayResult(
+                user=person.user,
+                location_id=attempt.location_id,
+                day=day,
+                state=DayState.COMPLETE,
+                read_until=min(end, self.window.end),
+                api_total=listed[n] + aside[n],
+                stored=written.stored[n],
+                new=written.new[n],
+                changed=written.changed[n],
+                missing=written.missing[n],
+                set_aside=aside[n],
+                unknown_actions=reading.unknown_actions[n],
+                pages=self.read.pages,
+                started_at=attempt.started_at,
+                finished_at=finished_at,
+            )
+            for person in attempt.people
+            if person.user.id not in self.refused
+            for n, (day, end) in enumerate(zip(attempt.days, reading.ends, strict=True))
+        ]
+        return complete + attempt.failures(self.refused, finished_at)
 
 
 class _Reading:

@@ -33,7 +33,7 @@ from voiceai_pipeline.models import (
 )
 from voiceai_pipeline.renewal import LEASE, PAUSE, STATE_AFTER, Renewal
 from voiceai_pipeline.storage import alerts, connections, history, token_rows
-from voiceai_pipeline.storage.engine import database_error, read_clock
+from voiceai_pipeline.storage.engine import asking, database_error, read_clock
 from voiceai_pipeline.storage.history import Actor, TokenEvent
 from voiceai_pipeline.storage.spool import Spool
 from voiceai_pipeline.storage.token_rows import Stamp, TokenRow
@@ -132,6 +132,18 @@ class Tokens:
             UnknownUserError: there is no such user.
             PipelineError: the user cannot be synced; the class says why and what to do.
         """
+        token, _ = self._valid_token(user_id, rejected, margin, when_planned, force)
+        return token
+
+    def _valid_token(
+        self,
+        user_id: UUID,
+        rejected: Secret | None = None,
+        margin: timedelta = REFRESH_MARGIN,
+        when_planned: bool = False,
+        force: bool = False,
+    ) -> tuple[Secret, TokenRow]:
+        """``get_valid_token``, and the row that it was found in or renewed from."""
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
@@ -140,11 +152,11 @@ class Tokens:
                 self._refuse_obstacle(row, force=force)
                 before = row.version if before is None else before
                 if row.version != before:
-                    return self._renewed_a_moment_ago(row)
+                    return self._renewed_a_moment_ago(row), row
                 enough = _ALWAYS if when_planned and _is_due(row) else margin
                 token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
                 if token is not None:
-                    return token
+                    return token, row
                 if not self._renewal.renew(row):
                     # Somebody else is exchanging this very token: wait for what they get.
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
@@ -161,7 +173,7 @@ class Tokens:
 
     def _row(self, user_id: UUID) -> TokenRow:
         now = self._now() if self._now else None
-        with self._engine.begin() as db:
+        with asking(self._engine) as db:
             row = token_rows.read(db, user_id, now)
             if row is not None:
                 return row
@@ -324,8 +336,7 @@ class Tokens:
             raise
 
     def _stamp(self, user_id: UUID) -> Stamp:
-        # One statement needs no transaction, which would cost two more round trips.
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        with asking(self._engine) as db:
             stamp = token_rows.stamp(db, user_id)
         return replace(stamp, now=self._now()) if self._now else stamp
 
@@ -434,16 +445,16 @@ class Spender:
         return self._tokens._spend(self._user_id, self._valid_token(), request, force=False)
 
     def _valid_token(self) -> Secret:
-        # Before the door: whatever changes in there shows at the next request.
-        stamp = self._tokens._stamp(self._user_id)
-        if (
-            self._token is None
-            or stamp.rows != self._rows
-            or needs_refresh(stamp.expires_at, stamp.now)
-        ):
-            self._token = self._tokens.get_valid_token(self._user_id)
-            self._rows = stamp.rows
+        if self._token is None or not self._is_untouched():
+            # Whatever changes meanwhile, a location token that is minted too, shows at the next
+            # request.
+            self._token, row = self._tokens._valid_token(self._user_id)
+            self._rows = row.rows
         return self._token
+
+    def _is_untouched(self) -> bool:
+        stamp = self._tokens._stamp(self._user_id)
+        return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)
 
 
 def stored_connection(

@@ -3,7 +3,8 @@
 Two runs that want the same days (a backfill and the schedule) share a location's rate limit and do
 its work once: a run holds a lease on what it reads, does other locations while somebody else holds
 this one, and takes over what the other has completed meanwhile. How a window is read is
-``sync.py``; what a lease is in the database, ``storage/leases.py``.
+``sync.py``; how many are read side by side, ``readers.py``; what a lease is in the database,
+``storage/leases.py``.
 
 A lease lasts a minute and is prolonged while its reader gives signs of life, so a killed holder
 delays others by a minute, a hung one by ``Terms.silence``. No connection is held while anybody
@@ -13,17 +14,19 @@ waits, and a database that restarts meanwhile costs what was under way, nothing 
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import Connection, DayResult, DayState, Window
+from voiceai_pipeline.readers import SLOW, Readers
 from voiceai_pipeline.storage import leases, ledger
 from voiceai_pipeline.storage.engine import is_away
 from voiceai_pipeline.storage.leases import Holder
@@ -41,6 +44,7 @@ class Terms:
             that a hung holder is succeeded, not reported.
         outage: how long a database that is away is waited for; it restarts within seconds.
         look_again: seconds between two attempts to get a location, or the database.
+        together: seconds for which what was read may wait to be stored with others.
     """
 
     lease: timedelta = timedelta(minutes=1)
@@ -48,6 +52,7 @@ class Terms:
     patience: timedelta = timedelta(minutes=30)
     outage: timedelta = timedelta(minutes=2)
     look_again: float = 2.0
+    together: float = 1.0
 
 
 TERMS: Final = Terms()
@@ -64,9 +69,24 @@ class Lease:
         self._until = until
         self._monotonic = monotonic
         self._seen_at = monotonic()
+        self._asked_at: float | None = None
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around each request.
+
+        Raises:
+            LeaseLostError: the lease may be another's by now.
+        """
+        self.check()
+        self._asked_at = self._seen_at
+        try:
+            yield
+        finally:
+            self._asked_at = None
 
     def check(self) -> None:
-        """A sign of life, to be given before each request.
+        """A sign of life.
 
         Raises:
             LeaseLostError: the lease may be another's by now.
@@ -78,6 +98,11 @@ class Lease:
 
     def has_been_silent(self, seconds: float) -> bool:
         return self._monotonic() - self._seen_at > seconds
+
+    def has_been_asking(self, seconds: float) -> bool:
+        """Whether an answer has been waited for so long."""
+        asked_at = self._asked_at
+        return asked_at is not None and self._monotonic() - asked_at > seconds
 
     def prolong(self, until: float) -> None:
         self._until = until
@@ -94,6 +119,7 @@ class Task:
         known: (user, day) to be read though complete before (None: all): for them only a read that
             began since this run asked counts.
         taken_over: what others have completed since this run asked.
+        alone: what is read is not to be stored with others.
     """
 
     location_id: str
@@ -101,6 +127,7 @@ class Task:
     days: list[date]
     known: Collection[tuple[UUID, date]] | None = ()
     taken_over: tuple[DayResult, ...] = ()
+    alone: bool = False
 
     def after(self, rows: Iterable[DayResult], since: datetime, zone: ZoneInfo) -> "Task":
         """What is left of it once others have read some of its days for all its users."""
@@ -142,14 +169,28 @@ class _Reading:
     lease: Lease
 
 
+class Unsettled(Protocol):
+    """What was read of a location and is not stored yet."""
+
+    def close(self) -> None:
+        """It is stored, or never will be."""
+
+
+U = TypeVar("U", bound=Unsettled)
+
+Found = tuple[list[DayResult], U | None]
+"""What became of a location's days, and what is still to be stored of them."""
+
+
 @dataclass
-class Turns:
+class Turns(Generic[U]):
     """Reads locations side by side, each while nobody else does.
 
     Args:
         since: when this run was asked for (UTC).
-        read: reads a location's days and returns what became of each; runs in a thread and calls
-            ``Lease.check`` before each request.
+        read: reads a location's days; runs in a thread and does each request within
+            ``Lease.asking``.
+        settle: stores what was read of some locations in one transaction.
         give_up: what becomes of days that others have held for too long.
     """
 
@@ -158,7 +199,8 @@ class Turns:
     run_id: str | None
     since: datetime
     zone: ZoneInfo
-    read: Callable[[Task, Lease], list[DayResult]]
+    read: Callable[[Task, Lease], Found[U]]
+    settle: Callable[[Sequence[U]], list[DayResult]]
     give_up: Callable[[Task, Holder | None], list[DayResult]]
     terms: Terms = TERMS
     monotonic: Callable[[], float] = time.monotonic
@@ -166,7 +208,10 @@ class Turns:
     _holder: UUID = field(default_factory=uuid4)
     _fresh: deque[_Waiting] = field(default_factory=deque)
     _resting: list[_Waiting] = field(default_factory=list)
-    _under_way: dict[Future[list[DayResult]], _Reading] = field(default_factory=dict)
+    _readers: Readers[Found[U]] = field(init=False)
+    _under_way: dict[Future[Found[U]], _Reading] = field(default_factory=dict)
+    _unsettled: list[tuple[_Waiting, list[DayResult], U]] = field(default_factory=list)
+    _settle_at: float = 0.0
     _ended: list[str] = field(default_factory=list)
     _prolonged_at: float = 0.0
 
@@ -179,31 +224,27 @@ class Turns:
         self._fresh.extend(_Waiting(task) for task in tasks)
         self._prolonged_at = self.monotonic()
         outcomes: list[DayResult] = []
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="sync")
+        self._readers = Readers(self.workers)
         try:
-            while self._fresh or self._resting or self._under_way:
-                if self._has_room:
-                    outcomes += self._start(pool)
+            while self._fresh or self._resting or self._under_way or self._unsettled:
+                outcomes += self._start()
                 outcomes += self._collect()
+                outcomes += self._settle()
                 self._prolong()
         finally:
             # Readers that are under way end at their next request, if this takes longer than the
             # lease; what nobody has begun is left.
-            pool.shutdown(cancel_futures=True)
+            self._readers.close()
+            for _, _, unsettled in self._unsettled:
+                unsettled.close()
             with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as db:
                 leases.release(db, None, self._holder)
         return outcomes
 
-    @property
-    def _has_room(self) -> bool:
-        """More is begun than there are workers, or one would wait for its lease; and not one by
-        one, because each asking is a transaction."""
-        return len(self._under_way) <= self.workers + self.workers // 2
-
-    def _start(self, pool: ThreadPoolExecutor) -> list[DayResult]:
+    def _start(self) -> list[DayResult]:
         """Begin what nobody else is reading; results of what needs no reading any more."""
         now = self.monotonic()
-        batch = self._next(2 * self.workers - len(self._under_way), now)
+        batch = self._next(self._readers.wanted, now)
         if not batch:
             return []
         tasks = [waiting.task for waiting in batch]
@@ -227,7 +268,10 @@ class Turns:
                 self._ended.append(task.location_id)
             elif task.location_id in taken:
                 lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
-                self._under_way[pool.submit(self.read, task, lease)] = _Reading(waiting, lease)
+                future = self._readers.begin(
+                    partial(self.read, task, lease), partial(lease.has_been_asking, SLOW)
+                )
+                self._under_way[future] = _Reading(waiting, lease)
                 waiting.give_up_at = None
             else:
                 outcomes += self._wait_longer(waiting, now)
@@ -280,26 +324,64 @@ class Turns:
         """Results of what has ended, once something has or something else is due."""
         now = self.monotonic()
         due = [self._prolonged_at + self.terms.lease.total_seconds() / 3]
-        if self._has_room:
+        if self._readers.wanted:
             due += [waiting.not_before for waiting in self._resting]
+        if self._unsettled:
+            due.append(self._settle_at)
         pause = max(min(due) - now, 0.0)
         outcomes: list[DayResult] = []
         if self._under_way:
-            done, _ = wait(self._under_way, pause, FIRST_COMPLETED)
-            for future in done:
-                reading = self._under_way.pop(future)
-                self._ended.append(reading.waiting.task.location_id)
-                try:
-                    outcomes += future.result()
-                except LeaseLostError:
-                    self._rest(reading.waiting, now)
-                except sa.exc.OperationalError as error:
-                    self._bear(error, reading.waiting)
+            for future in self._readers.ended(pause):
+                outcomes += self._end(future, self._under_way.pop(future).waiting, now)
         elif not self._fresh and self._resting:
             self.sleep(pause)
-        # Together, as they are begun; at once where somebody may be waiting for the last of them.
-        if len(self._ended) >= self.workers // 2 or not self._fresh:
-            self._release()
+        return outcomes
+
+    def _end(self, future: Future[Found[U]], waiting: _Waiting, now: float) -> list[DayResult]:
+        try:
+            found, unsettled = future.result()
+        except LeaseLostError:
+            self._rest(waiting, now)
+        except sa.exc.OperationalError as error:
+            self._bear(error, waiting)
+        else:
+            if unsettled is None:
+                self._ended.append(waiting.task.location_id)
+                return found
+            if not self._unsettled:
+                self._settle_at = now + self.terms.together
+            self._unsettled.append((waiting, found, unsettled))
+            return []
+        self._ended.append(waiting.task.location_id)
+        return []
+
+    def _settle(self) -> list[DayResult]:
+        """Store what was read, and let others read it: together, as it was begun; at once where
+        somebody may be waiting for the last of it."""
+        settled = len(self._ended) + len(self._unsettled)
+        is_due = bool(self._unsettled) and self.monotonic() >= self._settle_at
+        if not is_due and self._fresh and settled < self.workers:
+            return []
+        batch, self._unsettled = self._unsettled, []
+        outcomes: list[DayResult] = []
+        try:
+            if batch:
+                outcomes += self.settle([unsettled for _, _, unsettled in batch])
+                outcomes += [outcome for _, found, _ in batch for outcome in found]
+        except Exception as error:
+            for waiting, _, _ in batch:
+                if isinstance(error, sa.exc.OperationalError) and is_away(error):
+                    self._bear(error, waiting)
+                else:
+                    # Whoever it is about says so when it is read again; the others are unharmed.
+                    waiting.task = replace(waiting.task, alone=True)
+                    waiting.not_before = self.monotonic()
+                    self._resting.append(waiting)
+        finally:
+            for _, _, unsettled in batch:
+                unsettled.close()
+        self._ended += [waiting.task.location_id for waiting, _, _ in batch]
+        self._release()
         return outcomes
 
     def _prolong(self) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.models import ListedCall, Secret, Window
-from voiceai_pipeline.storage.calls import Intake
+from voiceai_pipeline.storage.calls import Intake, store
 from voiceai_pipeline.storage.directory import store_agents
 from voiceai_pipeline.storage.tables import agents, call_logs
 from voiceai_pipeline.storage.vault import TokenVault
@@ -68,7 +68,8 @@ def stored(engine: sa.Engine, found: WholeRead) -> dict[str, dict[str, Any]]:
         intake = Intake(engine, LOCATION, [WINDOW.start], call_of, vault.call_fingerprint, NOON)
         with closing(intake):
             intake.take(found.listed)
-            intake.store(db, WINDOW, found.set_aside, NOON)
+            intake.end(WINDOW.end, found.set_aside)
+            store(db, [intake], NOON)
         rows = db.execute(sa.select(call_logs)).mappings().all()
     return {row["call_id"]: dict(row) for row in rows}
 

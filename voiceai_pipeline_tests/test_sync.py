@@ -945,7 +945,7 @@ def test_a_location_is_written_by_one_at_a_time(
         connect(name)
     with ThreadPoolExecutor(1) as pool:
         with engine.begin() as db:
-            calls.lock_location(db, place("Harbor Dental"))
+            calls.lock_locations(db, [place("Harbor Dental")])
             running = pool.submit(sync.sync_days, [DAY])
             deadline = time.monotonic() + 10
             while not table(engine, "Pine Realty"):  # another location is not held up

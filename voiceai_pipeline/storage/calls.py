@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from tempfile import SpooledTemporaryFile
 from types import MappingProxyType
 from typing import IO, Any, Final, NamedTuple
@@ -22,7 +23,7 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from voiceai_pipeline.models import (
     CallLog,
@@ -32,6 +33,7 @@ from voiceai_pipeline.models import (
     SetAsideCall,
     Window,
 )
+from voiceai_pipeline.storage.engine import asking
 from voiceai_pipeline.storage.tables import call_logs, set_aside_calls
 
 _BATCH: Final = 300
@@ -75,13 +77,17 @@ class Written:
     changed: list[int]
     missing: list[int]
 
+    @classmethod
+    def nothing(cls, stored: list[int]) -> "Written":
+        """What a write did that had nothing to do."""
+        none = [0] * len(stored)
+        return cls(stored, none, none, none)
 
-def lock_location(db: sa.Connection, location_id: str) -> None:
-    """Let one transaction at a time write a location's windows; released by its end."""
-    db.execute(
-        sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
-        {"name": f"voiceai call_logs {location_id}"},
-    )
+
+def lock_locations(db: sa.Connection, location_ids: Iterable[str]) -> None:
+    """Let one transaction at a time write these locations' windows; released by its end."""
+    # One order for everybody: two transactions never wait for each other in a circle.
+    db.execute(_LOCK, {"names": [f"voiceai call_logs {one}" for one in sorted(location_ids)]})
 
 
 class Intake:
@@ -119,6 +125,9 @@ class Intake:
         self._read_at = read_at
         self.listed = [0] * len(starts)
         self._batch: list[ListedCall] = []
+        self._rest: list[tuple[str, bytes | None]] = []
+        self._end = starts[-1]
+        self._set_aside: Sequence[SetAsideCall] = ()
         self._new = [0] * len(starts)
         self._are_all_new = True
         self._are_all_held = True
@@ -141,75 +150,73 @@ class Intake:
             self.listed[self.part_of(call.started_at)] += 1
         self._batch += calls
         if len(self._batch) >= _BATCH:
-            with self._engine.begin() as db:
-                held = self._held(db)
-            self._listed.writelines(map(_listed_row, self._sift(held)))
+            self._sift()
+            self._listed.writelines(map(_listed_row, self._rest))
+            self._rest.clear()
 
-    def store(
-        self,
-        db: sa.Connection,
-        window: Window,
-        set_aside: Sequence[SetAsideCall],
-        now: datetime,
-    ) -> Written:
-        """Make ``call_logs`` equal to what was taken: a complete, verified read of ``window``.
-
-        Calls of the window that the read did not list get ``missing_since``; never call this with
-        an incomplete read, and only with the location locked.
+    def end(self, end: datetime, set_aside: Sequence[SetAsideCall] = ()) -> None:
+        """All of the read has been taken, and it was complete.
 
         Args:
-            now: stamps first_seen_at, last_changed_at and missing_since (UTC).
-
-        Raises:
-            PipelineError: INCOMPLETE, if the read lists a call twice. Roll back then.
+            end: of the window (UTC).
+            set_aside: what it listed besides.
         """
-        rest = self._sift(self._held(db))
+        self._sift()
+        self._end = end
+        self._set_aside = set_aside
+
+    @property
+    def is_known(self) -> bool:
+        """All that was listed is in the table as it is: nothing is to be written, unless the table
+        holds more. So nearly every re-read ends."""
+        return self._are_all_held and not self._set_aside
+
+    @property
+    def parts(self) -> list[tuple[str, Window]]:
+        """The parts of the window, as ``held`` asks for them."""
+        bounds = pairwise([*self._starts, self._end])
+        return [(self._location_id, Window(*part)) for part in bounds]
+
+    def write(self, db: sa.Connection, now: datetime) -> Written:
+        """``store`` for this one read."""
         values = {
             "location": self._location_id,
             "starts": list(self._starts),
             "read_at": self._read_at,
-            "start": window.start,
-            "end": window.end,
+            "start": self._starts[0],
+            "end": self._end,
             "now": now,
         }
-        _set_aside(db, self._location_id, set_aside, now)
+        _set_aside(db, self._location_id, self._set_aside, now)
         aside: list[tuple[str, bytes | None]] = [
-            (call.call_id, None) for call in set_aside if call.call_id
+            (call.call_id, None) for call in self._set_aside if call.call_id
         ]
-        # All that was listed was there, so it is all that is there if that is as many; after a
-        # newer read in between the table is right anyhow. A re-read ends here nearly always.
-        if self._are_all_held and not aside and _by_part(db, _HOLDS, values) == self.listed:
-            nothing = [0] * len(self._starts)
-            return Written(self.listed, nothing, nothing, nothing)
-        new, changed = self._write(db, values, now)
-        listed, known = self._listing(db, rest + aside)
+        new, changed = self._write_rows(db, values, now)
+        listed, known = self._listing(db, self._rest + aside)
         missing = _by_part(db, _MARK_MISSING.format(listed=listed), values | known)
         stored = _by_part(db, _STORED.format(listed=listed), values | known)
         return Written(stored, new, changed, missing)
 
-    def _held(self, db: sa.Connection) -> dict[str, _Held]:
+    def _known(self) -> dict[str, _Held]:
         """What the table holds where the calls of the batch belong."""
         if not self._batch:
             return {}
         bounds = {"first": self._batch[0].started_at, "last": self._batch[-1].started_at}
-        rows = db.execute(_HELD, {"location": self._location_id} | bounds)
-        return {call_id: _Held(content_hash, mark) for call_id, content_hash, mark in rows}
+        with asking(self._engine) as db:
+            rows = db.execute(_HELD, {"location": self._location_id} | bounds)
+            return {call_id: _Held(content_hash, mark) for call_id, content_hash, mark in rows}
 
-    def _sift(self, held: Mapping[str, _Held]) -> list[tuple[str, bytes | None]]:
+    def _sift(self) -> None:
         """Keep the calls of the batch that the table does not hold as they are, and empty it. A few
-        too many do no harm: what is written is decided when it is written.
-
-        Returns:
-            Id and content hash of every call of the batch.
-        """
-        listed: list[tuple[str, bytes | None]] = []
+        too many do no harm: what is written is decided when it is written."""
+        held = self._known()
         for call in self._batch:
             known, fingerprint = held.get(call.call_id), self._fingerprint(call.sent)
             if known and known.fingerprint == fingerprint:
-                listed.append((call.call_id, known.content_hash))
+                self._rest.append((call.call_id, known.content_hash))
             else:
                 full = self._call_of(call)
-                listed.append((call.call_id, full.content_hash))
+                self._rest.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
                     self._rows.write(_row(full, fingerprint))
                     self._new[self.part_of(call.started_at)] += not known
@@ -219,9 +226,8 @@ class Intake:
             self._are_all_held &= call.call_id != self._latest_id
             self._latest_id = call.call_id
         self._batch.clear()
-        return listed
 
-    def _write(
+    def _write_rows(
         self, db: sa.Connection, values: dict[str, Any], now: datetime
     ) -> tuple[list[int], list[int]]:
         """Write what was kept; how many calls of each part are new and how many changed."""
@@ -284,6 +290,31 @@ class Intake:
         return "listed_calls", {}
 
 
+def store(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> list[Written]:
+    """Make ``call_logs`` equal to what was taken by complete, verified reads that have ended.
+
+    Calls of a window that its read did not list get ``missing_since``; only with the locations
+    locked.
+
+    Args:
+        intakes: of a location each.
+        now: stamps first_seen_at, last_changed_at and missing_since (UTC).
+
+    Raises:
+        PipelineError: INCOMPLETE, if a read lists a call twice. Roll back then.
+    """
+    # All that was listed was there, so it is all that is there if that is as many; after a newer
+    # read in between the table is right anyhow.
+    known = [intake for intake in intakes if intake.is_known]
+    counts = iter(held(db, [part for intake in known for part in intake.parts]) if known else ())
+    right = {one for one in known if list(islice(counts, len(one.listed))) == one.listed}
+    return [Written.nothing(one.listed) if one in right else one.write(db, now) for one in intakes]
+
+
+_LOCK: Final = sa.text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(:names) AS name"
+).bindparams(sa.bindparam("names", type_=ARRAY(sa.Text)))
+
 _NEWER = "greatest(c.last_changed_at, c.missing_since) > :read_at"
 
 _HELD: Final = sa.text(
@@ -292,12 +323,6 @@ _HELD: Final = sa.text(
 )
 
 _PART: Final = "SELECT width_bucket({of}.started_at, CAST(:starts AS timestamptz[])), count(*) "
-
-_HOLDS: Final = (
-    _PART.format(of="c")
-    + "FROM call_logs c WHERE location_id = :location AND started_at >= :start "
-    "AND started_at < :end AND missing_since IS NULL GROUP BY 1"
-)
 
 _LISTED_HERE: Final = (
     "(SELECT call_id, decode(hash, 'hex') AS content_hash FROM ROWS FROM ("
@@ -400,21 +425,26 @@ def _errors_as_sqlalchemys() -> Iterator[None]:
         raise sa.exc.DBAPIError("COPY", None, error) from None
 
 
-def held(db: sa.Connection, location_id: str, windows: Sequence[Window]) -> list[int]:
-    """How many calls the table holds in each window, missing ones not counted."""
-    query = sa.text(
-        "SELECT count(c.call_id) FROM unnest(CAST(:starts AS timestamptz[]), "
-        "            CAST(:ends AS timestamptz[])) WITH ORDINALITY AS w(starts, ends, place) "
-        "LEFT JOIN call_logs c ON c.location_id = :location AND c.started_at >= w.starts "
-        "     AND c.started_at < w.ends AND c.missing_since IS NULL "
-        "GROUP BY w.place ORDER BY w.place"
-    )
+def held(db: sa.Connection, parts: Sequence[tuple[str, Window]]) -> list[int]:
+    """How many calls the table holds of each location in each window, missing ones not counted."""
     values = {
-        "location": location_id,
-        "starts": [window.start for window in windows],
-        "ends": [window.end for window in windows],
+        "locations": [location_id for location_id, _ in parts],
+        "starts": [window.start for _, window in parts],
+        "ends": [window.end for _, window in parts],
     }
-    return list(db.execute(query, values).scalars())
+    return list(db.execute(_COUNT, values).scalars())
+
+
+_COUNT: Final = sa.text(
+    "SELECT (SELECT count(*) FROM call_logs c WHERE c.location_id = w.location "
+    "        AND c.started_at >= w.starts AND c.started_at < w.ends AND c.missing_since IS NULL) "
+    "FROM ROWS FROM (unnest(:locations), unnest(:starts), unnest(:ends)) WITH ORDINALITY "
+    "     AS w(location, starts, ends, place) ORDER BY place"
+).bindparams(
+    sa.bindparam("locations", type_=ARRAY(sa.Text)),
+    sa.bindparam("starts", type_=ARRAY(sa.TIMESTAMP(timezone=True))),
+    sa.bindparam("ends", type_=ARRAY(sa.TIMESTAMP(timezone=True))),
+)
 
 
 def free_instant(db: sa.Connection, location_id: str, first: datetime, step: timedelta) -> datetime:

@@ -80,10 +80,19 @@ def is_away(error: BaseException) -> bool:
     return state is None or state.startswith(("08", "57P"))
 
 
+def asking(engine: sa.Engine) -> sa.Connection:
+    """A connection on which every statement is a transaction of its own: for a single question, for
+    which BEGIN and COMMIT would be two more round trips."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
 def database_now(db: sa.Connection) -> datetime:
     """The database's clock (UTC): the one clock that all processes share (REQUIREMENTS T12)."""
-    now: datetime = db.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    now: datetime = db.execute(_NOW).scalar_one()
     return now.astimezone(UTC)
+
+
+_NOW: Final = sa.text("SELECT clock_timestamp()")
 
 
 def read_clock(db: sa.Connection, simulated: Callable[[], datetime] | None) -> datetime:

@@ -23,6 +23,7 @@ from voiceai_pipeline.models import (
     FailureClass,
     User,
 )
+from voiceai_pipeline.storage.engine import UtcDateTime
 from voiceai_pipeline.storage.tables import NAME, sync_ledger, sync_status, users
 
 
@@ -111,21 +112,16 @@ def completed_since(
     if not places or not days:
         return []
     user_ids, location_ids = zip(*places, strict=True)
-    pairs = sa.select(
-        sa.func.unnest(sa.literal(list(user_ids), ARRAY(sa.Uuid))).label("user_id"),
-        sa.func.unnest(sa.literal(list(location_ids), ARRAY(sa.Text))).label("location_id"),
-    ).subquery()
-    query = _RESULTS.join(
-        pairs,
-        (pairs.c.user_id == sync_ledger.c.user_id)
-        & (pairs.c.location_id == sync_ledger.c.location_id),
-    ).where(
-        sync_ledger.c.day.between(min(days), max(days)),
-        sync_ledger.c.state == DayState.COMPLETE.value,
-        sync_ledger.c.finished_at > since,
-    )
+    values = {
+        "users": list(user_ids),
+        "locations": list(location_ids),
+        "first": min(days),
+        "last": max(days),
+        "since": since,
+    }
     wanted = set(days)
-    return [row for row in map(_result, db.execute(query).mappings()) if row.day in wanted]
+    rows = db.execute(_COMPLETED_SINCE, values).mappings()
+    return [row for row in map(_result, rows) if row.day in wanted]
 
 
 _RESULTS = (
@@ -134,6 +130,25 @@ _RESULTS = (
     .order_by(NAME, sync_ledger.c.user_id, sync_ledger.c.day)
 )
 
+
+_PLACES: Final = (
+    sa.func.unnest(
+        sa.bindparam("users", type_=ARRAY(sa.Uuid)),
+        sa.bindparam("locations", type_=ARRAY(sa.Text)),
+    )
+    .table_valued(sa.column("user_id", sa.Uuid), sa.column("location_id", sa.Text))
+    .render_derived()
+)
+
+_COMPLETED_SINCE: Final = _RESULTS.join(
+    _PLACES,
+    (_PLACES.c.user_id == sync_ledger.c.user_id)
+    & (_PLACES.c.location_id == sync_ledger.c.location_id),
+).where(
+    sync_ledger.c.day.between(sa.bindparam("first"), sa.bindparam("last")),
+    sync_ledger.c.state == DayState.COMPLETE.value,
+    sync_ledger.c.finished_at > sa.bindparam("since"),
+)
 
 _user: Final = lru_cache(maxsize=20_000)(User)
 """A user has many days: each holds the same object."""
@@ -164,12 +179,12 @@ def _result(row: sa.RowMapping) -> DayResult:
 
 def lock_users(db: sa.Connection, user_ids: Collection[UUID]) -> None:
     """Wait for whoever changes these users, in the order in which everybody does: users first."""
-    db.execute(
-        sa.select(users.c.id)
-        .where(users.c.id.in_(user_ids))
-        .order_by(users.c.id)
-        .with_for_update(key_share=True)
-    )
+    db.execute(_LOCK_USERS, {"users": list(user_ids)})
+
+
+_LOCK_USERS: Final = sa.text(
+    "SELECT id FROM users WHERE id = ANY(:users) ORDER BY id FOR NO KEY UPDATE"
+).bindparams(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
 
 
 def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None) -> None:
@@ -239,33 +254,45 @@ def record_statuses(db: sa.Connection, statuses: Mapping[UUID, UserStatus]) -> N
     The source system may have a unique key here or not; none is needed while the users are locked
     (``lock_users``).
     """
-    rows = {
-        user_id: {
-            "last_sync_at": status.last_sync_at,
-            "last_sync_status": status.status,
-            "last_sync_message": status.message,
-            "records_synced": status.records_synced,
-            "updated_at": status.last_sync_at,
-        }
-        for user_id, status in statuses.items()
+    values = {
+        "service": SERVICE,
+        "users": list(statuses),
+        "times": [status.last_sync_at for status in statuses.values()],
+        "states": [status.status for status in statuses.values()],
+        "messages": [status.message for status in statuses.values()],
+        "counts": [status.records_synced for status in statuses.values()],
     }
-    here = (sync_status.c.service == SERVICE, sync_status.c.user_id.in_(rows))
-    known = set(db.execute(sa.select(sync_status.c.user_id).where(*here)).scalars())
-    if old := [{"user": user_id, **row} for user_id, row in rows.items() if user_id in known]:
-        mine = (sync_status.c.user_id == sa.bindparam("user")) & (sync_status.c.service == SERVICE)
-        db.execute(sa.update(sync_status).where(mine), old)
+    known = set(db.execute(_UPDATE_STATUSES, values).scalars())
     if new := [
         {
             "id": uuid4(),
             "service": SERVICE,
             "user_id": user_id,
-            "created_at": row["updated_at"],
-            **row,
+            "last_sync_at": status.last_sync_at,
+            "last_sync_status": status.status,
+            "last_sync_message": status.message,
+            "records_synced": status.records_synced,
+            "created_at": status.last_sync_at,
+            "updated_at": status.last_sync_at,
         }
-        for user_id, row in rows.items()
+        for user_id, status in statuses.items()
         if user_id not in known
     ]:
         db.execute(sa.insert(sync_status), new)
+
+
+_UPDATE_STATUSES: Final = sa.text(
+    "UPDATE sync_status s SET last_sync_at = t, updated_at = t, last_sync_status = state, "
+    "last_sync_message = message, records_synced = n "
+    "FROM unnest(:users, :times, :states, :messages, :counts) AS new(u, t, state, message, n) "
+    "WHERE s.user_id = u AND s.service = :service RETURNING u"
+).bindparams(
+    sa.bindparam("users", type_=ARRAY(sa.Uuid)),
+    sa.bindparam("times", type_=ARRAY(UtcDateTime)),
+    sa.bindparam("states", type_=ARRAY(sa.Text)),
+    sa.bindparam("messages", type_=ARRAY(sa.Text)),
+    sa.bindparam("counts", type_=ARRAY(sa.Integer)),
+)
 
 
 def statuses(db: sa.Connection, user_ids: Collection[UUID] | None = None) -> dict[UUID, UserStatus]:
