@@ -7,14 +7,11 @@ that place away and goes on without one, so that a slow tenant does not delay th
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-SLOW: Final = 1.0
-"""Seconds of waiting for an answer after which a reader gives its place away."""
 
 
 class _Place:
@@ -45,48 +42,50 @@ class Readers(Generic[T]):
     """Threads that read, of which ``places`` are at work.
 
     Args:
-        places: half as many more may go on without a place.
+        places: half as many more may go on without one.
+        slow: seconds of waiting for an answer after which a reader gives its place away.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, slow: float) -> None:
         self._at_work = places
         self._spare = places // 2
+        self._slow = slow
         self._places = threading.Semaphore(places)
         self._pool = ThreadPoolExecutor(places + self._spare, thread_name_prefix="sync")
-        self._begun: dict[Future[T], tuple[_Place, Callable[[], bool]]] = {}
+        self._begun: dict[Future[T], tuple[_Place, Callable[[float], bool]]] = {}
         self._done: SimpleQueue[Future[T]] = SimpleQueue()
-
-    def __len__(self) -> int:
-        return len(self._begun)
+        self._is_closing = False
 
     @property
     def wanted(self) -> int:
         """How many more to begin, or a place would wait for its next reader; none as long as there
         are enough, because each beginning costs a transaction."""
         ahead = len(self._begun) - self._without_place
-        return 0 if ahead > 2 * self._at_work else 3 * self._at_work - ahead
+        return 0 if ahead > self._at_work + self._spare else 2 * self._at_work - ahead
 
     @property
     def _without_place(self) -> int:
         return sum(place.is_given_away for place, _ in self._begun.values())
 
-    def begin(self, read: Callable[[], T], is_waiting: Callable[[], bool]) -> Future[T]:
+    def begin(self, read: Callable[[], T], has_waited: Callable[[float], bool]) -> Future[T]:
         """Read as soon as there is a place.
 
         Args:
-            is_waiting: whether the reader has been waiting for ``SLOW`` seconds for an answer.
+            has_waited: whether an answer has been waited for longer than so many seconds.
         """
         place = _Place(self._places)
 
         def read_in_place() -> T:
             place.take()
             try:
+                if self._is_closing:
+                    raise CancelledError
                 return read()
             finally:
                 place.leave()
 
         future = self._pool.submit(read_in_place)
-        self._begun[future] = (place, is_waiting)
+        self._begun[future] = (place, has_waited)
         future.add_done_callback(self._done.put)
         return future
 
@@ -95,7 +94,7 @@ class Readers(Generic[T]):
         self._make_room()
         ended = []
         try:
-            ended.append(self._done.get(timeout=min(pause, SLOW)))
+            ended.append(self._done.get(timeout=min(pause, self._slow)))
             while True:
                 ended.append(self._done.get_nowait())
         except Empty:
@@ -105,11 +104,12 @@ class Readers(Generic[T]):
 
     def _make_room(self) -> None:
         spare = self._spare - self._without_place
-        for place, is_waiting in self._begun.values():
-            if spare > 0 and place.is_held and is_waiting():
+        for place, has_waited in self._begun.values():
+            if spare > 0 and place.is_held and has_waited(self._slow):
                 place.give_away()
                 spare -= 1
 
     def close(self) -> None:
-        """Wait for those who have begun; the others never do."""
+        """Wait for those who have a place, or had one; the others never get to read."""
+        self._is_closing = True
         self._pool.shutdown(cancel_futures=True)

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from voiceai_pipeline.models import Connection, DayResult, DayState, Window
-from voiceai_pipeline.readers import SLOW, Readers
+from voiceai_pipeline.readers import Readers
 from voiceai_pipeline.storage import leases, ledger
 from voiceai_pipeline.storage.engine import is_away
 from voiceai_pipeline.storage.leases import Holder
@@ -44,6 +44,7 @@ class Terms:
             that a hung holder is succeeded, not reported.
         outage: how long a database that is away is waited for; it restarts within seconds.
         look_again: seconds between two attempts to get a location, or the database.
+        slow: seconds of waiting for an answer after which a reader's place is another's.
         together: seconds for which what was read may wait to be stored with others.
     """
 
@@ -52,6 +53,7 @@ class Terms:
     patience: timedelta = timedelta(minutes=30)
     outage: timedelta = timedelta(minutes=2)
     look_again: float = 2.0
+    slow: float = 1.0
     together: float = 1.0
 
 
@@ -224,7 +226,7 @@ class Turns(Generic[U]):
         self._fresh.extend(_Waiting(task) for task in tasks)
         self._prolonged_at = self.monotonic()
         outcomes: list[DayResult] = []
-        self._readers = Readers(self.workers)
+        self._readers = Readers(self.workers, self.terms.slow)
         try:
             while self._fresh or self._resting or self._under_way or self._unsettled:
                 outcomes += self._start()
@@ -268,9 +270,7 @@ class Turns(Generic[U]):
                 self._ended.append(task.location_id)
             elif task.location_id in taken:
                 lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
-                future = self._readers.begin(
-                    partial(self.read, task, lease), partial(lease.has_been_asking, SLOW)
-                )
+                future = self._readers.begin(partial(self.read, task, lease), lease.has_been_asking)
                 self._under_way[future] = _Reading(waiting, lease)
                 waiting.give_up_at = None
             else:
@@ -345,13 +345,13 @@ class Turns(Generic[U]):
         except sa.exc.OperationalError as error:
             self._bear(error, waiting)
         else:
-            if unsettled is None:
-                self._ended.append(waiting.task.location_id)
-                return found
-            if not self._unsettled:
-                self._settle_at = now + self.terms.together
-            self._unsettled.append((waiting, found, unsettled))
-            return []
+            if unsettled is not None:
+                if not self._unsettled:
+                    self._settle_at = now + self.terms.together
+                self._unsettled.append((waiting, found, unsettled))
+                return []
+            self._ended.append(waiting.task.location_id)
+            return found
         self._ended.append(waiting.task.location_id)
         return []
 

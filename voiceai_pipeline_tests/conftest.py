@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -117,6 +118,19 @@ def engine(database: Secret) -> Iterator[sa.Engine]:
     engine = open_engine(database)
     yield engine
     engine.dispose()
+
+
+@contextmanager
+def counted(engine: sa.Engine) -> Iterator[list[str]]:
+    """Collects the statements that are executed."""
+    statements: list[str] = []
+
+    def note(_db: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    sa.event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -425,3 +426,28 @@ def test_writers_of_one_location_take_turns(engine: sa.Engine) -> None:
     # Whoever came last decided what is still listed.
     listed = [i for i, row in rows.items() if row["missing_since"] is None]
     assert len(listed) == 30
+
+
+def test_locations_are_locked_in_one_order_so_that_nobody_waits_in_a_circle(
+    engine: sa.Engine,
+) -> None:
+    with engine.connect() as first, engine.connect() as second, ThreadPoolExecutor(1) as pool:
+        calls.lock_locations(first, ["b"])
+        waiting = pool.submit(calls.lock_locations, second, ["b", "a"])
+        with engine.connect() as third:
+            deadline = time.monotonic() + 20
+            while not _is_locked(third, "a"):
+                assert time.monotonic() < deadline
+        first.rollback()
+        waiting.result()
+
+
+def _is_locked(db: sa.Connection, location_id: str) -> bool:
+    db.execute(sa.text("SET LOCAL lock_timeout = '100ms'"))
+    try:
+        calls.lock_locations(db, [location_id])
+    except sa.exc.OperationalError:
+        return True
+    finally:
+        db.rollback()
+    return False

@@ -38,10 +38,8 @@ from voiceai_pipeline.models import (
 )
 from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.calls import THIRD_PARTY_SECRET
-from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, KINDS, VARIANTS, Fault
-from voiceai_pipeline.sandbox.server import RunningSandbox, running
-from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.storage import calls, connections, ledger
 from voiceai_pipeline.storage.engine import open_engine
 from voiceai_pipeline.storage.vault import TokenVault
@@ -53,8 +51,8 @@ from voiceai_pipeline_tests.conftest import (
     KEYS,
     Clock,
     Connector,
+    counted,
     highlevel_settings,
-    open_client,
 )
 
 DAY = date(2026, 11, 18)
@@ -1180,14 +1178,8 @@ def test_a_commit_takes_as_many_statements_for_many_days_as_for_one(
         connect(name)
 
     def statements(days: list[date]) -> int:
-        seen: list[str] = []
-
-        def note(_db: object, _cursor: object, statement: str, *_rest: object) -> None:
-            seen.append(statement)
-
-        sa.event.listen(engine, "before_cursor_execute", note)
-        assert len(sync.sync_days(days)) == 2 * len(days)
-        sa.event.remove(engine, "before_cursor_execute", note)
+        with counted(engine) as seen:
+            assert len(sync.sync_days(days)) == 2 * len(days)
         # But one for each request, and one for each day to see whether it is complete already.
         return sum("AS rows" not in s and not s.startswith("SELECT sync_ledger") for s in seen)
 
@@ -1295,44 +1287,3 @@ def test_a_call_action_of_an_unknown_type_is_stored_and_counted(
         query = sa.text("SELECT unknown_actions FROM sync_ledger")
         assert db.execute(query).scalars().all() == [1]
     assert [action] in [stored["executed_call_actions"] for stored in table(engine)]
-
-
-# Many users ---------------------------------------------------------------------------------------
-
-
-def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_read_again(
-    engine: sa.Engine, vault: TokenVault, clock: Clock
-) -> None:
-    places = [make_location(f"Shop {n}", n, "dental", "UTC", 2) for n in range(1, 201)]
-    people = tuple(
-        DemoUser(str(UUID(int=n)), "Kim", "Doe", shop.name, shop.id, shop.company_id)
-        for n, shop in enumerate(places, start=1)
-    )
-    bad = people[99]
-    world = World(clock=clock, users=people, locations=tuple(places))
-    with running(world, limits=False) as many, open_client(many.url, clock) as client:
-        tokens = Tokens(engine, vault, client, now=clock)
-        consent = Consent(engine, vault, client, now=clock)
-        connector = Connector(engine, client, consent)
-        for person in people:
-            with engine.begin() as db:
-                connections.add_user(db, UUID(person.id), business_name=person.business_name)
-            consent.connect(UUID(person.id), connector.code(person))
-        connector.browser.close()
-        sync = Sync(engine, tokens, client, UTC_ZONE, now=clock)
-        world.add_fault(Fault("server_error", str(bad.location_id), path=CALL_LOGS))
-
-        sync.sync_days([DAY])
-
-        (report,) = sync.report([DAY])
-        assert len(report.complete) == 199
-        assert [str(row.user.id) for row in report.failed] == [bad.id]
-        assert not report.is_green
-
-        world.heal(str(bad.location_id))
-        world.clear_requests()
-        sync.sync_days([DAY])
-
-        assert {request.location_id for request in many.requests} == {bad.location_id}
-        (report,) = sync.report([DAY])
-        assert report.is_green

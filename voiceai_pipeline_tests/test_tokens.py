@@ -42,6 +42,7 @@ from voiceai_pipeline_tests.conftest import (
     NOON,
     Clock,
     Connector,
+    counted,
     highlevel_settings,
     open_client,
 )
@@ -1261,19 +1262,6 @@ def test_a_spender_knows_a_token_until_something_happens_to_it(
     asked: list[Secret] = []
     assert failure_of(lambda: spend(asked.append)) is FailureClass.NO_CONNECTION
     assert asked == []
-
-
-@contextmanager
-def counted(engine: sa.Engine) -> Iterator[list[str]]:
-    """Collects the statements that are executed."""
-    statements: list[str] = []
-
-    def note(_db: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    sa.event.remove(engine, "before_cursor_execute", note)
 
 
 def test_reconnecting_elsewhere_moves_the_days_that_waited_or_failed(
