@@ -103,11 +103,10 @@ class Readers(Generic[T]):
             return ended
 
     def _make_room(self) -> None:
-        spare = self._spare - self._without_place
+        # However many: there are threads for half as many more.
         for place, has_waited in self._begun.values():
-            if spare > 0 and place.is_held and has_waited(self._slow):
+            if place.is_held and has_waited(self._slow):
                 place.give_away()
-                spare -= 1
 
     def close(self) -> None:
         """Wait for those who have a place, or had one; the others never get to read."""

@@ -108,6 +108,15 @@ def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(readers: Read
     end(*readings[2:])
 
 
+def test_in_place_of_one_that_waits_another_is_wanted(readers: Readers[None]) -> None:
+    readings = begin(readers, 2, waits=True) + begin(readers, 5)
+    assert all(reading.has_begun() for reading in readings[:2])
+    assert readers.wanted == 0
+    readers.ended(0)
+    assert readers.wanted == 3
+    end(*readings)
+
+
 def test_whoever_has_no_place_when_all_ends_never_reads() -> None:
     readers = Readers[None](2, slow=10)
     at_work, waiting = begin(readers, 2), begin(readers, 3)

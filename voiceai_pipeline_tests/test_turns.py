@@ -401,3 +401,20 @@ def test_a_reader_that_gives_no_sign_of_life_is_found_out_and_one_whose_lease_en
     now[0] = 30.0
     with pytest.raises(LeaseLostError):
         lease.check()
+
+
+def test_a_reader_is_known_to_wait_only_until_its_answer_is_there() -> None:
+    now = [0.0]
+    lease = Lease(10.0, lambda: now[0])
+    now[0] = 5.0
+    assert not lease.has_been_asking(1)
+    with lease.asking():
+        now[0] = 6.0
+        assert not lease.has_been_asking(1)
+        now[0] = 6.1
+        assert lease.has_been_asking(1)
+    now[0] = 9.0
+    assert not lease.has_been_asking(1)
+    with pytest.raises(KeyError), lease.asking():
+        raise KeyError
+    assert not lease.has_been_asking(-1)
