@@ -228,7 +228,7 @@ class Turns(Generic[U]):
         outcomes: list[DayResult] = []
         self._readers = Readers(self.workers, self.terms.slow)
         try:
-            while self._fresh or self._resting or self._under_way or self._unsettled:
+            while self._fresh or self._resting or self._under_way:
                 outcomes += self._start()
                 outcomes += self._collect()
                 outcomes += self._settle()
