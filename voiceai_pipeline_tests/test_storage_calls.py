@@ -431,7 +431,7 @@ def test_writers_of_one_location_take_turns(engine: sa.Engine) -> None:
 def test_locations_are_locked_in_one_order_so_that_nobody_waits_in_a_circle(
     engine: sa.Engine,
 ) -> None:
-    with engine.connect() as first, engine.connect() as second, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, engine.connect() as second, engine.connect() as first:
         calls.lock_locations(first, ["b"])
         waiting = pool.submit(calls.lock_locations, second, ["b", "a"])
         with engine.connect() as third:
