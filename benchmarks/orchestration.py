@@ -405,7 +405,7 @@ def idle(users: int, url: str) -> list[Row]:
     done = sum(outcome.state.value == "complete" for outcome in outcomes)
     bound = users * LATENCY / WORKERS
     return [
-        (f"daily run of {done} idle users", took, "s", None),
+        (f"daily run of {done} idle users", took, "s", 1.5 * bound),
         ("  bound: one request each, by latency and workers", bound, "s", None),
         ("  our CPU", 1000 * spent / users, "ms a user", None),
         ("  memory", memory(), "MB", 500),

@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 
 WORKERS: Final = 16
 """Locations read side by side: the work waits for the network. At 50 ms a request they keep a
-processor busy; 32 end no sooner there and take 40 MB more."""
+processor busy; 32 end no sooner there and take 40 MB more. Tenants that answer slowly do not count
+(``readers.py``)."""
 
 _OF_A_DAY: Final = frozenset(
     {
