@@ -1,17 +1,24 @@
 """What is taken out of a call before it is stored, and what stays."""
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable
+from dataclasses import astuple
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
+from voiceai_pipeline.highlevel.calls import call_of
 from voiceai_pipeline.highlevel.redaction import REDACTED, redact
+from voiceai_pipeline.models import ListedCall
 from voiceai_pipeline.sandbox.calls import ACTION_TYPES, action_parameters
+from voiceai_pipeline.storage.vault import CALL_LABEL
 
 CANARY = "CANARY-d41d8cd9"
 
@@ -195,3 +202,30 @@ def test_what_postgresql_cannot_store_is_replaced() -> None:
     }
     listed = redact({"headers": [{"key": "x\x00", "v\x00": "y"}]})
     assert listed == {"headers": [{"key": "x\ufffd", "v\ufffd": REDACTED}]}
+
+
+def test_calls_are_taken_apart_anew_when_what_is_stored_of_them_changes() -> None:
+    """If this is red: give CALL_LABEL another value, and write both here."""
+    item = {
+        "id": "call-1",
+        "createdAt": "2026-11-18T12:00:00.000Z",
+        "agentId": "agent-1",
+        "contactId": "contact-1",
+        "fromNumber": "+15550100001",
+        "duration": 61.5,
+        "trialCall": False,
+        "isAgentDeleted": True,
+        "summary": "Asked for an appointment.",
+        "transcript": "bot:Hello\nhuman:Ünder https://user:pw@b.example.test/x?t=1",
+        "extractedData": {"name": "Kim", "secret code": "1"},
+        "translation": {"language": "de"},
+        "messageId": "message-1",
+        "executedCallActions": [
+            {"actionType": "CUSTOM_ACTION", "actionParameters": place(CANARY)}
+            for place in PLACES.values()
+        ],
+    }
+    sent = Raw(json.dumps(item).encode())
+    stored = call_of(ListedCall("call-1", datetime(2026, 11, 18, 12, tzinfo=UTC), sent))
+    told = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
+    assert (CALL_LABEL, told) == (b"call fingerprint", "347b6ff013c10818")

@@ -29,6 +29,11 @@ _ANY_VERSION: Final = "enc:"
 _NONCE_BYTES: Final = 12
 
 
+CALL_LABEL: Final = b"call fingerprint"
+"""With another one, every call that is read again is taken apart anew. It has to change when what
+is stored of a call does, or calls that stay as they are keep the old form (a test sees to it)."""
+
+
 class TokenVault:
     """Encrypts with the first key of a ring and decrypts with whichever key a value names.
 
@@ -44,8 +49,7 @@ class TokenVault:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = next(iter(keys))
         self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
-        # For another label every call is taken apart anew: as when what is redacted changes.
-        self._call_key = hmac.digest(keys[self._current], b"call fingerprint", "sha256")
+        self._call_key = hmac.digest(keys[self._current], CALL_LABEL, "sha256")
 
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
         """The text to store in ``api_keys.<column>`` of ``user_id``."""
