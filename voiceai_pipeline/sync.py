@@ -221,8 +221,8 @@ class Sync:
         lease.
 
         Returns:
-            What became of its days; and its last window, if nothing in it was new and it may be
-            stored together with others.
+            What became of its days; and its last window, if so little in it is new that it is
+            better stored together with others.
         """
         progress = _Progress(list(task.taken_over))
         stretches = day_report.stretches(task.days)
@@ -302,7 +302,7 @@ class Sync:
                     refused[person.user.id] = error
                 else:
                     verified = _Verified(attempt, window, read, reading, refused)
-                    if progress.may_wait and reading.intake.is_known:
+                    if progress.may_wait and reading.intake.is_light:
                         progress.waiting = verified
                         stack.pop_all()  # whoever settles it closes it
                     else:
@@ -442,7 +442,7 @@ class _Progress:
 
     Attributes:
         outcomes: of the days that are done.
-        may_wait: whether a window in which nothing is new may be left for later.
+        may_wait: whether a window in which little is new may be left for later.
         waiting: one that was.
     """
 

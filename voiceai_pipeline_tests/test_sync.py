@@ -428,6 +428,28 @@ def test_the_documented_messages_reach_the_status(
     assert status.last_sync_at == clock.now
 
 
+def test_the_status_of_another_service_stays_as_it_is(
+    connect: Connector, engine: sa.Engine, sync: Sync
+) -> None:
+    user_id = connect("Harbor Dental").user.id
+    query = "SELECT service, last_sync_message FROM sync_status ORDER BY service"
+    with engine.begin() as db:
+        values = {"id": uuid4(), "user": user_id}
+        db.execute(
+            sa.text(
+                "INSERT INTO sync_status (id, user_id, service, last_sync_message) "
+                "VALUES (:id, :user, 'calendar', 'of another')"
+            ),
+            values,
+        )
+    for _ in range(2):
+        sync.sync_days([DAY], mode=Mode.REREAD)
+        with engine.connect() as db:
+            (calendar, ours) = db.execute(sa.text(query)).all()
+        assert tuple(calendar) == ("calendar", "of another")
+        assert ours.last_sync_message.startswith("Synced 1 day")
+
+
 def test_a_success_says_how_many(
     connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
 ) -> None:

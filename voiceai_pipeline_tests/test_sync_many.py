@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.consent import Consent
@@ -16,13 +17,15 @@ from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.storage import connections
+from voiceai_pipeline.storage import calls, connections
 from voiceai_pipeline.storage.vault import TokenVault
 from voiceai_pipeline.sync import WORKERS, Mode, Sync
 from voiceai_pipeline.tokens import Tokens
 from voiceai_pipeline.turns import Terms
 from voiceai_pipeline_tests.conftest import Clock, Connector, counted, open_client
-from voiceai_pipeline_tests.test_sync import DAY, UTC_ZONE, read_requests, rows, table
+from voiceai_pipeline_tests.test_sync import DAY, UTC_ZONE, midnight, read_requests, rows, table
+
+UTC_DAY = (midnight(DAY), midnight(DAY + timedelta(days=1)))
 
 
 @dataclass
@@ -80,6 +83,11 @@ def held(engine: sa.Engine) -> set[str]:
         return set(db.execute(sa.text("SELECT location_id FROM location_leases")).scalars())
 
 
+def writes(statements: list[str]) -> list[str]:
+    """Those that tell how locations' days stand."""
+    return [one for one in statements if one.startswith("INSERT INTO sync_ledger")]
+
+
 def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_read_again(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
@@ -103,12 +111,25 @@ def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_
         assert report.is_green
 
 
-def test_locations_in_which_nothing_is_new_are_stored_together_and_no_call_is_written(
-    engine: sa.Engine, vault: TokenVault, clock: Clock
+@pytest.mark.parametrize("light", [-1, 1 << 16])
+def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    light: int,
 ) -> None:
+    monkeypatch.setattr(calls, "_LIGHT", light)
     with shops(30, engine, vault, clock, workers=4) as many:
-        many.sync.sync_days([DAY])
+        with counted(engine) as statements:
+            many.sync.sync_days([DAY])
+        # Those that are begun last are stored as they end.
+        assert len(writes(statements)) == 30 if light < 0 else len(writes(statements)) <= 20
         before = table(engine)
+        there = [
+            many.sandbox.world.calls.between(str(p.location_id), *UTC_DAY) for p in many.people
+        ]
+        assert len(before) == sum(map(len, there)) > 30
         many.sandbox.world.clear_requests()
         clock.sleep(60)
         with counted(engine) as statements:
@@ -117,10 +138,7 @@ def test_locations_in_which_nothing_is_new_are_stored_together_and_no_call_is_wr
         assert len(results) == len({row.user.id for row in results}) == 30
         assert {row.finished_at for row in rows(engine, DAY)} == {clock.now}
         assert set(read_requests(many.sandbox).values()) == {1}
-        # Those that are begun last are stored as they end.
-        writes = [one for one in statements if one.startswith("INSERT INTO sync_ledger")]
-        assert len(writes) <= 20
-    assert before
+        assert len(writes(statements)) == 30 if light < 0 else len(writes(statements)) <= 20
     assert table(engine) == before
 
 

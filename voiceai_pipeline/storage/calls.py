@@ -46,6 +46,9 @@ _BLOCK: Final = 1 << 18
 _IN_MEMORY: Final = 1 << 18
 """Bytes of a file that stay in memory; beyond that it is on disk, without a name, for us alone."""
 
+_LIGHT: Final = 1 << 16
+"""Bytes of calls: a day of a small location."""
+
 MILLISECOND: Final = timedelta(milliseconds=1)
 """The unit of HighLevel's dates (CONTRACT 2.1)."""
 
@@ -170,6 +173,11 @@ class Intake:
         """All that was listed is in the table as it is: nothing is to be written, unless the table
         holds more. So nearly every re-read ends."""
         return self._are_all_held and not self._set_aside
+
+    @property
+    def is_light(self) -> bool:
+        """There is so little to write that the transaction around it would cost more."""
+        return self._rows.tell() <= _LIGHT
 
     @property
     def parts(self) -> list[tuple[str, Window]]:
