@@ -297,7 +297,8 @@ def report(days: int) -> list[Row]:
     from voiceai_pipeline.settings import Settings
     from voiceai_pipeline.storage.inspection import Talk
 
-    with open_pipeline(Settings.load(os.environ)) as pipeline:
+    settings = Settings.load(os.environ)
+    with open_pipeline(settings) as pipeline:
         before = memory()
         began = time.perf_counter()
         reports = pipeline.sync.report([TODAY - timedelta(days=n) for n in range(1, days + 1)])
@@ -305,7 +306,7 @@ def report(days: int) -> list[Row]:
         began = time.perf_counter()
         for one in reports:
             metadata.of_calls(one, Talk())
-            metadata.of_status(one)
+            metadata.of_status(one, settings.page, Talk(), is_open=False)
         shown = time.perf_counter() - began
     return [
         (f"Sync.report, {days} days", took, "s", None),
