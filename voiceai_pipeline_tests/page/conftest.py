@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from voiceai_pipeline.models import Connection, Secret
 from voiceai_pipeline.page.server import ACTOR, RunningPage, open_site, running
@@ -268,12 +268,17 @@ def open_window(chromium: Browser) -> Iterator[Callable[..., Page]]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
+    def hear(said: ConsoleMessage) -> None:
+        # Chromium's own remark where the test was quicker than the page's autofocus.
+        if not said.text.startswith("Autofocus processing was blocked"):
+            complaints.append(f"{said.type}: {said.text}")
+
     def opened(**options: object) -> Page:
         context = chromium.new_context(**options)  # type: ignore[arg-type]
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda said: complaints.append(f"{said.type}: {said.text}"))
+        page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
         return page
