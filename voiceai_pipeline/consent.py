@@ -8,7 +8,7 @@ location, name and time zone. What lives between beginning and end is ``tokens.p
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -270,7 +270,7 @@ class Consent:
         elif connection.location_id is None:
             reason = FailureClass.NO_LOCATION
         state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
-        lifetime = timedelta(seconds=token.expires_in)
+        lifetime = token.life(started_at)
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(len(WRITE_PAUSES) + 1),
             wait=tenacity.wait_chain(*map(tenacity.wait_fixed, WRITE_PAUSES)),
@@ -289,8 +289,10 @@ class Consent:
                     actor=self._actor,
                 )
 
-    def _name_location(self, location_id: str, reader: Secret) -> None:
+    def _name_location(self, location_id: str, reader: Secret | None) -> None:
         """Name and time zone are a courtesy: the connection stands without them."""
+        if reader is None:
+            return
         try:
             place = self._client.location(reader, location_id)
         except HighLevelError:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.highlevel.client import USER_AGENT
+from voiceai_pipeline.highlevel.transport import USER_AGENT
 from voiceai_pipeline.models import OUR_FAILURES, Connection, PipelineError, Secret, missing_scopes
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 from voiceai_pipeline.postgres import PostgresError

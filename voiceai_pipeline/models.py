@@ -6,6 +6,7 @@ clock: whoever needs the time passes it, always as an aware UTC ``datetime``.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -559,14 +560,21 @@ def for_user(text: str, user_id: UUID) -> str:
 
 
 def missing_scopes(granted: str | None) -> tuple[str, ...]:
-    """The scopes that syncing needs and ``granted`` (space separated) lacks.
+    """The scopes that syncing needs and ``granted`` (see ``scopes_of``) lacks.
 
     An empty or unknown ``granted`` lacks nothing: rows written by the source system have no scope,
     and HighLevel itself says so if one is missing.
     """
     if not granted:
         return ()
-    return () if SYNC_SCOPE in granted.split() else (SYNC_SCOPE,)
+    return () if SYNC_SCOPE in scopes_of(granted) else (SYNC_SCOPE,)
+
+
+DOCUMENTED_LIFE: Final = timedelta(seconds=86_399)
+"""Of an access token (CONTRACT 4.3)."""
+
+MAX_LIFE: Final = timedelta(days=366)
+"""An access token lives about a day, so more than a year is a broken answer."""
 
 
 @dataclass(frozen=True)
@@ -574,20 +582,40 @@ class OAuthToken:
     """What the token endpoint granted.
 
     Attributes:
-        expires_in: lifetime of the access token in seconds from the start of the request.
+        access_token: None if only a refresh token arrived.
+        expires_in: lifetime of the access token in seconds from the start of the request; 0 if it
+            counts as expired, None if the answer does not say.
+        expires_at: when the access token expires (UTC), where the answer says so instead.
         refresh_token, location_id, company_id, scope, user_type: None where the answer left them
             out; what is stored is kept then.
+        scope: separated by blanks.
         trace_id: HighLevel's name for this answer, for its support.
+        remark: what was odd about the answer, for the history; it quotes nothing of it.
     """
 
-    access_token: Secret
-    expires_in: int
+    access_token: Secret | None
+    expires_in: int | None = None
     refresh_token: Secret | None = None
     location_id: str | None = None
     company_id: str | None = None
     user_type: str | None = None
     scope: str | None = None
     trace_id: str | None = None
+    expires_at: datetime | None = None
+    remark: str = ""
+
+    def life(self, started_at: datetime) -> timedelta:
+        """How long the access token lives from ``started_at``, the start of the request (UTC): the
+        documented day where the answer does not say it or says more than a year."""
+        if self.expires_in is not None:
+            return timedelta(seconds=self.expires_in)
+        life = self.expires_at - started_at if self.expires_at else DOCUMENTED_LIFE
+        return DOCUMENTED_LIFE if life > MAX_LIFE else max(life, timedelta())
+
+
+def scopes_of(text: str) -> list[str]:
+    """The scopes named in a text that separates them by blanks, commas, semicolons or plus."""
+    return [word for word in re.split(r"[\s,;+]+", text) if word]
 
 
 def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:

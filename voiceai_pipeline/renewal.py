@@ -22,7 +22,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.highlevel.answers import HighLevelError
-from voiceai_pipeline.highlevel.client import CONNECT_TIMEOUT, TOKEN_TIMEOUT, HighLevelClient
+from voiceai_pipeline.highlevel.client import TOKEN_TIMEOUT, HighLevelClient
+from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT
 from voiceai_pipeline.models import (
     OUR_FAILURES,
     PROACTIVE_MARGIN,
@@ -88,8 +89,11 @@ if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:
 
 
 def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) -> datetime:
-    """When a token is to be renewed by itself (UTC): half an hour before it expires, or a tenth of
-    a short life, and earlier by a jitter that is the user's own and stays the same for ever."""
+    """When a token is refreshed automatically (UTC): half an hour before it expires, or a tenth of
+    a short life, and earlier by a stable jitter of the user's own. One without a lifetime is left
+    alone for ``LIFELESS_REST``."""
+    if not lifetime:
+        return granted_at + token_rows.LIFELESS_REST
     jitter = int.from_bytes(hashlib.sha256(user_id.bytes).digest()[:8]) / 2**64
     return granted_at + lifetime - min(PROACTIVE_MARGIN, lifetime / 10) - lifetime * SPREAD * jitter
 
@@ -278,7 +282,7 @@ class Renewal:
     def _save(
         self, row: TokenRow, token: OAuthToken, started_at: datetime, event: TokenEvent
     ) -> bool:
-        lifetime = timedelta(seconds=token.expires_in)
+        lifetime = token.life(started_at)
         with self._engine.begin() as db:
             return token_rows.save_rotation(
                 db,
@@ -360,7 +364,8 @@ class Renewal:
                     lease,
                     error.failure,
                     lost=lost,
-                    next_attempt_at=None if lost else row.now + DOUBT_REST,
+                    counts=error.sent,
+                    next_attempt_at=row.now + DOUBT_REST if error.sent and not lost else None,
                     actor=self._actor,
                     detail=error.detail,
                 )
@@ -375,7 +380,7 @@ class Renewal:
                     actor=self._actor,
                     event=TokenEvent.REFRESH_FAILED,
                     failure=error.failure,
-                    counts=error.failure not in _NO_ATTEMPT,
+                    counts=error.sent and error.failure not in _NO_ATTEMPT,
                     detail=error.detail,
                     trace_id=error.trace_id,
                 )

@@ -46,6 +46,8 @@ WORKERS: Final = 8
 """How fast, and how many side by side, a batch renews: the limit of the token endpoint is unknown
 (CONTRACT 5)."""
 
+_NO_ACCESS_TOKEN: Final = "HighLevel granted a refresh token only; it is used in ten minutes"
+
 _ALWAYS: Final = timedelta.max
 """As a margin: whatever is left is too little."""
 
@@ -157,6 +159,8 @@ class Tokens:
                 token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
                 if token is not None:
                     return token, row
+                if row.is_lifeless and margin != _ALWAYS and rejected is None:
+                    raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
                 if not self._renewal.renew(row):
                     # Somebody else is exchanging this very token: wait for what they get.
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
@@ -192,6 +196,8 @@ class Tokens:
         token = self._usable(row, None, timedelta()) or self._mint(row, None, timedelta())
         if token is not None:
             return token
+        if row.token(self.vault, "access_token") is None:
+            raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
         if needs_refresh(row.connection.token_expires_at, row.now, timedelta()):
             raise PipelineError(FailureClass.MALFORMED, "renewed, and expired already")
         raise PipelineError(FailureClass.ACCESS_REJECTED, "renewed, and refused all the same")
@@ -210,7 +216,8 @@ class Tokens:
         company = self._is_company(row)
         column = "location_access_token" if company else "access_token"
         expires_at = row.location_token_expires_at if company else row.connection.token_expires_at
-        if needs_refresh(expires_at, row.now, margin):
+        is_new = row.is_lifeless and not company and margin != _ALWAYS
+        if needs_refresh(expires_at, row.now, margin) and not is_new:
             return None
         token = row.token(self.vault, column)
         return None if token == rejected else token
@@ -224,7 +231,9 @@ class Tokens:
 
         None where there is nothing to mint from, or HighLevel no longer accepts what there is.
         """
-        fresh = not needs_refresh(row.connection.token_expires_at, row.now, margin)
+        fresh = (row.is_lifeless and margin != _ALWAYS) or not needs_refresh(
+            row.connection.token_expires_at, row.now, margin
+        )
         paused = row.connection.state is ConnectionState.PAUSED  # its renewal says whether it is
         if not self._is_company(row) or not fresh or row.lease_id or paused:
             return None

@@ -144,6 +144,8 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
     assert speakers == {
         "highlevel/answers.py",
         "highlevel/client.py",
+        "highlevel/grant.py",
+        "highlevel/transport.py",
         "alerting.py",
         "redirect.py",
         "dagster_api.py",

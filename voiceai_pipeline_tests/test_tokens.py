@@ -298,28 +298,6 @@ def test_what_an_answer_leaves_out_stays_as_it_is_stored(
     assert after["token_version"] == before["token_version"] + 1
 
 
-@pytest.mark.parametrize("lifetime", [0, -1, "soon", 10**12, None])
-def test_a_lifetime_that_cannot_be_is_no_answer_and_stops_after_one_replay(
-    lifetime: object,
-    expired: Connection,
-    endpoint: Endpoint,
-    sandbox: RunningSandbox,
-    engine: sa.Engine,
-    vault: TokenVault,
-    clock: Clock,
-) -> None:
-    before = stored(engine, expired.user.id)
-    endpoint.answer = lambda: (200, granted(expires_in=lifetime))
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
-        for _ in range(3):
-            failure = failure_of(lambda: tokens.get_valid_token(expired.user.id))
-            assert failure is FailureClass.REFRESH_REJECTED
-    assert len(endpoint.posts) == 2
-    after = stored(engine, expired.user.id)
-    assert after["access_token"] == before["access_token"]
-    assert after["refresh_token"] == before["refresh_token"]
-
-
 def test_a_life_shorter_than_the_margin_is_used_once_and_does_not_loop(
     expired: Connection, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:

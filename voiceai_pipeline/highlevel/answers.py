@@ -5,11 +5,11 @@ row that fits wins. What is in no row is UNKNOWN_ANSWER: retried, never taken as
 """
 
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import requests
 import urllib3
@@ -117,7 +117,7 @@ class HighLevelError(PipelineError):
         path: path template of the request, such as ``/locations/{id}``; never a URL.
         status: HTTP status; None if no answer arrived.
         retry_after: seconds the answer asks to wait; None if it does not say.
-        sent: False only if the request certainly never reached HighLevel.
+        sent: False if no byte of the request was handed over.
         missing_scope: the scope that the request takes, if HighLevel says that one is missing.
         timed_out: nothing came back in time; what was sent may still be under way.
         trace_id: HighLevel's name for its answer, for its support.
@@ -146,6 +146,10 @@ class HighLevelError(PipelineError):
         self.timed_out = timed_out
         self.trace_id = trace_id
         self.missing_scope = missing_scope
+
+
+_KINDS: Final = ("application/json", "application/octet-stream", "text/html", "text/plain")
+"""Content types that are named; any other text of a header could be an echo."""
 
 
 def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
@@ -189,19 +193,21 @@ def read(
     except (ValueError, RecursionError):
         body = None
     is_object = isinstance(body, dict)
+    if is_object and "traceId" in body:
+        body["traceId"] = _trace_id(body["traceId"], response.request)
     inner = body.get("statusCode") if is_object else None
     if status < 300 and isinstance(inner, int) and inner >= 400:
         status = inner
     if status < 300:
         if isinstance(body, dict):
             return body
-        kind = response.headers.get("Content-Type", "no content type").partition(";")[0]
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         raise HighLevelError(
             FailureClass.MALFORMED,
             method=method,
             path=path,
             status=status,
-            reason=f"not a JSON object but {kind}",
+            reason=f"not a JSON object but {kind if kind in _KINDS else 'something else'}",
         )
     message = _message(body) if is_object else _words(response)
     failure = meaning(endpoint, status, message)
@@ -211,13 +217,20 @@ def read(
         path=path,
         status=status,
         missing_scope=scope if failure is FailureClass.SCOPE_MISSING else "",
-        trace_id=trace_id(body) if isinstance(body, dict) else None,
+        trace_id=body.get("traceId") if is_object else None,
         retry_after=_retry_after(response),
     )
 
 
-def lost(error: requests.RequestException, *, method: str, path: str) -> HighLevelError:
-    """Classify a request that ended without an answer, keeping nothing of its URL or body."""
+def lost(
+    error: OSError, *, method: str, path: str, sent: bool, obstacle: str = ""
+) -> HighLevelError:
+    """Classify a request that ended without an answer, keeping nothing of its URL or body.
+
+    Args:
+        sent: bytes of it were handed over.
+        obstacle: what has to be fixed on this side, where that is known.
+    """
     timed_out = False
     if isinstance(error, requests.exceptions.ContentDecodingError):
         failure, reason = FailureClass.MALFORMED, "undecodable body"
@@ -229,31 +242,17 @@ def lost(error: requests.RequestException, *, method: str, path: str) -> HighLev
         failure,
         method=method,
         path=path,
-        reason=reason,
-        sent=not _never_sent(error),
+        reason=obstacle or reason,
+        sent=sent,
         timed_out=timed_out,
     )
 
 
-def _timed_out(error: requests.RequestException) -> bool:
+def _timed_out(error: OSError) -> bool:
     """Also true for a body that stops half way, which requests calls a ``ConnectionError``."""
     return isinstance(error, requests.Timeout) or (
         bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
     )
-
-
-def _never_sent(error: requests.RequestException) -> bool:
-    """True if no connection was made: refused, no DNS entry, false certificate, connect time-out.
-
-    Any other TLS failure may come after the request was sent.
-    """
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    cause = error.args[0] if error.args else None
-    reason = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else None
-    if isinstance(reason, urllib3.exceptions.SSLError):
-        return bool(reason.args) and isinstance(reason.args[0], ssl.SSLCertVerificationError)
-    return isinstance(reason, urllib3.exceptions.NewConnectionError)
 
 
 def _message(body: Mapping[str, Any]) -> str:
@@ -279,13 +278,33 @@ def _words(response: requests.Response) -> str:
     return banned.group() if banned else ""
 
 
-def trace_id(body: Mapping[str, Any]) -> str | None:
-    """The trace id, if it looks like one: it ends up in messages people read."""
-    value = body.get("traceId")
-    return value if isinstance(value, str) and re.fullmatch(r"[\w-]{8,64}", value) else None
+def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
+    """The trace id, if it looks like one and repeats nothing that was sent (REQUIREMENTS T23): it
+    ends up in messages that people read."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w-]{8,64}", value):
+        return None
+    sent = [str(request.headers.get("Authorization", "")).partition(" ")[2]]
+    if isinstance(request.body, str):
+        sent += [text for _, text in parse_qsl(request.body)]
+    echoes = (text for text in sent if text and (text in value or value in text))
+    return None if any(echoes) else value
 
 
 def _retry_after(response: requests.Response) -> float | None:
     """``Retry-After`` in seconds. It is undocumented (CONTRACT 5), honoured where it is sent."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else None
+
+
+def whole_number(value: Any) -> int | None:
+    """An integer, also where it is spelled as text or with a fraction."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return int(value) if isinstance(value, int) else int(float(value))
+    except (ValueError, OverflowError):
+        return None
+
+
+def first(body: Mapping[str, Any], *names: str) -> Any:
+    return next((body[name] for name in names if body.get(name) is not None), None)

@@ -7,11 +7,7 @@ decides that (``tokens.py``).
 """
 
 import copy
-import math
-import re
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,8 +20,10 @@ import tenacity
 from voiceai_pipeline.highlevel import answers
 from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
+from voiceai_pipeline.highlevel.grant import SENDABLE, body_of, grant_of, malformed
 from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Transport
 from voiceai_pipeline.models import (
     PROVIDER_FAILURES,
     REQUESTED_SCOPES,
@@ -38,7 +36,6 @@ from voiceai_pipeline.models import (
 )
 from voiceai_pipeline.settings import HighLevelSettings
 
-CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
 """Seconds for a token POST; must end well before the lease that guards it (``renewal.LEASE``)."""
@@ -52,27 +49,12 @@ _SCOPES: Final = {
 }
 """Which scope a path takes (CONTRACT 2 to 4), to name it when it is missing."""
 
-USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
-"""Cloudflare bans some libraries' default agents on this host (CONTRACT 1)."""
-
-_HEADERS: Final = {
-    "User-Agent": USER_AGENT,
-    "Accept": "application/json",
-    "Accept-Encoding": requests.utils.DEFAULT_ACCEPT_ENCODING,
-}
-
 _WHOLE_PAGE: Final = 1 << 20
 """Bytes; fifty calls have some hundred thousand."""
 
 T = TypeVar("T")
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
-
-_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
-"""What a header can carry as a bearer token."""
-
-MAX_LIFETIME: Final = 366 * 24 * 3600
-"""Seconds; an access token lives about a day, so more than a year is a broken answer."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +95,11 @@ class HighLevelClient:
         self._token_timeout = token_timeout
         self._read_timeout = read_timeout
         self._limits = RateLimits(sleep)
-        self._local = threading.local()
-        self._environments: dict[str, dict[str, Any]] = {}
-        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+        self._transport = Transport()
 
     def close(self) -> None:
         """Close every connection. The client is not used afterwards."""
-        for session in self._sessions:
-            session.close()
+        self._transport.close()
 
     def __enter__(self) -> "HighLevelClient":
         return self
@@ -158,8 +137,8 @@ class HighLevelClient:
             _listing,
         )
         items = _list(body, "/voice-ai/dashboard/call-logs", "callLogs")
-        total = _first(body, "total", "totalRecords")
-        return Page(items, _whole_number(total))
+        total = answers.first(body, "total", "totalRecords")
+        return Page(items, answers.whole_number(total))
 
     def call_total(
         self, token: Secret, location_id: str, start: datetime, end: datetime
@@ -179,7 +158,7 @@ class HighLevelClient:
                 "pageSize": 1,
             },
         )
-        return _whole_number(_first(body, "total", "totalRecords"))
+        return answers.whole_number(answers.first(body, "total", "totalRecords"))
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
         """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
@@ -259,7 +238,7 @@ class HighLevelClient:
 
     def exchange_code(self, code: Secret) -> OAuthToken:
         """Exchange an authorization code; a code works once."""
-        return self._grant(
+        token = self._grant(
             {
                 "grant_type": "authorization_code",
                 "code": code.reveal(),
@@ -267,16 +246,22 @@ class HighLevelClient:
                 "redirect_uri": self._settings.redirect_uri,
             }
         )
+        if token.access_token is None and token.refresh_token:
+            return self.refresh(token.refresh_token, token.user_type or "Location")
+        return token
 
     def refresh(self, refresh_token: Secret, user_type: str) -> OAuthToken:
         """Spend a refresh token, which works once, for a new pair (CONTRACT 4.3). Never retried."""
-        return self._grant(
+        token = self._grant(
             {
                 "grant_type": "refresh_token",
                 "refresh_token": refresh_token.reveal(),
                 "user_type": user_type,
             }
         )
+        if token.access_token is None and token.refresh_token == refresh_token:
+            raise malformed("/oauth/token", "an echo of what was sent")
+        return token
 
     def ping_token_endpoint(self) -> None:
         """See whether the token endpoint answers, with a request that can grant and spend nothing:
@@ -286,9 +271,7 @@ class HighLevelClient:
             HighLevelError: no answer, or one that says that it cannot answer now.
         """
         try:
-            self._post(
-                Endpoint.TOKEN, self._settings.token_url, "/oauth/token", {}, {}, lambda r: r
-            )
+            self._post(Endpoint.TOKEN, self._settings.token_url, "/oauth/token", {}, {})
         except HighLevelError as error:
             if error.status is None or error.failure in PROVIDER_FAILURES:
                 raise
@@ -297,8 +280,9 @@ class HighLevelClient:
         """Mint a location token from a Company token; spends nothing (CONTRACT 4.4)."""
         is_v3 = self._settings.api_version == "v3"
         path = "/oauth/location-token" if is_v3 else "/oauth/locationToken"
-        return self._retrying(
-            lambda: self._parse_token(
+
+        def once() -> OAuthToken:
+            minted = grant_of(
                 self._post(
                     Endpoint.API,
                     f"{self._settings.api_url}{path}",
@@ -307,9 +291,13 @@ class HighLevelClient:
                     self._version(path),
                     _bearer(token),
                 ),
-                path,
+                path=path,
             )
-        )
+            if minted.access_token is None:
+                raise malformed(path, "no usable access token in the answer")
+            return minted
+
+        return self._retrying(once)
 
     def _grant(self, fields: Mapping[str, str]) -> OAuthToken:
         fields = {
@@ -322,37 +310,8 @@ class HighLevelClient:
             fields = {_camel(name): value for name, value in fields.items()}
             headers["Version"] = "v3"
         path = "/oauth/token"
-        body = self._post(
-            Endpoint.TOKEN, self._settings.token_url, path, fields, headers, lambda r: r
-        )
-        return self._parse_token(body, path)
-
-    def _parse_token(self, body: Mapping[str, Any], path: str) -> OAuthToken:
-        """Read a grant in either spelling; a grant that cannot be used is a failure (T7)."""
-        access_token = _first(body, "access_token", "accessToken")
-        lifetime = _whole_number(_first(body, "expires_in", "expiresIn")) or 0
-        usable = isinstance(access_token, str) and _SENDABLE.fullmatch(access_token)
-        if not usable or not 0 < lifetime <= MAX_LIFETIME:
-            raise HighLevelError(
-                FailureClass.MALFORMED,
-                method="POST",
-                path=path,
-                status=200,
-                reason="no usable access token or lifetime in the answer",
-            )
-        refresh_token = _first(body, "refresh_token", "refreshToken")
-        return OAuthToken(
-            access_token=Secret(str(access_token)),
-            expires_in=lifetime,
-            refresh_token=Secret(refresh_token)
-            if isinstance(refresh_token, str) and refresh_token
-            else None,
-            location_id=_str(body, "locationId"),
-            company_id=_str(body, "companyId"),
-            user_type=_str(body, "userType"),
-            scope=_str(body, "scope"),
-            trace_id=answers.trace_id(body),
-        )
+        body = self._post(Endpoint.TOKEN, self._settings.token_url, path, fields, headers)
+        return grant_of(body, path=path)
 
     # Moving bytes --------------------------------------------------------------------------------
 
@@ -370,26 +329,20 @@ class HighLevelClient:
 
         def once() -> Mapping[str, Any]:
             self._limits.wait(resource_id, path=template)
+            request = requests.Request(
+                "GET",
+                f"{self._settings.api_url}{path}",
+                params=dict(query),
+                headers=self._version(template),
+                auth=_bearer(token),
+            )
             try:
-                # Prepared here and read in one piece: with all that ``Session.get`` looks after and
-                # is not needed, and in pieces of 10 kB, a page takes twice the time.
-                response = self._session().send(
-                    requests.Request(
-                        "GET",
-                        f"{self._settings.api_url}{path}",
-                        params=dict(query),
-                        headers=_HEADERS | self._version(template),
-                        auth=_bearer(token),
-                    ).prepare(),
-                    timeout=(CONNECT_TIMEOUT, self._read_timeout),
-                    allow_redirects=False,
-                    stream=True,
-                    **self._environment(self._settings.api_url),
+                response = self._transport.send(
+                    request, path=template, timeout=self._read_timeout, piece=_WHOLE_PAGE
                 )
-                _read(response, _WHOLE_PAGE)
-            except requests.RequestException as error:
+            except HighLevelError:
                 self._limits.lost(resource_id)
-                raise answers.lost(error, method="GET", path=template) from None
+                raise
             self._limits.learn(resource_id, response.headers)
             return answers.read(
                 Endpoint.API,
@@ -408,25 +361,17 @@ class HighLevelClient:
         path: str,
         fields: Mapping[str, str],
         headers: Mapping[str, str],
-        auth: Auth,
+        auth: Auth | None = None,
     ) -> Mapping[str, Any]:
-        deadline = time.monotonic() + CONNECT_TIMEOUT + self._token_timeout
-        try:
-            response = self._session().post(
-                url,
-                data=dict(fields),
-                headers=dict(headers),
-                auth=auth,
-                timeout=(CONNECT_TIMEOUT, self._token_timeout),
-                allow_redirects=False,
-                stream=True,
-                **self._environment(url),
-            )
-            # As it comes: the answer has a few hundred bytes.
-            _read(response, 1, deadline)
-        except requests.RequestException as error:
-            raise answers.lost(error, method="POST", path=path) from None
-        return answers.read(endpoint, response, path=path)
+        request = requests.Request("POST", url, data=dict(fields), headers=dict(headers), auth=auth)
+        response = self._transport.send(
+            request,
+            path=path,
+            timeout=self._token_timeout,
+            piece=1,  # as it comes: the answer has a few hundred bytes
+            deadline=time.monotonic() + CONNECT_TIMEOUT + self._token_timeout,
+        )
+        return answers.read(endpoint, response, path=path, parse=body_of)
 
     def _retrying(self, request: Callable[[], T]) -> T:
         retry = self._retry
@@ -454,26 +399,6 @@ class HighLevelClient:
             reraise=True,
         )(request)
 
-    def _session(self) -> requests.Session:
-        """A session per thread: ``requests`` does not promise that one can be shared."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.headers.update(_HEADERS)
-            session.trust_env = False  # see _environment
-            self._local.session = session
-            self._sessions.add(session)
-        return session
-
-    def _environment(self, url: str) -> dict[str, Any]:
-        """The environment's proxies and certificates for ``url``. requests would look through all
-        of it for every request, which takes longer than the request itself."""
-        if url not in self._environments:
-            with requests.Session() as session:
-                found = session.merge_environment_settings(url, {}, None, None, None)
-            self._environments[url] = {name: found[name] for name in ("proxies", "verify")}
-        return self._environments[url]
-
     def _version(self, path: str) -> dict[str, str]:
         """The ``Version`` header, required on all but the dated token endpoint (CONTRACT 1)."""
         if self._settings.api_version == "v3":
@@ -485,7 +410,7 @@ def _bearer(token: Secret) -> Auth:
     """Sets the header as requests' ``auth``: without one, a ~/.netrc entry would replace it."""
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if not _SENDABLE.fullmatch(token.reveal()):
+        if not SENDABLE.fullmatch(token.reveal()):
             # http.client would refuse the header with a ValueError that quotes it.
             raise HighLevelError(
                 FailureClass.ACCESS_REJECTED,
@@ -500,25 +425,6 @@ def _bearer(token: Secret) -> Auth:
     return sign
 
 
-def _read(response: requests.Response, piece: int, deadline: float = math.inf) -> None:
-    """Read the body, all of it by then: the time-outs of requests hold for each piece alone, and an
-    answer that trickles would outlive the lease that guards it.
-
-    Args:
-        piece: bytes.
-
-    Raises:
-        requests.RequestException: it did not arrive whole, or in time.
-    """
-    pieces = []
-    with response:
-        for part in response.iter_content(piece):
-            pieces.append(part)
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout("the answer trickled")
-    response._content = b"".join(pieces)  # what ``response.content`` would have kept
-
-
 def _listing(response: requests.Response) -> Any:
     """The body of an answer of the list of calls, its items left as they were sent."""
     body = listing_of(response.content)
@@ -531,7 +437,7 @@ def _listing(response: requests.Response) -> Any:
 
 def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:
     """The list of an answer; without one it is no answer, and never an empty list."""
-    items = _first(body, *names)
+    items = answers.first(body, *names)
     if isinstance(items, list):
         return items
     raise HighLevelError(
@@ -543,16 +449,6 @@ def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:
     )
 
 
-def _whole_number(value: Any) -> int | None:
-    """An integer, also where it is spelled as text or with a fraction."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return int(value) if isinstance(value, int) else int(float(value))
-    except (ValueError, OverflowError):
-        return None
-
-
 def _epoch_ms(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)
 
@@ -560,10 +456,6 @@ def _epoch_ms(instant: datetime) -> int:
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.title() for word in rest)
-
-
-def _first(body: Mapping[str, Any], *names: str) -> Any:
-    return next((body[name] for name in names if body.get(name) is not None), None)
 
 
 def _str(body: Mapping[str, Any], name: str) -> str | None:

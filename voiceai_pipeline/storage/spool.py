@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from voiceai_pipeline.models import FailureClass, OAuthToken, PipelineError
+from voiceai_pipeline.models import FailureClass, OAuthToken, PipelineError, Secret
 from voiceai_pipeline.storage.vault import TokenVault
 
 
@@ -59,13 +59,13 @@ class Spool:
             OSError: it cannot be written; nothing is half there.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seal, user_id, refresh_token = self._vault.encrypt, replaced.user_id, token.refresh_token
+        seal, user_id = self._vault.seal, replaced.user_id
         record = {
             "access_token": seal(token.access_token, "access_token", user_id),
-            "refresh_token": seal(refresh_token, "refresh_token", user_id)
-            if refresh_token
-            else None,
-            "expires_in": token.expires_in,
+            "refresh_token": seal(token.refresh_token, "refresh_token", user_id),
+            # Its lifetime is settled here: the file stays readable for earlier versions.
+            "expires_in": int(token.life(started_at).total_seconds()),
+            "remark": token.remark,
             "company_id": token.company_id,
             "user_type": token.user_type,
             "scope": token.scope,
@@ -105,21 +105,20 @@ class Spool:
                 f"a pair waits in {path.name} of the spool and cannot be read, "
                 f"{type(error).__name__}",
             ) from None
-        unseal, user_id, refresh_token = (
-            self._vault.decrypt,
-            replaced.user_id,
-            record["refresh_token"],
-        )
+
+        def unseal(column: str) -> Secret | None:
+            stored = record[column]
+            return self._vault.decrypt(stored, column, replaced.user_id) if stored else None
+
         token = OAuthToken(
-            access_token=unseal(record["access_token"], "access_token", user_id),
+            access_token=unseal("access_token"),
             expires_in=record["expires_in"],
-            refresh_token=unseal(refresh_token, "refresh_token", user_id)
-            if refresh_token
-            else None,
+            refresh_token=unseal("refresh_token"),
             company_id=record["company_id"],
             user_type=record["user_type"],
             scope=record["scope"],
             trace_id=record["trace_id"],
+            remark=record.get("remark", ""),
         )
         return SpooledPair(token, datetime.fromisoformat(record["started_at"]))
 

@@ -33,6 +33,9 @@ from voiceai_pipeline.storage.vault import TokenVault
 ATTENTION_AFTER: Final = 12
 """Renewals that may fail in a row before somebody is told: two hours, at one in ten minutes."""
 
+LIFELESS_REST: Final = timedelta(minutes=10)
+"""How long a pair is used that was granted with no lifetime, before it is refreshed again."""
+
 ENDING_SOON: Final = timedelta(days=30)
 """How long before a refresh token dies unused somebody is told (REQUIREMENTS T14)."""
 
@@ -59,6 +62,18 @@ class TokenRow:
     now: datetime
     rows: str | None
     _stored: dict[str, str | None] = field(repr=False)
+
+    @property
+    def is_lifeless(self) -> bool:
+        """The pair was granted within the last minutes with a lifetime that was over at once. Only
+        the API can tell whether it works, and a refresh for every use would be a loop."""
+        granted_at, ends_at = self.connection.refreshed_at, self.connection.token_expires_at
+        return (
+            granted_at is not None
+            and ends_at is not None
+            and ends_at <= granted_at
+            and self.now < granted_at + LIFELESS_REST
+        )
 
     def token(self, vault: TokenVault, column: str) -> Secret | None:
         """The token in ``column``, or None.
@@ -196,8 +211,8 @@ def save_rotation(
     if not lacking and not row.connection.location_id:
         state, reason = ConnectionState.NEEDS_RECONNECT, FailureClass.NO_LOCATION
     values: dict[str, Any] = {
-        "access_token": vault.encrypt(token.access_token, "access_token", user_id),
-        "token_expires_at": started_at + timedelta(seconds=token.expires_in),
+        "access_token": vault.seal(token.access_token, "access_token", user_id),
+        "token_expires_at": started_at + token.life(started_at),
         "token_version": api_keys.c.token_version + 1,
         "updated_at": row.now,
         "refreshed_at": started_at,
@@ -232,7 +247,7 @@ def save_rotation(
         user_id=user_id,
         state=state,
         reason=reason,
-        detail=", ".join(lacking),
+        detail="; ".join(filter(None, (", ".join(lacking), token.remark))),
         versions=(row.version, row.version + 1),
         trace_id=token.trace_id,
         fingerprint=vault.fingerprint(token.refresh_token) if token.refresh_token else None,
@@ -304,6 +319,7 @@ def leave_in_doubt(
     failure: FailureClass,
     *,
     lost: bool,
+    counts: bool,
     next_attempt_at: datetime | None,
     actor: Actor,
     detail: str,
@@ -315,6 +331,7 @@ def leave_in_doubt(
 
     Args:
         lost: no answer came; False if a replay was answered, but with nothing that tells.
+        counts: it was an attempt; False if the replay was not sent.
         next_attempt_at: before this it is left alone (UTC).
     """
     same = row.connection.state is ConnectionState.IN_DOUBT
@@ -328,7 +345,7 @@ def leave_in_doubt(
             lease_expires_at=row.now,
             refresh_replayed=lost and row.lease_id is not None,
             next_attempt_at=next_attempt_at,
-            failed_attempts=api_keys.c.failed_attempts + 1,
+            failed_attempts=api_keys.c.failed_attempts + int(counts),
             last_failure=failure.value,
         )
         .returning(api_keys.c.failed_attempts)
@@ -398,10 +415,8 @@ def save_location_token(
             api_keys.c.location_id == row.connection.location_id,
         )
         .values(
-            location_access_token=vault.encrypt(
-                token.access_token, "location_access_token", user_id
-            ),
-            location_token_expires_at=row.now + timedelta(seconds=token.expires_in),
+            location_access_token=vault.seal(token.access_token, "location_access_token", user_id),
+            location_token_expires_at=row.now + token.life(row.now),
         )
     )
     if saved.rowcount != 1:
@@ -449,11 +464,9 @@ def save_connection(
     values: dict[str, Any] = {
         "name": "HighLevel",
         "service": SERVICE,
-        "access_token": vault.encrypt(token.access_token, "access_token", user_id),
-        "refresh_token": vault.encrypt(token.refresh_token, "refresh_token", user_id)
-        if token.refresh_token
-        else None,
-        "token_expires_at": started_at + timedelta(seconds=token.expires_in),
+        "access_token": vault.seal(token.access_token, "access_token", user_id),
+        "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id),
+        "token_expires_at": started_at + token.life(started_at),
         "location_id": connection.location_id,
         "location_name": connection.location_name,
         "location_timezone": connection.location_timezone,
@@ -502,6 +515,7 @@ def save_connection(
         user_id=user_id,
         state=connection.state,
         reason=connection.reason,
+        detail=token.remark,
         versions=(row.version if row else None, values["token_version"]),
         trace_id=token.trace_id,
         fingerprint=vault.fingerprint(token.refresh_token) if token.refresh_token else None,

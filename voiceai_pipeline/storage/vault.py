@@ -51,6 +51,10 @@ class TokenVault:
         self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
         self._call_key = hmac.digest(keys[self._current], CALL_LABEL, "sha256")
 
+    def seal(self, token: Secret | None, column: str, user_id: UUID) -> str | None:
+        """``encrypt``, and None for none."""
+        return self.encrypt(token, column, user_id) if token else None
+
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
         """The text to store in ``api_keys.<column>`` of ``user_id``."""
         nonce = secrets.token_bytes(_NONCE_BYTES)

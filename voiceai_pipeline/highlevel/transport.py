@@ -1,0 +1,220 @@
+"""Moves bytes to and from HighLevel: sessions, proxies, certificates, deadlines. It knows whether a
+request was handed over: what certainly was not sent has spent nothing (REQUIREMENTS T8).
+"""
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from voiceai_pipeline.highlevel import answers
+
+CONNECT_TIMEOUT: Final = 5.0
+USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
+"""Cloudflare bans some libraries' default agents on this host (CONTRACT 1)."""
+
+_HEADERS: Final = {
+    "User-Agent": USER_AGENT,
+    "Accept": "application/json",
+    "Accept-Encoding": requests.utils.DEFAULT_ACCEPT_ENCODING,
+}
+
+
+class Transport:
+    """Sends requests one at a time per thread. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._environments: dict[str, dict[str, Any]] = {}
+        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Close every connection. The transport is not used afterwards."""
+        for session in self._sessions:
+            session.close()
+
+    def send(
+        self,
+        request: requests.Request,
+        *,
+        path: str,
+        timeout: float,
+        piece: int,
+        deadline: float = math.inf,
+    ) -> requests.Response:
+        """Send a request and read its answer whole; redirects are not followed.
+
+        Args:
+            path: path template of the request, for messages.
+            timeout: seconds without a byte.
+            piece: bytes that are read at once.
+            deadline: on the monotonic clock; the whole answer must be there by then.
+
+        Raises:
+            HighLevelError: no answer; ``sent`` says whether the request was handed over.
+        """
+        request.headers = _HEADERS | dict(request.headers)
+        _handed_over.yes = False
+        environment = self._environment(request.url)
+        try:
+            # Prepared here and read in one piece: with all that ``Session.get`` looks after and is
+            # not needed, and in pieces of 10 kB, a page takes twice the time.
+            response = self._session().send(
+                request.prepare(),
+                timeout=(CONNECT_TIMEOUT, timeout),
+                allow_redirects=False,
+                stream=True,
+                **environment,
+            )
+            _read(response, piece, deadline)
+        except OSError as error:  # requests' own errors are of this class too
+            sent = _handed_over.yes
+            obstacle = "" if sent else _obstacle(error, request.url, environment["proxies"])
+            raise answers.lost(
+                error, method=str(request.method), path=path, sent=sent, obstacle=obstacle
+            ) from None
+        return response
+
+    def _session(self) -> requests.Session:
+        """A session per thread: ``requests`` does not promise that one can be shared."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # see _environment
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _Adapter())
+            self._local.session = session
+            self._sessions.add(session)
+        return session
+
+    def _environment(self, url: str) -> dict[str, Any]:
+        """The environment's proxies and certificates for ``url``. requests would look through all
+        of it for every request, which takes longer than the request itself."""
+        if url not in self._environments:
+            with requests.Session() as session:
+                found = session.merge_environment_settings(url, {}, None, None, None)
+            self._environments[url] = {name: found[name] for name in ("proxies", "verify")}
+        return self._environments[url]
+
+
+def _read(response: requests.Response, piece: int, deadline: float) -> None:
+    """Read the body, all of it by the deadline: the time-outs of requests hold for each piece
+    alone, and an answer that trickles would outlive the lease that guards it.
+
+    Raises:
+        requests.RequestException: it did not arrive whole, or in time.
+    """
+    pieces = []
+    with response:
+        for part in response.iter_content(piece):
+            pieces.append(part)
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout("the answer trickled")
+    response._content = b"".join(pieces)  # what ``response.content`` would have kept
+
+
+# Whether a request was handed over ----------------------------------------------------------------
+
+
+class _HandedOver(threading.local):
+    yes = False
+
+
+_handed_over = _HandedOver()
+"""Of this thread's last request: its first byte was written to a connection that stood, behind
+TLS and a proxy's tunnel where there are any."""
+
+
+class _Noting:
+    """Mixed into urllib3's connections: notes when bytes of a request are written."""
+
+    _stands = False
+    sock: Any
+
+    def connect(self) -> None:
+        self._stands = False  # what is written meanwhile asks a proxy for a tunnel
+        super().connect()  # type: ignore[misc]
+        self._stands = True
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if self._stands:
+            _handed_over.yes = True
+        super().send(data)  # type: ignore[misc]
+
+
+class _Connection(_Noting, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _TlsConnection(_Noting, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+_POOLS: Final = {"http": _Pool, "https": _TlsPool}
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over connections that note what they write."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if type(manager) is urllib3.ProxyManager:
+            manager.pool_classes_by_scheme = _POOLS
+        else:
+            # A SOCKS proxy brings connections of its own: what they wrote is not known.
+            _handed_over.yes = True
+        return manager
+
+
+# What stood in the way ----------------------------------------------------------------------------
+
+
+def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
+    """What has to be fixed on this side for a request to be sent; empty where it is not known. It
+    quotes neither the error nor the proxy's address, which may hold a password."""
+    if not isinstance(error, requests.RequestException):
+        bundle = _variable("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+        return f"the file of certificates that {bundle} names cannot be read" if bundle else ""
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS failed, or HighLevel's certificate could not be verified"
+    proxy = requests.utils.select_proxy(url, proxies)
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if proxy:
+        variable = _variable(f"{url.partition('://')[0]}_proxy", "all_proxy")
+        if isinstance(error, requests.exceptions.InvalidSchema):
+            return f"{variable} names a SOCKS proxy, which takes the package PySocks"
+        if isinstance(error, requests.exceptions.InvalidProxyURL):
+            return f"{variable} is no address of a proxy"
+        status = str(reason).rpartition("Tunnel connection failed: ")[2][:3]
+        said = f": HTTP {status}" if status.isdecimal() else ""
+        return f"the proxy that {variable} names did not let the request through{said}"
+    if isinstance(reason, urllib3.exceptions.NameResolutionError):
+        return "its host name could not be resolved"
+    return ""
+
+
+def _variable(*names: str) -> str:
+    """The environment variable that counts, as requests looks for it."""
+    spellings = (spelling for name in names for spelling in (name.lower(), name.upper()))
+    return next((spelling for spelling in spellings if os.environ.get(spelling)), "")
