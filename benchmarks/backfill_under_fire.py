@@ -26,8 +26,8 @@ import psutil
 import psycopg
 import requests
 
-from voiceai_pipeline.dagster_api import Dagster, DagsterError
-from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.web.dagster_client import Dagster, DagsterError
 
 DAYS: Final = 60
 PORT: Final = 23970

@@ -36,12 +36,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, Shape, location_id, request_headers
-from voiceai_pipeline.models import DayState
+from voiceai_pipeline.calls.sync import WORKERS
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.core.models import DayState
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database.tables import call_logs
 from voiceai_pipeline.pipeline import open_pipeline
-from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage.tables import call_logs
-from voiceai_pipeline.sync import WORKERS
-from voiceai_pipeline.up import PROJECT
 
 NAMES = {
     "dagster": "ours, through Dagster",

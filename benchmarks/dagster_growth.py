@@ -25,9 +25,13 @@ import dagster as dg
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.models import Secret
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
-from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import (
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
@@ -37,9 +41,6 @@ from voiceai_pipeline.sandbox.cast import (
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage import connections, migrate
-from voiceai_pipeline.up import PROJECT
 
 TABLES = ("event_logs", "asset_check_executions", "runs", "run_tags")
 LAUNCHING = (8, 5_000)

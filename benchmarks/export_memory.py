@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psycopg
 
-from voiceai_pipeline.models import Secret
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.pipeline import DATABASE
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.storage import migrate
-from voiceai_pipeline.storage.engine import open_engine
 
 FEW = 10_000
 PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")

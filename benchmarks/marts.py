@@ -19,13 +19,13 @@ from zoneinfo import ZoneInfo
 import psutil
 import sqlalchemy as sa
 
-from voiceai_pipeline.marts import Marts
-from voiceai_pipeline.models import Secret
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.settings import MetricRules
-from voiceai_pipeline.storage import mart_tables, migrate
-from voiceai_pipeline.storage import marts as tables
-from voiceai_pipeline.storage.engine import open_engine
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.settings import MetricRules
+from voiceai_pipeline.database import mart_tables, migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.marts import mart_store as tables
+from voiceai_pipeline.marts.build import Marts
 
 LAST = date(2026, 10, 31)
 

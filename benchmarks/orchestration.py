@@ -30,13 +30,13 @@ import psutil
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.models import Secret
-from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
-from voiceai_pipeline.storage import migrate
-from voiceai_pipeline.storage.engine import open_engine
-from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.up import PROJECT
 
 DAYS: Final = 3 * 365
 FULL_DAYS: Final = 30
@@ -292,10 +292,10 @@ def ticks() -> list[Row]:
 
 def report(days: int) -> list[Row]:
     """What a run of ``days`` days asks of the ledger when it ends, and what the UI is shown."""
+    from voiceai_pipeline.calls.queries import Talk
+    from voiceai_pipeline.core.settings import Settings
     from voiceai_pipeline.defs import metadata
     from voiceai_pipeline.pipeline import open_pipeline
-    from voiceai_pipeline.settings import Settings
-    from voiceai_pipeline.storage.inspection import Talk
 
     settings = Settings.load(os.environ)
     with open_pipeline(settings) as pipeline:
@@ -325,7 +325,7 @@ def people() -> list[Row]:
     rows: list[Row] = [
         (f"voiceai-pipeline users ({len(json.loads(listed.stdout))})", took, "s", None)
     ]
-    from voiceai_pipeline.storage import connections
+    from voiceai_pipeline.connections import queries as connections
 
     engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
     began = time.perf_counter()
@@ -333,7 +333,7 @@ def people() -> list[Row]:
         connections.everyone(db)
     rows.append(("everyone and how they stand", time.perf_counter() - began, "s", None))
     os.environ["VOICEAI_PAGE_PORT"] = str(PORT + 1)
-    page = subprocess.Popen([sys.executable, "-m", "voiceai_pipeline.page"], cwd=PROJECT)
+    page = subprocess.Popen([sys.executable, "-m", "voiceai_pipeline.web"], cwd=PROJECT)
     url = f"http://127.0.0.1:{PORT + 1}"
     try:
         while not _answers(f"{url}/health"):
@@ -389,10 +389,10 @@ def serve(ready: Any) -> None:
 
 def idle(users: int, url: str) -> list[Row]:
     """The daily run of users without calls: one request each."""
+    from voiceai_pipeline.calls.sync import WORKERS, Mode
+    from voiceai_pipeline.connections import queries as connections
+    from voiceai_pipeline.core.settings import Settings
     from voiceai_pipeline.pipeline import open_pipeline
-    from voiceai_pipeline.settings import Settings
-    from voiceai_pipeline.storage import connections
-    from voiceai_pipeline.sync import WORKERS, Mode
 
     os.environ["HIGHLEVEL_API_URL"] = url
     with open_pipeline(Settings.load(os.environ)) as pipeline:

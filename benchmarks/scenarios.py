@@ -28,14 +28,14 @@ import sqlalchemy as sa
 
 from benchmarks.contenders import DLT_COLUMNS, Figures, Job
 from benchmarks.world import Shape, call_id, location_id, token, user_id
-from voiceai_pipeline.models import REQUESTED_SCOPES, SERVICE, Secret
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.settings import parse_keys
-from voiceai_pipeline.storage import migrate
-from voiceai_pipeline.storage.engine import open_engine
-from voiceai_pipeline.storage.tables import api_keys, users
-from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.up import PROJECT
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import REQUESTED_SCOPES, SERVICE, Secret
+from voiceai_pipeline.core.settings import parse_keys
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.database.tables import api_keys, users
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 

@@ -36,12 +36,18 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from benchmarks.stormy_world import StormyWorld, cast
-from voiceai_pipeline.alerting import Message, deliver
-from voiceai_pipeline.consent import Consent, ConsentError
-from voiceai_pipeline.day_report import RETRIED, RETRY_DELAYS, stretches
-from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.highlevel.redaction import redact
-from voiceai_pipeline.models import (
+from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.calls.reconciliation import Reconciliation
+from voiceai_pipeline.calls.sync import Mode, Sync
+from voiceai_pipeline.connections import alerts
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.alert_delivery import Message, deliver
+from voiceai_pipeline.connections.consent import Consent, ConsentError
+from voiceai_pipeline.connections.spool import Spool
+from voiceai_pipeline.connections.tokens import Tokens
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import (
     REQUESTED_SCOPES,
     Connection,
     ConnectionState,
@@ -53,8 +59,12 @@ from voiceai_pipeline.models import (
     Secret,
     Window,
 )
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.reconciliation import Reconciliation
+from voiceai_pipeline.core.settings import HighLevelSettings, PageSettings
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.sandbox.cast import (
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
@@ -62,13 +72,6 @@ from voiceai_pipeline.sandbox.cast import (
 )
 from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import running
-from voiceai_pipeline.settings import HighLevelSettings, PageSettings
-from voiceai_pipeline.storage import alerts, connections, ledger, migrate
-from voiceai_pipeline.storage.engine import open_engine
-from voiceai_pipeline.storage.spool import Spool
-from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.sync import Mode, Sync
-from voiceai_pipeline.tokens import Tokens
 
 DAY: Final = date(2026, 11, 18)
 """The day of the soak."""
@@ -78,7 +81,7 @@ HISTORY: Final = 8
 
 OLDEST: Final = datetime.combine(DAY - timedelta(days=HISTORY), datetime.min.time(), UTC)
 """Nothing older changes. The day before it is stored too: of the first day that is stored, a total
-leaves out the calls at the very midnight (``reconciliation.py``)."""
+leaves out the calls at the very midnight (``calls/reconciliation.py``)."""
 
 TRAILING: Final = 3
 """As ``defs.schedules.TRAILING_DAYS``, which takes Dagster to import."""
@@ -285,7 +288,7 @@ class Soak:
         self._resume("operate", ours, timedelta(hours=1))
 
     def send(self, message: Message) -> None:
-        """Somebody reads a notice and does what it asks for (``alerting.Channel``)."""
+        """Somebody reads a notice and does what it asks for (``alert_delivery.Channel``)."""
         if message.id in self.tally.notices:
             self.tally.wrong.append(f"told twice: {message.id}")
         self.tally.notices.append(message.id)

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.contenders import NAMES
 from benchmarks.scenarios import AGAIN, SCENARIOS, Bench
 from benchmarks.table import ORDER, Report, write_into
-from voiceai_pipeline.sync import WORKERS
+from voiceai_pipeline.calls.sync import WORKERS
 
 EXTRAS = ("memory", "calls", "users", "slow")
 

@@ -111,7 +111,8 @@ class StormyWorld(World):
         self, chance: random.Random, location_ids: set[str], window: tuple[float, float]
     ) -> bool:
         """A call vanishes and one arrives before the answer. Of what is settled only the first
-        change is made: a second one might cancel it out in the total (``reconciliation.py``)."""
+        change is made: a second one might cancel it out in the total
+        (``calls/reconciliation.py``)."""
         first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in window)
         first, last = max(first, self.oldest), min(last, self.clock())
         (location_id,) = (one for one in location_ids if one in self.locations)

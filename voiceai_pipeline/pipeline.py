@@ -9,22 +9,22 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.consent import Consent
-from voiceai_pipeline.directory import Directory
+from voiceai_pipeline.calls.dimensions import Directory
+from voiceai_pipeline.calls.reconciliation import Reconciliation
+from voiceai_pipeline.calls.sync import Sync
+from voiceai_pipeline.connections.consent import Consent
+from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.connections.spool import Spool
+from voiceai_pipeline.connections.tokens import Tokens
+from voiceai_pipeline.connections.vault import TokenVault, local_keys
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.settings import MetricRules, Settings, SettingsError
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.models import Secret
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.reconciliation import Reconciliation
-from voiceai_pipeline.settings import MetricRules, Settings, SettingsError
-from voiceai_pipeline.storage.engine import DEFAULT_POOL_SIZE, open_engine
-from voiceai_pipeline.storage.history import Actor
-from voiceai_pipeline.storage.spool import Spool
-from voiceai_pipeline.storage.vault import TokenVault, local_keys
-from voiceai_pipeline.sync import Sync
-from voiceai_pipeline.tokens import Tokens
 
 if TYPE_CHECKING:
-    from voiceai_pipeline.marts import Marts
+    from voiceai_pipeline.marts.build import Marts
 
 DATABASE = "voiceai"
 """Our database in the embedded server; Dagster's is beside it."""
@@ -47,7 +47,7 @@ class Pipeline:
     @cached_property
     def marts(self) -> "Marts":
         # Loaded when it is asked for: pandas takes 45 MB, which no sync needs.
-        from voiceai_pipeline.marts import Marts
+        from voiceai_pipeline.marts.build import Marts
 
         return Marts(self.engine, self.zone, self.metrics)
 
@@ -61,7 +61,8 @@ def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> 
 
     Raises:
         SettingsError: the URL cannot be read.
-        voiceai_pipeline.postgres.PostgresError: the embedded server cannot run; it says why.
+        voiceai_pipeline.database.embedded.PostgresError: the embedded server cannot run; it says
+        why.
     """
     with ExitStack() as stack:
         url = settings.database_url
@@ -150,7 +151,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         actor: who is named in the history of connections.
 
     Raises:
-        SettingsError, voiceai_pipeline.postgres.PostgresError: with what to do.
+        SettingsError, voiceai_pipeline.database.embedded.PostgresError: with what to do.
     """
     with ExitStack() as stack:
         vault = open_vault(settings)

@@ -19,10 +19,17 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.consent import Consent
+from voiceai_pipeline.calls.sync import Sync
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.consent import Consent
+from voiceai_pipeline.connections.tokens import Tokens
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import Connection, Secret
+from voiceai_pipeline.core.settings import HighLevelSettings
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
-from voiceai_pipeline.models import Connection, Secret
-from voiceai_pipeline.postgres import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import (
     DEMO_USERS,
     SANDBOX_CLIENT_ID,
@@ -32,14 +39,8 @@ from voiceai_pipeline.sandbox.cast import (
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.settings import HighLevelSettings
-from voiceai_pipeline.storage import connections, migrate
-from voiceai_pipeline.storage.engine import open_engine
-from voiceai_pipeline.storage.vault import TokenVault
-from voiceai_pipeline.sync import Sync
-from voiceai_pipeline.tokens import Tokens
 
-pytest_plugins = ["voiceai_pipeline_tests.product"]
+pytest_plugins = ["voiceai_pipeline_tests.support.product"]
 
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

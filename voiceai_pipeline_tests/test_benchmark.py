@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from voiceai_pipeline.up import PROJECT
+from voiceai_pipeline.cli.up import PROJECT
 
 BEGIN = "<!-- benchmarks.speed: figures, begin -->"
 END = "<!-- benchmarks.speed: figures, end -->"

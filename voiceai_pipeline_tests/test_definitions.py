@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
+from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import schedules
-from voiceai_pipeline.up import PROJECT
 
 _LOAD_WITHOUT_IO = """
 import sys

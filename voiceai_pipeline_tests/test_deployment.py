@@ -14,9 +14,9 @@ from dagster._core.instance.config import dagster_instance_config
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 
-from voiceai_pipeline.postgres import EmbeddedPostgres
-from voiceai_pipeline.settings import VARIABLES, Settings
-from voiceai_pipeline.up import PROJECT
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.core.settings import VARIABLES, Settings
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
 
 DEPLOY = PROJECT / "deploy"
 TARGETS = ("docker", "kubernetes")

@@ -4,12 +4,12 @@ import re
 from datetime import date
 from pathlib import Path
 
-from voiceai_pipeline.cli import cli
-from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs.metadata import of_status
-from voiceai_pipeline.highlevel.answers import RULES, Rule
-from voiceai_pipeline.models import (
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.queries import Talk
+from voiceai_pipeline.cli.main import cli
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.connections.refresh import STATE_AFTER
+from voiceai_pipeline.core.models import (
     CAUSES,
     STATES,
     ConnectionState,
@@ -17,11 +17,11 @@ from voiceai_pipeline.models import (
     PipelineError,
     Remedy,
 )
-from voiceai_pipeline.renewal import STATE_AFTER
-from voiceai_pipeline.settings import VARIABLES, PageSettings
-from voiceai_pipeline.storage.inspection import Talk
-from voiceai_pipeline.storage.mart_tables import MARTS
-from voiceai_pipeline.up import PROJECT
+from voiceai_pipeline.core.settings import VARIABLES, PageSettings
+from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.definitions import defs
+from voiceai_pipeline.defs.metadata import of_status
+from voiceai_pipeline.highlevel.errors import RULES, Rule
 
 EMPTY = DayReport(date(2026, 11, 20), (), (), (), ())
 PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")

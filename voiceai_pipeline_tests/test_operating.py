@@ -17,10 +17,10 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from voiceai_pipeline_tests.cli.test_supervisor import wait_until
+from voiceai_pipeline_tests.cli.test_up import Up, ended, graphql, partition_stats
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.page.conftest import chromium  # noqa: F401 - a fixture
-from voiceai_pipeline_tests.test_supervisor import wait_until
-from voiceai_pipeline_tests.test_up import Up, ended, graphql, partition_stats
+from voiceai_pipeline_tests.web.conftest import chromium  # noqa: F401 - a fixture
 
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.soak import opened, soak
-from voiceai_pipeline.postgres import EmbeddedPostgres
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
 
 
 def test_after_three_hours_of_faults_the_tables_are_highlevels_own_calls(

@@ -6,11 +6,11 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
-from voiceai_pipeline.up import PROJECT
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.product import Product
+from voiceai_pipeline_tests.support.product import Product
 
 HARBOR = DEMO["Harbor Dental"].id
 ROWS = {

@@ -1,1 +1,1 @@
-"""The Dagster wing: thin adapters between Dagster and the core, one file per Dagster noun."""
+"""The Dagster adapters, thin: one file per Dagster noun."""

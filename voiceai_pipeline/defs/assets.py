@@ -17,9 +17,15 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from voiceai_pipeline.day_report import DayReport
-from voiceai_pipeline.defs import checks, freshness, metadata, partitions
-from voiceai_pipeline.models import (
+from voiceai_pipeline.calls import queries as call_queries
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.queries import Talk
+from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
+from voiceai_pipeline.calls.sync import Mode, SyncRequestError
+from voiceai_pipeline.connections import circuit_breaker, history
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.core.models import (
     DayResult,
     DayState,
     FailureClass,
@@ -27,14 +33,11 @@ from voiceai_pipeline.models import (
     User,
     Window,
 )
+from voiceai_pipeline.core.settings import PageSettings, Settings
+from voiceai_pipeline.database import tables
+from voiceai_pipeline.database.engine import database_error, database_now
+from voiceai_pipeline.defs import checks, freshness, metadata, partitions
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.reconciliation import LocationComparison, Verdict
-from voiceai_pipeline.settings import PageSettings, Settings
-from voiceai_pipeline.storage import circuit, connections, history, inspection, tables
-from voiceai_pipeline.storage.engine import database_error, database_now
-from voiceai_pipeline.storage.inspection import Talk
-from voiceai_pipeline.sync import Mode, SyncRequestError
-from voiceai_pipeline.tokens import UnknownUserError
 
 OWNERS = ["team:data-platform"]
 POOL = "highlevel"
@@ -341,7 +344,7 @@ def read_statuses(
         windows = {day: Window.of_day(day, pipeline.zone) for day in sorted(days)}
         places = {row.location_id for day in windows for row in reports[day].complete}
         with pipeline.engine.begin() as db:
-            talk = inspection.talk(db, windows, pipeline.zone, places)
+            talk = call_queries.talk(db, windows, pipeline.zone, places)
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(str(database_error(error)), allow_retries=False) from None
     except PipelineError as error:
@@ -455,7 +458,7 @@ def refresh(
             failed[User(user_id, cells[user_id]["user"])] = error
     if failed:
         with pipeline.engine.begin() as db:
-            suspended = circuit.read(db)
+            suspended = circuit_breaker.read(db)
         raise dg.Failure(
             metadata.refresh_failure_text(failed, len(outcomes), suspended), allow_retries=False
         )

@@ -1,13 +1,14 @@
-"""Dagster's own UI as a channel of alerts, beside those that ``alerting.py`` brings along."""
+"""Dagster's own UI as a channel of alerts, beside those that ``connections/alert_delivery.py``
+brings along."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import dagster as dg
 
-from voiceai_pipeline import alerting
-from voiceai_pipeline.alerting import Message
-from voiceai_pipeline.settings import AlertSettings
+from voiceai_pipeline.connections import alert_delivery
+from voiceai_pipeline.connections.alert_delivery import Message
+from voiceai_pipeline.core.settings import AlertSettings
 
 DAGSTER: Final = "dagster"
 
@@ -36,4 +37,4 @@ class DagsterEvents:
 
 def names(settings: AlertSettings) -> list[str]:
     """Every channel there is something to deliver to."""
-    return [DAGSTER, *(channel.name for channel in alerting.channels(settings))]
+    return [DAGSTER, *(channel.name for channel in alert_delivery.channels(settings))]

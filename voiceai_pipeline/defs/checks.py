@@ -14,11 +14,13 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline import volume
-from voiceai_pipeline.day_report import DayReport
+from voiceai_pipeline.calls import queries as call_queries
+from voiceai_pipeline.calls import volume_anomalies
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections import token_store
+from voiceai_pipeline.core.models import ACTION_TYPES, Connection, ConnectionState, Window
 from voiceai_pipeline.defs import metadata
-from voiceai_pipeline.models import ACTION_TYPES, Connection, ConnectionState, Window
-from voiceai_pipeline.storage import connections, inspection, token_rows
 
 NAME: Final = "no_connection_needs_a_person"
 
@@ -62,8 +64,8 @@ OF_CALLS: Final = [
         VOLUME_IS_USUAL,
         asset="call_logs",
         description="Yesterday, and every other day that was read, has about as many calls as the "
-        f"same weekday of the last {volume.WEEKS} weeks, at each location and all together. Silent "
-        f"with fewer than {volume.MIN_WEEKS} weeks to compare with.",
+        f"same weekday of the last {volume_anomalies.WEEKS} weeks, at each location and all "
+        f"together. Silent with fewer than {volume_anomalies.MIN_WEEKS} weeks to compare with.",
     ),
 ]
 
@@ -83,9 +85,9 @@ def of_calls(
     days = {report.day for report in reports if report.day < today} | {today - timedelta(days=1)}
     is_strange = any(row.unknown_actions for report in reports for row in report.complete)
     with engine.begin() as db:
-        twice = inspection.calls_at_several_locations(db, window)
-        types = inspection.action_types(db, window, ACTION_TYPES) if is_strange else {}
-        counts = inspection.calls_by_day(db, volume.days_needed(days), zone)
+        twice = call_queries.calls_at_several_locations(db, window)
+        types = call_queries.action_types(db, window, ACTION_TYPES) if is_strange else {}
+        counts = call_queries.calls_by_day(db, volume_anomalies.days_needed(days), zone)
         names = {
             person.location_id: person.location_name or person.location_id
             for person in connections.everyone(db)
@@ -105,7 +107,7 @@ def of_calls(
         description=metadata.types_text(types) if types else "Every action type is known.",
         metadata={"unknown_types": len(types), "unknown_actions": sum(types.values())},
     )
-    judged = volume.judge(counts, days)
+    judged = volume_anomalies.judge(counts, days)
     odd = [one for one in judged if not one.is_usual]
     together = [one for one in judged if one.location_id is None]
     yield dg.AssetCheckResult(
@@ -233,5 +235,5 @@ def _needs_person(connection: Connection) -> bool:
     what is wanted."""
     return (
         connection.state in (ConnectionState.NEEDS_RECONNECT, ConnectionState.PAUSED)
-        or connection.failed_attempts >= token_rows.ATTENTION_AFTER
+        or connection.failed_attempts >= token_store.ATTENTION_AFTER
     )

@@ -15,12 +15,13 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline import freshness
+from voiceai_pipeline.calls import freshness, ledger
+from voiceai_pipeline.calls import queries as call_queries
+from voiceai_pipeline.calls.freshness import DEADLINE, StaleUser
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.models import DayResult, DayState
+from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import checks, metadata, partitions
-from voiceai_pipeline.freshness import DEADLINE, StaleUser
-from voiceai_pipeline.models import DayResult, DayState
-from voiceai_pipeline.storage import connections, inspection, ledger
-from voiceai_pipeline.storage.engine import database_error, database_now
 
 NAME: Final = "every_connected_user_is_up_to_date"
 
@@ -78,7 +79,7 @@ def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:
         due = freshness.day_due(now, zone)
         people = connections.everyone(db)
         places = {p.user.id: p.location_id for p in people if p.can_sync and p.location_id}
-        last = inspection.last_complete_days(db, places, zone)
+        last = call_queries.last_complete_days(db, places, zone)
         behind = [user_id for user_id in places if user_id not in last or last[user_id] < due]
         rows = {row.user.id: row for row in ledger.results(db, days=[due], user_ids=behind)}
     failed = {user_id for user_id, row in rows.items() if row.state is DayState.FAILED}

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from pydantic import Field
 
-from voiceai_pipeline import alerting
-from voiceai_pipeline.alerting import Channel
+from voiceai_pipeline.calls.sync import Mode
+from voiceai_pipeline.connections import alert_delivery, alerts
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.alert_delivery import Channel
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database.engine import database_now
 from voiceai_pipeline.defs import assets, channels, marts, retention
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage import alerts, connections
-from voiceai_pipeline.storage.engine import database_now
-from voiceai_pipeline.sync import Mode
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
 """Tags of runs in a process of the command line, which Dagster does not know the location of."""
@@ -103,11 +103,13 @@ def deliver_alerts(
     """Tell every channel what it has not been told yet, Dagster's UI first."""
     everywhere: list[Channel] = [
         channels.DagsterEvents(context),
-        *alerting.channels(settings.alerts),
+        *alert_delivery.channels(settings.alerts),
     ]
     with database.begin() as db:
         news = alerts.pending(db, channels.DAGSTER)
-    deliveries = [alerting.deliver(database, channel, settings.page) for channel in everywhere]
+    deliveries = [
+        alert_delivery.deliver(database, channel, settings.page) for channel in everywhere
+    ]
     if users := sorted({notice.user.id for notice in news if notice.user}):
         # Their cells and the check still show how it was before.
         assets.record_connections(context, database, settings.page, users)

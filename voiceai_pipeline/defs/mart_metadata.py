@@ -11,16 +11,16 @@ import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
 
-from voiceai_pipeline import pictures
-from voiceai_pipeline.metrics import SMALL
-from voiceai_pipeline.storage import marts as tables
-from voiceai_pipeline.storage.mart_tables import (
+from voiceai_pipeline.database.mart_tables import (
     MARTS,
     action_metrics,
     agent_performance,
     daily_call_metrics,
     hourly_activity,
 )
+from voiceai_pipeline.defs import charts
+from voiceai_pipeline.marts import mart_store as tables
+from voiceai_pipeline.marts.metrics import SMALL
 
 PICTURED: Final = 28
 """Days in the pictures: four of each weekday."""
@@ -46,7 +46,7 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
         places = rows[rows["day"] == day]
         shown["daily_call_metrics"][day] = {
             "last_28_days": dg.MetadataValue.md(
-                pictures.trend(*_by_day(month["daily_call_metrics"], day))
+                charts.trend(*_by_day(month["daily_call_metrics"], day))
             ),
             **_of_daily(places),
         }
@@ -169,7 +169,7 @@ def _locations_table(places: pd.DataFrame) -> str:
     ]
     heads = ("location", "calls", "engaged", "goal", "7 days", "")
     note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
-    return pictures.table(heads, rows, "locations", note=note)
+    return charts.table(heads, rows, "locations", note=note)
 
 
 _OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
@@ -191,7 +191,7 @@ def _agents_table(agents: _Rows) -> str:
     ]
     heads = ("agent", "calls", "engaged", "goal", "transfer")
     note = f"goal, transfer: {_OF_ENGAGED}"
-    return pictures.table(heads, rows, "agents", note=note, total=_total(agents))
+    return charts.table(heads, rows, "agents", note=note, total=_total(agents))
 
 
 def _agent(row: Mapping[str, Any]) -> str:
@@ -219,7 +219,7 @@ def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
     grid = [[float(sums.get((day, hour), 0)) for hour in range(24)] for day in range(1, 8)]
     by_hour = {int(row["hour"]): int(row["calls"]) for row in today.to_dict("records")}
     return {
-        "when_people_call": dg.MetadataValue.md(pictures.heat_map(grid)),
+        "when_people_call": dg.MetadataValue.md(charts.heat_map(grid)),
         "calls": _sum(today, "calls"),
         **({"busiest_hour": max(by_hour, key=lambda h: by_hour[h])} if by_hour else {}),
         "hours_known_calls": _sum(today, "hours_known_calls"),
@@ -240,7 +240,7 @@ def _actions_table(busiest: _Busiest, all_calls: int) -> str:
     ]
     heads = ("action", "calls", "share", "executed")
     note = f"share: of all {all_calls} calls of these days."
-    return pictures.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
+    return charts.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
 
 
 def _day_of_actions(actions: _Rows) -> str:
@@ -261,7 +261,7 @@ def _day_of_actions(actions: _Rows) -> str:
         "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
         "nine tenths did not exceed."
     )
-    return pictures.table(heads, rows, "actions", note=note, total=_total(actions))
+    return charts.table(heads, rows, "actions", note=note, total=_total(actions))
 
 
 def _of_actions(actions: pd.DataFrame, daily: pd.DataFrame) -> Mapping[str, Any]:
@@ -288,7 +288,7 @@ def _values_table(values: _Rows) -> str:
     ]
     note = "of: the engaged calls of the agents that captured it at least once in these days."
     heads = ("value", "captured in", "of", "share")
-    return pictures.table(heads, rows, "values", note=note, total=_total(values))
+    return charts.table(heads, rows, "values", note=note, total=_total(values))
 
 
 def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
@@ -300,7 +300,7 @@ def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
 
 
 def _bar(count: int, most: int) -> str:
-    return f"{pictures.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
+    return f"{charts.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
 
 
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.models import PipelineError
+from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
 from voiceai_pipeline.defs import metadata, partitions
-from voiceai_pipeline.models import PipelineError
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.storage.mart_tables import FIRST_DAY, LAST_DAY, MARTS
 
 if TYPE_CHECKING:
-    from voiceai_pipeline.marts import Built
+    from voiceai_pipeline.marts.build import Built
 
 OWNERS = ["team:data-platform"]
 THEY_ADD_UP = "the_marts_add_up_to_the_calls"

@@ -13,17 +13,24 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from voiceai_pipeline import volume
-from voiceai_pipeline.alerting import page_link
-from voiceai_pipeline.day_report import DayReport, span
-from voiceai_pipeline.freshness import StaleUser
-from voiceai_pipeline.models import Connection, DayResult, DayState, PipelineError, User, for_user
-from voiceai_pipeline.reconciliation import DayComparison, LocationComparison, Verdict
-from voiceai_pipeline.settings import PageSettings
-from voiceai_pipeline.storage.circuit import Circuit
-from voiceai_pipeline.storage.history import Entry
-from voiceai_pipeline.storage.inspection import Talk
-from voiceai_pipeline.volume import Judgement
+from voiceai_pipeline.calls import volume_anomalies
+from voiceai_pipeline.calls.day_status import DayReport, span
+from voiceai_pipeline.calls.freshness import StaleUser
+from voiceai_pipeline.calls.queries import Talk
+from voiceai_pipeline.calls.reconciliation import DayComparison, LocationComparison, Verdict
+from voiceai_pipeline.calls.volume_anomalies import Judgement
+from voiceai_pipeline.connections.alert_delivery import page_link
+from voiceai_pipeline.connections.circuit_breaker import Circuit
+from voiceai_pipeline.connections.history import Entry
+from voiceai_pipeline.core.models import (
+    Connection,
+    DayResult,
+    DayState,
+    PipelineError,
+    User,
+    for_user,
+)
+from voiceai_pipeline.core.settings import PageSettings
 
 LINES: Final = 50
 """How many users a text or table names."""
@@ -458,8 +465,8 @@ def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
     together = [one for one in judged if one.location_id is None]
     if not judged:
         return (
-            f"There is nothing to compare with yet: it takes {volume.MIN_WEEKS} complete weeks of "
-            "the same weekday."
+            f"There is nothing to compare with yet: it takes {volume_anomalies.MIN_WEEKS} complete "
+            "weeks of the same weekday."
         )
     odd = [one for one in judged if not one.is_usual]
     parts = [

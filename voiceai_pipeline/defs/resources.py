@@ -11,9 +11,9 @@ from typing import Final
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
-from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage.history import Actor
 
 STATEMENT_TIMEOUT: Final = 600_000
 """Milliseconds of a statement on Dagster's own tables in a run; without ours it has no limit."""

@@ -17,11 +17,13 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 
-from voiceai_pipeline.day_report import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.connections import alerts
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import channels, jobs, partitions
-from voiceai_pipeline.settings import Settings
-from voiceai_pipeline.storage import alerts, connections, ledger
-from voiceai_pipeline.storage.engine import database_error, database_now
 
 BATCH: Final = 500
 """How many users a run request names; a run for more finds out itself who is due."""
@@ -165,7 +167,7 @@ def stale_marts(
     database: dg.ResourceParam[sa.Engine],
     settings: dg.ResourceParam[Settings],
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from voiceai_pipeline.marts import Marts  # pandas: see Pipeline.marts
+    from voiceai_pipeline.marts.build import Marts  # pandas: see Pipeline.marts
 
     zone = ZoneInfo(partitions.days.timezone)
     since = datetime.fromisoformat(context.cursor) if context.cursor else None

@@ -1,1 +1,1 @@
-"""The only room that knows HighLevel: its URLs, headers, dialects, paging, limits and answers."""
+"""HighLevel's API: the only room that knows its URLs, headers, paging, limits and error texts."""

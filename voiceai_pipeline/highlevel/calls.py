@@ -19,8 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from voiceai_pipeline.highlevel.redaction import is_plain, redact
-from voiceai_pipeline.models import (
+from voiceai_pipeline.core.models import (
     ACTION_TYPES,
     CallLog,
     FailureClass,
@@ -30,6 +29,7 @@ from voiceai_pipeline.models import (
     Window,
     digest,
 )
+from voiceai_pipeline.highlevel.redaction import is_plain, redact
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""

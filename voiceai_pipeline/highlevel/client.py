@@ -3,7 +3,7 @@
 Two dialects by ``HIGHLEVEL_API_VERSION``: ``dated`` (2021-04-15 for Voice AI, 2021-07-28 for the
 rest, form-encoded snake_case at the token endpoint) and ``v3`` (camelCase). Answers are read in
 both spellings whatever is configured. GETs are retried; a token POST never is: who renews
-decides that (``tokens.py``).
+decides that (``connections/tokens.py``).
 """
 
 import copy
@@ -17,14 +17,7 @@ from urllib.parse import quote, urlencode
 import requests
 import tenacity
 
-from voiceai_pipeline.highlevel import answers
-from voiceai_pipeline.highlevel.answers import Endpoint, HighLevelError
-from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
-from voiceai_pipeline.highlevel.grant import SENDABLE, body_of, grant_of, malformed
-from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
-from voiceai_pipeline.highlevel.redaction import redact
-from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Transport
-from voiceai_pipeline.models import (
+from voiceai_pipeline.core.models import (
     PROVIDER_FAILURES,
     REQUESTED_SCOPES,
     SYNC_SCOPE,
@@ -34,11 +27,18 @@ from voiceai_pipeline.models import (
     OAuthToken,
     Secret,
 )
-from voiceai_pipeline.settings import HighLevelSettings
+from voiceai_pipeline.core.settings import HighLevelSettings
+from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
+from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
+from voiceai_pipeline.highlevel.grant import SENDABLE, body_of, grant_of, malformed
+from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
+from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Transport
 
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
-"""Seconds for a token POST; must end well before the lease that guards it (``renewal.LEASE``)."""
+"""Seconds for a token POST; must end well before the lease that guards it (``refresh.LEASE``)."""
 
 _SCOPES: Final = {
     "/voice-ai/dashboard/call-logs": SYNC_SCOPE,
@@ -137,8 +137,8 @@ class HighLevelClient:
             _listing,
         )
         items = _list(body, "/voice-ai/dashboard/call-logs", "callLogs")
-        total = answers.first(body, "total", "totalRecords")
-        return Page(items, answers.whole_number(total))
+        total = errors.first(body, "total", "totalRecords")
+        return Page(items, errors.whole_number(total))
 
     def call_total(
         self, token: Secret, location_id: str, start: datetime, end: datetime
@@ -158,7 +158,7 @@ class HighLevelClient:
                 "pageSize": 1,
             },
         )
-        return answers.whole_number(answers.first(body, "total", "totalRecords"))
+        return errors.whole_number(errors.first(body, "total", "totalRecords"))
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
         """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
@@ -344,7 +344,7 @@ class HighLevelClient:
                 self._limits.lost(resource_id)
                 raise
             self._limits.learn(resource_id, response.headers)
-            return answers.read(
+            return errors.read(
                 Endpoint.API,
                 response,
                 path=template,
@@ -371,7 +371,7 @@ class HighLevelClient:
             piece=1,  # as it comes: the answer has a few hundred bytes
             deadline=time.monotonic() + CONNECT_TIMEOUT + self._token_timeout,
         )
-        return answers.read(endpoint, response, path=path, parse=body_of)
+        return errors.read(endpoint, response, path=path, parse=body_of)
 
     def _retrying(self, request: Callable[[], T]) -> T:
         retry = self._retry
@@ -437,7 +437,7 @@ def _listing(response: requests.Response) -> Any:
 
 def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:
     """The list of an answer; without one it is no answer, and never an empty list."""
-    items = answers.first(body, *names)
+    items = errors.first(body, *names)
     if isinstance(items, list):
         return items
     raise HighLevelError(

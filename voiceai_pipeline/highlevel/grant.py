@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import requests
 
-from voiceai_pipeline.highlevel import answers
-from voiceai_pipeline.highlevel.answers import HighLevelError
-from voiceai_pipeline.models import MAX_LIFE, FailureClass, OAuthToken, Secret, scopes_of
+from voiceai_pipeline.core.models import MAX_LIFE, FailureClass, OAuthToken, Secret, scopes_of
+from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.errors import HighLevelError
 
 SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 """What a header can carry as a bearer token."""
@@ -113,14 +113,14 @@ def _life(
     ``expires_in`` counts where it makes sense, then ``expires_at``, then the access token's own
     ``exp`` claim. Neither of them: the documented day (CONTRACT 4.3).
     """
-    given = answers.first(body, "expires_in", "expiresIn")
-    lifetime = answers.whole_number(given)
+    given = errors.first(body, "expires_in", "expiresIn")
+    lifetime = errors.whole_number(given)
     if lifetime is not None and 0 < lifetime <= MAX_LIFE.total_seconds():
         return lifetime, None, []
     if lifetime is not None and lifetime <= 0:
         return 0, None, ["the answer's lifetime is not positive: the token counts as expired"]
     for instant in (
-        _instant(answers.first(body, "expires_at", "expiresAt")),
+        _instant(errors.first(body, "expires_at", "expiresAt")),
         _claimed_end(access_token),
     ):
         if instant is not None:
@@ -135,7 +135,7 @@ def _instant(value: object) -> datetime | None:
         if isinstance(value, str) and not re.fullmatch(r"[\d.]+", value.strip()):
             instant = datetime.fromisoformat(value.strip())
             return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
-        seconds = answers.whole_number(value)
+        seconds = errors.whole_number(value)
         if seconds is None or seconds <= 0:
             return None
         return datetime.fromtimestamp(seconds / 1000 if seconds > 10**11 else seconds, UTC)
@@ -157,11 +157,11 @@ def _claimed_end(access_token: Secret | None) -> datetime | None:
 
 def _scope(body: Mapping[str, Any]) -> str | None:
     """The scopes separated by blanks, however the answer separates or lists them."""
-    value = answers.first(body, "scope", "scopes")
+    value = errors.first(body, "scope", "scopes")
     words = value if isinstance(value, list) else [value]
     return " ".join(scopes_of(" ".join(w for w in words if isinstance(w, str)))) or None
 
 
 def _text(body: Mapping[str, Any], *names: str) -> str | None:
-    value = answers.first(body, *names)
+    value = errors.first(body, *names)
     return value.strip() or None if isinstance(value, str) else None

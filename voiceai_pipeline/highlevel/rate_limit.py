@@ -2,8 +2,9 @@
 
 The limit belongs to the app and the location, so the budget is kept per location: a busy tenant
 never slows another one. Nothing is stored. Calls of a location are read by one run at a time
-(``turns.py``), so this process' count is nearly the whole of it; who else asks (names, totals, a
-test of the connection) is noticed by what the headers say, and a small reserve is left for them.
+(``calls/location_queue.py``), so this process' count is nearly the whole of it; who else asks
+(names, totals, a test of the connection) is noticed by what the headers say, and a small reserve is
+left for them.
 """
 
 import threading
@@ -14,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from voiceai_pipeline.highlevel.answers import HighLevelError
-from voiceai_pipeline.models import FailureClass
+from voiceai_pipeline.core.models import FailureClass
+from voiceai_pipeline.highlevel.errors import HighLevelError
 
 INTERVAL: Final = 10.0
 """Seconds of a burst (CONTRACT 5), for answers that do not name them."""

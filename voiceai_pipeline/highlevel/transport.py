@@ -14,7 +14,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from voiceai_pipeline.highlevel import answers
+from voiceai_pipeline.highlevel import errors
 
 CONNECT_TIMEOUT: Final = 5.0
 USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
@@ -77,7 +77,7 @@ class Transport:
         except OSError as error:  # requests' own errors are of this class too
             sent = _handed_over.yes
             obstacle = "" if sent else _obstacle(error, request.url, environment["proxies"])
-            raise answers.lost(
+            raise errors.lost(
                 error, method=str(request.method), path=path, sent=sent, obstacle=obstacle
             ) from None
         return response

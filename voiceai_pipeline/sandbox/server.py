@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voiceai_pipeline.sandbox.app import create_app
 from voiceai_pipeline.sandbox.world import RecordedRequest, World
-from voiceai_pipeline.serving import listen, serve_in_thread, serve_until_stopped, url_of
+from voiceai_pipeline.web.serving import listen, serve_in_thread, serve_until_stopped, url_of
 
 
 @dataclass(frozen=True)

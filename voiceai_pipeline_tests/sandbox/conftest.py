@@ -6,7 +6,7 @@ import pytest
 
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.sandbox.client import NOON, Clock
+from voiceai_pipeline_tests.support.sandbox_client import NOON, Clock
 
 
 @pytest.fixture(scope="module")

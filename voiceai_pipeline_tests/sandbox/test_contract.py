@@ -19,7 +19,7 @@ from referencing.jsonschema import DRAFT202012
 
 from voiceai_pipeline.sandbox.cast import SANDBOX_APP_ID
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.sandbox.client import CALL_LOGS, REDIRECT, Client, window
+from voiceai_pipeline_tests.support.sandbox_client import CALL_LOGS, REDIRECT, Client, window
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTRACT = Path(os.environ.get("VOICEAI_CONTRACT_DIR") or REPOSITORY.parent / "shared" / "contract")

@@ -27,7 +27,7 @@ from voiceai_pipeline.sandbox.calls import (
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, DEMO_USERS, make_location
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.sandbox.client import (
+from voiceai_pipeline_tests.support.sandbox_client import (
     ASCENDING,
     CALL_LOGS,
     NOON,

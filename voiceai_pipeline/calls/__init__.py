@@ -1,0 +1,1 @@
+"""A location's days: read completely, written once, recorded truthfully."""

@@ -1,0 +1,1 @@
+"""The commands, and running everything on one machine."""

@@ -1,0 +1,302 @@
+"""Examines an installation and says what to mend. Reads only; nothing here changes anything."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Final, Literal
+
+import requests
+import sqlalchemy as sa
+
+from voiceai_pipeline.connections import circuit_breaker, token_store
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import (
+    OUR_FAILURES,
+    Connection,
+    PipelineError,
+    Secret,
+    missing_scopes,
+)
+from voiceai_pipeline.core.settings import Settings, SettingsError
+from voiceai_pipeline.database import grants, migrate
+from voiceai_pipeline.database.embedded import PostgresError
+from voiceai_pipeline.database.engine import database_now
+from voiceai_pipeline.database.views import SCHEMA
+from voiceai_pipeline.highlevel.transport import USER_AGENT
+from voiceai_pipeline.pipeline import open_database, open_vault, server_version
+
+Level = Literal["ok", "warning", "error"]
+
+MAX_SKEW: Final = 30.0
+"""Seconds that clocks may differ before it is worth a warning."""
+
+_PACKAGES: Final = ("dagster", "dagster-webserver", "dagster-postgres", "sqlalchemy", "psycopg")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined; ``text`` says what to do where it is not ok."""
+
+    name: str
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything examined.
+
+    Attributes:
+        database_url: for an SQL tool, without a password; None if it is not known.
+        analyst_url: the same on the embedded server, where no person has a login of their own:
+            a session that reads what analysts may and changes nothing.
+    """
+
+    findings: Sequence[Finding]
+    database_url: str | None
+    analyst_url: str | None = None
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.level == "error" for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "ok": not self.has_errors,
+            "database_url": self.database_url,
+            "analyst_url": self.analyst_url,
+            "findings": [vars(finding) for finding in self.findings],
+        }
+
+
+_UNREACHABLE: Final = {
+    "refused": "nothing listens there",
+    "no such file": "nothing listens there",
+    "resolve host": "there is no such host",
+    "translate host": "there is no such host",
+    "timeout": "no answer in time",
+    "timed out": "no answer in time",
+    "password": "it does not accept the user and password",
+    "does not exist": "there is no such database or user",
+    "too many": "it has no free connection",
+}
+"""What drivers say when they cannot connect, in words that repeat nothing of the URL."""
+
+_NO_TABLES: Final = ("42P01", "42703")
+"""SQLSTATEs of a table and of a column that is not there."""
+
+
+def database_sentence(error: sa.exc.DBAPIError) -> str:
+    """What the database refused and what to do, without its URL, a password or a row."""
+    kind = type(error.orig).__name__
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _NO_TABLES:
+        return (
+            "The database does not have our tables yet, or only older ones. Create them with: "
+            "voiceai-pipeline migrate"
+        )
+    if not isinstance(error, sa.exc.OperationalError):
+        return (
+            f"The database refused a request ({kind}, SQLSTATE {state}); nothing was half written. "
+            "Examine it with: voiceai-pipeline doctor"
+        )
+    said = str(error.orig).lower()
+    reason = next((plain for words, plain in _UNREACHABLE.items() if words in said), kind)
+    dagster = type(error.orig).__module__.startswith("psycopg2")
+    name = "DAGSTER_POSTGRES_URL" if dagster else "VOICEAI_DATABASE_URL"
+    return (
+        f"The database does not answer: {reason}. Check that it runs and that {name} names it: "
+        "host, port, database, user and password."
+    )
+
+
+def examine(env: Mapping[str, str]) -> Report:
+    """Examine the installation that ``env`` describes."""
+    findings = [_versions(), *_environment(env)]
+    try:
+        settings = Settings.load(env)
+    except SettingsError as error:
+        return Report([*findings, Finding("settings", "error", str(error))], None)
+    findings += [Finding("settings", "ok", f"data in {settings.home}"), _highlevel(settings)]
+    url: str | None = None
+    analyst_url: str | None = None
+    with ExitStack() as stack:
+        try:
+            engine = stack.enter_context(open_database(settings, pool_size=1))
+            url = _for_sql_tools(engine.url)
+            with engine.begin() as db:
+                findings += _database(db)
+                if migrate.is_current(db):
+                    findings += [*_connections(db, settings), _analysts(db)]
+                    if settings.database_url is None and not grants.missing_roles(db):
+                        options = {"options": f"-crole={grants.ANALYST}"}
+                        analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
+        except (PostgresError, SettingsError) as error:
+            findings.append(Finding("database", "error", str(error)))
+        except sa.exc.DBAPIError as error:
+            findings.append(Finding("database", "error", database_sentence(error)))
+    if settings.dagster_url is not None:
+        findings.append(_dagster_database(settings.dagster_url))
+    return Report(findings, url, analyst_url)
+
+
+def _for_sql_tools(url: sa.URL) -> str:
+    """A libpq URL: the SQLAlchemy driver and the password are left out."""
+    query = {name: value for name, value in url.query.items() if "password" not in name}
+    plain = sa.URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
+    return plain.render_as_string(hide_password=True)
+
+
+def _versions() -> Finding:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return Finding("versions", "ok", f"Python {platform.python_version()}, {packages}")
+
+
+def _environment(env: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    leaked = sorted(name for name in env if name.startswith("VITE_") and "SECRET" in name)
+    if leaked:
+        findings.append(
+            Finding(
+                "client secret",
+                "error",
+                f"{', '.join(leaked)} is set: VITE_ variables are built into web pages, so this "
+                "secret is public. Make a new one in the HighLevel marketplace and keep it only in "
+                "HIGHLEVEL_CLIENT_SECRET.",
+            )
+        )
+    dagster = env.get("DAGSTER_POSTGRES_URL", "")
+    if dagster and not dagster.startswith("postgresql+psycopg2://"):
+        findings.append(
+            Finding(
+                "DAGSTER_POSTGRES_URL",
+                "warning",
+                "It should begin with postgresql+psycopg2://. `up` sees to that; plain `dagster "
+                "dev` would use psycopg 3, on which Dagster's storage does not work.",
+            )
+        )
+    return findings
+
+
+def _highlevel(settings: Settings) -> Finding:
+    place = "the sandbox" if settings.highlevel.is_sandbox else settings.highlevel.api_url
+    asked = datetime.now(UTC)
+    try:
+        answer = requests.get(
+            settings.highlevel.api_url, headers={"User-Agent": USER_AGENT}, timeout=10
+        )
+    except requests.RequestException as error:
+        hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
+        text = f"{place} cannot be reached ({type(error).__name__}). {hint}"
+        return Finding("HighLevel", "warning" if settings.highlevel.is_sandbox else "error", text)
+    skew = 0.0
+    with suppress(KeyError, TypeError, ValueError):  # no date, one without a zone, or none at all
+        date = parsedate_to_datetime(answer.headers["Date"])
+        skew = abs((date - asked).total_seconds())
+    if skew > MAX_SKEW:
+        text = f"{place}: its clock and this machine's differ by {skew:.0f} s. Set this one by NTP."
+        return Finding("HighLevel", "warning", text)
+    return Finding("HighLevel", "ok", f"{place} answers, API {settings.highlevel.api_version}")
+
+
+def _database(db: sa.Connection) -> list[Finding]:
+    server = db.execute(sa.text("SHOW server_version")).scalar_one()
+    findings = [Finding("database", "ok", f"PostgreSQL {server}")]
+    skew = abs((database_now(db) - datetime.now(UTC)).total_seconds())
+    if skew > MAX_SKEW:
+        text = f"the database's clock and this machine's differ by {skew:.0f} s; the database's is "
+        findings.append(Finding("clock", "warning", text + "used for tokens. Set both by NTP."))
+    else:
+        findings.append(Finding("clock", "ok", f"within {skew:.1f} s of the database's"))
+    revision = migrate.current(db)
+    if revision == migrate.head():
+        findings.append(Finding("tables", "ok", f"revision {revision}"))
+    else:
+        text = f"revision {revision or 'none'}, needed {migrate.head()}: voiceai-pipeline migrate"
+        findings.append(Finding("tables", "error", text))
+    return findings
+
+
+def _analysts(db: sa.Connection) -> Finding:
+    missing = grants.missing_roles(db)
+    if missing:
+        return Finding("analysts", "warning", grants.how_to_make(missing))
+    text = f"read the schema {SCHEMA} as {grants.ANALYST}; what was said, as {grants.CONTENT} too"
+    return Finding("analysts", "ok", text)
+
+
+def _dagster_database(url: Secret) -> Finding:
+    name = "Dagster's database"
+    try:
+        return Finding(name, "ok", f"PostgreSQL {server_version(url, 'DAGSTER_POSTGRES_URL')}")
+    except SettingsError as error:
+        return Finding(name, "error", str(error))
+    except sa.exc.DBAPIError as error:
+        return Finding(name, "error", database_sentence(error))
+
+
+def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
+    people = connections.everyone(db)
+    waiting = [person for person in people if not person.can_sync]
+    lacking = [person for person in people if missing_scopes(person.scope)]
+    findings = [
+        Finding(
+            "users",
+            "warning" if waiting else "ok",
+            f"{len(people) - len(waiting)} of {len(people)} can be synced"
+            + (": see voiceai-pipeline users" if waiting else ""),
+        )
+    ]
+    if lacking:
+        names = ", ".join(person.user.name for person in lacking)
+        needed = ", ".join(sorted({s for p in lacking for s in missing_scopes(p.scope)}))
+        findings.append(Finding("scopes", "warning", f"{names}: without {needed}, reconnect"))
+    else:
+        findings.append(Finding("scopes", "ok", "nobody lacks the scope to read calls"))
+    findings += [_renewals(db), _keys(db, people, settings), _spool(settings)]
+    return findings
+
+
+def _renewals(db: sa.Connection) -> Finding:
+    state = circuit_breaker.read(db)
+    if not state.is_open or state.reason is None:
+        return Finding("renewals", "ok", "tokens are renewed by themselves")
+    why = PipelineError(state.reason, state.detail)
+    text = f"suspended for all users since {state.opened_at:%Y-%m-%d %H:%M} UTC. {why}"
+    return Finding("renewals", "error" if state.reason in OUR_FAILURES else "warning", text)
+
+
+def _spool(settings: Settings) -> Finding:
+    waiting = len(list((settings.home / "spool").glob("*.json")))
+    if waiting:
+        text = (
+            f"{waiting} token pairs wait on disk for the database: keep {settings.home / 'spool'}; "
+            "they are stored at the next renewal"
+        )
+        return Finding("spool", "warning", text)
+    return Finding("spool", "ok", "no token pair waits for the database")
+
+
+def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -> Finding:
+    try:
+        vault: TokenVault = open_vault(settings)
+    except SettingsError as error:
+        return Finding("keys", "error", str(error))
+    closed = []
+    for person in people:
+        row = token_store.read(db, person.user.id, None)
+        if row is None:
+            continue
+        try:
+            for column in ("access_token", "refresh_token", "location_access_token"):
+                row.token(vault, column)
+        except PipelineError as error:
+            closed.append(f"{person.user.name} ({error.detail})")
+    if closed:
+        return Finding("keys", "error", f"cannot decrypt the tokens of {', '.join(closed)}")
+    return Finding("keys", "ok", "every stored token can be decrypted")

@@ -1,0 +1,1 @@
+"""A user's OAuth connection from consent to disconnect: tokens, refresh, audit, alerts."""

@@ -1,0 +1,137 @@
+"""``token_circuit``: whether the token endpoint is worth asking, for all processes together.
+
+A circuit breaker with one row. Failures that concern everybody (our client secret, an outage) count
+in a row; from the fifth on nobody asks any more but one probe at a time, and the first success
+closes it. One user's trouble is nobody else's: an outage counts once per user. What a probe is, is
+decided in ``refresh.py``.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.models import OUR_FAILURES, SERVICE, FailureClass
+from voiceai_pipeline.database.tables import token_circuit
+
+THRESHOLD: Final = 5
+"""Failures in a row that open the circuit (REQUIREMENTS T9)."""
+
+PROBE_EVERY: Final = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
+"""How long the circuit rests between probes, by whether the failure is ours."""
+
+_MINE: Final = token_circuit.c.service == SERVICE
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The circuit as read.
+
+    Attributes:
+        reason: the failure class of the last failure; None after a success.
+        detail: facts about it (status, path template, trace id).
+        failing_since: when the failures in a row began (UTC).
+        opened_at: since when nobody asks but the probe (UTC); None while it is closed.
+        next_probe_at: when the next probe may ask (UTC).
+        replays_rest_until: before this nobody's lost exchange is repeated (UTC); None: it may be.
+    """
+
+    failures: int
+    reason: FailureClass | None
+    detail: str
+    failing_since: datetime | None
+    opened_at: datetime | None
+    next_probe_at: datetime | None
+    replays_rest_until: datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.opened_at is not None
+
+
+def read(db: sa.Connection) -> Circuit:
+    """The circuit as it is now."""
+    row = db.execute(sa.select(token_circuit).where(_MINE)).mappings().one()
+    return Circuit(
+        failures=row["failures"],
+        reason=FailureClass.stored(row["reason"]),
+        detail=row["detail"],
+        failing_since=row["failing_since"],
+        opened_at=row["opened_at"],
+        next_probe_at=row["next_probe_at"],
+        replays_rest_until=row["replays_rest_until"],
+    )
+
+
+def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
+    """True for the one caller that may probe an open circuit now; the next one waits its turn."""
+    ours = circuit.reason in OUR_FAILURES
+    claimed = db.execute(
+        sa.update(token_circuit)
+        .where(_MINE, token_circuit.c.opened_at.is_not(None), token_circuit.c.next_probe_at <= now)
+        .values(next_probe_at=now + PROBE_EVERY[ours])
+    )
+    return claimed.rowcount == 1
+
+
+def count_failure(
+    db: sa.Connection, reason: FailureClass, detail: str, now: datetime, user_id: UUID | None
+) -> bool:
+    """Count a failure that concerns everybody; True if it is the one that opened the circuit.
+
+    Args:
+        user_id: who failed; None if nobody's own exchange was at fault, so that it counts anyway.
+    """
+    probe_at = now + PROBE_EVERY[reason in OUR_FAILURES]
+    # The row is locked by the first UPDATE, so the second sees what it has counted.
+    again = token_circuit.c.last_user_id == user_id
+    if user_id is None or reason in OUR_FAILURES:
+        again = sa.false()
+    db.execute(
+        sa.update(token_circuit)
+        .where(_MINE)
+        .values(
+            failures=token_circuit.c.failures + sa.case((again, 0), else_=1),
+            last_user_id=user_id,
+            reason=reason.value,
+            detail=detail,
+            failing_since=sa.func.coalesce(token_circuit.c.failing_since, now),
+        )
+    )
+    opens = sa.and_(token_circuit.c.opened_at.is_(None), token_circuit.c.failures >= THRESHOLD)
+    opened = db.execute(
+        sa.update(token_circuit).where(_MINE, opens).values(opened_at=now, next_probe_at=probe_at)
+    )
+    return opened.rowcount == 1
+
+
+def rest_replays(db: sa.Connection, until: datetime) -> None:
+    """Let nobody repeat a lost exchange before ``until``, or the next success of somebody's."""
+    db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
+
+
+def count_success(db: sa.Connection, *, granted: bool) -> bool:
+    """HighLevel has accepted our client and answered; True if that closed an open circuit.
+
+    Args:
+        granted: with new tokens, so that replays need not rest any longer.
+    """
+    if granted:
+        resting = token_circuit.c.replays_rest_until.is_not(None)
+        db.execute(sa.update(token_circuit).where(_MINE, resting).values(replays_rest_until=None))
+    was_open = db.execute(
+        sa.select(token_circuit.c.opened_at)
+        .where(_MINE, token_circuit.c.failures > 0)
+        .with_for_update()
+    ).scalar_one_or_none()
+    db.execute(
+        sa.update(token_circuit)
+        .where(_MINE, token_circuit.c.failures > 0)
+        .values(
+            failures=0, reason=None, detail="", failing_since=None, opened_at=None,
+            next_probe_at=None, last_user_id=None,
+        )
+    )  # fmt: skip
+    return was_open is not None

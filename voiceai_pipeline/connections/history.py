@@ -1,0 +1,163 @@
+"""``token_events``: what happened to a connection, when, by whom and with which outcome.
+
+Only ever added to; a trigger refuses anything else. No token material: a fingerprint is a keyed
+hash, good for telling two generations apart and for nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.models import ConnectionState, FailureClass
+from voiceai_pipeline.database.tables import token_events
+
+
+class TokenEvent(StrEnum):
+    """What can happen to a connection. The value is what the table stores."""
+
+    CONNECTED = "connected"
+    LOCATION_CHOSEN = "location_chosen"
+    REFRESHED = "refreshed"
+    RESTORED = "restored"
+    REFRESH_FAILED = "refresh_failed"
+    ANSWER_LOST = "answer_lost"
+    REPLAY_BEGAN = "replay_began"
+    GAVE_UP = "gave_up"
+    MINTED = "minted"
+    REPORTED = "reported"
+    TESTED = "tested"
+    DISCONNECTED = "disconnected"
+    CIRCUIT_OPENED = "circuit_opened"
+    CIRCUIT_CLOSED = "circuit_closed"
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: Final = {
+    TokenEvent.CONNECTED: "Connected by consent in the browser",
+    TokenEvent.LOCATION_CHOSEN: "A location of the agency was chosen",
+    TokenEvent.REFRESHED: "The token was renewed",
+    TokenEvent.RESTORED: "An answer that arrived late, or while the database was away, was stored",
+    TokenEvent.REFRESH_FAILED: "The token could not be renewed",
+    TokenEvent.ANSWER_LOST: "HighLevel's answer to a renewal was lost",
+    TokenEvent.REPLAY_BEGAN: "A renewal whose outcome nobody knows is repeated, once",
+    TokenEvent.GAVE_UP: "The answer was lost twice; only a person can help now",
+    TokenEvent.MINTED: "A location token was minted from the agency's",
+    TokenEvent.REPORTED: "HighLevel's API refused the connection",
+    TokenEvent.TESTED: "Somebody tested the connection",
+    TokenEvent.DISCONNECTED: "Disconnected by hand; the tokens were destroyed",
+    TokenEvent.CIRCUIT_OPENED: "Renewals of all users were suspended",
+    TokenEvent.CIRCUIT_CLOSED: "Renewals of all users go on again",
+}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts, for the record: a part of the program, and the Dagster run it works in."""
+
+    name: str = "pipeline"
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of ``token_events``, as it is shown.
+
+    Attributes:
+        at: when it happened (UTC).
+        event: a ``TokenEvent``, or the text of one that this version does not know.
+        version_before, version_after: generations of the token pair, where one was involved.
+    """
+
+    at: datetime
+    event: TokenEvent | str
+    state: str | None
+    reason: FailureClass | None
+    detail: str
+    actor: str
+    run_id: str | None
+    version_before: int | None
+    version_after: int | None
+    trace_id: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What happened and why, in a line."""
+        what = self.event.sentence if isinstance(self.event, TokenEvent) else str(self.event)
+        why = f": {self.reason.explanation.message}" if self.reason else ""
+        return f"{what}{why}{f' ({self.detail})' if self.detail else ''}"
+
+
+def record(
+    db: sa.Connection,
+    event: TokenEvent,
+    *,
+    at: datetime,
+    actor: Actor,
+    user_id: UUID | None = None,
+    state: ConnectionState | None = None,
+    reason: FailureClass | None = None,
+    detail: str = "",
+    versions: tuple[int | None, int | None] = (None, None),
+    trace_id: str | None = None,
+    fingerprint: str | None = None,
+) -> None:
+    """Add an event, in the transaction of the change that it tells of.
+
+    Args:
+        user_id: None for what concerns the whole app.
+        state: the connection's afterwards.
+        detail: facts that help, never a token, a number or a body.
+    """
+    before, after = versions
+    db.execute(
+        sa.insert(token_events).values(
+            at=at,
+            user_id=user_id,
+            event=event.value,
+            state=state.value if state else None,
+            reason=reason.value if reason else None,
+            detail=detail,
+            actor=actor.name,
+            run_id=actor.run_id,
+            version_before=before,
+            version_after=after,
+            trace_id=trace_id,
+            fingerprint=fingerprint,
+        )
+    )
+
+
+def of_user(db: sa.Connection, user_id: UUID, limit: int = 20) -> list[Entry]:
+    """The last events of a user and, between them, of the whole app; newest first."""
+    query = (
+        sa.select(token_events)
+        .where(sa.or_(token_events.c.user_id == user_id, token_events.c.user_id.is_(None)))
+        .order_by(token_events.c.id.desc())
+        .limit(limit)
+    )
+    return [_entry(row) for row in db.execute(query).mappings()]
+
+
+def _entry(row: sa.RowMapping) -> Entry:
+    known: Sequence[str] = [event.value for event in TokenEvent]
+    return Entry(
+        at=row["at"],
+        event=TokenEvent(row["event"]) if row["event"] in known else row["event"],
+        state=row["state"],
+        reason=FailureClass.stored(row["reason"]),
+        detail=row["detail"],
+        actor=row["actor"],
+        run_id=row["run_id"],
+        version_before=row["version_before"],
+        version_after=row["version_after"],
+        trace_id=row["trace_id"],
+    )

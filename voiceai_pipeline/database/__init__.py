@@ -1,0 +1,1 @@
+"""Connecting, schema, migrations, views, roles, and the embedded server."""

@@ -1,0 +1,121 @@
+"""Who may read what: two roles without a login, which a person's own login is granted.
+
+``voiceai_analyst`` reads the views without content, ``voiceai_analyst_content`` those with. Neither
+may read a table, and neither may write anything. Everybody else may read nothing of ours.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.database.tables import ADOPTED, VERSION_TABLE, metadata
+from voiceai_pipeline.database.views import SCHEMA, VIEWS
+
+ANALYST: Final = "voiceai_analyst"
+"""Reads calls without content, metrics, sync days and connections."""
+
+CONTENT: Final = "voiceai_analyst_content"
+"""Reads what was said and by whom; granted beside ANALYST."""
+
+ROLES: Final = (ANALYST, CONTENT)
+
+_STRANGERS: Final = ("anon", "authenticated")
+"""Supabase's roles of web pages: whatever is new in public is open to them by default."""
+
+
+def statements() -> list[str]:
+    """What makes the roles, where this user may, and gives each exactly what it may read."""
+    return [_MAKE_ROLES, _GRANT]
+
+
+def missing_roles(db: sa.Connection) -> list[str]:
+    """Those of the roles that this server does not have."""
+    present = set(
+        db.execute(
+            sa.text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles)"),
+            {"roles": list(ROLES)},
+        ).scalars()
+    )
+    return [role for role in ROLES if role not in present]
+
+
+def how_to_make(roles: Iterable[str]) -> str:
+    """What to do about missing roles, in a sentence."""
+    statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in roles)
+    return (
+        "Analysts have no role yet, because this database user may not create one; everything else "
+        f"works. Have somebody who may run: {statements} Then run: voiceai-pipeline migrate"
+    )
+
+
+def _array(names: Iterable[str]) -> str:
+    quoted = ", ".join(f"'{name}'" for name in names)
+    return f"ARRAY[{quoted}]::text[]"
+
+
+_TABLES: Final = (*metadata.tables, VERSION_TABLE)
+_READS: Final = ", ".join(
+    f"('{CONTENT if view.is_content else ANALYST}', '{view.full_name}')" for view in VIEWS
+)
+
+# Roles belong to the server, not to the database: another database of it may have made them, or
+# may be making them now.
+_MAKE_ROLES: Final = f"""
+DO $voiceai$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY {_array(ROLES)} LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+            EXCEPTION
+                WHEN insufficient_privilege OR duplicate_object OR unique_violation THEN NULL;
+            END;
+        END IF;
+    END LOOP;
+END
+$voiceai$
+"""
+
+_GRANT: Final = f"""
+DO $voiceai$
+DECLARE
+    reader record;
+    owned record;
+    granted record;
+BEGIN
+    FOR reader IN
+        SELECT quote_ident(rolname) AS name, rolname = ANY({_array(ROLES)}) AS is_analyst
+        FROM pg_roles WHERE rolname = ANY({_array(ROLES + _STRANGERS)})
+        UNION ALL SELECT 'PUBLIC', false
+    LOOP
+        FOR owned IN
+            SELECT 'TABLE' AS kind, to_regclass(name) AS relation
+            FROM unnest({_array(_TABLES)}) AS name
+            -- Who else may read the source system's tables is the source system's affair.
+            WHERE to_regclass(name) IS NOT NULL
+              AND (reader.is_analyst OR name <> ALL({_array(ADOPTED)}))
+            UNION ALL
+            SELECT 'SEQUENCE', s.oid::regclass
+            FROM unnest({_array(_TABLES)}) AS name
+            JOIN pg_depend d ON d.refobjid = to_regclass(name) AND d.deptype IN ('a', 'i')
+            JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+        LOOP
+            EXECUTE format('REVOKE ALL ON %s %s FROM %s', owned.kind, owned.relation, reader.name);
+        END LOOP;
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM %s', reader.name);
+        EXECUTE format('REVOKE ALL ON SCHEMA {SCHEMA} FROM %s', reader.name);
+        EXECUTE format('REVOKE ALL ON FUNCTION token_events_are_only_added() FROM %s', reader.name);
+    END LOOP;
+    FOR granted IN
+        SELECT r.role, r.view FROM (VALUES {_READS}) AS r(role, view)
+        JOIN pg_roles ON rolname = r.role
+    LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA {SCHEMA} TO %I', granted.role);
+        EXECUTE format('GRANT SELECT ON %s TO %I', granted.view, granted.role);
+    END LOOP;
+END
+$voiceai$
+"""  # noqa: S608 - names of our own, nobody's input

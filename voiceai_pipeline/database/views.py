@@ -1,0 +1,325 @@
+"""``voiceai``: the schema for people who connect a tool of their own. Views, and nothing else.
+
+A view reads with its owner's rights, so whoever may read it needs none on the tables, whose tokens
+stay out of reach. Who may read which is in ``grants.py``. Names are stable, and columns are only
+ever appended: PostgreSQL replaces a view in use on no other terms, and people's queries rely on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from voiceai_pipeline.connections.queries import EVERYONE
+from voiceai_pipeline.core.models import SERVICE, ConnectionState, DayState, FailureClass
+from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.tables import (
+    NAME,
+    agents,
+    call_logs,
+    locations,
+    sync_ledger,
+    sync_status,
+    users,
+)
+
+SCHEMA: Final = "voiceai"
+
+_DIALECT: Final = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the schema.
+
+    Attributes:
+        comments: what its columns hold, where it is not what their table's column says.
+        is_content: it shows what callers said, or who they are.
+    """
+
+    name: str
+    comment: str
+    query: sa.Select[Any]
+    comments: Mapping[str, str] = field(default_factory=dict)
+    is_content: bool = False
+
+    @property
+    def full_name(self) -> str:
+        return f"{SCHEMA}.{self.name}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Each column's comment.
+
+        Raises:
+            KeyError: one has none.
+        """
+        return {
+            column.name: self.comments.get(column.name) or _comments_of(column)
+            for column in self.query.selected_columns
+        }
+
+    @property
+    def statement(self) -> str:
+        return f"CREATE OR REPLACE VIEW {self.full_name} AS\n{sql(self.query)}"
+
+
+def sql(query: sa.Select[Any]) -> str:
+    """The text of a query, its values in it."""
+    return str(query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def _comments_of(column: sa.ColumnElement[Any]) -> str:
+    source = column.element if isinstance(column, sa.Label) else column
+    if isinstance(source, sa.Column) and source.comment:
+        return source.comment
+    raise KeyError(f"{column} has no comment")
+
+
+# The queries -------------------------------------------------------------------------------------
+
+_person = EVERYONE.order_by(None).subquery("person")
+
+COUNTED: Final = sa.and_(call_logs.c.is_trial.is_not(True), call_logs.c.missing_since.is_(None))
+"""What metrics count: no test call, and no call that HighLevel no longer lists."""
+
+ACTION_TYPES: Final = sa.func.jsonb_path_query_array(
+    call_logs.c.executed_call_actions, sa.text("'$[*].actionType'")
+).label("action_types")
+
+LOCATION_NAME: Final = sa.func.coalesce(locations.c.name, call_logs.c.location_id)
+CALLS_WITH_NAMES: Final = call_logs.outerjoin(
+    locations, locations.c.location_id == call_logs.c.location_id
+).outerjoin(
+    agents,
+    sa.and_(
+        agents.c.location_id == call_logs.c.location_id,
+        agents.c.agent_id == call_logs.c.agent_id,
+    ),
+)
+"""Calls with their location and agent, where those are known."""
+
+CALL_COMMENTS: Final = {
+    "location_name": "The location's name, or its id where it has none.",
+    "location_timezone": "IANA name: started_at AT TIME ZONE it is what the clock there showed.",
+    "agent_name": "As HighLevel had it last.",
+    "action_types": "What the agent did, as a JSON array of HighLevel's names for it.",
+}
+
+CALL_CONTENT: Final = (
+    call_logs.c.contact_id,
+    call_logs.c.from_number,
+    call_logs.c.summary,
+    call_logs.c.transcript,
+    call_logs.c.extracted_data,
+    call_logs.c.executed_call_actions,
+    call_logs.c.translation,
+    call_logs.c.message_id,
+)
+"""What was said, and by whom."""
+
+_CALL_FACTS: Final = (
+    _person.c.user.label("user_id"),
+    _person.c.user_name,
+    call_logs.c.location_id,
+    LOCATION_NAME.label("location_name"),
+    sa.func.coalesce(locations.c.timezone, _person.c.location_timezone).label("location_timezone"),
+    call_logs.c.call_id,
+    call_logs.c.agent_id,
+    agents.c.name.label("agent_name"),
+    call_logs.c.started_at,
+    call_logs.c.duration_seconds,
+    call_logs.c.is_agent_deleted,
+    ACTION_TYPES,
+    call_logs.c.first_seen_at,
+    call_logs.c.last_changed_at,
+)
+_CALLS: Final = sa.select(*_CALL_FACTS).select_from(
+    CALLS_WITH_NAMES.join(_person, _person.c.location_id == call_logs.c.location_id)
+)
+_USER: Final = {
+    "user_id": "Never changes; names may.",
+    "user_name": "The business, else the person, else the id.",
+}
+
+
+def _for_user(text: sa.ColumnElement[str], user_id: sa.ColumnElement[Any]) -> Any:
+    """As ``models.for_user``: commands that can be copied."""
+    return sa.func.replace(
+        text, sa.literal(" USER"), sa.literal(" ").concat(sa.cast(user_id, sa.Text))
+    )
+
+
+_message = _for_user(sync_ledger.c.message, sync_ledger.c.user_id)
+_FIX: Final = sa.literal(". Fix: ")
+
+_SYNC_DAYS: Final = sa.select(
+    sync_ledger.c.user_id,
+    NAME.label("user_name"),
+    sync_ledger.c.location_id,
+    sync_ledger.c.day,
+    sync_ledger.c.state,
+    sync_ledger.c.failure_class,
+    sa.func.split_part(_message, _FIX, 1).label("message"),
+    sa.func.nullif(sa.func.split_part(_message, _FIX, 2), "").label("fix"),
+    sync_ledger.c.read_until,
+    sync_ledger.c.api_total,
+    sync_ledger.c.stored,
+    sync_ledger.c.new_calls,
+    sync_ledger.c.changed_calls,
+    sync_ledger.c.missing_calls,
+    sync_ledger.c.set_aside_calls,
+    sync_ledger.c.unknown_actions,
+    sync_ledger.c.pages,
+    sync_ledger.c.attempt,
+    sync_ledger.c.run_id,
+    sync_ledger.c.started_at,
+    sync_ledger.c.finished_at,
+).select_from(sync_ledger.join(users, users.c.id == sync_ledger.c.user_id))
+
+# As models.Connection.obstacle; a test holds the two equal.
+_obstacle = sa.case(
+    (
+        _person.c.state.in_(
+            [ConnectionState.NEVER_CONNECTED.value, ConnectionState.DISCONNECTED.value]
+        ),
+        FailureClass.NO_CONNECTION.value,
+    ),
+    (
+        _person.c.state.in_([ConnectionState.PAUSED.value, ConnectionState.NEEDS_RECONNECT.value]),
+        sa.func.coalesce(_person.c.connection_reason, FailureClass.REFRESH_REJECTED.value),
+    ),
+    (sa.func.coalesce(_person.c.location_id, "") == "", FailureClass.NO_LOCATION.value),
+)
+_judged = sa.select(
+    *(
+        _person.c[name]
+        for name in (
+            "user",
+            "user_name",
+            "state",
+            "connection_since",
+            "location_id",
+            "location_name",
+            "location_timezone",
+            "company_id",
+        )
+    ),
+    _obstacle.is_(None).label("can_sync"),
+    sa.func.coalesce(_obstacle, _person.c.last_failure).label("failure_class"),
+).subquery("judged")
+
+# The source system may have a unique key here or not.
+_last_sync = (
+    sa.select(sync_status)
+    .where(sync_status.c.user_id == _judged.c.user, sync_status.c.service == SERVICE)
+    .order_by(sync_status.c.last_sync_at.desc().nulls_last())
+    .limit(1)
+    .correlate(_judged)
+    .lateral("last_sync")
+)
+
+_CONNECTIONS: Final = sa.select(
+    _judged.c.user.label("user_id"),
+    _judged.c.user_name,
+    _judged.c.state,
+    _judged.c.can_sync,
+    _judged.c.failure_class,
+    sa.case(
+        {one.value: one.explanation.message for one in FailureClass}, value=_judged.c.failure_class
+    ).label("message"),
+    _for_user(
+        sa.case(
+            {one.value: one.explanation.fix for one in FailureClass}, value=_judged.c.failure_class
+        ),
+        _judged.c.user,
+    ).label("fix"),
+    _judged.c.connection_since,
+    _judged.c.location_id,
+    _judged.c.location_name,
+    _judged.c.location_timezone,
+    _judged.c.company_id,
+    _last_sync.c.last_sync_at,
+    _last_sync.c.last_sync_status,
+    _for_user(_last_sync.c.last_sync_message, _judged.c.user).label("last_sync_message"),
+    _last_sync.c.records_synced,
+).select_from(_judged.outerjoin(_last_sync, sa.true()))
+
+VIEWS: Final = (
+    View(
+        "calls",
+        "Calls that metrics count, a row for each user who sees the call: a call belongs to a "
+        "location, and users who share one both see it. Without test calls and calls that "
+        "HighLevel no longer lists.",
+        _CALLS.where(COUNTED),
+        _USER | CALL_COMMENTS,
+    ),
+    View(
+        "all_calls",
+        "As calls, with test calls and calls that HighLevel no longer lists.",
+        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since),
+        _USER | CALL_COMMENTS,
+    ),
+    View(
+        "call_contents",
+        "What was said and by whom, a row for each call of all_calls: join by location_id and "
+        "call_id.",
+        sa.select(
+            call_logs.c.location_id,
+            call_logs.c.call_id,
+            call_logs.c.started_at,
+            *CALL_CONTENT,
+            call_logs.c.raw,
+        ),
+        is_content=True,
+    ),
+    View(
+        "sync_days",
+        "Is a day complete for a user, and if not, why and what to do: a row for each user, "
+        "location and day that was tried.",
+        _SYNC_DAYS,
+        _USER
+        | {
+            "state": f"{DayState.COMPLETE}: stored equals what HighLevel counted up to read_until. "
+            f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: somebody must act first.",
+            "message": "Why it is not complete.",
+            "fix": "What to do; NULL: nothing.",
+        },
+    ),
+    View(
+        "connections",
+        "Every user, how they are connected to HighLevel, and how their last sync went.",
+        _CONNECTIONS,
+        _USER
+        | {
+            "state": "connected, in_doubt, paused, needs_reconnect, disconnected or "
+            "never_connected; connected also while the token is being renewed.",
+            "can_sync": "Calls can be read.",
+            "failure_class": "Why they cannot, or why the last renewal failed, as a word.",
+            "message": "The same as a sentence; NULL: all is well.",
+            "fix": "What to do; NULL: nothing.",
+            "connection_since": "When the state began.",
+            "location_id": "The HighLevel location whose calls the user sees.",
+            "location_name": "As HighLevel had it last.",
+            "location_timezone": "IANA name.",
+            "company_id": "The HighLevel agency of the location.",
+            "last_sync_at": "When the last sync ended.",
+            "last_sync_status": "success or failure.",
+            "last_sync_message": "How it went, in a sentence.",
+            "records_synced": "Calls stored for the days of the last sync.",
+        },
+    ),
+    View(
+        "agents",
+        "The voice agents. Whoever was deleted in HighLevel stays here.",
+        sa.select(*(column for column in agents.columns if column.name != "raw")),
+    ),
+    View(
+        "locations",
+        "The HighLevel locations that somebody is or was connected to.",
+        sa.select(locations),
+    ),
+    *(View(mart.name, mart.comment or "", sa.select(mart)) for mart in MARTS),
+)

@@ -1,0 +1,310 @@
+"""What a HighLevel answer means: one table, by endpoint, status and message.
+
+Nobody else looks at a status or a message. A row names its source; the order matters, the first
+row that fits wins. What is in no row is UNKNOWN_ANSWER: retried, never taken as a revocation.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import requests
+import urllib3
+
+from voiceai_pipeline.core.models import FailureClass, PipelineError
+
+
+class Endpoint(StrEnum):
+    """The token endpoint spends credentials, so the same status can mean something else there."""
+
+    API = "api"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``statuses`` and ``pattern`` (searched in the message, any case) mean ``failure``."""
+
+    endpoint: Endpoint
+    statuses: range | tuple[int, ...]
+    pattern: str
+    failure: FailureClass
+    source: str
+
+
+RULES: Final = (
+    Rule(
+        Endpoint.TOKEN, (400, 401), "location is not active", FailureClass.LOCATION_PAUSED,
+        "CONTRACT 4.3",
+    ),
+    Rule(
+        Endpoint.TOKEN, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
+        "CONTRACT 6: their gateway's timeout, dressed as 401",
+    ),
+    Rule(Endpoint.TOKEN, (401,), "version header", FailureClass.OUR_REQUEST, "CONTRACT 6"),
+    Rule(
+        Endpoint.TOKEN, (400, 401, 410), "not available in api version|has been removed",
+        FailureClass.CONTRACT_DRIFT, "REQUIREMENTS, What HighLevel's answers mean",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401),
+        "(invalid|missing) parameter|(invalid|unauthorized)[ _]client|grant[ _]?type",
+        FailureClass.CLIENT_REFUSED, "CONTRACT 6",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401), "invalid[ _]grant", FailureClass.REFRESH_REJECTED,
+        "CONTRACT 4.3, 6; before the next row, for RFC 6749 explains it with \"another client\"",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401), "client", FailureClass.CLIENT_REFUSED,
+        "REQUIREMENTS T9: a revoked client is never a revoked user",
+    ),
+    Rule(
+        Endpoint.TOKEN, (400, 401), "refresh token|invalid jwt|revoked",
+        FailureClass.REFRESH_REJECTED, "CONTRACT 4.3, 6",
+    ),
+    # The body of a wrong client secret is unknown (CONTRACT 6): any other 401 here is ours.
+    Rule(Endpoint.TOKEN, (401,), "", FailureClass.CLIENT_REFUSED, "CONTRACT 6"),
+    Rule(
+        Endpoint.TOKEN, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,
+        "CONTRACT 1: User-Agent banned",
+    ),
+    Rule(Endpoint.TOKEN, (404,), "", FailureClass.CONTRACT_DRIFT, "CONTRACT 4.4"),
+    Rule(Endpoint.TOKEN, (422,), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
+    Rule(
+        Endpoint.API, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
+        "CONTRACT 6: their gateway's timeout, dressed as 401; spends no refresh token",
+    ),
+    Rule(Endpoint.API, (401, 403), "scope|authclass", FailureClass.SCOPE_MISSING, "CONTRACT 6"),
+    Rule(
+        Endpoint.API, (401,), "version header|no authorization header", FailureClass.OUR_REQUEST,
+        "CONTRACT 6",
+    ),
+    Rule(
+        Endpoint.API, (401,), "invalid jwt|invalid token|token is invalid|expired",
+        FailureClass.ACCESS_REJECTED, "CONTRACT 6",
+    ),
+    Rule(
+        Endpoint.API, (403,), "access to this location", FailureClass.WRONG_LOCATION, "CONTRACT 6",
+    ),
+    Rule(
+        Endpoint.API, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,
+        "CONTRACT 1: User-Agent banned",
+    ),
+    Rule(
+        Endpoint.API, (400, 401, 403), "location is not active", FailureClass.LOCATION_PAUSED,
+        "CONTRACT 4.3",
+    ),
+    Rule(
+        Endpoint.API, (400, 404, 410), "not available in api version|has been removed",
+        FailureClass.CONTRACT_DRIFT, "REQUIREMENTS, What HighLevel's answers mean",
+    ),
+    Rule(Endpoint.API, (404,), "", FailureClass.CONTRACT_DRIFT, "CONTRACT 4.4"),
+    Rule(Endpoint.API, (400, 422), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
+)  # fmt: skip
+
+# The same wherever they come from.
+_BY_STATUS: Final = {429: FailureClass.RATE_LIMITED, 408: FailureClass.UNREACHABLE}
+
+
+class HighLevelError(PipelineError):
+    """A request to HighLevel that did not end in a usable answer.
+
+    Args:
+        path: path template of the request, such as ``/locations/{id}``; never a URL.
+        status: HTTP status; None if no answer arrived.
+        retry_after: seconds the answer asks to wait; None if it does not say.
+        sent: False if no byte of the request was handed over.
+        missing_scope: the scope that the request takes, if HighLevel says that one is missing.
+        timed_out: nothing came back in time; what was sent may still be under way.
+        trace_id: HighLevel's name for its answer, for its support.
+    """
+
+    def __init__(
+        self,
+        failure: FailureClass,
+        *,
+        method: str,
+        path: str,
+        status: int | None = None,
+        reason: str = "",
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+        sent: bool = True,
+        timed_out: bool = False,
+        missing_scope: str = "",
+    ) -> None:
+        facts = [missing_scope, f"{method} {path}", f"HTTP {status}" if status else "", reason]
+        facts.append(f"trace id {trace_id}" if trace_id else "")
+        super().__init__(failure, ", ".join(filter(None, facts)))
+        self.status = status
+        self.retry_after = retry_after
+        self.sent = sent
+        self.timed_out = timed_out
+        self.trace_id = trace_id
+        self.missing_scope = missing_scope
+
+
+_KINDS: Final = ("application/json", "application/octet-stream", "text/html", "text/plain")
+"""Content types that are named; any other text of a header could be an echo."""
+
+
+def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
+    """Classify an answer that is not a success."""
+    if status >= 500:
+        return FailureClass.PROVIDER_ERROR
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    for rule in RULES:
+        if (
+            rule.endpoint is endpoint
+            and status in rule.statuses
+            and re.search(rule.pattern, message, re.IGNORECASE)
+        ):
+            return rule.failure
+    return FailureClass.UNKNOWN_ANSWER
+
+
+def read(
+    endpoint: Endpoint,
+    response: requests.Response,
+    *,
+    path: str,
+    scope: str = "",
+    parse: Callable[[requests.Response], Any] = requests.Response.json,
+) -> Mapping[str, Any]:
+    """Return the JSON object of a successful answer.
+
+    Args:
+        path: path template of the request, for messages.
+        scope: the scope it takes, named if HighLevel says that one is missing.
+        parse: gives the body as JSON or raises ValueError.
+
+    Raises:
+        HighLevelError: any other answer, classified; also a 200 that is no JSON object or that
+            carries an error body (REQUIREMENTS S11).
+    """
+    method, status = str(response.request.method), response.status_code
+    try:
+        body = parse(response)
+    except (ValueError, RecursionError):
+        body = None
+    is_object = isinstance(body, dict)
+    if is_object and "traceId" in body:
+        body["traceId"] = _trace_id(body["traceId"], response.request)
+    inner = body.get("statusCode") if is_object else None
+    if status < 300 and isinstance(inner, int) and inner >= 400:
+        status = inner
+    if status < 300:
+        if isinstance(body, dict):
+            return body
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        raise HighLevelError(
+            FailureClass.MALFORMED,
+            method=method,
+            path=path,
+            status=status,
+            reason=f"not a JSON object but {kind if kind in _KINDS else 'something else'}",
+        )
+    message = _message(body) if is_object else _words(response)
+    failure = meaning(endpoint, status, message)
+    raise HighLevelError(
+        failure,
+        method=method,
+        path=path,
+        status=status,
+        missing_scope=scope if failure is FailureClass.SCOPE_MISSING else "",
+        trace_id=body.get("traceId") if is_object else None,
+        retry_after=_retry_after(response),
+    )
+
+
+def lost(
+    error: OSError, *, method: str, path: str, sent: bool, obstacle: str = ""
+) -> HighLevelError:
+    """Classify a request that ended without an answer, keeping nothing of its URL or body.
+
+    Args:
+        sent: bytes of it were handed over.
+        obstacle: what has to be fixed on this side, where that is known.
+    """
+    timed_out = False
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        failure, reason = FailureClass.MALFORMED, "undecodable body"
+    elif timed_out := _timed_out(error):
+        failure, reason = FailureClass.UNREACHABLE, "no answer in time"
+    else:
+        failure, reason = FailureClass.UNREACHABLE, "connection failed"
+    return HighLevelError(
+        failure,
+        method=method,
+        path=path,
+        reason=obstacle or reason,
+        sent=sent,
+        timed_out=timed_out,
+    )
+
+
+def _timed_out(error: OSError) -> bool:
+    """Also true for a body that stops half way, which requests calls a ``ConnectionError``."""
+    return isinstance(error, requests.Timeout) or (
+        bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
+    )
+
+
+def _message(body: Mapping[str, Any]) -> str:
+    """Every text an error body may carry: plain, a list of strings (422), or v3's ``error``."""
+    error = body.get("error")
+    parts: list[object] = [body.get("message"), body.get("error_description")]
+    if "error_code" in body:  # Cloudflare's own (CONTRACT 6)
+        parts.append(f"error {body['error_code']}")
+    parts += [error.get("message"), error.get("code")] if isinstance(error, dict) else [error]
+    return " ".join(
+        " ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts if part
+    )
+
+
+def _words(response: requests.Response) -> str:
+    """What an answer without a JSON object says. A web page speaks for some gateway on the way:
+    of its words only Cloudflare's "Error 1010" counts, for a "scope" in it means nothing.
+    """
+    text = response.text[:2000]
+    if not text.lstrip().startswith("<"):
+        return text
+    banned = re.search(r"error.{0,8}1010\b", text, re.IGNORECASE)
+    return banned.group() if banned else ""
+
+
+def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
+    """The trace id, if it looks like one and repeats nothing that was sent (REQUIREMENTS T23): it
+    ends up in messages that people read."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w-]{8,64}", value):
+        return None
+    sent = [str(request.headers.get("Authorization", "")).partition(" ")[2]]
+    if isinstance(request.body, str):
+        sent += [text for _, text in parse_qsl(request.body)]
+    echoes = (text for text in sent if text and (text in value or value in text))
+    return None if any(echoes) else value
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """``Retry-After`` in seconds. It is undocumented (CONTRACT 5), honoured where it is sent."""
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+def whole_number(value: Any) -> int | None:
+    """An integer, also where it is spelled as text or with a fraction."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return int(value) if isinstance(value, int) else int(float(value))
+    except (ValueError, OverflowError):
+        return None
+
+
+def first(body: Mapping[str, Any], *names: str) -> Any:
+    return next((body[name] for name in names if body.get(name) is not None), None)

@@ -1,0 +1,1 @@
+"""Metrics from stored calls, and files of them."""

@@ -1,0 +1,260 @@
+"""Writes calls or metrics of some days to a file that other tools read: CSV or Parquet.
+
+Rows pass through in batches, so a million calls take no more memory than a batch. A file appears
+whole under its name, or not at all. Which rows there are is in ``marts/extracts.py``.
+"""
+
+import contextlib
+import csv
+import errno
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.marts import extracts
+from voiceai_pipeline.marts.extracts import Extract, Field, Kind
+
+_AT_ONCE: Final = 20_000
+"""Rows in memory, and in a row group of Parquet."""
+
+_AT_ONCE_WITH_CONTENT: Final = 2_000
+"""A transcript is some kilobytes long."""
+
+_DECIMALS: Final = 6
+"""Digits after the point that Parquet keeps of an exact number."""
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ExportError(Exception):
+    """Nothing was written; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to export.
+
+    Attributes:
+        what: ``calls``, or the name of a mart.
+        first, last: days, both included: of ``zone`` for calls, of each location's own zone for
+            a mart.
+        location_ids: only of these locations; None: of all.
+        trial, missing, content: of calls, also test calls, those that HighLevel no longer lists,
+            and what was said and by whom.
+    """
+
+    what: str
+    first: date
+    last: date
+    zone: ZoneInfo
+    location_ids: Collection[str] | None = None
+    trial: bool = False
+    missing: bool = False
+    content: bool = False
+
+
+def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[bytes]) -> int:
+    """Write what was ordered; how many rows it is.
+
+    Args:
+        target: a file that is not there yet, made for its owner alone where it holds content; or
+            a stream.
+
+    Raises:
+        ExportError: the file cannot be written, or Parquet without its package.
+    """
+    extract = _extract(order)
+    at_once = _AT_ONCE_WITH_CONTENT if order.content else _AT_ONCE
+    open_writer = _parquet() if format_ is Format.PARQUET else _Csv
+    with contextlib.ExitStack() as stack:
+        if isinstance(target, Path):
+            target = stack.enter_context(_new_file(target, private=order.content))
+        writer = open_writer(target, extract.fields)
+        count = 0
+        with extracts.reading(engine, extract, at_once) as batches:
+            for rows in batches:
+                writer.write(rows)
+                count += len(rows)
+        writer.close()
+    return count
+
+
+def _extract(order: Order) -> Extract:
+    if order.what != extracts.CALLS:
+        return extracts.mart(order.what, order.first, order.last, order.location_ids)
+    window = Window(
+        Window.of_day(order.first, order.zone).start, Window.of_day(order.last, order.zone).end
+    )
+    return extracts.calls(
+        window,
+        order.location_ids,
+        trial=order.trial,
+        missing=order.missing,
+        content=order.content,
+    )
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, *, private: bool) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete, and never another's."""
+    exists = f"{path} exists already and was left as it is. Choose another name, or delete it."
+    if path.exists() or path.is_symlink():
+        raise ExportError(exists)
+    try:
+        # Made for its owner alone, whatever it will be.
+        draft = tempfile.NamedTemporaryFile(  # noqa: SIM115 - kept under another name
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        )
+        try:
+            with draft:
+                yield draft.file
+            if not private:
+                Path(draft.name).chmod(0o666 & ~_umask())
+            os.link(draft.name, path)
+        finally:
+            Path(draft.name).unlink()
+    except FileExistsError:
+        raise ExportError(exists) from None
+    except OSError as error:
+        advice = (
+            "Free some space, and try again."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "Choose a folder that is there and that this user can write."
+        )
+        raise ExportError(
+            f"{path} could not be written: {error.strerror}. Nothing was left of it. {advice}"
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class _Writer(Protocol):
+    def write(self, rows: Sequence[Sequence[Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+# CSV ---------------------------------------------------------------------------------------------
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER_OF_A_PHONE: Final = re.compile(r"\+[0-9]{6,15}")
+
+
+def _harmless(text: str) -> str:
+    """A text that spreadsheets show and do not run: an apostrophe before what looks like a formula.
+
+    Callers decide what transcripts, names and data say (CWE-1236). A telephone number is none.
+    """
+    if text.startswith(_FORMULA) and not _NUMBER_OF_A_PHONE.fullmatch(text):
+        return f"'{text}"
+    return text
+
+
+def _instant(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")
+
+
+_AS_TEXT: Final[dict[Kind, Callable[[Any], Any]]] = {
+    Kind.TEXT: _harmless,
+    Kind.INSTANT: _instant,
+    Kind.BOOLEAN: lambda value: "true" if value else "false",
+}
+
+
+class _Csv:
+    """RFC 4180: a header, lines that end with CRLF. In UTF-8; nothing stands for NULL."""
+
+    def __init__(self, file: IO[bytes], fields: Sequence[Field]) -> None:
+        self._file = file
+        self._as_text = [_AS_TEXT.get(field.kind) for field in fields]
+        self._write_rows([[field.name for field in fields]])
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        columns = [
+            values
+            if as_text is None
+            else [None if value is None else as_text(value) for value in values]
+            for as_text, values in zip(self._as_text, zip(*rows, strict=True), strict=True)
+        ]
+        self._write_rows(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        self._file.flush()
+
+    def _write_rows(self, rows: Iterable[Sequence[Any]]) -> None:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        self._file.write(text.getvalue().encode())
+
+
+# Parquet -----------------------------------------------------------------------------------------
+
+
+def _parquet() -> Callable[[IO[bytes], Sequence[Field]], _Writer]:
+    """The writer of Parquet files; its package is found only when it is asked for."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise ExportError(
+            "Parquet needs the package pyarrow, which is not installed. Install it with: make "
+            "parquet. Or write CSV instead: --format csv"
+        ) from None
+
+    types = {
+        Kind.TEXT: pa.string(),
+        Kind.INTEGER: pa.int64(),
+        Kind.NUMBER: pa.float64(),
+        Kind.DECIMAL: pa.decimal128(38, _DECIMALS),
+        Kind.BOOLEAN: pa.bool_(),
+        Kind.DAY: pa.date32(),
+        Kind.INSTANT: pa.timestamp("us", "UTC"),
+    }
+
+    class Writer:
+        def __init__(self, file: IO[bytes], fields: Sequence[Field]) -> None:
+            self._decimals = [field.kind is Kind.DECIMAL for field in fields]
+            self._schema = pa.schema(
+                [
+                    pa.field(field.name, types[field.kind], metadata={"comment": field.comment})
+                    for field in fields
+                ]
+            )
+            self._parquet = parquet.ParquetWriter(file, self._schema, compression="zstd")
+
+        def write(self, rows: Sequence[Sequence[Any]]) -> None:
+            columns = [
+                pa.array([_rounded(v) for v in values] if decimal else values, type=field.type)
+                for decimal, values, field in zip(
+                    self._decimals, zip(*rows, strict=True), self._schema, strict=True
+                )
+            ]
+            self._parquet.write_batch(pa.record_batch(columns, schema=self._schema))
+
+        def close(self) -> None:
+            self._parquet.close()
+
+    return Writer
+
+
+def _rounded(value: Decimal | None) -> Decimal | None:
+    return None if value is None else round(value, _DECIMALS)

@@ -1,0 +1,167 @@
+"""Calls and metrics to be handed out: which rows, in which columns, read as a stream.
+
+One statement is one snapshot: what is written meanwhile is not in it. Formats are in ``export.py``.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.database.engine import UtcDateTime
+from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.tables import agents, call_logs, locations
+from voiceai_pipeline.database.views import (
+    ACTION_TYPES,
+    CALL_COMMENTS,
+    CALL_CONTENT,
+    CALLS_WITH_NAMES,
+    LOCATION_NAME,
+)
+
+CALLS: Final = "calls"
+MART_NAMES: Final = tuple(mart.name for mart in MARTS)
+
+
+class Kind(StrEnum):
+    """What a column's values are in Python; JSON and ids are text."""
+
+    TEXT = "str"
+    INTEGER = "int"
+    NUMBER = "float"
+    DECIMAL = "Decimal"
+    BOOLEAN = "bool"
+    DAY = "date"
+    INSTANT = "datetime, aware UTC"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of an extract; ``comment`` is the table's."""
+
+    name: str
+    kind: Kind
+    comment: str
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Rows that can be asked for: their columns, and the query that selects just those."""
+
+    fields: Sequence[Field]
+    query: sa.Select[Any]
+
+
+def calls(
+    window: Window,
+    location_ids: Collection[str] | None,
+    *,
+    trial: bool = False,
+    missing: bool = False,
+    content: bool = False,
+) -> Extract:
+    """Calls that began in ``window``, one row each however many users see it, oldest first.
+
+    Args:
+        location_ids: only calls of these; None: of all.
+        trial: with test calls.
+        missing: with calls that HighLevel no longer lists.
+        content: with what was said and by whom.
+    """
+    columns: list[sa.ColumnElement[Any]] = [
+        call_logs.c.location_id,
+        LOCATION_NAME.label("location_name"),
+        locations.c.timezone.label("location_timezone"),
+        call_logs.c.call_id,
+        call_logs.c.agent_id,
+        agents.c.name.label("agent_name"),
+        call_logs.c.started_at,
+        call_logs.c.duration_seconds,
+        ACTION_TYPES,
+        call_logs.c.is_agent_deleted,
+        call_logs.c.is_trial,
+        call_logs.c.missing_since,
+        call_logs.c.first_seen_at,
+        call_logs.c.last_changed_at,
+    ]
+    if content:
+        columns += CALL_CONTENT
+    query = (
+        sa.select(*columns)
+        .select_from(CALLS_WITH_NAMES)
+        .where(call_logs.c.started_at >= window.start, call_logs.c.started_at < window.end)
+        .order_by(call_logs.c.started_at, call_logs.c.location_id, call_logs.c.call_id)
+    )
+    if not trial:
+        query = query.where(call_logs.c.is_trial.is_not(True))
+    if not missing:
+        query = query.where(call_logs.c.missing_since.is_(None))
+    if location_ids is not None:
+        query = query.where(call_logs.c.location_id.in_(location_ids))
+    return _extract(query)
+
+
+def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
+    """A mart's rows of the locations' own days from ``first`` to ``last``, both included."""
+    (table,) = (mart for mart in MARTS if mart.name == name)
+    query = (
+        sa.select(table)
+        .where(table.c.day >= first, table.c.day <= last)
+        .order_by(table.c.day, *(c for c in table.primary_key.columns if c.name != "day"))
+    )
+    if location_ids is not None:
+        query = query.where(table.c.location_id.in_(location_ids))
+    return _extract(query)
+
+
+@contextmanager
+def reading(
+    engine: sa.Engine, extract: Extract, at_once: int
+) -> Iterator[Iterator[Sequence[Sequence[Any]]]]:
+    """The rows in batches of ``at_once``: no more than one batch is ever in memory."""
+    with engine.connect().execution_options(postgresql_readonly=True, yield_per=at_once) as db:
+        yield db.execute(extract.query).partitions()
+
+
+def _extract(query: sa.Select[Any]) -> Extract:
+    """The query, with what no format knows a type for as text."""
+    plain = [
+        sa.cast(column, sa.Text).label(column.name)
+        if isinstance(column.type, (JSONB, sa.Uuid)) or column.name == ACTION_TYPES.name
+        else column
+        for column in query.selected_columns
+    ]
+    fields = [
+        Field(column.name, _kind(new.type), _comment(column))
+        for column, new in zip(query.selected_columns, plain, strict=True)
+    ]
+    return Extract(fields, query.with_only_columns(*plain))
+
+
+def _comment(column: sa.ColumnElement[Any]) -> str:
+    own: str | None = getattr(column, "comment", None)
+    return CALL_COMMENTS.get(column.name) or own or ""
+
+
+def _kind(type_: sa.types.TypeEngine[Any]) -> Kind:
+    for kinds, kind in _KINDS:
+        if isinstance(type_, kinds):
+            return kind
+    raise TypeError(f"{type_!r} cannot be exported")
+
+
+_KINDS: Final[tuple[tuple[type, Kind], ...]] = (
+    (UtcDateTime, Kind.INSTANT),
+    (sa.Date, Kind.DAY),
+    (sa.Boolean, Kind.BOOLEAN),
+    (sa.Integer, Kind.INTEGER),
+    (sa.Float, Kind.NUMBER),
+    (sa.Numeric, Kind.DECIMAL),
+    (sa.Text, Kind.TEXT),
+)

@@ -1,1 +1,0 @@
-"""The only room that knows SQL: tables, migrations, the token vault, connections, calls, ledger."""

@@ -1,0 +1,297 @@
+"""Children that die, refuse to die, or lose their parent: real processes and real kills."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from voiceai_pipeline.cli import supervisor
+from voiceai_pipeline.cli.supervisor import ChildError, Supervisor
+
+SLEEPER = ["sleep", "1000"]
+
+# A child that starts a grandchild, writes its pid into a file, and sleeps.
+WITH_GRANDCHILD = "sleep 1000 & echo $! > {pids}; exec sleep 1000"
+
+STUBBORN = "trap '' TERM; echo ready; while true; do sleep 1; done"
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from voiceai_pipeline.cli.supervisor import Supervisor
+home = Path(sys.argv[1])
+supervisor = Supervisor(home / "logs", home, print)
+supervisor.start("one", ["sh", "-c", sys.argv[2]], {"PATH": "/usr/bin:/bin"})
+supervisor.start("two", ["sleep", "1000"], {"PATH": "/usr/bin:/bin"})
+print("\\n".join(str(child.process.pid) for child in supervisor._children), flush=True)
+while True:
+    supervisor.keep_running()
+    time.sleep(0.05)
+"""
+
+
+class Told(list[str]):
+    """What a supervisor said."""
+
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def children(tmp_path: Path, told: Told) -> Iterator[Supervisor]:
+    children = Supervisor(tmp_path / "logs", tmp_path, told)
+    yield children
+    children.stop()
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie that nobody has collected yet is dead."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10, pause: float = 0.02) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(pause)
+
+
+def my_pids() -> set[int]:
+    """The processes that this one has started and that still run."""
+    return {child.pid for child in psutil.Process().children() if is_alive(child.pid)}
+
+
+def has_told(children: Supervisor, told: Told) -> bool:
+    children.keep_running()
+    return bool(told)
+
+
+def read_pid(path: Path) -> int:
+    wait_until(lambda: path.exists() and path.read_text().strip())
+    return int(path.read_text())
+
+
+def tether_of(pid: int) -> psutil.Process:
+    def found() -> list[psutil.Process]:
+        living = [child for child in psutil.Process(pid).children() if is_alive(child.pid)]
+        return [child for child in living if "voiceai_pipeline.cli.supervisor" in child.cmdline()]
+
+    wait_until(found)
+    return found()[0]
+
+
+def test_a_child_that_dies_is_started_again_and_it_is_said(
+    children: Supervisor, told: Told
+) -> None:
+    children.start("sleeper", SLEEPER, os.environ)
+    (first,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
+
+    first.kill()
+    wait_until(lambda: has_told(children, told))
+
+    assert told == ["The sleeper stopped (killed by SIGKILL); starting it again."]
+    (second,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
+    assert second.pid != first.pid
+
+
+def test_what_a_dead_child_had_started_ends_before_it_is_started_again(
+    children: Supervisor, told: Told, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    children.start("family", ["sh", "-c", WITH_GRANDCHILD.format(pids=pids)], os.environ)
+    grandchild = read_pid(pids)
+    pids.unlink()
+    parent = psutil.Process(grandchild).parent()
+    assert parent is not None
+
+    parent.kill()
+    wait_until(lambda: has_told(children, told))
+
+    wait_until(lambda: not is_alive(grandchild))
+    assert read_pid(pids) != grandchild
+
+
+def test_a_child_that_keeps_stopping_is_given_up_with_the_end_of_its_log(
+    children: Supervisor, told: Told
+) -> None:
+    children.start("sulker", ["sh", "-c", "echo out of cheese >&2; exit 3"], os.environ)
+
+    def is_given_up() -> bool:
+        try:
+            children.keep_running()
+        except ChildError as error:
+            given_up.append(str(error))
+        return bool(given_up)
+
+    given_up: list[str] = []
+    wait_until(is_given_up)
+
+    assert told == ["The sulker stopped (exit code 3); starting it again."] * 3
+    assert given_up[0].startswith("The sulker keeps stopping. Its log, ")
+    assert given_up[0].endswith(
+        "sulker.log, ends with:\n" + "out of cheese\n" * 3 + "out of cheese"
+    )
+
+
+def test_a_program_that_cannot_be_started_leaves_nothing_behind(children: Supervisor) -> None:
+    with pytest.raises(FileNotFoundError):
+        children.start("ghost", ["/nonexistent/program"], os.environ)
+
+    children.keep_running()
+
+
+def test_stop_ends_children_and_grandchildren(children: Supervisor, tmp_path: Path) -> None:
+    before = my_pids()
+    pids = tmp_path / "pids"
+    children.start("family", ["sh", "-c", WITH_GRANDCHILD.format(pids=pids)], os.environ)
+    children.start("sleeper", SLEEPER, os.environ)
+    grandchild = read_pid(pids)
+
+    children.stop()
+
+    wait_until(lambda: not is_alive(grandchild))
+    assert my_pids() <= before  # the tether has gone too
+
+
+def test_stop_ends_a_child_that_does_not_listen(
+    children: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "GRACE", 0.3)
+    before = my_pids()
+    children.start("stubborn", ["sh", "-c", STUBBORN], os.environ)
+    wait_until(lambda: children.tail("stubborn") == "ready")
+
+    children.stop()
+
+    assert my_pids() <= before
+
+
+def test_a_killed_tether_is_replaced_by_one_that_knows_every_group(tmp_path: Path) -> None:
+    with parent(tmp_path, "sleep 1000") as (process, pids):
+        killed = tether_of(process.pid)
+        killed.kill()
+        wait_until(lambda: not is_alive(killed.pid))
+        wait_until(lambda: tether_of(process.pid).pid != killed.pid)
+        time.sleep(0.2)  # it has been told of the children by now
+
+        process.kill()
+        process.wait()
+
+        wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_stop_ends_everything_also_without_its_tether(children: Supervisor) -> None:
+    before = my_pids()
+    children.start("one", SLEEPER, os.environ)
+    children.start("two", SLEEPER, os.environ)
+    tether_of(os.getpid()).kill()
+    wait_until(lambda: len(my_pids() - before) == 2)
+
+    children.stop()
+
+    assert my_pids() <= before
+
+
+def test_when_the_parent_is_killed_its_children_and_theirs_end(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    with parent(tmp_path, WITH_GRANDCHILD.format(pids=file)) as (process, pids):
+        pids.append(read_pid(file))
+        assert all(map(is_alive, pids))
+
+        process.kill()
+        process.wait()
+
+        wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_the_tether_ends_what_does_not_listen_after_its_grace() -> None:
+    with group("sh", "-c", STUBBORN) as stubborn:
+        assert stubborn.stdout is not None
+        stubborn.stdout.readline()
+        code = "from voiceai_pipeline.cli import supervisor as s; s.GRACE = 0.3; s.tether(['+{}'])"
+        code = code.format(stubborn.pid)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=10)
+
+        assert stubborn.wait(5) == -signal.SIGKILL
+
+
+def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
+    with group(*SLEEPER) as ended, group(*SLEEPER) as ours, tether() as pipe:
+        pipe.write(f"+{ended.pid}\n+{ours.pid}\n-{ended.pid}\n")
+        pipe.close()
+
+        assert ours.wait(5) == -signal.SIGTERM
+        assert ended.poll() is None
+
+
+def test_what_ends_its_parent_does_not_end_the_tether() -> None:
+    with group(*SLEEPER) as ours, tether(signals=True) as pipe:
+        pipe.write(f"+{ours.pid}\n")
+        pipe.close()
+
+        assert ours.wait(5) == -signal.SIGTERM
+
+
+@contextlib.contextmanager
+def tether(*, signals: bool = False) -> Iterator[IO[str]]:
+    """The pipe of a tether; sent, if asked, every signal that ends its parent."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "voiceai_pipeline.cli.supervisor"], stdin=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        if signals:
+            wait_until(lambda: ignores_sigterm(process.pid))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                process.send_signal(number)
+        yield process.stdin
+        assert process.wait(15) == 0
+
+
+def ignores_sigterm(pid: int) -> bool:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigIgn:"):
+            return bool(int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+    return False
+
+
+@contextlib.contextmanager
+def parent(home: Path, first: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process with a supervisor and two children, and the children's pids."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(home), first], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(process.stdout.readline()) for _ in range(2)]
+        try:
+            yield process, pids
+        finally:
+            process.kill()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def group(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that leads a process group of its own."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

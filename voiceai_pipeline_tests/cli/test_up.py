@@ -1,0 +1,629 @@
+"""``voiceai-pipeline up`` as a real process: its own home, real ports, real kills.
+
+The tests of the demo are ordered: each takes up where the one before it left off.
+"""
+
+import base64
+import contextlib
+import functools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import psycopg
+import pytest
+import requests
+
+from voiceai_pipeline.cli import up
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.consent import Consent
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.pipeline import open_pipeline
+from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline.sandbox.server import running
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.web.dagster_client import ENDED, Dagster
+from voiceai_pipeline_tests.cli.test_supervisor import is_alive, wait_until
+from voiceai_pipeline_tests.conftest import KEYS, Connector, free_port
+
+PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")
+SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET)
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """Ours without what it says of other installations."""
+    ours = ("VOICEAI_", "HIGHLEVEL_", "DAGSTER_", "VITE_")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**plain, "VOICEAI_HOME": str(home), **more}
+
+
+@dataclass
+class Up:
+    """One installation: a home, its ports, and whatever runs for it."""
+
+    home: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    sandbox_port: int = field(default_factory=free_port)
+    page_port: int = field(default_factory=free_port)
+    read_only_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    pids: set[int] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sandbox(self) -> str:
+        return f"http://127.0.0.1:{self.sandbox_port}"
+
+    @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.page_port}"
+
+    @property
+    def read_only(self) -> str:
+        return f"http://127.0.0.1:{self.read_only_port}"
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def _log(self) -> Path:
+        return self.home.with_name(f"{self.home.name}.out")
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        ports = {
+            "VOICEAI_SANDBOX_PORT": str(self.sandbox_port),
+            "VOICEAI_PAGE_PORT": str(self.page_port),
+        }
+        return clean_environment(self.home, **ports, **self.env)
+
+    def start(self) -> None:
+        """Start, and return once it prints the address."""
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [PROGRAM, "up", "--port", str(self.port)],
+                env=self._environment,
+                cwd=self.home.parent,
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+        wait_until(self._is_up, seconds=90)
+        self.pids = self.living()
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.output
+        return "Ctrl-C stops everything." in self.output
+
+    def try_to_start(self) -> subprocess.CompletedProcess[str]:
+        """Start where it cannot; the whole outcome."""
+        return subprocess.run(
+            [PROGRAM, "up", "--port", str(self.port)],
+            env=self._environment,
+            cwd=self.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def child(self, word: str) -> psutil.Process:
+        (found,) = self._children(word)
+        return found
+
+    def has_another_child(self, word: str, than: psutil.Process) -> bool:
+        """Whether one took the place of `than`; what is being started is not there at once."""
+        return any(child.pid != than.pid for child in self._children(word))
+
+    def _children(self, word: str) -> list[psutil.Process]:
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        return [c for c in children if is_alive(c.pid) and word in " ".join(c.cmdline())]
+
+    def living(self) -> set[int]:
+        """What runs for this home: what `up` started, and the server with its watchdog."""
+        found = {pid for pid in self.pids if is_alive(pid)}
+        if self.process is not None and self.process.poll() is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            found |= {child.pid for child in children if is_alive(child.pid)}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(str(self.home) in word for word in process.cmdline()):
+                    found.add(process.pid)
+        return found
+
+    def everything_has_ended(self) -> bool:
+        return not self.living() and not is_running(self.home)
+
+    def interrupt(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another polite signal; the exit code."""
+        assert self.process is not None
+        self.pids |= self.living()
+        self.process.send_signal(how)
+        return self.process.wait(40)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: nothing can be tidied up."""
+        assert self.process is not None
+        self.pids |= self.living()
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, query: str, database: str = "voiceai") -> list[tuple[Any, ...]]:
+        with EmbeddedPostgres.hold(self.home) as server:
+            url = server.url(database).replace("+psycopg", "")
+            with psycopg.connect(url) as db:
+                return db.execute(query.encode()).fetchall()
+
+
+def graphql(url: str, query: str) -> dict[str, Any]:
+    answer = requests.post(f"{url}/graphql", json={"query": query}, timeout=30)
+    answer.raise_for_status()
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def partition_stats(url: str) -> dict[str, int]:
+    query = """{ assetNodeOrError(assetKey: {path: ["call_logs"]}) { ... on AssetNode {
+        partitionStats { numPartitions numMaterialized numFailed numMaterializing } } } }"""
+    stats: dict[str, int] = graphql(url, query)["assetNodeOrError"]["partitionStats"]
+    return stats
+
+
+@contextlib.contextmanager
+def ended(up: Up) -> Iterator[Up]:
+    """Whatever a test leaves running ends with it."""
+    try:
+        yield up
+    finally:
+        if up.process is not None and up.process.poll() is None:
+            up.interrupt()
+        wait_until(up.everything_has_ended, seconds=30)
+        shutil.rmtree(up.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with ended(Up(tmp_path_factory.mktemp("up") / "home")) as demo:
+        demo.env = {"VOICEAI_READ_ONLY_PORT": str(demo.read_only_port)}
+        demo.start()
+        yield demo
+
+
+# The demo's day, in order ------------------------------------------------------------------------
+
+
+def test_it_says_what_it_does_and_then_the_address(demo: Up) -> None:
+    said = [line[9:] for line in demo.output.splitlines()]
+
+    assert said == [
+        "Database: starting",
+        "Database: creating the tables",
+        "Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set",
+        "Sandbox: connecting 11 demo users through its OAuth pages",
+        "Connections: starting the page",
+        "Dagster: starting the webserver",
+        f"Connections: {demo.page}",
+        "Dagster: starting the webserver for analysts",
+        "Dagster: asking for a backfill of 7 days",
+        "Dagster: starting the daemon",
+        "",
+        f"Connections  {demo.page}",
+        f"Dagster      {demo.url}/assets/call_logs?view=partitions",
+        f"Read-only    {demo.read_only}  (the same, for analysts)",
+        f"Sandbox      {demo.sandbox}  (break, heal, revoke, pause there)",
+        "Ctrl-C stops everything.",
+        "",
+    ]
+
+
+def test_the_demo_users_were_connected_by_a_real_code_exchange(demo: Up) -> None:
+    asked = requests.get(f"{demo.sandbox}/sandbox/requests", timeout=10).json()
+    grants = [one["grant_type"] for one in asked if one["path"] == "/oauth/token"]
+
+    assert grants.count("authorization_code") == 11
+    states = dict(demo.ask("SELECT connection_state, count(*) FROM api_keys GROUP BY 1"))
+    assert states["connected"] >= 8
+
+
+def test_the_last_seven_days_arrive_and_the_bad_day_is_red(demo: Up) -> None:
+    wait_until(lambda: partition_stats(demo.url)["numMaterialized"] == 6, seconds=90)
+    wait_until(lambda: partition_stats(demo.url)["numFailed"] == 1, seconds=30)
+
+    assert partition_stats(demo.url)["numPartitions"] == 7
+    assert demo.ask("SELECT count(*) > 0 FROM call_logs") == [(True,)]
+
+
+def test_sync_now_on_the_page_is_a_dagster_run_for_that_user_alone(demo: Up) -> None:
+    harbor = "00000000-0000-4000-8000-000000000001"
+    with requests.Session() as browser:
+        token = re.search(r'name="form_token" value="([^"]+)"', browser.get(demo.page).text)
+        assert token is not None
+        pressed = browser.post(
+            f"{demo.page}/users/{harbor}/sync", data={"form_token": token[1]}, timeout=60
+        )
+    link = re.search(rf"{demo.url}/runs/([0-9a-f-]{{36}})", pressed.text)
+    assert link is not None, pressed.text
+
+    dagster = Dagster(demo.url)
+
+    def run() -> str:
+        found = dagster.run(link[1])
+        assert found is not None
+        return found.status
+
+    wait_until(lambda: run() in ENDED, seconds=90)
+    assert run() == "SUCCESS"
+    ledger = demo.ask("SELECT run_id, user_id::text FROM sync_ledger")
+    assert [user for run_id, user in ledger if run_id == link[1]] == [harbor] * 4
+    assert dagster.run(str(UUID(int=0))) is None
+
+
+REPOSITORY = 'repositoryLocationName: "voiceai_pipeline", repositoryName: "__repository__"'
+MUTATIONS = {
+    "launchRun": 'executionParams: {selector: {REPOSITORY, jobName: "sync_calls"}}',
+    "launchPartitionBackfill": 'backfillParams: {assetSelection: [{path: ["call_logs"]}], '
+    'partitionNames: ["DAY"]}',
+    "startSensor": 'sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "sensorDryRun": 'cursor: "x", selectorData: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "setSensorCursor": 'cursor: "x", sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
+    "startSchedule": 'scheduleSelector: {REPOSITORY, scheduleName: "old_runs_every_night"}',
+    "wipeAssets": 'assetPartitionRanges: [{assetKey: {path: ["call_logs"]}}]',
+    "reportRunlessAssetEvents": "eventParams: {eventType: ASSET_MATERIALIZATION, "
+    'assetKey: {path: ["call_logs"]}, partitionKeys: ["DAY"]}',
+    "addDynamicPartition": 'repositorySelector: {REPOSITORY}, partitionsDefName: "users", '
+    'partitionKey: "x"',
+    "terminateRun": 'runId: "RUN"',
+    "deleteRun": 'runId: "RUN"',
+    "reloadRepositoryLocation": 'repositoryLocationName: "voiceai_pipeline"',
+    "reloadWorkspace": "",
+}
+"""What a person can do in the UI; DAY and RUN are ones that there are."""
+
+
+def test_analysts_see_the_same_on_the_read_only_webserver_and_can_change_nothing(
+    demo: Up,
+) -> None:
+    allowed = {
+        url: {one["permission"] for one in permissions if one["value"]}
+        for url in (demo.url, demo.read_only)
+        for permissions in [graphql(url, "{ permissions { permission value } }")["permissions"]]
+    }
+    assert "launch_pipeline_execution" in allowed[demo.url]
+    assert allowed[demo.read_only] == set()
+
+    stats = partition_stats(demo.url)
+    there = {
+        "REPOSITORY": REPOSITORY,
+        "DAY": str(datetime.now(UTC).date()),
+        "RUN": demo.ask("SELECT run_id FROM runs LIMIT 1", database="dagster")[0][0],
+    }
+    for name, arguments in MUTATIONS.items():
+        for word, value in there.items():
+            arguments = arguments.replace(word, value)
+        call = f"{name}({arguments})" if arguments else name
+        fields = "... on TerminateRunFailure { message }" if name == "terminateRun" else ""
+        answer = graphql(demo.read_only, f"mutation {{ {call} {{ __typename {fields} }} }}")[name]
+        refused = answer.get("message") or answer["__typename"]
+        assert refused in ("UnauthorizedError", "You do not have permission to terminate this run")
+
+    assert partition_stats(demo.read_only) == stats
+    for page in ("/assets/call_logs?view=partitions", "/runs", f"/runs/{there['RUN']}"):
+        assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=30).text
+
+
+def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
+    assert demo.process is not None
+
+    second = demo.try_to_start()
+
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert second.stderr == (
+        f"Error: It is already running at {demo.url} (process {demo.process.pid}). Use it there, "
+        "or stop it with Ctrl-C first.\n"
+    )
+    assert requests.get(f"{demo.url}/server_info", timeout=10).ok
+
+
+def test_a_killed_daemon_page_sandbox_or_second_webserver_is_started_again(demo: Up) -> None:
+    words = {
+        "daemon": "dagster-daemon",
+        "page": "voiceai_pipeline.web",
+        "sandbox": "voiceai_pipeline.sandbox",
+        "webserver-read-only": "--read-only",
+    }
+    for name, word in words.items():
+        killed = demo.child(word)
+        killed.kill()
+        wait_until(functools.partial(demo.has_another_child, word, than=killed))
+        assert f"The {name} stopped (killed by SIGKILL); starting it again." in demo.output
+    wait_until(lambda: answers(f"{demo.sandbox}/sandbox/state"))
+    wait_until(lambda: answers(f"{demo.page}/health"))
+
+
+def test_a_killed_database_comes_back_by_itself(demo: Up) -> None:
+    calls = demo.ask("SELECT count(*) FROM call_logs")
+    postmaster = int((demo.home / "postgres/data/postmaster.pid").read_text().split()[0])
+
+    os.kill(postmaster, signal.SIGKILL)
+    wait_until(lambda: not is_alive(postmaster))
+
+    wait_until(lambda: is_running(demo.home), seconds=30)
+    assert "The database stopped; starting it again." in demo.output
+    assert demo.ask("SELECT count(*) FROM call_logs") == calls
+
+
+def test_ctrl_c_ends_all_it_started(demo: Up) -> None:
+    assert demo.interrupt() == 0
+
+    wait_until(demo.everything_has_ended, seconds=20)
+    assert demo.output.splitlines()[-1].endswith(
+        "Stopped. The data stay; start again with: make up"
+    )
+    assert "Traceback" not in demo.output
+    assert not answers(demo.url)
+
+
+def test_no_token_code_or_secret_is_in_any_output_or_log(demo: Up) -> None:
+    texts = [demo.output, *(log.read_text() for log in (demo.home / "logs").iterdir())]
+
+    assert not [secret for secret in SECRETS for text in texts if secret in text]
+
+
+def test_a_taken_sandbox_port_is_a_sentence_and_nothing_is_left_running(demo: Up) -> None:
+    with taken(demo.sandbox_port):
+        stopped = demo.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {demo.sandbox_port} is taken by another program. Stop that program, or use "
+        f"another port: VOICEAI_SANDBOX_PORT={demo.sandbox_port + 1} make up\n"
+    )
+    wait_until(demo.everything_has_ended, seconds=20)
+
+
+def test_a_second_start_carries_on_from_the_same_data(demo: Up) -> None:
+    before = demo.ask("SELECT count(*), min(created_at), max(token_version) FROM api_keys")
+    calls = demo.ask("SELECT count(*) FROM call_logs")
+
+    # As if one of its processes had been killed in the middle of a run.
+    ((cut_off,),) = demo.ask(
+        "UPDATE runs SET status = 'STARTED' WHERE id = (SELECT max(id) FROM runs "
+        "WHERE status = 'SUCCESS') RETURNING id",
+        database="dagster",
+    )
+
+    demo.start()
+
+    has_ended = f"SELECT status = 'FAILURE' FROM runs WHERE id = {cut_off}"  # noqa: S608
+    wait_until(lambda: demo.ask(has_ended, database="dagster") == [(True,)], seconds=60)
+    assert "connecting" not in demo.output.replace("Database: connecting", "")
+    assert "creating" not in demo.output
+    assert "backfill" not in demo.output
+    asked = requests.get(f"{demo.sandbox}/sandbox/requests", timeout=10).json()
+    assert "authorization_code" not in [one["grant_type"] for one in asked]
+    assert demo.ask("SELECT count(*), min(created_at), max(token_version) FROM api_keys") == before
+    assert demo.ask("SELECT count(*) FROM call_logs") >= calls
+    assert partition_stats(demo.url)["numMaterialized"] >= 6
+
+
+def test_when_it_is_killed_itself_everything_ends_too(demo: Up) -> None:
+    demo.kill()
+
+    wait_until(demo.everything_has_ended, seconds=20)
+    assert not answers(demo.url)
+
+
+# What keeps it from starting ---------------------------------------------------------------------
+
+
+def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    with taken(installation.port):
+        stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {installation.port} is taken by another program. Stop that program, or use "
+        f"another port: make up PORT={installation.port + 1}\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    with taken(installation.page_port):
+        stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
+        f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    port = installation.read_only_port
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
+    with taken(port):
+        stopped = installation.try_to_start()
+
+    assert stopped.stderr == (
+        f"Error: Port {port} is taken by another program. Stop that program, or use another port: "
+        f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
+    )
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
+    assert installation.try_to_start().stderr == (
+        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, where another part of this is to "
+        "listen. Choose another.\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    installation.home.write_text("not a folder")
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: {installation.home} cannot be used: File exists. Choose a folder that this user "
+        "can write with VOICEAI_HOME.\n"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "up.lock").mkdir(parents=True)  # root may write anything, but not open a folder
+
+    with pytest.raises(up.UpError, match=r"home cannot be used: Is a directory\. Choose"):
+        up.run(settings(home), free_port(), print)
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "MIN_FREE_BYTES", 2**60)
+
+    with pytest.raises(up.UpError, match=r"has only \d+ MB left.* Free some space"):
+        up.run(settings(tmp_path), free_port(), print)
+
+
+def test_an_impossible_port_is_refused(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home", port=99999)
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 2
+    assert "99999 is not in the range 1<=x<=65535" in stopped.stderr
+
+
+def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database: Secret) -> None:
+    url = empty_database.reveal().replace("+psycopg", "")
+    with psycopg.connect(url) as db:
+        db.execute("CREATE TABLE users (id uuid PRIMARY KEY)")
+    installation = Up(tmp_path / "home", env=own_servers(url, url, "http://127.0.0.1:9"))
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        "Error: The database needs a migration, and it is not an empty one, so nothing was "
+        "changed. See what would be done with `voiceai-pipeline migrate --sql`, then run "
+        "`voiceai-pipeline migrate`.\n"
+    )
+    with psycopg.connect(url) as db:
+        tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert tables.fetchall() == [("users",)]
+    assert installation.everything_has_ended()
+
+
+def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
+    tmp_path: Path, database: Secret
+) -> None:
+    env = own_servers(database.reveal(), database.reveal(), "http://127.0.0.1:9")
+    said: list[str] = []
+    with open_pipeline(Settings.load({**env, "VOICEAI_HOME": str(tmp_path)})) as pipeline:
+        with pipeline.engine.begin() as db:
+            connections.add_user(db, UUID(int=7), business_name="A real customer")
+        up.connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
+        with pipeline.engine.begin() as db:
+            names = [person.user.name for person in connections.everyone(db)]
+    assert names == ["A real customer"]
+    assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
+
+
+# Real servers ------------------------------------------------------------------------------------
+
+
+def test_with_servers_of_ones_own_it_starts_neither_sandbox_nor_database(
+    tmp_path: Path, postgres: EmbeddedPostgres, empty_database: Secret
+) -> None:
+    postgres.create_database("up_dagster")
+    ours = empty_database.reveal().replace("+psycopg", "")
+    dagsters = postgres.url("up_dagster").replace("+psycopg", "")
+    with running(World(), limits=False) as highlevel:
+        env = own_servers(ours, dagsters, highlevel.url)
+        with ended(Up(tmp_path / "home", env=env)) as installation:
+            installation.start()
+            said = installation.output
+            connect(Settings.load(env), "Harbor Dental")
+            stats = partition_stats(installation.url)
+            assert installation.interrupt(signal.SIGTERM) == 0
+            assert not (installation.home / "postgres").exists()
+            assert not (installation.home / "token.key").exists()
+            assert not (installation.home / "logs" / "sandbox.log").exists()
+    postgres.drop_database("up_dagster")
+
+    assert "Sandbox" not in said
+    assert "Database: connecting" in said
+    assert "Database: creating the tables" in said
+    assert stats["numPartitions"] > 300
+
+
+def connect(own: Settings, name: str) -> None:
+    """Somebody connects while it runs."""
+    assert own.database_url is not None
+    engine = open_engine(own.database_url)
+    with HighLevelClient(own.highlevel) as client:
+        connector = Connector(engine, client, Consent(engine, TokenVault(KEYS), client))
+        connector(name)
+        connector.browser.close()
+    engine.dispose()
+
+
+def own_servers(ours: str, dagsters: str, highlevel: str) -> dict[str, str]:
+    """The environment of an installation on servers that somebody else runs."""
+    return {
+        "VOICEAI_DATABASE_URL": ours,
+        "DAGSTER_POSTGRES_URL": dagsters,
+        "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
+        "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
+        "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
+        "HIGHLEVEL_AUTH_URL": f"{highlevel}/v2/oauth/chooselocation",
+        "HIGHLEVEL_TOKEN_URL": f"{highlevel}/oauth/token",
+        "HIGHLEVEL_API_URL": highlevel,
+    }
+
+
+def settings(home: Path) -> Settings:
+    return Settings.load({"VOICEAI_HOME": str(home)})
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(url, timeout=5).ok
+    return False
+
+
+@contextlib.contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Somebody else listens on this port."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        yield

@@ -1,0 +1,23 @@
+"""Connections to the database: the pool never hands out one whose server has gone meanwhile."""
+
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.database import engine as engines
+
+PID = sa.text("SELECT pg_backend_pid()")
+
+
+def test_a_connection_that_was_ended_while_it_rested_is_replaced_unnoticed(
+    database: Secret, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_FRESH", 0.0)
+    rested = engines.open_engine(database)
+    with rested.connect() as db:
+        ended = db.execute(PID).scalar_one()
+    with engine.connect() as db:
+        db.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": ended})
+    with rested.connect() as db:
+        assert db.execute(PID).scalar_one() != ended
+    rested.dispose()

@@ -1,0 +1,137 @@
+"""90 days of 100 users in one backfill, asked for and read as in production: by GraphQL, the daemon
+and runs in processes of their own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.controller import DagsterDaemonController
+from dagster._daemon.daemon import BackfillDaemon
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster_webserver.app import create_app_from_workspace_process_context
+
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.sandbox.calls import day_start_ms
+from voiceai_pipeline.sandbox.cast import DemoUser, make_location
+from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.web.dagster_client import Dagster
+from voiceai_pipeline.web.serving import listen, serve_in_thread
+from voiceai_pipeline_tests.cli.test_supervisor import wait_until
+from voiceai_pipeline_tests.cli.test_up import graphql
+from voiceai_pipeline_tests.support.product import Product
+
+TODAY = datetime.now(UTC).date()
+DAYS = [TODAY - timedelta(days=ago) for ago in range(90, 0, -1)]
+BAD_DAYS = DAYS[28:34]
+"""They lie in two of the backfill's three runs, whose other days must not suffer."""
+
+# A call a day: what is large here are days and users.
+PLACES = [make_location(f"Shop {number}", number, "shop", "UTC", 1) for number in range(100)]
+USERS = [
+    DemoUser(str(UUID(int=1 + n)), "A", "B", place.name, place.id, place.company_id)
+    for n, place in enumerate(PLACES)
+]
+BROKEN = PLACES[42].id
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(users=tuple(USERS), locations=tuple(PLACES))
+    for day in BAD_DAYS:
+        world.add_fault(Fault("server_error", BROKEN, day=day))
+    return world
+
+
+@contextmanager
+def dagster(instance: dg.DagsterInstance) -> Iterator[str]:
+    """The webserver, at the address, and what the daemon does for backfills. Its sensors and
+    schedules would only add runs of their own."""
+    workspace = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")])
+    with WorkspaceProcessContext(instance, workspace) as context:
+        app = create_app_from_workspace_process_context(context)
+        with (
+            serve_in_thread(app, listen("127.0.0.1", 0), "webserver") as url,
+            BackfillDaemon(instance.get_backfill_settings()) as backfills,
+            QueuedRunCoordinatorDaemon(interval_seconds=1) as queue,
+            DagsterDaemonController(context, [backfills, queue]),
+        ):
+            yield url
+
+
+def backfilled(url: str, days: list[date], title: str) -> str:
+    """Ask for a backfill and wait for its end; the state it ends in."""
+    Dagster(url).backfill(days, title)
+    query = """{ partitionBackfillsOrError { ... on PartitionBackfills {
+        results { title status endTimestamp } } } }"""
+
+    def state() -> str | None:
+        found = graphql(url, query)["partitionBackfillsOrError"]["results"]
+        (one,) = [one for one in found if one["title"] == title]
+        return one["status"] if one["endTimestamp"] else None
+
+    wait_until(state, seconds=300, pause=1)
+    return str(state())
+
+
+def days_that_are(colour: str, url: str) -> list[date]:
+    """Days of call_logs that have this colour, by Dagster's own word."""
+    query = """{ assetNodeOrError(assetKey: {path: ["call_logs"]}) { ... on AssetNode {
+        assetPartitionStatuses { ... on TimePartitionStatuses {
+            ranges { status startKey endKey } } } } } }"""
+    ranges = graphql(url, query)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
+    return [
+        day
+        for day in DAYS
+        for one in ranges
+        if one["status"] == colour and one["startKey"] <= str(day) <= one["endKey"]
+    ]
+
+
+# Dagster's own programs, in this process, call what Dagster deprecates.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_backfill_with_a_broken_user_is_red_where_it_must_be_and_the_rerun_asks_for_them_alone(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICEAI_START_DATE", str(DAYS[0]))
+    for user in USERS:
+        product.connect(user.business_name)
+    listed = {
+        (place.id, call.id)
+        for place in PLACES
+        for call in product.sandbox.world.calls.outlines(
+            place, day_start_ms(DAYS[0]), day_start_ms(TODAY) - 1
+        )
+    }
+    with dagster(product.instance) as url:
+        assert backfilled(url, DAYS, "Everything") == "COMPLETED_FAILED"
+        assert days_that_are("FAILED", url) == BAD_DAYS
+        assert days_that_are("MATERIALIZED", url) == [d for d in DAYS if d not in BAD_DAYS]
+        before = versions(product)
+        assert {place for place, _ in listed - before.keys()} == {BROKEN}
+        assert before.keys() <= listed
+
+        product.sandbox.world.heal(BROKEN)
+        with product.requests() as asked:
+            assert backfilled(url, BAD_DAYS, "Failed and missing") == "COMPLETED_SUCCESS"
+        # One window, however many days.
+        assert asked == {(CALL_LOGS, BROKEN): 1}
+        assert days_that_are("MATERIALIZED", url) == DAYS
+        after = versions(product)
+        assert after.keys() == listed
+        # Nor is anything written for anybody else.
+        assert {place for (place, _), _ in after.items() ^ before.items()} == {BROKEN}
+
+
+def versions(product: Product) -> dict[tuple[str, str], str]:
+    """Which version of its row each stored call has: a new one whenever it is written."""
+    query = "SELECT location_id, call_id, xmin::text AS version FROM call_logs"
+    with product.pipeline.engine.begin() as db:
+        return {(row[0], row[1]): row[2] for row in db.execute(sa.text(query))}

@@ -1,0 +1,345 @@
+"""Whether a request was handed over (T8): what stands in the way before that spends nothing, counts
+as no attempt and is named; what comes after leaves the exchange in doubt."""
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+import requests
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass, PipelineError
+from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.errors import HighLevelError
+from voiceai_pipeline.highlevel.transport import Transport
+from voiceai_pipeline.sandbox.server import RunningSandbox
+from voiceai_pipeline_tests.conftest import Clock, free_port
+from voiceai_pipeline_tests.connections.test_tokens import door, expired, harbor, kept, stored
+
+__all__ = ["expired", "harbor"]  # fixtures
+
+GRANT = b'{"access_token": "at-2", "refresh_token": "rt-2", "expires_in": 86399}'
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+# Small servers ------------------------------------------------------------------------------------
+
+Talk = Callable[[socket.socket], None]
+
+
+@contextmanager
+def listening(talk: Talk) -> Iterator[int]:
+    """A server that gives each connection to ``talk`` and closes it; yields its port."""
+    ended = threading.Event()
+
+    def accept(server: socket.socket) -> None:
+        while not ended.is_set():
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(5)
+                try:
+                    talk(connection)
+                except OSError:
+                    continue
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        thread = threading.Thread(target=accept, args=(server,), daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            ended.set()
+            thread.join()
+
+
+def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of 127.0.0.1 that only who is given its file trusts, and a server's context."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(IPv4Address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=36_500))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "endpoint.pem"
+    pem.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return pem, context
+
+
+def says(text: bytes) -> Talk:
+    """Reads what comes first, answers with ``text`` and hangs up."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(text)
+
+    return talk
+
+
+def hangs_up(_: socket.socket) -> None:
+    """Takes a connection and closes it at once."""
+
+
+def is_silent(connection: socket.socket) -> None:
+    """Reads and says nothing, for longer than the client waits."""
+    while connection.recv(65_536):
+        pass
+
+
+# Not sent -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """What stands in the way, and what the message has to name."""
+
+    names: str
+    variable: str = ""
+    proxy: Talk | None = None
+    endpoint: Talk | None = None
+    value: str = ""
+    url: str = "https://127.0.0.1:{port}/oauth/token"
+
+
+WAYS = {
+    "the proxy answers CONNECT with 503": Way(
+        "HTTPS_PROXY names did not let the request through: HTTP 503",
+        "HTTPS_PROXY",
+        says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"),
+    ),
+    "the proxy wants a password": Way(
+        "https_proxy names did not let the request through: HTTP 407",
+        "https_proxy",
+        says(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
+    ),
+    "the proxy hangs up": Way("ALL_PROXY", "ALL_PROXY", hangs_up),
+    "the proxy speaks no HTTP": Way("HTTPS_PROXY", "HTTPS_PROXY", says(b"220 mail ready\r\n")),
+    "the proxy says nothing": Way("HTTPS_PROXY", "HTTPS_PROXY", is_silent),
+    "no proxy listens": Way("HTTPS_PROXY", "HTTPS_PROXY", value="http://127.0.0.1:{free}"),
+    "the proxy lets it through to TLS that fails": Way(
+        "", "HTTPS_PROXY", says(b"HTTP/1.1 200 OK\r\n\r\n")
+    ),
+    "a SOCKS proxy without its package": Way(
+        "ALL_PROXY names a SOCKS proxy, which takes the package PySocks",
+        "ALL_PROXY",
+        value="socks5://127.0.0.1:9",
+    ),
+    "no proxy's address at all": Way("HTTPS_PROXY", "HTTPS_PROXY", value="http:///nonsense"),
+    "the file of certificates is missing": Way(
+        "the file of certificates that REQUESTS_CA_BUNDLE names cannot be read",
+        "REQUESTS_CA_BUNDLE",
+        value="/nowhere/ca.pem",
+    ),
+    "the endpoint hangs up before TLS": Way("", endpoint=hangs_up),
+    "the endpoint speaks no TLS": Way("TLS failed", endpoint=says(b"HTTP/1.1 400 Bad\r\n\r\n")),
+    "the endpoint says nothing before TLS": Way("", endpoint=is_silent),
+    "the endpoint refuses the connection": Way("", url="http://127.0.0.1:{free}/oauth/token"),
+    "the name does not exist": Way(
+        "its host name could not be resolved", url="http://endpoint.invalid/oauth/token"
+    ),
+}
+
+
+@pytest.mark.parametrize("title", WAYS)
+def test_what_was_not_sent_is_no_attempt_and_names_what_to_fix(
+    title: str,
+    expired: Connection,
+    sandbox: RunningSandbox,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = WAYS[title]
+    before = stored(engine, expired.user.id)
+    with ExitStack() as stack:
+        port = stack.enter_context(listening(way.endpoint or hangs_up))
+        if way.variable:
+            given = way.value
+            if way.proxy:
+                given = f"http://127.0.0.1:{stack.enter_context(listening(way.proxy))}"
+            monkeypatch.setenv(way.variable, given.format(free=free_port()))
+        url = way.url.format(port=port, free=free_port())
+        with (
+            door(sandbox, engine, vault, clock, url) as tokens,
+            pytest.raises(PipelineError) as caught,
+        ):
+            tokens.get_valid_token(expired.user.id)
+    assert isinstance(caught.value, HighLevelError)
+    assert not caught.value.sent
+    assert caught.value.failure is FailureClass.UNREACHABLE
+    assert way.names in caught.value.detail
+    after = stored(engine, expired.user.id)
+    assert kept(after) == kept(before)
+    assert after["failed_attempts"] == 0
+    assert after["connection_state"] == ConnectionState.CONNECTED.value
+    assert after["lease_id"] is None
+
+
+def test_a_replay_that_was_not_sent_is_not_used_up(
+    expired: Connection,
+    sandbox: RunningSandbox,
+    engine: sa.Engine,
+    vault: TokenVault,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    user_id = expired.user.id
+    with (
+        listening(is_silent) as port,
+        door(sandbox, engine, vault, clock, f"http://127.0.0.1:{port}/oauth/token") as tokens,
+        pytest.raises(PipelineError),
+    ):
+        tokens.get_valid_token(user_id)
+    doubtful = stored(engine, user_id)
+    assert doubtful["connection_state"] == ConnectionState.IN_DOUBT.value
+    clock.now += timedelta(hours=1)
+    for _ in range(5):
+        url = f"http://127.0.0.1:{free_port()}/oauth/token"
+        with (
+            door(sandbox, engine, vault, clock, url) as tokens,
+            pytest.raises(PipelineError, match="HighLevel"),
+        ):
+            tokens.get_valid_token(user_id)
+    after = stored(engine, user_id)
+    assert after["connection_state"] == ConnectionState.IN_DOUBT.value
+    assert after["refresh_replayed"] is False
+    assert after["failed_attempts"] == doubtful["failed_attempts"]
+
+
+# Handed over --------------------------------------------------------------------------------------
+
+
+def post(url: str) -> requests.Response:
+    transport = Transport()
+    try:
+        request = requests.Request("POST", url, data={"grant_type": "refresh_token"})
+        return transport.send(request, path="/oauth/token", timeout=0.5, piece=1)
+    finally:
+        transport.close()
+
+
+def test_tls_that_breaks_after_the_request_leaves_it_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem, context = certificate(tmp_path)
+    asked: list[bytes] = []
+
+    def breaks(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            asked.append(tls.recv(65_536))
+            with socket.socket(fileno=tls.detach()) as raw:
+                raw.sendall(b"no record of TLS")
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+    with listening(breaks) as port, pytest.raises(HighLevelError) as caught:
+        post(f"https://127.0.0.1:{port}/oauth/token")
+    assert caught.value.sent
+    assert asked[0].startswith(b"POST /oauth/token")
+
+
+def test_behind_a_tunnel_that_stands_a_request_is_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem, context = certificate(tmp_path)
+
+    def tunnel(connection: socket.socket) -> None:
+        assert connection.recv(65_536).startswith(b"CONNECT endpoint.example.test:443")
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        with context.wrap_socket(connection, server_side=True) as tls:
+            tls.recv(65_536)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
+    with listening(tunnel) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(HighLevelError) as caught:
+            post("https://endpoint.example.test/oauth/token")
+    # The certificate is that of 127.0.0.1: the name does not fit, and nothing is told.
+    assert not caught.value.sent
+    assert "certificate" in caught.value.detail
+
+
+@pytest.mark.parametrize("talk", [says(b""), is_silent], ids=["hangs up", "says nothing"])
+def test_an_endpoint_that_takes_a_request_and_does_not_answer_leaves_it_in_doubt(
+    talk: Talk,
+) -> None:
+    with listening(talk) as port, pytest.raises(HighLevelError) as caught:
+        post(f"http://127.0.0.1:{port}/oauth/token")
+    assert caught.value.sent
+
+
+def test_a_request_over_a_kept_connection_counts_as_handed_over() -> None:
+    """The second request of a session makes no connection, and is sent all the same."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(GRANT), GRANT)
+
+    def once(connection: socket.socket) -> None:
+        for reply in (answer, b""):
+            while not connection.recv(65_536).endswith(b"a=b"):
+                pass
+            connection.sendall(reply)
+
+    transport = Transport()
+    with listening(once) as port:
+        url = f"http://127.0.0.1:{port}/oauth/token"
+        request = requests.Request("POST", url, data={"a": "b"})
+        assert transport.send(request, path="/", timeout=1, piece=1).content == GRANT
+        with pytest.raises(HighLevelError) as caught:
+            transport.send(request, path="/", timeout=1, piece=1)
+    transport.close()
+    assert caught.value.sent
+
+
+# Trace ids (T23) ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trace_id",
+    ["refresh_token", "a-refresh_token-b", "refresh_tok", "with blank", "short", "x" * 65, 5],
+)
+def test_a_trace_id_that_repeats_what_was_sent_is_none(trace_id: object) -> None:
+    body = json.dumps({"message": "no", "traceId": trace_id}).encode()
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with listening(says(head + body)) as port:
+        response = post(f"http://127.0.0.1:{port}/oauth/token")
+    with pytest.raises(HighLevelError) as caught:
+        errors.read(errors.Endpoint.TOKEN, response, path="/oauth/token")
+    assert caught.value.trace_id is None

@@ -1,0 +1,1 @@
+"""What several tests share: the product, receivers of alerts, calls and their oracle, stand-ins."""

@@ -1,0 +1,340 @@
+"""Connect and the callback: what is accepted, and what every refusal looks like."""
+
+import re
+from datetime import timedelta
+from urllib.parse import parse_qs, urlencode, urlsplit
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.models import REQUESTED_SCOPES
+from voiceai_pipeline.sandbox.cast import (
+    DEMO_LOCATIONS,
+    SANDBOX_CLIENT_ID,
+    SandboxLocation,
+    make_location,
+)
+from voiceai_pipeline.sandbox.faults import Fault
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.web import cookies
+from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.web.conftest import (
+    AGENCY,
+    HARBOR,
+    PASSWORD,
+    Installation,
+    Open,
+    unsigned,
+)
+
+CEDAR = UUID(DEMO["Cedar Vets"].id)
+
+
+def with_query(url: str, **changed: str | None) -> str:
+    """An address with parameters replaced, or taken away where None."""
+    parts = urlsplit(url)
+    query = {**{k: v[0] for k, v in parse_qs(parts.query).items()}, **changed}
+    given = {k: v for k, v in query.items() if v is not None}
+    return parts._replace(query=urlencode(given)).geturl()
+
+
+# The way there and back --------------------------------------------------------------------------
+
+
+def test_connect_leads_to_highlevels_page_with_everything_it_needs(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        url = visitor.begin(HARBOR)
+
+    assert url.startswith(f"{installation.sandbox.url}/v2/oauth/chooselocation?")
+    query = {k: v[0] for k, v in parse_qs(urlsplit(url).query).items()}
+    assert len(query.pop("state")) >= 32
+    assert query == {
+        "response_type": "code",
+        "client_id": SANDBOX_CLIENT_ID,
+        "redirect_uri": f"{installation.url}/oauth/callback",
+        "scope": " ".join(REQUESTED_SCOPES),
+        "user": str(HARBOR),  # the sandbox has the right location chosen
+    }
+
+
+def test_the_page_that_leads_there_says_for_whom_and_has_a_link_too(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        leaving = visitor.post(f"/users/{HARBOR}/connect", follow=False)
+
+    assert leaving.status_code == 200
+    assert "Taking you to HighLevel to give consent for Harbor Dental" in leaving.text
+    goal = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', leaving.text)
+    assert goal is not None
+    assert f'href="{goal[1]}" autofocus' in leaving.text
+
+
+def test_a_real_highlevel_is_not_told_who_our_user_is(
+    open_page: Open,
+) -> None:
+    with open_page(
+        HIGHLEVEL_CLIENT_ID=SANDBOX_CLIENT_ID, HIGHLEVEL_CLIENT_SECRET="not looked at here"
+    ) as installation:
+        installation.add("Harbor Dental")
+        with installation.visitor() as visitor:
+            assert "user" not in parse_qs(urlsplit(visitor.begin(HARBOR)).query)
+
+
+def test_back_from_highlevel_the_user_is_connected_and_the_page_says_so(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR, back="/?q=harbor"))
+        finished = visitor.get(callback, follow=False)
+        kept = unsigned(finished.cookies[cookies.FLASH])
+        back = visitor.get(finished.headers["Location"])
+
+    assert back.url == f"{installation.url}/?q=harbor"  # without the code
+    assert "Harbor Dental is connected" in back.text
+    assert "is connected" in kept
+    assert "Harbor" not in kept
+    assert installation.connection(HARBOR).label == "connected"
+    assert "consent" not in " ".join(visitor.session.cookies.keys())
+
+
+def test_a_consent_without_a_needed_scope_is_no_success(installation: Installation) -> None:
+    installation.add("Cedar Vets")
+    with installation.visitor() as visitor:
+        back = visitor.connect(CEDAR)
+
+    assert "Cedar Vets has given consent, but" in back.text
+    assert "The connection lacks a scope (voice-ai-dashboard.readonly)" in back.text
+
+
+def test_two_consents_can_be_under_way_in_one_browser(installation: Installation) -> None:
+    installation.add("Harbor Dental", "Cedar Vets")
+    with installation.visitor() as visitor:
+        first, second = visitor.begin(HARBOR), visitor.begin(CEDAR)
+        visitor.get(visitor.allow(second))
+        back = visitor.get(visitor.allow(first))
+
+    assert "Harbor Dental is connected" in back.text
+
+
+def test_localhost_is_led_to_the_address_that_highlevel_sends_browsers_back_to(
+    installation: Installation,
+) -> None:
+    """To a browser they are two sites, and the cookie of one is not shown to the other."""
+    host = installation.url.removeprefix("http://").replace("127.0.0.1", "localhost")
+    with installation.visitor(Host=host) as visitor:
+        answer = visitor.get("/?q=harbor", follow=False)
+
+    assert answer.status_code == 307
+    assert answer.headers["Location"] == f"{installation.url}/?q=harbor"
+
+
+def test_behind_a_proxy_nobody_is_led_anywhere(open_page: Open) -> None:
+    with (
+        open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation,
+        installation.visitor() as visitor,
+    ):
+        assert visitor.get("/", follow=False).status_code == 200
+
+
+def test_a_redirect_uri_that_leads_elsewhere_is_said_before_anything_begins(
+    open_page: Open,
+) -> None:
+    elsewhere = "https://dashboard.example.test/oauth/callback"
+    with (
+        open_page(HIGHLEVEL_REDIRECT_URI=elsewhere) as installation,
+        installation.visitor() as visitor,
+    ):
+        installation.add("Harbor Dental")
+        answer = visitor.post(f"/users/{HARBOR}/connect", follow=False)
+
+    assert answer.status_code == 409
+    assert f"HIGHLEVEL_REDIRECT_URI is {elsewhere}" in answer.text
+
+
+# What does not finish a consent ------------------------------------------------------------------
+
+
+def test_a_callback_that_lacks_something_is_a_page_that_says_so(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    wrong: list[tuple[dict[str, str | None], str]] = [
+        ({"state": None}, "The address has no state"),
+        ({"state": "of somebody else"}, "none of ours"),
+        ({"code": None}, "came back without a code"),
+        ({"code": None, "error": "access_denied"}, "was refused in the browser"),
+    ]
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        for changed, said in wrong:
+            refused = visitor.get(with_query(callback, **changed))
+            assert refused.status_code == 400
+            assert said in refused.text
+            assert "Nothing was changed" in refused.text
+            assert "Press Connect in the list" in refused.text
+            assert "SANDBOX-CODE" not in refused.text
+        assert installation.connection(HARBOR).label == "never connected"
+        right = visitor.get(callback)
+
+    assert "Harbor Dental is connected" in right.text  # nothing has used the state up
+
+
+def test_a_callback_works_once(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        visitor.get(callback)
+        again = visitor.get(callback)
+
+    assert again.status_code == 400
+    assert "This consent was finished already" in again.text
+    assert installation.connection(HARBOR).label == "connected"
+
+
+def test_a_consent_that_took_too_long_is_refused(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        with installation.pipeline.engine.begin() as db:
+            db.execute(
+                sa.text("UPDATE connect_requests SET expires_at = expires_at - :half_an_hour"),
+                {"half_an_hour": timedelta(minutes=31)},
+            )
+        late = visitor.get(callback)
+
+    assert late.status_code == 400
+    assert "took longer than 30 minutes" in late.text
+
+
+def test_another_browser_cannot_finish_what_this_one_began(installation: Installation) -> None:
+    """Else somebody could have their own HighLevel account connected in the place of a user."""
+    installation.add("Harbor Dental")
+    with installation.visitor() as mine, installation.visitor() as other:
+        callback = mine.allow(mine.begin(HARBOR))
+        stolen = other.get(callback)
+        assert installation.connection(HARBOR).label == "never connected"
+        right = mine.get(callback)
+
+    assert stolen.status_code == 400
+    assert "begun in another browser" in stolen.text
+    assert "Harbor Dental" not in stolen.text
+    assert "Harbor Dental is connected" in right.text
+
+
+def test_a_consent_that_the_command_line_began_is_finished_here(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    begun = installation.pipeline.consent.begin(HARBOR)
+    with installation.visitor() as visitor:
+        back = visitor.get(visitor.allow(f"{begun.url}&user={HARBOR}"))
+
+    assert "Harbor Dental is connected" in back.text
+    assert installation.pipeline.consent.outcome(begun.state) == "connected"
+
+
+def test_a_code_that_highlevel_refuses_is_a_page_that_says_whom_it_touches(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        refused = visitor.get(with_query(callback, code="SANDBOX-CODE.wrong"))
+
+    assert refused.status_code == 400
+    assert "HighLevel refused the code" in refused.text
+    assert "Nothing was changed" in refused.text
+    assert "It concerns Harbor Dental only." in refused.text
+    assert "SANDBOX-CODE" not in refused.text
+
+
+def test_a_highlevel_that_does_not_answer_is_a_page_that_says_whom_it_touches(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        installation.sandbox.world.add_fault(Fault("server_error", "*", path="/oauth", status=503))
+        refused = visitor.get(callback)
+
+    assert refused.status_code == 502
+    assert "HighLevel did not finish the connection" in refused.text
+    assert "HighLevel answered with a server error" in refused.text
+    assert "It concerns Harbor Dental only." in refused.text
+
+
+def test_with_a_password_the_callback_works_and_shows_no_name_to_strangers(
+    open_page: Open,
+) -> None:
+    with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
+        installation.add("Harbor Dental")
+        begun = installation.pipeline.consent.begin(HARBOR)
+        with installation.visitor() as stranger:
+            back = stranger.get(stranger.allow(f"{begun.url}&user={HARBOR}"))
+        connected = installation.connection(HARBOR).label
+
+    assert connected == "connected"
+    assert "You can close this page." in back.text
+    assert "Harbor" not in back.text
+
+
+# An agency's location ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agency(installation: Installation) -> Installation:
+    installation.add("Northwind Agency")
+    return installation
+
+
+class TestAnAgency:
+    """With two locations, one of which is the user's."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        motors = next(p for p in DEMO_LOCATIONS if p.id == DEMO["Northwind Agency"].location_id)
+        vans = make_location("Northwind Vans", 50, "motors", "Europe/Berlin", 3)
+        vans = SandboxLocation(**{**vars(vans), "company_id": motors.company_id})
+        return World(locations=(motors, vans))
+
+    def test_of_several_locations_the_page_lets_a_person_choose(self, agency: Installation) -> None:
+        with agency.visitor() as visitor:
+            offered = visitor.connect(AGENCY)
+            places = re.findall(r'name="location_id" value="([^"]+)"', offered.text)
+            none = visitor.post(f"/users/{AGENCY}/location")
+            wrong = visitor.post(f"/users/{AGENCY}/location", {"location_id": "LocElsewhere"})
+            chosen = visitor.post(f"/users/{AGENCY}/location", {"location_id": places[1]})
+
+        assert offered.url == f"{agency.url}/users/{AGENCY}/location"
+        assert "Which location is Northwind Agency?" in offered.text
+        assert len(places) == 2
+        assert none.status_code == wrong.status_code == 422
+        assert "Choose one of the locations first." in none.text
+        assert "The agency has no such location." in wrong.text
+        assert "Northwind Agency is connected" in chosen.text
+        assert agency.connection(AGENCY).location_id == places[1]
+
+    def test_until_then_the_list_offers_the_choice(self, agency: Installation) -> None:
+        with agency.visitor() as visitor:
+            visitor.connect(AGENCY)
+            html = visitor.get().text
+
+        assert "needs reconnection: no location" in html
+        assert f'href="/users/{AGENCY}/location" aria-label="Choose location: Northwind' in html
+
+
+def test_who_is_no_agency_has_no_locations_to_choose_from(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    installation.connect(HARBOR)
+    with installation.visitor() as visitor:
+        answer = visitor.get(f"/users/{HARBOR}/location")
+
+    assert answer.status_code == 409
+    assert "The agency&#39;s locations cannot be listed" in answer.text

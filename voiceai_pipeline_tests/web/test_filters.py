@@ -1,0 +1,96 @@
+"""How things are said: times, fixes, colours."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from voiceai_pipeline.core.models import (
+    EXPLANATIONS,
+    STATES,
+    Connection,
+    ConnectionState,
+    FailureClass,
+    User,
+)
+from voiceai_pipeline.web import filters
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+CONNECTION = Connection(
+    User(UUID(int=1), "Harbor Dental"),
+    ConnectionState.CONNECTED,
+    location_id="Loc1",
+    token_expires_at=NOON + timedelta(hours=5),
+    read_at=NOON,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Reconnect the user: voiceai-pipeline connect USER",
+            "Reconnect the user with the button here",
+        ),
+        ("voiceai-pipeline connect USER", "Connect with the button here"),
+        ("see: voiceai-pipeline check USER", "see with the button here"),
+        (
+            f"Reconnect the user: voiceai-pipeline connect {UUID(int=1)}",
+            "Reconnect the user with the button here",
+        ),
+        (
+            "Examine it with voiceai-pipeline doctor",
+            "Examine it with voiceai-pipeline doctor",
+        ),
+    ],
+)
+def test_a_command_that_has_a_button_is_said_as_the_button(text: str, said: str) -> None:
+    assert filters.on_page(text) == said
+
+
+def test_no_fix_tells_people_on_the_page_to_type_a_command_that_has_a_button() -> None:
+    fixes = [e.fix for e in EXPLANATIONS.values()] + [e.fix for e in STATES.values()]
+    fixes += [replace(CONNECTION, state=ConnectionState.NEVER_CONNECTED).fix]
+
+    assert [fix for fix in map(filters.on_page, fixes) if "USER" in fix] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "just now"),
+        (59, "just now"),
+        (60, "1 minute ago"),
+        (3 * 3600, "3 hours ago"),
+        (2 * 86400 + 5, "2 days ago"),
+        (-30, "in a moment"),
+        (-3600, "in 1 hour"),
+    ],
+)
+def test_distances_are_said_in_words(seconds: int, said: str) -> None:
+    assert filters.distance(NOON - timedelta(seconds=seconds), NOON) == said
+
+
+def test_times_are_of_the_pipelines_zone_and_say_so() -> None:
+    assert filters.moment(NOON, ZoneInfo("UTC")) == "20 Nov 2026, 12:00 UTC"
+    assert filters.moment(NOON, ZoneInfo("America/New_York")) == "20 Nov 2026, 07:00 EST"
+
+
+def test_a_connection_that_stands_is_green_until_something_is_wrong_with_it() -> None:
+    assert filters.tone(CONNECTION) == "good"
+    assert filters.tone(replace(CONNECTION, failed_attempts=2)) == "warn"
+    assert filters.tone(replace(CONNECTION, location_id=None)) == "bad"
+    broken = replace(
+        CONNECTION,
+        state=ConnectionState.NEEDS_RECONNECT,
+        reason=FailureClass.REFRESH_REJECTED,
+    )
+    assert filters.tone(broken) == "bad"
+    assert filters.tone(replace(CONNECTION, state=ConnectionState.PAUSED)) == "warn"
+
+
+@pytest.mark.parametrize("state", ConnectionState)
+def test_every_state_has_a_colour(state: ConnectionState) -> None:
+    assert filters.tone(replace(CONNECTION, state=state)) in ("good", "warn", "bad", "plain")

@@ -1,0 +1,92 @@
+"""What every answer carries, and under which names the page answers at all."""
+
+import pytest
+import requests
+from jinja2 import DictLoader
+
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.web.headers import allowed_hosts
+from voiceai_pipeline_tests.cli.test_supervisor import wait_until
+from voiceai_pipeline_tests.web.conftest import Installation, Open
+
+
+def test_every_answer_carries_the_headers_those_of_errors_too(
+    installation: Installation,
+) -> None:
+    answers = [
+        requests.get(installation.url + path, timeout=10, headers=headers, allow_redirects=False)
+        for path, headers in (
+            ("/", {}),
+            ("/nothing", {}),
+            ("/health", {}),
+            ("/static/page.css", {}),
+            ("/static/nothing", {}),
+            ("/functions/v1/oauth-test", {}),
+            ("/oauth/callback", {}),
+            ("/", {"Host": "evil.test"}),
+        )
+    ]
+
+    for answer in answers:
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        assert policy == [
+            "default-src 'none'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        ]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert "camera=()" in answer.headers["Permissions-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "Strict-Transport-Security" not in answer.headers
+        assert "server" not in answer.headers
+
+
+def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
+    installation: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    templates = installation.running.site.templates
+    whole = templates.loader
+    assert whole is not None
+    kept = {name: whole.get_source(templates, name)[0] for name in ("base.html", "problem.html")}
+    templates.loader = DictLoader(kept)  # the list's own template has gone
+    answer = requests.get(installation.url, timeout=10)
+
+    assert answer.status_code == 500
+    assert "Something failed that nobody foresaw (TemplateNotFound)." in answer.text
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert "Traceback" not in answer.text
+    wait_until(lambda: "Traceback" in caplog.text)  # for whoever has to mend it
+
+
+def test_over_https_browsers_are_told_to_stay_there(open_page: Open) -> None:
+    with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
+        answer = requests.get(f"{installation.url}/health", timeout=10)
+
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+def test_another_sites_name_that_leads_here_is_not_answered(open_page: Open) -> None:
+    """DNS rebinding: the scripts of that site could read every answer."""
+    with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
+        port = installation.url.rpartition(":")[2]
+
+        def status(host: str) -> int:
+            answer = requests.get(f"{installation.url}/health", headers={"Host": host}, timeout=10)
+            return answer.status_code
+
+        for host in ("127.0.0.1", f"localhost:{port}", f"[::1]:{port}", "calls.example.test"):
+            assert status(host) == 200
+        for host in ("evil.test", "127.0.0.1.evil.test", "calls.example.test.evil.test", "[::2]"):
+            assert status(host) == 400
+
+
+def test_the_bound_address_is_one_of_the_names() -> None:
+    page = PageSettings("fd00::7", 8791, "http://[fd00::7]:8791", "http://127.0.0.1:3000")
+
+    assert "[fd00::7]" in allowed_hosts(page)

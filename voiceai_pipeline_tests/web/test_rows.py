@@ -1,0 +1,76 @@
+"""Which buttons a user has, and who is shown first."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from voiceai_pipeline.calls.ledger import UserStatus
+from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass, User
+from voiceai_pipeline.web.rows import Row
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+CONNECTED = Connection(
+    User(UUID(int=1), "Harbor Dental"),
+    ConnectionState.CONNECTED,
+    location_id="Loc1",
+    token_expires_at=NOON + timedelta(hours=5),
+    read_at=NOON,
+)
+IN_DOUBT = replace(CONNECTED, state=ConnectionState.IN_DOUBT)
+REVOKED = replace(
+    CONNECTED, state=ConnectionState.NEEDS_RECONNECT, reason=FailureClass.REFRESH_REJECTED
+)
+PAUSED = replace(CONNECTED, state=ConnectionState.PAUSED, reason=FailureClass.LOCATION_PAUSED)
+AGENCY = replace(
+    CONNECTED,
+    state=ConnectionState.NEEDS_RECONNECT,
+    reason=FailureClass.NO_LOCATION,
+    user_type="Company",
+    location_id=None,
+)
+NEVER = Connection(User(UUID(int=2), "Maple Plumbing"), ConnectionState.NEVER_CONNECTED)
+
+
+@pytest.mark.parametrize(
+    ("connection", "labels"),
+    [
+        (CONNECTED, ["Sync now", "Test", "Reconnect", "Disconnect"]),
+        (IN_DOUBT, ["Sync now", "Test", "Reconnect", "Disconnect"]),
+        (REVOKED, ["Reconnect", "Test", "Disconnect"]),
+        (PAUSED, ["Test", "Reconnect", "Disconnect"]),
+        (AGENCY, ["Choose location", "Reconnect", "Disconnect"]),
+        (NEVER, ["Connect"]),
+        (replace(CONNECTED, state=ConnectionState.DISCONNECTED), ["Connect"]),
+    ],
+)
+def test_the_buttons_fit_the_state_and_the_first_is_what_helps_most(
+    connection: Connection, labels: list[str]
+) -> None:
+    buttons = Row(connection, None).buttons
+
+    assert [button.label for button in buttons] == labels
+    assert [button.is_main for button in buttons] == [True] + [False] * (len(labels) - 1)
+
+
+def test_what_worked_and_no_longer_does_is_more_urgent_than_who_was_never_connected() -> None:
+    urgencies = [Row(one, None).urgency for one in (REVOKED, PAUSED, NEVER, CONNECTED)]
+
+    assert urgencies == [0, 0, 1, 2]
+    failing = replace(CONNECTED, failed_attempts=3, last_failure=FailureClass.PROVIDER_ERROR)
+    assert Row(failing, None).needs_attention
+    assert not Row(CONNECTED, None).needs_attention
+
+
+@pytest.mark.parametrize("state", ConnectionState)
+def test_every_state_has_a_button(state: ConnectionState) -> None:
+    assert Row(replace(CONNECTED, state=state), None).buttons
+
+
+def test_the_last_syncs_message_does_not_repeat_the_fix_that_the_state_says() -> None:
+    failed = UserStatus(NOON, "failure", "It broke (HTTP 503). Fix: Wait", 0)
+
+    assert Row(CONNECTED, failed).last_message == "It broke (HTTP 503). Fix: Wait"
+    assert Row(REVOKED, failed).last_message == "It broke (HTTP 503)"
+    assert Row(CONNECTED, None).last_message == ""

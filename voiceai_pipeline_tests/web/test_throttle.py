@@ -1,0 +1,20 @@
+"""Five wrong passwords in a minute are enough."""
+
+from voiceai_pipeline.web.throttle import LIMIT, WINDOW, Throttle
+
+
+def test_after_five_failures_in_a_minute_everybody_waits_until_the_first_is_a_minute_old() -> None:
+    now = 1000.0
+    throttle = Throttle(lambda: now)
+    for _ in range(LIMIT - 1):
+        throttle.count()
+    assert throttle.wait() == 0
+
+    now += 10
+    throttle.count()
+    assert throttle.wait() == WINDOW - 10
+
+    now += WINDOW - 10
+    assert throttle.wait() == 0
+    throttle.count()
+    assert throttle.wait() == 0  # two within the last minute
