@@ -38,7 +38,7 @@ from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, Shape, location_id, request_headers
 from voiceai_pipeline.calls.sync import WORKERS
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.core.models import DayState
+from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.tables import call_logs
 from voiceai_pipeline.pipeline import open_pipeline

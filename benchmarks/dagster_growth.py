@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database import mart_tables, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

@@ -32,7 +32,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine

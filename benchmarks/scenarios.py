@@ -30,8 +30,9 @@ from benchmarks.contenders import DLT_COLUMNS, Figures, Job
 from benchmarks.world import Shape, call_id, location_id, token, user_id
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import REQUESTED_SCOPES, SERVICE, Secret
-from voiceai_pipeline.core.settings import parse_keys
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SERVICE
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import parse_keys
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine

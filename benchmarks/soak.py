@@ -47,18 +47,10 @@ from voiceai_pipeline.connections.consent import Consent, ConsentError
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    REQUESTED_SCOPES,
-    Connection,
-    ConnectionState,
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    Remedy,
-    Secret,
-    Window,
-)
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection, ConnectionState
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings, PageSettings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

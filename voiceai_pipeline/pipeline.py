@@ -17,8 +17,9 @@ from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault, local_keys
-from voiceai_pipeline.core.models import Secret
-from voiceai_pipeline.core.settings import MetricRules, Settings, SettingsError
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import MetricRules, Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient

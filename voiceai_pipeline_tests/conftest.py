@@ -24,7 +24,8 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import Connection, Secret
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

@@ -9,16 +9,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "voiceai_pipeline"
 
 ROOMS = {
-    "core": {"sandbox"},  # the sandbox's client id, where none is configured
+    "core": set[str](),
     "highlevel": {"core"},
-    "database": {"core", "connections"},  # a view shows every user's connection
+    "database": {"core"},
     "connections": {"core", "highlevel", "database"},
     "calls": {"core", "highlevel", "database", "connections"},
     "marts": {"core", "database", "calls"},
     "pipeline": {"core", "highlevel", "database", "connections", "calls", "marts"},
     "defs": {"core", "database", "connections", "calls", "marts", "pipeline"},
     "definitions": {"defs"},
-    "web": {"core", "database", "connections", "calls", "pipeline", "cli"},  # cli: one sentence
+    "web": {"core", "database", "connections", "calls", "pipeline"},
     "cli": {
         "core",
         "highlevel",

@@ -9,14 +9,8 @@ from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.cli.main import cli
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections.refresh import STATE_AFTER
-from voiceai_pipeline.core.models import (
-    CAUSES,
-    STATES,
-    ConnectionState,
-    FailureClass,
-    PipelineError,
-    Remedy,
-)
+from voiceai_pipeline.core.connection import CAUSES, STATES, ConnectionState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.settings import VARIABLES, PageSettings
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.definitions import defs

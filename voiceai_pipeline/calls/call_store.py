@@ -25,14 +25,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from voiceai_pipeline.core.models import (
-    CallLog,
-    FailureClass,
-    ListedCall,
-    PipelineError,
-    SetAsideCall,
-    Window,
-)
+from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.database.engine import asking
 from voiceai_pipeline.database.tables import call_logs, set_aside_calls
 

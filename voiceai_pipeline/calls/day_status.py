@@ -13,15 +13,9 @@ from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from voiceai_pipeline.core.models import (
-    Connection,
-    DayResult,
-    DayState,
-    FailureClass,
-    Remedy,
-    User,
-    Window,
-)
+from voiceai_pipeline.core.connection import Connection, User
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass, Remedy
 
 RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
 """How long after the n-th failure in a row a day is tried again by itself; then people must."""

@@ -10,7 +10,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from voiceai_pipeline.core.models import Agent, Location
+from voiceai_pipeline.core.call import Agent
+from voiceai_pipeline.core.connection import Location
 from voiceai_pipeline.database.tables import agent_names, agents, locations
 
 

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import dimension_rows as tables
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.core.models import Connection, FailureClass, PipelineError
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 

@@ -11,7 +11,8 @@ from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from voiceai_pipeline.core.models import Connection, Window
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import Window
 
 DEADLINE: Final = timedelta(hours=6)
 """How long after its end a day may take to be complete: the nightly sync and three repetitions."""

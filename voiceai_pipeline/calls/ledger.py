@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from voiceai_pipeline.core.models import SERVICE, DayResult, DayState, FailureClass, User
+from voiceai_pipeline.core.connection import SERVICE, User
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.tables import NAME, sync_ledger, sync_status, users
 

@@ -28,7 +28,8 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import leases, ledger
 from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.worker_pool import Readers
-from voiceai_pipeline.core.models import Connection, DayResult, DayState, Window
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.database.engine import is_away
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.core.days import Window
 
 
 @dataclass(frozen=True)

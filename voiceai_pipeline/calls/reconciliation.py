@@ -28,15 +28,9 @@ from voiceai_pipeline.calls.call_store import MILLISECOND
 from voiceai_pipeline.calls.mismatches import Drift
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.core.models import (
-    CREDENTIAL_FAILURES,
-    Connection,
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    Window,
-)
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import CREDENTIAL_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 

@@ -26,16 +26,14 @@ from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.location_queue import TERMS, Lease, LeaseLostError, Task, Terms, Turns
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.call import ListedCall
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import (
     CREDENTIAL_FAILURES,
     PROVIDER_FAILURES,
-    Connection,
-    DayResult,
-    DayState,
     FailureClass,
-    ListedCall,
     PipelineError,
-    Window,
 )
 from voiceai_pipeline.database.engine import asking, database_error, is_away, read_clock
 from voiceai_pipeline.highlevel.calls import Page, WindowRead, call_of, read_window

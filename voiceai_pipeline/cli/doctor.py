@@ -15,17 +15,14 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import circuit_breaker, token_store
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    OUR_FAILURES,
-    Connection,
-    PipelineError,
-    Secret,
-    missing_scopes,
-)
-from voiceai_pipeline.core.settings import Settings, SettingsError
+from voiceai_pipeline.core.connection import Connection, missing_scopes
+from voiceai_pipeline.core.failures import OUR_FAILURES, PipelineError
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded import PostgresError
-from voiceai_pipeline.database.engine import database_now
+from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.views import SCHEMA
 from voiceai_pipeline.highlevel.transport import USER_AGENT
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version
@@ -72,47 +69,6 @@ class Report:
             "analyst_url": self.analyst_url,
             "findings": [vars(finding) for finding in self.findings],
         }
-
-
-_UNREACHABLE: Final = {
-    "refused": "nothing listens there",
-    "no such file": "nothing listens there",
-    "resolve host": "there is no such host",
-    "translate host": "there is no such host",
-    "timeout": "no answer in time",
-    "timed out": "no answer in time",
-    "password": "it does not accept the user and password",
-    "does not exist": "there is no such database or user",
-    "too many": "it has no free connection",
-}
-"""What drivers say when they cannot connect, in words that repeat nothing of the URL."""
-
-_NO_TABLES: Final = ("42P01", "42703")
-"""SQLSTATEs of a table and of a column that is not there."""
-
-
-def database_sentence(error: sa.exc.DBAPIError) -> str:
-    """What the database refused and what to do, without its URL, a password or a row."""
-    kind = type(error.orig).__name__
-    state = getattr(error.orig, "sqlstate", None)
-    if state in _NO_TABLES:
-        return (
-            "The database does not have our tables yet, or only older ones. Create them with: "
-            "voiceai-pipeline migrate"
-        )
-    if not isinstance(error, sa.exc.OperationalError):
-        return (
-            f"The database refused a request ({kind}, SQLSTATE {state}); nothing was half written. "
-            "Examine it with: voiceai-pipeline doctor"
-        )
-    said = str(error.orig).lower()
-    reason = next((plain for words, plain in _UNREACHABLE.items() if words in said), kind)
-    dagster = type(error.orig).__module__.startswith("psycopg2")
-    name = "DAGSTER_POSTGRES_URL" if dagster else "VOICEAI_DATABASE_URL"
-    return (
-        f"The database does not answer: {reason}. Check that it runs and that {name} names it: "
-        "host, port, database, user and password."
-    )
 
 
 def examine(env: Mapping[str, str]) -> Report:

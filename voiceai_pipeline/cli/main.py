@@ -31,8 +31,12 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import ChooseLocationError, ConsentError
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.tokens import UnknownUserError
-from voiceai_pipeline.core.models import Connection, DayState, PipelineError
-from voiceai_pipeline.core.settings import Settings, SettingsError
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.database import engine as database_engine
 from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded import PostgresError
 from voiceai_pipeline.marts import extracts
@@ -75,7 +79,7 @@ def main() -> None:
     except _EXPECTED as error:
         _fail(str(error))
     except sa.exc.DBAPIError as error:
-        _fail(examinations.database_sentence(error))
+        _fail(database_engine.database_sentence(error))
     except CommandError:
         _fail(
             "The database was migrated by a newer version of this program. Update the program: "

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import click
 
 from voiceai_pipeline.connections.consent import CONNECTED, Begun, Consent, ConsentError
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 
 _CALLBACK_TIMEOUT: Final = 600.0
 """Seconds a person has to give consent in the browser."""

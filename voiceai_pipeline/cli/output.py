@@ -24,14 +24,9 @@ from voiceai_pipeline.cli.doctor import Finding
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Entry
 from voiceai_pipeline.connections.tokens import Check
-from voiceai_pipeline.core.models import (
-    LIVE_STATES,
-    Connection,
-    ConnectionState,
-    DayResult,
-    DayState,
-    for_user,
-)
+from voiceai_pipeline.core.connection import LIVE_STATES, Connection, ConnectionState
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import for_user
 from voiceai_pipeline.database.engine import database_now
 
 _COLOURS = {

@@ -28,7 +28,8 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.cli.supervisor import Supervisor
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import ConnectionState, Secret
+from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running

@@ -28,8 +28,10 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections.alerts import Notice
-from voiceai_pipeline.core.models import FailureClass, Secret, for_user
-from voiceai_pipeline.core.settings import AlertSettings, PageSettings, is_loopback
+from voiceai_pipeline.core.failures import FailureClass, for_user
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import AlertSettings, PageSettings
+from voiceai_pipeline.core.settings_parsing import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from voiceai_pipeline.core.models import FailureClass, Remedy, User
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.failures import FailureClass, Remedy
 from voiceai_pipeline.database.tables import alerts, users
 
 APP: Final = "app"

@@ -13,7 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import OUR_FAILURES, SERVICE, FailureClass
+from voiceai_pipeline.core.connection import SERVICE
+from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass
 from voiceai_pipeline.database.tables import token_circuit
 
 THRESHOLD: Final = 5

@@ -23,16 +23,15 @@ from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_store import TokenRow
 from voiceai_pipeline.connections.tokens import UnknownUserError, needs_refresh, stored_connection
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     Connection,
     ConnectionState,
-    FailureClass,
     Location,
     OAuthToken,
-    PipelineError,
-    Secret,
     missing_scopes,
 )
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError

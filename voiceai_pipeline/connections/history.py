@@ -13,7 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import ConnectionState, FailureClass
+from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.tables import token_events
 
 

@@ -12,63 +12,22 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     LIVE_STATES,
     PROACTIVE_MARGIN,
     SERVICE,
     Connection,
     ConnectionState,
-    FailureClass,
     User,
 )
-from voiceai_pipeline.database.tables import NAME, api_keys, users
-
-_CURRENT = (
-    sa.select(api_keys)
-    .where(api_keys.c.user_id == users.c.id, api_keys.c.service == SERVICE)
-    # The source system has no unique key here: a reconnect can leave older rows behind.
-    .order_by(
-        sa.func.coalesce(api_keys.c.is_active, sa.false()).desc(),
-        api_keys.c.updated_at.desc().nulls_last(),
-        api_keys.c.created_at.desc().nulls_last(),
-        # Never two rows for two readers: a lease is on a row.
-        api_keys.c.id,
-    )
-    .limit(1)
-    .correlate(users)
-    .lateral("k")
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.database.tables import (
+    CONNECTION_STATE,
+    CURRENT_CONNECTION,
+    EVERYONE,
+    api_keys,
+    users,
 )
-
-_STORED_STATES = [
-    state.value
-    for state in ConnectionState
-    if state
-    not in (
-        ConnectionState.EXPIRING,
-        ConnectionState.REFRESHING,
-        ConnectionState.NEVER_CONNECTED,
-    )
-]
-
-_STATE = sa.case(
-    (_CURRENT.c.id.is_(None), ConnectionState.NEVER_CONNECTED.value),
-    (_CURRENT.c.connection_state.in_(_STORED_STATES), _CURRENT.c.connection_state),
-    # Rows that the source system wrote have no state yet; a newer version may have one that this
-    # one does not know, and no user vanishes for that.
-    (_CURRENT.c.is_active.is_not(True), ConnectionState.DISCONNECTED.value),
-    (
-        sa.and_(_CURRENT.c.refresh_token.is_(None), _CURRENT.c.access_token.is_(None)),
-        ConnectionState.DISCONNECTED.value,
-    ),
-    else_=ConnectionState.CONNECTED.value,
-)
-
-EVERYONE = (
-    sa.select(users.c.id.label("user"), NAME.label("user_name"), _STATE.label("state"), _CURRENT)
-    .select_from(users.outerjoin(_CURRENT, sa.true()))
-    .order_by(NAME, users.c.id)
-)
-"""Every user (``user``, ``user_name``), the ``state`` of their connection and its row, by name."""
 
 
 def everyone(
@@ -166,16 +125,18 @@ def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
     """Connections to renew now: planned for now or earlier, however long ago they expired; in
     doubt, also because whoever renewed them is gone; or paused. Each only after its rest."""
     planned = sa.func.coalesce(
-        _CURRENT.c.refresh_at,
-        _CURRENT.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
+        CURRENT_CONNECTION.c.refresh_at,
+        CURRENT_CONNECTION.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
     )
     is_due = sa.or_(
-        _STATE.in_([ConnectionState.PAUSED.value]),
+        CONNECTION_STATE.in_([ConnectionState.PAUSED.value]),
         planned.is_(None),
         planned <= now,
-        _CURRENT.c.lease_expires_at <= now,
+        CURRENT_CONNECTION.c.lease_expires_at <= now,
     )
-    has_rested = sa.or_(_CURRENT.c.next_attempt_at.is_(None), _CURRENT.c.next_attempt_at <= now)
-    lives = _STATE.in_([state.value for state in LIVE_STATES])
+    has_rested = sa.or_(
+        CURRENT_CONNECTION.c.next_attempt_at.is_(None), CURRENT_CONNECTION.c.next_attempt_at <= now
+    )
+    lives = CONNECTION_STATE.in_([state.value for state in LIVE_STATES])
     query = as_of(now).where(lives, is_due, has_rested)
     return [connection_of(row) for row in db.execute(query).mappings()]

@@ -26,13 +26,11 @@ from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.spool import Generation, Spool
 from voiceai_pipeline.connections.token_store import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import PROACTIVE_MARGIN, ConnectionState, OAuthToken
+from voiceai_pipeline.core.failures import (
     OUR_FAILURES,
-    PROACTIVE_MARGIN,
     PROVIDER_FAILURES,
-    ConnectionState,
     FailureClass,
-    OAuthToken,
     PipelineError,
 )
 from voiceai_pipeline.database.engine import database_error, read_clock

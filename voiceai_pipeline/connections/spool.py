@@ -17,7 +17,9 @@ from pathlib import Path
 from uuid import UUID
 
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import FailureClass, OAuthToken, PipelineError, Secret
+from voiceai_pipeline.core.connection import OAuthToken
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from voiceai_pipeline.connections import alerts, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     SERVICE,
     Connection,
     ConnectionState,
-    DayState,
-    FailureClass,
     OAuthToken,
-    Secret,
     missing_scopes,
 )
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import api_keys, sync_ledger, users
 
 ATTENTION_AFTER: Final = 12

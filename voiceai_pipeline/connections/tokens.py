@@ -22,18 +22,17 @@ from voiceai_pipeline.connections.refresh import LEASE, PAUSE, STATE_AFTER, Rene
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_store import Stamp, TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     LIVE_STATES,
     PROACTIVE_MARGIN,
     REFRESH_MARGIN,
     SYNC_SCOPE,
     Connection,
     ConnectionState,
-    FailureClass,
-    PipelineError,
-    Secret,
     missing_scopes,
 )
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import asking, database_error, read_clock
 from voiceai_pipeline.highlevel.calls import value_of
 from voiceai_pipeline.highlevel.client import HighLevelClient

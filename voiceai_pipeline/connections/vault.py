@@ -21,8 +21,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Raw
 
-from voiceai_pipeline.core.models import FailureClass, PipelineError, Secret, digest
-from voiceai_pipeline.core.settings import parse_keys
+from voiceai_pipeline.core.call import digest
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import parse_keys
 
 _PREFIX: Final = "enc:v1:"
 _ANY_VERSION: Final = "enc:"

@@ -4,19 +4,30 @@ Names, meanings and defaults of every variable live here; ``.env.example`` and t
 are held equal to ``VARIABLES`` by a test. Nothing here opens a connection or writes a file.
 """
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from decimal import Decimal
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import (
+    SettingsError,
+    database_url_of,
+    is_every_address,
+    is_loopback,
+    is_safe,
+    list_of,
+    long_secret_of,
+    parse_keys,
+    port_of,
+    timezone_of,
+    web_address_of,
+    whole_number_of,
+)
 
 VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_DATABASE_URL": "PostgreSQL for users, tokens and calls; unset: the embedded server",
@@ -68,13 +79,13 @@ _REAL: Final[Mapping[str, str]] = {
 }
 _PAGE_PORT: Final = 8791
 _DAGSTER_URL: Final = "http://127.0.0.1:3000"
-_MIN_SECRET: Final = 16
 CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
 
-
-class SettingsError(ValueError):
-    """A variable has a value that cannot be used; the text says which, why and what to write."""
+SANDBOX_CLIENT_ID: Final = "65f0c0ffee0000000000e000-sandbox"
+SANDBOX_CLIENT_SECRET: Final = "SANDBOX-CLIENT-SECRET-0f3a"
+"""What the sandbox knows us by. It stands apart, so they are written here as well; a test holds the
+two equal."""
 
 
 @dataclass(frozen=True)
@@ -182,12 +193,12 @@ class Settings:
             page=_page(given),
             alerts=_alerts(given),
             metrics=_metrics(given),
-            database_url=_url(given, "VOICEAI_DATABASE_URL", "psycopg"),
-            dagster_url=_url(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
+            database_url=database_url_of(given, "VOICEAI_DATABASE_URL", "psycopg"),
+            dagster_url=database_url_of(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
             read_only_port=(
-                _port(given, "VOICEAI_READ_ONLY_PORT", 0)
+                port_of(given, "VOICEAI_READ_ONLY_PORT", 0)
                 if "VOICEAI_READ_ONLY_PORT" in given
                 else None
             ),
@@ -207,10 +218,8 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
             "to use the sandbox."
         )
     if client_id is None:
-        from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
-
         client_id, secret = SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
-        sandbox = f"http://127.0.0.1:{_port(given, 'VOICEAI_SANDBOX_PORT', 8790)}"
+        sandbox = f"http://127.0.0.1:{port_of(given, 'VOICEAI_SANDBOX_PORT', 8790)}"
         urls = {
             "HIGHLEVEL_AUTH_URL": f"{sandbox}/v2/oauth/chooselocation",
             "HIGHLEVEL_TOKEN_URL": f"{sandbox}/oauth/token",
@@ -225,7 +234,7 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         secret, urls = given["HIGHLEVEL_CLIENT_SECRET"], dict(_REAL)
     urls |= {name: given[name].rstrip("/") for name in urls if name in given}
     for name, url in urls.items():
-        if not _is_safe(url):
+        if not is_safe(url):
             raise SettingsError(f"{name} must begin with https:// (plain http is for loopback).")
     return HighLevelSettings(
         client_id=client_id,
@@ -248,15 +257,15 @@ def _plain_tokens(given: Mapping[str, str]) -> str:
 
 def _page(given: Mapping[str, str]) -> PageSettings:
     host = given.get("VOICEAI_PAGE_HOST", "127.0.0.1")
-    port = _port(given, "VOICEAI_PAGE_PORT", _PAGE_PORT)
-    secret = _long_secret(given, "VOICEAI_PAGE_SECRET")
+    port = port_of(given, "VOICEAI_PAGE_PORT", _PAGE_PORT)
+    secret = long_secret_of(given, "VOICEAI_PAGE_SECRET")
     if secret is None and not is_loopback(host):
         raise SettingsError(
             f"VOICEAI_PAGE_HOST is {host}, which others can reach, and VOICEAI_PAGE_SECRET is not "
             "set. Set it to a password of 16 characters or more (openssl rand -base64 24), or "
             "leave VOICEAI_PAGE_HOST out to listen on this machine only."
         )
-    if _is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
+    if is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
         raise SettingsError(
             f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser "
             "can be sent to, and VOICEAI_PAGE_URL is not set. Set it to the address that people "
@@ -264,7 +273,7 @@ def _page(given: Mapping[str, str]) -> PageSettings:
             "under which the page answers follow from it."
         )
     shown = f"[{host}]" if ":" in host else host
-    origins = _listed(given, "VOICEAI_ALLOWED_ORIGINS")
+    origins = list_of(given, "VOICEAI_ALLOWED_ORIGINS")
     for origin in origins:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
@@ -275,21 +284,21 @@ def _page(given: Mapping[str, str]) -> PageSettings:
     return PageSettings(
         host=host,
         port=port,
-        url=_web_address(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}"),
-        dagster_url=_web_address(given, "VOICEAI_DAGSTER_URL", _DAGSTER_URL),
+        url=web_address_of(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}"),
+        dagster_url=web_address_of(given, "VOICEAI_DAGSTER_URL", _DAGSTER_URL),
         secret=secret,
-        api_key=_long_secret(given, "VOICEAI_API_KEY"),
+        api_key=long_secret_of(given, "VOICEAI_API_KEY"),
         allowed_origins=origins,
     )
 
 
 def _alerts(given: Mapping[str, str]) -> AlertSettings:
     webhook, smtp = given.get("VOICEAI_ALERT_WEBHOOK_URL"), given.get("VOICEAI_SMTP_URL")
-    if webhook is not None and not _is_safe(webhook):
+    if webhook is not None and not is_safe(webhook):
         raise SettingsError(
             "VOICEAI_ALERT_WEBHOOK_URL must begin with https:// (plain http is for loopback)."
         )
-    people = _listed(given, "VOICEAI_ALERT_EMAIL_TO")
+    people = list_of(given, "VOICEAI_ALERT_EMAIL_TO")
     sender = given.get("VOICEAI_ALERT_EMAIL_FROM", "")
     if people and not (smtp and sender):
         raise SettingsError(
@@ -322,7 +331,7 @@ def _metrics(given: Mapping[str, str]) -> MetricRules:
             f"VOICEAI_COST_PER_MINUTE is {rate!r}. Write a price with up to four decimals, such as "
             "0.13."
         )
-    goals = _listed(given, "VOICEAI_GOAL_ACTIONS") or MetricRules.goal_actions
+    goals = list_of(given, "VOICEAI_GOAL_ACTIONS") or MetricRules.goal_actions
     for goal in goals:
         if not re.fullmatch(r"[A-Z][A-Z_]*", goal):
             raise SettingsError(
@@ -330,138 +339,10 @@ def _metrics(given: Mapping[str, str]) -> MetricRules:
                 "APPOINTMENT_BOOKING,WORKFLOW_TRIGGER."
             )
     return MetricRules(
-        engaged_turns=_whole_number(given, "VOICEAI_ENGAGED_TURNS", MetricRules.engaged_turns),
-        engaged_seconds=_whole_number(
+        engaged_turns=whole_number_of(given, "VOICEAI_ENGAGED_TURNS", MetricRules.engaged_turns),
+        engaged_seconds=whole_number_of(
             given, "VOICEAI_ENGAGED_SECONDS", MetricRules.engaged_seconds
         ),
         goal_actions=tuple(sorted(set(goals))),
         cost_per_minute=None if rate is None else Decimal(rate),
     )
-
-
-def _whole_number(given: Mapping[str, str], name: str, otherwise: int) -> int:
-    text = given.get(name, str(otherwise))
-    if not re.fullmatch(r"\d{1,4}", text):
-        raise SettingsError(f"{name} is {text!r}. Write a whole number from 0 to 9999.")
-    return int(text)
-
-
-def _listed(given: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(filter(None, (entry.strip() for entry in given.get(name, "").split(","))))
-
-
-def _long_secret(given: Mapping[str, str], name: str) -> Secret | None:
-    value = given.get(name)
-    if value is not None and len(value) < _MIN_SECRET:
-        raise SettingsError(
-            f"{name} is too short to keep anybody out: write {_MIN_SECRET} characters or more "
-            "(openssl rand -base64 24)."
-        )
-    return Secret(value) if value is not None else None
-
-
-def _web_address(given: Mapping[str, str], name: str, otherwise: str) -> str:
-    url = given.get(name, otherwise).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
-    except ValueError:
-        usable = False
-    if not usable:
-        raise SettingsError(f"{name} is {url!r}. Write an address such as https://host.example.")
-    return url
-
-
-def is_loopback(host: str) -> bool:
-    """True for a name or address that only this machine can reach."""
-    return host in ("127.0.0.1", "localhost", "::1")
-
-
-def _is_every_address(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
-
-
-def _is_safe(url: str) -> bool:
-    """Encrypted on the way, or never on its way."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        return False
-    return bool(host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or ""))
-    )
-
-
-def _port(given: Mapping[str, str], name: str, otherwise: int) -> int:
-    text = given.get(name, str(otherwise))
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{name} is {text!r}. Write a port from 1 to 65535.")
-    return int(text)
-
-
-def timezone_of(env: Mapping[str, str]) -> ZoneInfo:
-    """The zone whose days are the partitions.
-
-    Raises:
-        SettingsError: it is no IANA name.
-    """
-    name = env.get("VOICEAI_TIMEZONE", "").strip() or "UTC"
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise SettingsError(
-            f"VOICEAI_TIMEZONE is {name!r}. Set it to an IANA name such as America/New_York."
-        ) from error
-
-
-def start_date_of(env: Mapping[str, str]) -> date:
-    """The first partition.
-
-    Raises:
-        SettingsError: it is no date.
-    """
-    text = env.get("VOICEAI_START_DATE", "").strip() or "2025-01-01"
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise SettingsError(
-            f"VOICEAI_START_DATE is {text!r}. Write a day as YYYY-MM-DD."
-        ) from error
-
-
-def _url(given: Mapping[str, str], name: str, driver: str) -> Secret | None:
-    """The URL with the driver we use: people paste postgres://, postgresql:// or a driver."""
-    url = given.get(name)
-    if url is None:
-        return None
-    scheme, found, rest = url.partition("://")
-    if not found or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError(f"{name} must be a PostgreSQL URL: postgresql://user@host:5432/name.")
-    return Secret(f"postgresql+{driver}://{rest}")
-
-
-def parse_keys(text: str) -> dict[str, bytes]:
-    """Read a keyring ``id:base64,id:base64``; the first key encrypts, all of them decrypt.
-
-    Raises:
-        SettingsError: an entry is not an id, a colon and 32 bytes in base64. The key itself is
-            never repeated in the text.
-    """
-    keys: dict[str, bytes] = {}
-    for number, entry in enumerate(filter(None, (e.strip() for e in text.split(","))), start=1):
-        key_id, _, encoded = entry.partition(":")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except ValueError:  # also for what is not ASCII
-            key = b""
-        if not key_id.isidentifier() or len(key) != 32 or key_id in keys:
-            raise SettingsError(
-                f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, the id a word "
-                "used once, the key 32 bytes in base64 (openssl rand -base64 32)."
-            )
-        keys[key_id] = key
-    return keys

@@ -12,7 +12,8 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import FailureClass, PipelineError, Secret
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 
 DEFAULT_POOL_SIZE: Final = 8
 """Connections that are kept; as many more are opened and closed where these do not suffice."""
@@ -113,3 +114,44 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
         return value and value.astimezone(UTC)
+
+
+_UNREACHABLE: Final = {
+    "refused": "nothing listens there",
+    "no such file": "nothing listens there",
+    "resolve host": "there is no such host",
+    "translate host": "there is no such host",
+    "timeout": "no answer in time",
+    "timed out": "no answer in time",
+    "password": "it does not accept the user and password",
+    "does not exist": "there is no such database or user",
+    "too many": "it has no free connection",
+}
+"""What drivers say when they cannot connect, in words that repeat nothing of the URL."""
+
+_NO_TABLES: Final = ("42P01", "42703")
+"""SQLSTATEs of a table and of a column that is not there."""
+
+
+def database_sentence(error: sa.exc.DBAPIError) -> str:
+    """What the database refused and what to do, without its URL, a password or a row."""
+    kind = type(error.orig).__name__
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _NO_TABLES:
+        return (
+            "The database does not have our tables yet, or only older ones. Create them with: "
+            "voiceai-pipeline migrate"
+        )
+    if not isinstance(error, sa.exc.OperationalError):
+        return (
+            f"The database refused a request ({kind}, SQLSTATE {state}); nothing was half written. "
+            "Examine it with: voiceai-pipeline doctor"
+        )
+    said = str(error.orig).lower()
+    reason = next((plain for words, plain in _UNREACHABLE.items() if words in said), kind)
+    dagster = type(error.orig).__module__.startswith("psycopg2")
+    name = "DAGSTER_POSTGRES_URL" if dagster else "VOICEAI_DATABASE_URL"
+    return (
+        f"The database does not answer: {reason}. Check that it runs and that {name} names it: "
+        "host, port, database, user and password."
+    )

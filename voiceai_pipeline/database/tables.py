@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from voiceai_pipeline.core.connection import SERVICE, ConnectionState
 from voiceai_pipeline.database.engine import UtcDateTime
 
 metadata = sa.MetaData()
@@ -326,3 +327,62 @@ locations = sa.Table(
     _instant("last_seen_at", nullable=False, comment="When the location was last read."),
     comment="The HighLevel locations that somebody is or was connected to.",
 )
+
+
+CURRENT_CONNECTION = (
+    sa.select(api_keys)
+    .where(api_keys.c.user_id == users.c.id, api_keys.c.service == SERVICE)
+    # The source system has no unique key here: a reconnect can leave older rows behind.
+    .order_by(
+        sa.func.coalesce(api_keys.c.is_active, sa.false()).desc(),
+        api_keys.c.updated_at.desc().nulls_last(),
+        api_keys.c.created_at.desc().nulls_last(),
+        # Never two rows for two readers: a lease is on a row.
+        api_keys.c.id,
+    )
+    .limit(1)
+    .correlate(users)
+    .lateral("k")
+)
+
+_STORED_STATES = [
+    state.value
+    for state in ConnectionState
+    if state
+    not in (
+        ConnectionState.EXPIRING,
+        ConnectionState.REFRESHING,
+        ConnectionState.NEVER_CONNECTED,
+    )
+]
+
+CONNECTION_STATE = sa.case(
+    (CURRENT_CONNECTION.c.id.is_(None), ConnectionState.NEVER_CONNECTED.value),
+    (
+        CURRENT_CONNECTION.c.connection_state.in_(_STORED_STATES),
+        CURRENT_CONNECTION.c.connection_state,
+    ),
+    # Rows that the source system wrote have no state yet; a newer version may have one that this
+    # one does not know, and no user vanishes for that.
+    (CURRENT_CONNECTION.c.is_active.is_not(True), ConnectionState.DISCONNECTED.value),
+    (
+        sa.and_(
+            CURRENT_CONNECTION.c.refresh_token.is_(None),
+            CURRENT_CONNECTION.c.access_token.is_(None),
+        ),
+        ConnectionState.DISCONNECTED.value,
+    ),
+    else_=ConnectionState.CONNECTED.value,
+)
+
+EVERYONE = (
+    sa.select(
+        users.c.id.label("user"),
+        NAME.label("user_name"),
+        CONNECTION_STATE.label("state"),
+        CURRENT_CONNECTION,
+    )
+    .select_from(users.outerjoin(CURRENT_CONNECTION, sa.true()))
+    .order_by(NAME, users.c.id)
+)
+"""Every user (``user``, ``user_name``), the ``state`` of their connection and its row, by name."""

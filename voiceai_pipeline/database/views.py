@@ -12,10 +12,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from voiceai_pipeline.connections.queries import EVERYONE
-from voiceai_pipeline.core.models import SERVICE, ConnectionState, DayState, FailureClass
+from voiceai_pipeline.core.connection import SERVICE, ConnectionState
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
+    EVERYONE,
     NAME,
     agents,
     call_logs,
@@ -146,7 +148,7 @@ _USER: Final = {
 
 
 def _for_user(text: sa.ColumnElement[str], user_id: sa.ColumnElement[Any]) -> Any:
-    """As ``models.for_user``: commands that can be copied."""
+    """As ``failures.for_user``: commands that can be copied."""
     return sa.func.replace(
         text, sa.literal(" USER"), sa.literal(" ").concat(sa.cast(user_id, sa.Text))
     )
@@ -179,7 +181,7 @@ _SYNC_DAYS: Final = sa.select(
     sync_ledger.c.finished_at,
 ).select_from(sync_ledger.join(users, users.c.id == sync_ledger.c.user_id))
 
-# As models.Connection.obstacle; a test holds the two equal.
+# As connection.Connection.obstacle; a test holds the two equal.
 _obstacle = sa.case(
     (
         _person.c.state.in_(

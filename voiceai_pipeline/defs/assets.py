@@ -25,14 +25,9 @@ from voiceai_pipeline.calls.sync import Mode, SyncRequestError
 from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import UnknownUserError
-from voiceai_pipeline.core.models import (
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    User,
-    Window,
-)
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.database import tables
 from voiceai_pipeline.database.engine import database_error, database_now

@@ -19,7 +19,9 @@ from voiceai_pipeline.calls import volume_anomalies
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections import token_store
-from voiceai_pipeline.core.models import ACTION_TYPES, Connection, ConnectionState, Window
+from voiceai_pipeline.core.call import ACTION_TYPES
+from voiceai_pipeline.core.connection import Connection, ConnectionState
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.defs import metadata
 
 NAME: Final = "no_connection_needs_a_person"

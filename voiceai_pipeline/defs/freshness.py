@@ -19,7 +19,7 @@ from voiceai_pipeline.calls import freshness, ledger
 from voiceai_pipeline.calls import queries as call_queries
 from voiceai_pipeline.calls.freshness import DEADLINE, StaleUser
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import DayResult, DayState
+from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import checks, metadata, partitions
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import PipelineError
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
 from voiceai_pipeline.defs import metadata, partitions
 from voiceai_pipeline.pipeline import Pipeline

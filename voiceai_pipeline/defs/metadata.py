@@ -22,14 +22,9 @@ from voiceai_pipeline.calls.volume_anomalies import Judgement
 from voiceai_pipeline.connections.alert_delivery import page_link
 from voiceai_pipeline.connections.circuit_breaker import Circuit
 from voiceai_pipeline.connections.history import Entry
-from voiceai_pipeline.core.models import (
-    Connection,
-    DayResult,
-    DayState,
-    PipelineError,
-    User,
-    for_user,
-)
+from voiceai_pipeline.core.connection import Connection, User
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import PipelineError, for_user
 from voiceai_pipeline.core.settings import PageSettings
 
 LINES: Final = 50

@@ -10,7 +10,7 @@ from typing import Final
 
 import dagster as dg
 
-from voiceai_pipeline.core.settings import start_date_of, timezone_of
+from voiceai_pipeline.core.settings_parsing import start_date_of, timezone_of
 
 DAYS_PER_RUN: Final = 31
 """A run reads its days as one window per location: the longer, the fewer requests."""

@@ -19,16 +19,9 @@ from typing import Any, Final
 
 import msgspec
 
-from voiceai_pipeline.core.models import (
-    ACTION_TYPES,
-    CallLog,
-    FailureClass,
-    ListedCall,
-    PipelineError,
-    SetAsideCall,
-    Window,
-    digest,
-)
+from voiceai_pipeline.core.call import ACTION_TYPES, CallLog, ListedCall, SetAsideCall, digest
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 
 PAGE_SIZE: Final = 50

@@ -17,16 +17,10 @@ from urllib.parse import quote, urlencode
 import requests
 import tenacity
 
-from voiceai_pipeline.core.models import (
-    PROVIDER_FAILURES,
-    REQUESTED_SCOPES,
-    SYNC_SCOPE,
-    Agent,
-    FailureClass,
-    Location,
-    OAuthToken,
-    Secret,
-)
+from voiceai_pipeline.core.call import Agent
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SYNC_SCOPE, Location, OAuthToken
+from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import requests
 import urllib3
 
-from voiceai_pipeline.core.models import FailureClass, PipelineError
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 
 
 class Endpoint(StrEnum):

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import requests
 
-from voiceai_pipeline.core.models import MAX_LIFE, FailureClass, OAuthToken, Secret, scopes_of
+from voiceai_pipeline.core.connection import MAX_LIFE, OAuthToken, scopes_of
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.errors import HighLevelError
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from voiceai_pipeline.core.models import FailureClass
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 INTERVAL: Final = 10.0

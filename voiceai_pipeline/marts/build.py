@@ -18,7 +18,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
-from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.engine import database_error, database_now, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS

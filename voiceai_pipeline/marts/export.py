@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.extracts import Extract, Field, Kind
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from voiceai_pipeline.core.models import Window
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import agents, call_logs, locations

@@ -17,7 +17,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from voiceai_pipeline.core.models import DayState, Window
+from voiceai_pipeline.core.days import DayState, Window
 from voiceai_pipeline.database.mart_tables import (
     LOOK_BACK,
     MARTS,

@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from voiceai_pipeline.core.models import ACTION_TYPES, Window
+from voiceai_pipeline.core.call import ACTION_TYPES
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.settings import MetricRules
 
 TRANSFER: Final = "CALL_TRANSFER"

@@ -8,9 +8,10 @@ import sys
 import dotenv
 import sqlalchemy as sa
 
-from voiceai_pipeline.cli.doctor import database_sentence
-from voiceai_pipeline.core.settings import Settings, SettingsError
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.embedded import PostgresError
+from voiceai_pipeline.database.engine import database_sentence
 from voiceai_pipeline.web.server import serve
 
 log = logging.getLogger("voiceai_pipeline.web")

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from voiceai_pipeline.calls.day_status import stretches
 from voiceai_pipeline.connections.tokens import stored_connection
-from voiceai_pipeline.core.models import Connection, PipelineError
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DAYS_PER_RUN, DagsterError
 from voiceai_pipeline.web.site import Site
 

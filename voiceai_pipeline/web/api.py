@@ -22,7 +22,8 @@ from starlette.routing import Route
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.connections.tokens import UnknownUserError
-from voiceai_pipeline.core.models import Connection, PipelineError, Remedy
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.database.engine import database_error
 from voiceai_pipeline.web import actions
 from voiceai_pipeline.web.access import read_body

@@ -15,9 +15,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from voiceai_pipeline.cli.doctor import database_sentence
 from voiceai_pipeline.connections.tokens import UnknownUserError
-from voiceai_pipeline.database.engine import database_error
+from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import access, api, connections, consent
 from voiceai_pipeline.web.headers import SecurityHeaders, allowed_hosts, security_headers
 from voiceai_pipeline.web.pages import PageError, problem_page

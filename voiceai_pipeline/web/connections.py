@@ -18,7 +18,8 @@ from starlette.routing import Route
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import REQUESTED_SCOPES, Connection, PipelineError
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web import actions
 from voiceai_pipeline.web.access import Form, posted
 from voiceai_pipeline.web.actions import DaysError, PartlyLaunchedError

@@ -12,7 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from voiceai_pipeline.connections.consent import ChooseLocationError, ConsentError
-from voiceai_pipeline.core.models import Connection, PipelineError, Remedy, Secret
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.failures import PipelineError, Remedy
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
 from voiceai_pipeline.web import actions, cookies, filters
 from voiceai_pipeline.web.access import Form, posted

@@ -15,7 +15,7 @@ from uuid import UUID
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.responses import Response
 
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
 
 SESSION: Final = "voiceai_session"

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from voiceai_pipeline.core.models import Connection, ConnectionState
+from voiceai_pipeline.core.connection import Connection, ConnectionState
 
 _COMMAND: Final = re.compile(r"(^|:? )voiceai-pipeline (connect|check) (?:USER|[0-9a-f-]{36})")
 _VERBS: Final = {"connect": "Connect", "check": "Test"}

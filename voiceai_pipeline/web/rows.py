@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from voiceai_pipeline.calls.ledger import UserStatus
-from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass
+from voiceai_pipeline.core.connection import Connection, ConnectionState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web import filters
 
 _NOT_CONNECTED: Final = (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED)

@@ -6,12 +6,8 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
-from voiceai_pipeline.core.settings import (
-    CALLBACK_PATH,
-    HighLevelSettings,
-    PageSettings,
-    is_loopback,
-)
+from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings
+from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.web import filters
 from voiceai_pipeline.web.cookies import Seal

@@ -16,15 +16,10 @@ from msgspec import Raw
 
 from voiceai_pipeline.calls import call_store
 from voiceai_pipeline.calls.call_store import Intake, Written
-from voiceai_pipeline.core.models import (
-    CallLog,
-    FailureClass,
-    ListedCall,
-    PipelineError,
-    Secret,
-    SetAsideCall,
-    Window,
-)
+from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 

@@ -12,7 +12,9 @@ from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import Connection, DayState, FailureClass, PipelineError
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.cast import AGENT_SCOPE
 from voiceai_pipeline.sandbox.faults import Fault

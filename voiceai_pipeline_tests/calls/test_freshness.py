@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls.freshness import DEADLINE, day_due, stale
-from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass, User
+from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.defs import freshness as wing
 from voiceai_pipeline_tests.support.product import Product
 

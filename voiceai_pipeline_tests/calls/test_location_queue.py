@@ -25,16 +25,10 @@ from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    Connection,
-    ConnectionState,
-    DayResult,
-    DayState,
-    FailureClass,
-    Secret,
-    User,
-    Window,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient

@@ -28,17 +28,10 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    Connection,
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    Remedy,
-    Secret,
-    User,
-    Window,
-)
+from voiceai_pipeline.core.connection import Connection, User
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel import calls as highlevel

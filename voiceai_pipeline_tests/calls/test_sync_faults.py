@@ -25,14 +25,9 @@ from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    Secret,
-    Window,
-)
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, stop
 from voiceai_pipeline.database.engine import open_engine

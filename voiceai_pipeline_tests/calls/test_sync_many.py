@@ -18,7 +18,8 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import DayState, FailureClass
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running

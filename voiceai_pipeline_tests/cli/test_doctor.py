@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from voiceai_pipeline.cli import doctor, up
 from voiceai_pipeline.cli.doctor import Finding, Report
 from voiceai_pipeline.connections import circuit_breaker
-from voiceai_pipeline.core.models import FailureClass, Secret
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine

@@ -31,7 +31,8 @@ from voiceai_pipeline.cli import main
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import STATES, ConnectionState, Secret
+from voiceai_pipeline.core.connection import STATES, ConnectionState
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

@@ -29,7 +29,7 @@ from voiceai_pipeline.cli import up
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.database.engine import open_engine

@@ -26,15 +26,9 @@ from voiceai_pipeline.connections.alert_delivery import (
 from voiceai_pipeline.connections.alerts import Moment, Notice
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.core.models import (
-    OUR_FAILURES,
-    PROVIDER_FAILURES,
-    Connection,
-    ConnectionState,
-    FailureClass,
-    Secret,
-    User,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.failures import OUR_FAILURES, PROVIDER_FAILURES, FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import AlertSettings, PageSettings
 from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox

@@ -17,13 +17,9 @@ from voiceai_pipeline.connections.consent import Begun, ChooseLocationError, Con
 from voiceai_pipeline.connections.history import TokenEvent
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    Connection,
-    ConnectionState,
-    FailureClass,
-    PipelineError,
-    Secret,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.demo import authorize

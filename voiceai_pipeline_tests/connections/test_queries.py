@@ -11,14 +11,9 @@ from voiceai_pipeline.connections import token_store
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.refresh import LEASE
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    Connection,
-    ConnectionState,
-    FailureClass,
-    OAuthToken,
-    Secret,
-    User,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState, OAuthToken, User
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ADA, BEN = (UUID(f"00000000-0000-4000-8000-00000000000{n}") for n in (1, 2))

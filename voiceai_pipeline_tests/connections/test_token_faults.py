@@ -27,17 +27,19 @@ from voiceai_pipeline.connections.refresh import planned_refresh
 from voiceai_pipeline.connections.spool import Generation, Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    OUR_FAILURES,
-    PROVIDER_FAILURES,
+from voiceai_pipeline.core.connection import (
     REQUESTED_SCOPES,
     Connection,
     ConnectionState,
-    FailureClass,
     OAuthToken,
-    PipelineError,
-    Secret,
 )
+from voiceai_pipeline.core.failures import (
+    OUR_FAILURES,
+    PROVIDER_FAILURES,
+    FailureClass,
+    PipelineError,
+)
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, stop
 from voiceai_pipeline.database.engine import open_engine

@@ -33,14 +33,9 @@ from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.refresh import LEASE
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
-    Connection,
-    ConnectionState,
-    FailureClass,
-    OAuthToken,
-    PipelineError,
-    Secret,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState, OAuthToken
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault

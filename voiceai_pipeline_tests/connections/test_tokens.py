@@ -29,16 +29,15 @@ from voiceai_pipeline.connections.tokens import (
     needs_refresh,
 )
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     REQUESTED_SCOPES,
     Connection,
     ConnectionState,
-    DayState,
-    FailureClass,
     OAuthToken,
-    PipelineError,
-    Secret,
 )
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, TOKEN_PATH, Fault

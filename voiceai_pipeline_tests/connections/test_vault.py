@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from voiceai_pipeline.connections.vault import TokenVault, local_keys
-from voiceai_pipeline.core.models import FailureClass, PipelineError, Secret
-from voiceai_pipeline.core.settings import SettingsError
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import SettingsError
 
 OLD, NEW = {"old": b"o" * 32}, {"new": b"n" * 32}
 USER = UUID("00000000-0000-4000-8000-000000000001")

@@ -21,19 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.call import digest
+from voiceai_pipeline.core.connection import (
     SYNC_SCOPE,
     Connection,
     ConnectionState,
-    FailureClass,
     OAuthToken,
-    PipelineError,
-    Secret,
     User,
-    Window,
-    digest,
     missing_scopes,
 )
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 
 CANARY = "INVENTED-CANARY-4711"
 secret = Secret(CANARY)

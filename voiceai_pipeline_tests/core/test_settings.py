@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from voiceai_pipeline.core.settings import (
-    VARIABLES,
-    Settings,
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import VARIABLES, Settings
+from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
     parse_keys,
     start_date_of,
     timezone_of,
 )
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID
+from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "EXAMPLE-SECRET"}
@@ -36,6 +36,7 @@ def test_an_empty_environment_means_the_sandbox_and_the_embedded_server() -> Non
     highlevel = settings.highlevel
     assert highlevel.is_sandbox
     assert highlevel.client_id == SANDBOX_CLIENT_ID
+    assert highlevel.client_secret == Secret(SANDBOX_CLIENT_SECRET)
     assert highlevel.api_url == "http://127.0.0.1:8790"
     assert highlevel.api_version == "dated"
     assert start_date_of({}) == dt.date(2025, 1, 1)

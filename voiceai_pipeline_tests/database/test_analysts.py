@@ -14,7 +14,9 @@ from psycopg import errors, sql
 
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import ConnectionState, FailureClass, Secret, for_user
+from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.failures import FailureClass, for_user
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine

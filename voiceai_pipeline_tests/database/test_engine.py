@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import engine as engines
 
 PID = sa.text("SELECT pg_backend_pid()")

@@ -20,7 +20,10 @@ from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import TokenEvent
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import ConnectionState, DayState, PipelineError, Secret
+from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.database.tables import metadata

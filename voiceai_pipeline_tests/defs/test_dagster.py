@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from voiceai_pipeline.cli import launch
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import ConnectionState, Secret
+from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.definitions import defs

@@ -7,15 +7,9 @@ from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.connections.circuit_breaker import Circuit
 from voiceai_pipeline.connections.history import Entry, TokenEvent
-from voiceai_pipeline.core.models import (
-    Connection,
-    ConnectionState,
-    DayResult,
-    DayState,
-    FailureClass,
-    PipelineError,
-    User,
-)
+from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import metadata
 

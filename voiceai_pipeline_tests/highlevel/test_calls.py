@@ -14,16 +14,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from voiceai_pipeline.core.models import (
-    REQUESTED_SCOPES,
-    CallLog,
-    FailureClass,
-    ListedCall,
-    PipelineError,
-    Secret,
-    SetAsideCall,
-    Window,
-)
+from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.calls import (
     PAGE_SIZE,
     READS,

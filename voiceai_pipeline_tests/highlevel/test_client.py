@@ -21,13 +21,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from voiceai_pipeline.core.models import (
-    REQUESTED_SCOPES,
-    FailureClass,
-    ListedCall,
-    OAuthToken,
-    Secret,
-)
+from voiceai_pipeline.core.call import ListedCall
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, OAuthToken
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.calls import call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
 from voiceai_pipeline.highlevel.errors import HighLevelError

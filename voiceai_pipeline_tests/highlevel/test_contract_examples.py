@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls.call_store import Intake, store
 from voiceai_pipeline.calls.dimension_rows import store_agents
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import ListedCall, Secret, Window
+from voiceai_pipeline.core.call import ListedCall
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import agents, call_logs
 from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient

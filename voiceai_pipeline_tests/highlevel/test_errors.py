@@ -13,7 +13,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceai_pipeline.core.models import FailureClass
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
 

@@ -17,17 +17,16 @@ from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.token_store import LIFELESS_REST
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import (
+from voiceai_pipeline.core.connection import (
     DOCUMENTED_LIFE,
     SYNC_SCOPE,
     Connection,
     ConnectionState,
-    FailureClass,
     OAuthToken,
-    PipelineError,
-    Secret,
     missing_scopes,
 )
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of
 from voiceai_pipeline.sandbox.server import RunningSandbox

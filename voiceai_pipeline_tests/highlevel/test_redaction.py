@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from voiceai_pipeline.connections.vault import CALL_LABEL
-from voiceai_pipeline.core.models import ListedCall
+from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.highlevel.calls import call_of
 from voiceai_pipeline.highlevel.redaction import REDACTED, redact
 from voiceai_pipeline.sandbox.calls import ACTION_TYPES, action_parameters

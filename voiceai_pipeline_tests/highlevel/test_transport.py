@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass, PipelineError
+from voiceai_pipeline.core.connection import Connection, ConnectionState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.transport import Transport

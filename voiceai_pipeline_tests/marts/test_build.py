@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from voiceai_pipeline.core.models import Window
-from voiceai_pipeline.core.settings import MetricRules, Settings, SettingsError
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.settings import MetricRules, Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.marts import mart_store as tables
 from voiceai_pipeline.marts import metrics

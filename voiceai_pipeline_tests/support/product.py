@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.definitions import defs

@@ -22,7 +22,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor
-from voiceai_pipeline.core.models import Connection, Secret
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.sandbox import server as sandbox_server

@@ -15,7 +15,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import FailureClass
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, SandboxLocation, make_location
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World

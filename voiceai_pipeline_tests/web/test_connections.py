@@ -11,7 +11,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import FailureClass
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web.connections import PER_PAGE
 from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.web.conftest import HARBOR, Installation, Open

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.models import REQUESTED_SCOPES
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES
 from voiceai_pipeline.sandbox.cast import (
     DEMO_LOCATIONS,
     SANDBOX_CLIENT_ID,

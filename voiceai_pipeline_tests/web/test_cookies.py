@@ -7,7 +7,7 @@ import time
 import pytest
 from itsdangerous import TimestampSigner
 
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.web import cookies
 from voiceai_pipeline.web.cookies import Seal, Session
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections.alert_delivery import Channel, Webhook
-from voiceai_pipeline.core.models import FailureClass, Secret
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.web.daemon_monitor import SILENCE, Watch
 from voiceai_pipeline.web.dagster_client import DagsterError

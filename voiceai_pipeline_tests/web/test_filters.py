@@ -7,14 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from voiceai_pipeline.core.models import (
-    EXPLANATIONS,
-    STATES,
-    Connection,
-    ConnectionState,
-    FailureClass,
-    User,
-)
+from voiceai_pipeline.core.connection import STATES, Connection, ConnectionState, User
+from voiceai_pipeline.core.failures import EXPLANATIONS, FailureClass
 from voiceai_pipeline.web import filters
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

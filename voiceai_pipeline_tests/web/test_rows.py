@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from voiceai_pipeline.calls.ledger import UserStatus
-from voiceai_pipeline.core.models import Connection, ConnectionState, FailureClass, User
+from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web.rows import Row
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

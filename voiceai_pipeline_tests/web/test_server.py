@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.models import Secret
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox

@@ -1,0 +1,101 @@
+"""A call as HighLevel lists it and as it is stored, the hash that tells calls apart, its agent."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+ACTION_TYPES: Final = frozenset(
+    {
+        "CALL_TRANSFER",
+        "DATA_EXTRACTION",
+        "IN_CALL_DATA_EXTRACTION",
+        "WORKFLOW_TRIGGER",
+        "SMS",
+        "APPOINTMENT_BOOKING",
+        "CUSTOM_ACTION",
+        "KNOWLEDGE_BASE",
+    }
+)
+"""What an agent can do in a call, as HighLevel documents it (CONTRACT 2.4)."""
+
+
+def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:
+    """The hash of a call, without letting go of the interpreter's lock, as ``hashlib`` does for
+    more than 2,047 bytes: among many threads that costs several times the hash."""
+    view = memoryview(content)
+    for start in range(0, len(view), 2047):
+        hasher.update(view[start : start + 2047])
+    return hasher.digest()
+
+
+@dataclass(slots=True)
+class ListedCall:
+    """A call as a list of HighLevel showed it: as much as tells whether it is known already. A
+    window may have a million of them.
+
+    Attributes:
+        started_at: ``createdAt``, UTC.
+        sent: the whole item as JSON in UTF-8, with whatever secrets are in it.
+        unknown_actions: its actions of a type that is not documented.
+    """
+
+    call_id: str
+    started_at: datetime
+    sent: msgspec.Raw = field(repr=False)
+    unknown_actions: int = 0
+
+
+@dataclass(frozen=True)
+class CallLog:
+    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3).
+
+    Attributes:
+        started_at: ``createdAt``, UTC.
+        content_hash: SHA-256 of ``content``; equal hash, equal call.
+        content: the whole item, redacted, as canonical JSON in UTF-8.
+    """
+
+    call_id: str
+    started_at: datetime
+    content_hash: bytes
+    content: bytes = field(repr=False)
+    agent_id: str | None = None
+    contact_id: str | None = field(default=None, repr=False)
+    from_number: str | None = field(default=None, repr=False)
+    duration_seconds: float | None = None
+    is_trial: bool | None = None
+    is_agent_deleted: bool | None = None
+    summary: str | None = field(default=None, repr=False)
+    transcript: str | None = field(default=None, repr=False)
+    executed_call_actions: list[Any] = field(default_factory=list, repr=False)
+    extracted_data: Any = field(default=None, repr=False)
+    translation: Any = field(default=None, repr=False)
+    message_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SetAsideCall:
+    """An item that cannot be stored as a call, kept with the reason instead of failing its day.
+
+    ``call_id`` and ``started_at`` are None where the item does not say.
+    """
+
+    reason: str
+    content_hash: bytes
+    raw: Any = field(repr=False)
+    call_id: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A Voice AI agent of a location."""
+
+    agent_id: str
+    name: str
+    raw: Mapping[str, Any] = field(repr=False)
+    timezone: str | None = None

@@ -1,0 +1,146 @@
+"""A variable's text into a value, or a sentence that says what to write instead."""
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import date
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from voiceai_pipeline.core.secret import Secret
+
+_MIN_SECRET: Final = 16
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot be used; the text says which, why and what to write."""
+
+
+def whole_number_of(given: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = given.get(name, str(otherwise))
+    if not re.fullmatch(r"\d{1,4}", text):
+        raise SettingsError(f"{name} is {text!r}. Write a whole number from 0 to 9999.")
+    return int(text)
+
+
+def list_of(given: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(filter(None, (entry.strip() for entry in given.get(name, "").split(","))))
+
+
+def long_secret_of(given: Mapping[str, str], name: str) -> Secret | None:
+    value = given.get(name)
+    if value is not None and len(value) < _MIN_SECRET:
+        raise SettingsError(
+            f"{name} is too short to keep anybody out: write {_MIN_SECRET} characters or more "
+            "(openssl rand -base64 24)."
+        )
+    return Secret(value) if value is not None else None
+
+
+def web_address_of(given: Mapping[str, str], name: str, otherwise: str) -> str:
+    url = given.get(name, otherwise).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"{name} is {url!r}. Write an address such as https://host.example.")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """True for a name or address that only this machine can reach."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def is_every_address(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def is_safe(url: str) -> bool:
+    """Encrypted on the way, or never on its way."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or ""))
+    )
+
+
+def port_of(given: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = given.get(name, str(otherwise))
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise SettingsError(f"{name} is {text!r}. Write a port from 1 to 65535.")
+    return int(text)
+
+
+def timezone_of(env: Mapping[str, str]) -> ZoneInfo:
+    """The zone whose days are the partitions.
+
+    Raises:
+        SettingsError: it is no IANA name.
+    """
+    name = env.get("VOICEAI_TIMEZONE", "").strip() or "UTC"
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise SettingsError(
+            f"VOICEAI_TIMEZONE is {name!r}. Set it to an IANA name such as America/New_York."
+        ) from error
+
+
+def start_date_of(env: Mapping[str, str]) -> date:
+    """The first partition.
+
+    Raises:
+        SettingsError: it is no date.
+    """
+    text = env.get("VOICEAI_START_DATE", "").strip() or "2025-01-01"
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"VOICEAI_START_DATE is {text!r}. Write a day as YYYY-MM-DD."
+        ) from error
+
+
+def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret | None:
+    """The URL with the driver we use: people paste postgres://, postgresql:// or a driver."""
+    url = given.get(name)
+    if url is None:
+        return None
+    scheme, found, rest = url.partition("://")
+    if not found or scheme.partition("+")[0] not in ("postgres", "postgresql"):
+        raise SettingsError(f"{name} must be a PostgreSQL URL: postgresql://user@host:5432/name.")
+    return Secret(f"postgresql+{driver}://{rest}")
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Read a keyring ``id:base64,id:base64``; the first key encrypts, all of them decrypt.
+
+    Raises:
+        SettingsError: an entry is not an id, a colon and 32 bytes in base64. The key itself is
+            never repeated in the text.
+    """
+    keys: dict[str, bytes] = {}
+    for number, entry in enumerate(filter(None, (e.strip() for e in text.split(","))), start=1):
+        key_id, _, encoded = entry.partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except ValueError:  # also for what is not ASCII
+            key = b""
+        if not key_id.isidentifier() or len(key) != 32 or key_id in keys:
+            raise SettingsError(
+                f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, the id a word "
+                "used once, the key 32 bytes in base64 (openssl rand -base64 32)."
+            )
+        keys[key_id] = key
+    return keys
