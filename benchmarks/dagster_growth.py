@@ -118,7 +118,7 @@ def main(users: int) -> None:
     refreshes = 144 * (1 - math.exp(-renewals / 144))
     with product(users) as (pipeline, instance, tables):
         with pipeline.engine.begin() as db:
-            ids = [str(person.user.id) for person in connections.everyone(db)]
+            ids = [str(person.user.id) for person in connections.all_connections(db)]
 
         def run(job: str, **options: Any) -> str:
             quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -330,7 +330,7 @@ def people() -> list[Row]:
     engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
     began = time.perf_counter()
     with engine.begin() as db:
-        connections.everyone(db)
+        connections.all_connections(db)
     rows.append(("everyone and how they stand", time.perf_counter() - began, "s", None))
     os.environ["VOICEAI_PAGE_PORT"] = str(PORT + 1)
     page = subprocess.Popen([sys.executable, "-m", "voiceai_pipeline.web"], cwd=PROJECT)
@@ -397,7 +397,7 @@ def idle(users: int, url: str) -> list[Row]:
     os.environ["HIGHLEVEL_API_URL"] = url
     with open_pipeline(Settings.load(os.environ)) as pipeline:
         with pipeline.engine.begin() as db:
-            chosen = [one.user.id for one in connections.everyone(db)[:users]]
+            chosen = [one.user.id for one in connections.all_connections(db)[:users]]
         began, cpu = time.perf_counter(), time.process_time()
         outcomes = pipeline.sync.sync_days(
             [TODAY - timedelta(days=1)], user_ids=chosen, mode=Mode.REREAD

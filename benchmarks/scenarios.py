@@ -280,11 +280,11 @@ class Bench:
         self._postgres.create_database(name, template="template_calls")
         engine = open_engine(Secret(self._postgres.url(name)))
         vault, now = TokenVault(parse_keys(KEYS)), datetime.now(UTC)
-        everyone = range(shape.locations)
+        all_connections = range(shape.locations)
         with engine.begin() as db:
             db.execute(
                 sa.insert(users),
-                [{"id": user_id(n), "business_name": f"Business {n:05d}"} for n in everyone],
+                [{"id": user_id(n), "business_name": f"Business {n:05d}"} for n in all_connections],
             )
             db.execute(
                 sa.insert(api_keys),
@@ -307,7 +307,7 @@ class Bench:
                         "refresh_at": now + timedelta(hours=22),
                         "is_active": True,
                     }
-                    for n in everyone
+                    for n in all_connections
                 ],
             )
         engine.dispose()

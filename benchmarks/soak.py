@@ -232,11 +232,11 @@ class Soak:
         with self.engine.begin() as db:
             now = self.clock()
             due = [one.user.id for one in connections.due_for_refresh(db, now)]
-            able = {one.user.id for one in connections.everyone(db) if one.can_sync}
+            able = {one.user.id for one in connections.all_connections(db) if one.can_sync}
             due_days = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, date.min)
             waiting = ledger.waiting(db, able, date.min)
         if due and self._once("refresh", timedelta(minutes=10)):
-            self.tokens.renew_due(due)
+            self.tokens.refresh_due(due)
         self._resume("retry", due_days, timedelta(minutes=15))
         self._resume("fill", waiting, timedelta(minutes=5))
         told = deliver(self.engine, self, PAGE)
@@ -269,7 +269,7 @@ class Soak:
     def operate(self) -> None:
         """Rerun what is never repeated by itself: HighLevel called our configuration wrong."""
         with self.engine.begin() as db:
-            able = {one.user.id for one in connections.everyone(db) if one.can_sync}
+            able = {one.user.id for one in connections.all_connections(db) if one.can_sync}
             unfinished = _unfinished(db)
         ours = [
             key
@@ -287,7 +287,7 @@ class Soak:
         with self.engine.begin() as db:
             broken = [
                 one
-                for one in connections.everyone(db)
+                for one in connections.all_connections(db)
                 if one.state is ConnectionState.NEEDS_RECONNECT
             ]
         for one in broken:
@@ -373,13 +373,13 @@ class Soak:
         now = self.clock()
         for key in [key for key in self.tally.red if key not in unfinished]:
             red = self.tally.red.pop(key)
-            person = red.failure is not None and red.failure.waits_for_person
+            person = red.failure is not None and red.failure.needs_action
             (self.tally.waited if person else self.tally.healed).append(now - red.since)
         for key, failure in unfinished.items():
             if key not in self.tally.red:
                 self.tally.red[key] = Red(now, failure)
                 self.tally.seen[failure] += 1
-            elif failure is not None and failure.waits_for_person:
+            elif failure is not None and failure.needs_action:
                 self.tally.red[key].failure = failure
 
     @contextmanager
@@ -469,7 +469,7 @@ class Soak:
                 if strange:
                     wrong.append(f"{place}, {row.day}: {len(strange)} calls wrongly missing")
         with self.engine.begin() as db:
-            for one in connections.everyone(db):
+            for one in connections.all_connections(db):
                 if one.state is not ConnectionState.CONNECTED:
                     wrong.append(f"{one.user.name} is {one.state} at the end")
             untold = alerts.pending(db, self.name)

@@ -86,7 +86,7 @@ class Directory:
 
         try:
             with self._engine.begin() as db:
-                places = connections.by_location(connections.everyone(db))
+                places = connections.by_location(connections.all_connections(db))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="directory") as pool:

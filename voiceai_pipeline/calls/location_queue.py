@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.calls import leases, ledger
 from voiceai_pipeline.calls.leases import Holder
-from voiceai_pipeline.calls.worker_pool import Readers
+from voiceai_pipeline.calls.worker_pool import WorkerPool
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.database.engine import is_away
@@ -186,7 +186,7 @@ Found = tuple[list[DayResult], U | None]
 
 
 @dataclass
-class Turns(Generic[U]):
+class LocationQueue(Generic[U]):
     """Reads locations side by side, each while nobody else does.
 
     Args:
@@ -211,7 +211,7 @@ class Turns(Generic[U]):
     _holder: UUID = field(default_factory=uuid4)
     _fresh: deque[_Waiting] = field(default_factory=deque)
     _resting: list[_Waiting] = field(default_factory=list)
-    _readers: Readers[Found[U]] = field(init=False)
+    _readers: WorkerPool[Found[U]] = field(init=False)
     _under_way: dict[Future[Found[U]], _Reading] = field(default_factory=dict)
     _unsettled: list[tuple[_Waiting, list[DayResult], U]] = field(default_factory=list)
     _settle_at: float = 0.0
@@ -227,7 +227,7 @@ class Turns(Generic[U]):
         self._fresh.extend(_Waiting(task) for task in tasks)
         self._prolonged_at = self.monotonic()
         outcomes: list[DayResult] = []
-        self._readers = Readers(self.workers, self.terms.slow)
+        self._readers = WorkerPool(self.workers, self.terms.slow)
         try:
             while self._fresh or self._resting or self._under_way:
                 outcomes += self._start()

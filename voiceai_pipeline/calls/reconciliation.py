@@ -142,7 +142,7 @@ class Reconciliation:
             today = read_clock(db, self._now).astimezone(self._zone).date()
             days = [today - _DAY * ago for ago in range(DAYS, 0, -1)]
             mismatches.clear_before(db, days[0])
-            people = connections.everyone(db)
+            people = connections.all_connections(db)
             # The day before the first is not compared; it matters where the bound is put.
             rows = ledger.results(db, days=[days[0] - _DAY, *days])
         done = day_status.finished(rows, people, self._zone)

@@ -23,7 +23,14 @@ from voiceai_pipeline.calls import call_store, day_status, ledger
 from voiceai_pipeline.calls.call_store import Written
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.leases import Holder
-from voiceai_pipeline.calls.location_queue import TERMS, Lease, LeaseLostError, Task, Terms, Turns
+from voiceai_pipeline.calls.location_queue import (
+    TERMS,
+    Lease,
+    LeaseLostError,
+    LocationQueue,
+    Task,
+    Terms,
+)
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.core.call import ListedCall
@@ -133,7 +140,7 @@ class Sync:
         now = self._clock()
         self._refuse_impossible(days, now)
         with self._engine.begin() as db:
-            people = connections.everyone(db, user_ids)
+            people = connections.all_connections(db, user_ids)
             # Day by day: of ten thousand users a month at once is a few hundred MB.
             done = set[tuple[UUID, date]]().union(
                 *(
@@ -153,7 +160,7 @@ class Sync:
         # Who misses a re-read waits for it, complete or not: no total shows what came late.
         settled: set[tuple[UUID, date]] = set() if mode is Mode.REREAD else done
         outcomes = self._record_waiting(people, days, settled, now, run_id)
-        turns = Turns(
+        turns = LocationQueue(
             self._engine,
             self._workers,
             run_id,
@@ -384,7 +391,7 @@ class Sync:
         """
         try:
             with self._engine.begin() as db:
-                people = connections.everyone(db)
+                people = connections.all_connections(db)
                 now = read_clock(db, self._now)
                 # Day by day: of ten thousand users a month at once is a few hundred MB.
                 return [
@@ -422,7 +429,7 @@ class _Attempt:
                 user=person.user,
                 location_id=self.location_id,
                 day=day,
-                state=DayState.WAITING if error.failure.waits_for_person else DayState.FAILED,
+                state=DayState.WAITING if error.failure.needs_action else DayState.FAILED,
                 failure=error.failure,
                 message=f"{error.message}. Fix: {error.failure.explanation.fix}",
                 started_at=self.started_at,

@@ -38,7 +38,7 @@ class _Place:
         self.leave()
 
 
-class Readers(Generic[T]):
+class WorkerPool(Generic[T]):
     """Threads that read, of which ``places`` are at work.
 
     Args:

@@ -197,7 +197,7 @@ def _dagster_database(url: Secret) -> Finding:
 
 
 def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
-    people = connections.everyone(db)
+    people = connections.all_connections(db)
     waiting = [person for person in people if not person.can_sync]
     lacking = [person for person in people if missing_scopes(person.scope)]
     findings = [

@@ -136,7 +136,7 @@ def connect(user: str, location: str | None, no_browser: bool) -> None:
         click.echo(f"Give consent for {person.user.name} here:\n\n  {begun.url}\n")
         oauth_callback.follow(pipeline.consent, begun, redirect_uri, open_browser=not no_browser)
         after = _find(pipeline.engine, str(person.user.id))
-    printing.show_people([after])
+    printing.show_users([after])
     if after.obstacle:
         sys.exit(1)
 
@@ -148,7 +148,7 @@ def disconnect(user: str) -> None:
     """Destroy USER's tokens. The user stays listed, the calls stay stored."""
     with _pipeline() as pipeline:
         after = pipeline.consent.disconnect(_find(pipeline.engine, user).user.id)
-    printing.show_people([after])
+    printing.show_users([after])
 
 
 @cli.command()
@@ -164,20 +164,20 @@ def users(user: str | None, as_json: bool) -> None:
         with engine.begin() as db:
             statuses = ledger.statuses(db, [person.user.id] if person else None)
             entries = history.of_user(db, person.user.id, _EVENTS) if person else []
-            people = [person] if person else connections.everyone(db)
+            people = [person] if person else connections.all_connections(db)
     if person and as_json:
         facts = printing.user_facts(person, statuses.get(person.user.id))
         click.echo(
             json.dumps({**facts, "history": [printing.event_facts(e) for e in entries]}, indent=2)
         )
     elif person:
-        printing.show_person(person, statuses.get(person.user.id), entries)
+        printing.show_user(person, statuses.get(person.user.id), entries)
     elif as_json:
         click.echo(
             json.dumps([printing.user_facts(p, statuses.get(p.user.id)) for p in people], indent=2)
         )
     else:
-        printing.show_people(people, statuses)
+        printing.show_users(people, statuses)
 
 
 @cli.command()
@@ -197,7 +197,7 @@ def check(user: str, as_json: bool) -> None:
         }
         click.echo(json.dumps(facts, indent=2))
     else:
-        printing.show_people([result.connection])
+        printing.show_users([result.connection])
         click.echo(printing.outcome(result))
     if result.failure:
         sys.exit(1)
@@ -384,7 +384,7 @@ def _database() -> Iterator[sa.Engine]:
 def _find(engine: sa.Engine, name: str) -> Connection:
     """The user of that id, or the only one of that name."""
     with engine.begin() as db:
-        people = connections.everyone(db)
+        people = connections.all_connections(db)
     found = [p for p in people if name.lower() in (str(p.user.id), p.user.name.lower())]
     if len(found) == 1:
         return found[0]

@@ -41,7 +41,7 @@ _COLOURS = {
 }
 
 
-def show_people(
+def show_users(
     people: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
 ) -> None:
     """A row per user, with how the last sync went where ``statuses`` are given."""
@@ -81,7 +81,7 @@ def _what_to_do(person: Connection) -> str | None:
     return for_user(person.message, person.user.id)
 
 
-def show_person(
+def show_user(
     person: Connection, status: ledger.UserStatus | None, entries: Sequence[Entry]
 ) -> None:
     """One user: how they stand, and what happened since when."""
@@ -230,7 +230,7 @@ def progress_bar(
 ) -> Iterator[None]:
     """A bar that follows the ledger while the run fills it."""
     with engine.begin() as db:
-        people = connections.everyone(db, user_ids)
+        people = connections.all_connections(db, user_ids)
         since = database_now(db)
     columns = (
         TextColumn("{task.description}"),

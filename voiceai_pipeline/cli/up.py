@@ -302,7 +302,7 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], N
 
     with pipeline.engine.begin() as db:
         demo_ids = {UUID(demo.id) for demo in DEMO_USERS}
-        if any(person.user.id not in demo_ids for person in connections.everyone(db)):
+        if any(person.user.id not in demo_ids for person in connections.all_connections(db)):
             tell("Sandbox: the database has users of its own, so no demo users are added")
             return
         for demo in DEMO_USERS:
@@ -313,7 +313,7 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], N
                 first_name=demo.first_name,
                 last_name=demo.last_name,
             )
-        states = {str(person.user.id): person.state for person in connections.everyone(db)}
+        states = {str(person.user.id): person.state for person in connections.all_connections(db)}
     new = [
         demo
         for demo in DEMO_USERS

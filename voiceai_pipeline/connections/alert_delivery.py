@@ -134,13 +134,13 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
         try:
             # Of two deliveries at once one tells, and what is not sent is not marked.
             with engine.begin() as db:
-                alerts.take_turn(db, channel.name)
-                news = [one for one in batch if not alerts.is_told(db, one, channel.name)]
+                alerts.lock_channel(db, channel.name)
+                news = [one for one in batch if not alerts.is_delivered(db, one, channel.name)]
                 if news:
                     is_one = len(news) == 1
                     channel.send(message_of(news[0], page) if is_one else digest(news, page))
                 for one in news:
-                    alerts.mark_told(db, one, channel.name)
+                    alerts.mark_delivered(db, one, channel.name)
         except DeliveryError as error:
             reasons[str(error)] = None
         except Exception as error:
@@ -221,7 +221,7 @@ def headline(notice: Notice) -> str:
         return f"Renewals of all users are suspended: {said}"
     if notice.reason is FailureClass.LOCATION_PAUSED:
         return f"{who} has been paused for so long that the connection will be lost"
-    if not notice.reason.waits_for_person:
+    if not notice.reason.needs_action:
         return f"{who}: renewing the token keeps failing: {said}"
     return f"{who} needs a person: {said}"
 
@@ -263,7 +263,7 @@ def _what_it_costs(notice: Notice) -> str:
             "HighLevel has paused the location (billing or agency). In less than 30 days the "
             "stored grant ends, and then the user has to reconnect."
         )
-    if not notice.reason.waits_for_person:
+    if not notice.reason.needs_action:
         return "It is tried again by itself; calls arrive as long as the token at hand is valid."
     return "Until it is done no calls of this user arrive; then they are filled in by themselves."
 

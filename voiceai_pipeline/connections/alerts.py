@@ -116,12 +116,15 @@ def pending(db: sa.Connection, channel: str) -> list[Notice]:
 
     A problem that ended before anybody could be told of it is not told of.
     """
-    told_open = _told(alerts.c.opened_told, channel)
-    told_end = _told(alerts.c.closed_told, channel)
+    open_delivered_at = _told(alerts.c.opened_told, channel)
+    closed_delivered_at = _told(alerts.c.closed_told, channel)
     is_open = alerts.c.closed_at.is_(None)
-    began = sa.and_(is_open, sa.not_(told_open))
+    began = sa.and_(is_open, sa.not_(open_delivered_at))
     ended = sa.and_(
-        sa.not_(is_open), told_open, sa.not_(told_end), alerts.c.closed_quietly.is_(False)
+        sa.not_(is_open),
+        open_delivered_at,
+        sa.not_(closed_delivered_at),
+        alerts.c.closed_quietly.is_(False),
     )
     query = (
         sa.select(alerts, _BUSINESS.label("user_name"))
@@ -132,7 +135,7 @@ def pending(db: sa.Connection, channel: str) -> list[Notice]:
     return [_notice(row) for row in db.execute(query).mappings()]
 
 
-def take_turn(db: sa.Connection, channel: str) -> None:
+def lock_channel(db: sa.Connection, channel: str) -> None:
     """Wait until nobody else tells ``channel`` anything, and be the one until the transaction ends.
 
     No row is locked: a renewal that closes a problem meanwhile does not wait for a mail server.
@@ -141,13 +144,13 @@ def take_turn(db: sa.Connection, channel: str) -> None:
     db.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
-def is_told(db: sa.Connection, notice: Notice, channel: str) -> bool:
+def is_delivered(db: sa.Connection, notice: Notice, channel: str) -> bool:
     """Whether ``channel`` knows by now."""
     told = _told(_column(notice), channel)
     return bool(db.execute(sa.select(told).where(alerts.c.id == notice.alert_id)).scalar_one())
 
 
-def mark_told(db: sa.Connection, notice: Notice, channel: str) -> None:
+def mark_delivered(db: sa.Connection, notice: Notice, channel: str) -> None:
     """Never tell ``channel`` of this again."""
     column = _column(notice)
     db.execute(

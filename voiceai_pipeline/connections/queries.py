@@ -22,15 +22,15 @@ from voiceai_pipeline.core.connection import (
 )
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.tables import (
+    ALL_CONNECTIONS,
     CONNECTION_STATE,
     CURRENT_CONNECTION,
-    EVERYONE,
     api_keys,
     users,
 )
 
 
-def everyone(
+def all_connections(
     db: sa.Connection, user_ids: Sequence[UUID] | None = None, now: datetime | None = None
 ) -> list[Connection]:
     """Every user with their connection, by name, whatever its state; or those of ``user_ids``.
@@ -46,13 +46,13 @@ def everyone(
 
 def one(db: sa.Connection, user_id: UUID, now: datetime | None = None) -> Connection | None:
     """A user's connection; None if there is no such user."""
-    return next(iter(everyone(db, [user_id], now)), None)
+    return next(iter(all_connections(db, [user_id], now)), None)
 
 
 def as_of(now: datetime | None) -> sa.Select[Any]:
     """Every user and their ``api_keys`` row, read at ``now`` (UTC; None: the database's clock)."""
     clock = sa.literal(now, api_keys.c.updated_at.type) if now else sa.func.clock_timestamp()
-    return EVERYONE.add_columns(clock.label("read_at"))
+    return ALL_CONNECTIONS.add_columns(clock.label("read_at"))
 
 
 def by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:

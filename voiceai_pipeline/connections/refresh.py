@@ -96,7 +96,7 @@ def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) ->
     return granted_at + lifetime - min(PROACTIVE_MARGIN, lifetime / 10) - lifetime * SPREAD * jitter
 
 
-class Renewal:
+class Refresher:
     """Renews the tokens of a row. Safe to share between threads and between processes.
 
     Args:
@@ -125,7 +125,7 @@ class Renewal:
         self._now = now
         self._sleep = sleep
 
-    def renew(self, row: TokenRow) -> bool:
+    def refresh(self, row: TokenRow) -> bool:
         """Exchange the row's refresh token; False if somebody else is doing so right now.
 
         True also where the answer was lost and may be asked for again: read the row anew.

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import alerts, history, token_store
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.refresh import LEASE, PAUSE, STATE_AFTER, Renewal
+from voiceai_pipeline.connections.refresh import LEASE, PAUSE, STATE_AFTER, Refresher
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_store import Stamp, TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
@@ -106,7 +106,7 @@ class Tokens:
         self._actor = actor or Actor()
         self._now = now
         self._sleep = sleep
-        self._renewal = Renewal(
+        self._refresher = Refresher(
             engine, vault, client, actor=self._actor, spool=spool, now=now, sleep=sleep
         )
 
@@ -161,7 +161,7 @@ class Tokens:
                     return token, row
                 if row.is_lifeless and margin != _ALWAYS and rejected is None:
                     raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
-                if not self._renewal.renew(row):
+                if not self._refresher.refresh(row):
                     # Somebody else is exchanging this very token: wait for what they get.
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
             except PipelineError as error:
@@ -173,7 +173,7 @@ class Tokens:
     def _read(self, user_id: UUID) -> TokenRow:
         """The user's row, with a pair that waited for the database already in its place."""
         row = self._row(user_id)
-        return self._row(user_id) if self._renewal.restore(row) else row
+        return self._row(user_id) if self._refresher.restore(row) else row
 
     def _row(self, user_id: UUID) -> TokenRow:
         now = self._now() if self._now else None
@@ -271,7 +271,7 @@ class Tokens:
 
     # Many at once ---------------------------------------------------------------------------------
 
-    def renew(self, user_id: UUID) -> Connection:
+    def refresh(self, user_id: UUID) -> Connection:
         """Exchange the refresh token now, however long the access token would still live.
 
         Raises:
@@ -280,13 +280,13 @@ class Tokens:
         self.get_valid_token(user_id, margin=_ALWAYS, force=True)
         return stored_connection(self._engine, user_id, self._now)
 
-    def renew_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
+    def refresh_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
         """Renew those whose planned moment has come, side by side and at a steady pace; None for
         who has a valid token now. Nobody's failure touches anybody else.
 
         A user who does not exist gets NO_CONNECTION.
         """
-        for user_id, error in self._renewal.restore_spooled().items():
+        for user_id, error in self._refresher.restore_spooled().items():
             self._tell_unreadable(user_id, error)
 
         def one(user_id: UUID) -> PipelineError | None:
@@ -307,7 +307,7 @@ class Tokens:
             outcomes = []
             for number, user_id in enumerate(user_ids):
                 # While renewals are suspended nobody POSTs, and there is nothing to pace.
-                if number >= WORKERS and not self._renewal.is_suspended():
+                if number >= WORKERS and not self._refresher.is_suspended():
                     self._sleep(1 / POSTS_PER_SECOND)
                 outcomes.append(pool.submit(one, user_id))
             return {u: o.result() for u, o in zip(user_ids, outcomes, strict=True)}

@@ -56,7 +56,7 @@ class FailureClass(StrEnum):
         return EXPLANATIONS[self]
 
     @property
-    def waits_for_person(self) -> bool:
+    def needs_action(self) -> bool:
         return self.explanation.remedy is Remedy.PERSON
 
 

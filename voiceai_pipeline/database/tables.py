@@ -375,7 +375,7 @@ CONNECTION_STATE = sa.case(
     else_=ConnectionState.CONNECTED.value,
 )
 
-EVERYONE = (
+ALL_CONNECTIONS = (
     sa.select(
         users.c.id.label("user"),
         NAME.label("user_name"),

@@ -17,7 +17,7 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
-    EVERYONE,
+    ALL_CONNECTIONS,
     NAME,
     agents,
     call_logs,
@@ -82,7 +82,7 @@ def _comments_of(column: sa.ColumnElement[Any]) -> str:
 
 # The queries -------------------------------------------------------------------------------------
 
-_person = EVERYONE.order_by(None).subquery("person")
+_person = ALL_CONNECTIONS.order_by(None).subquery("person")
 
 COUNTED: Final = sa.and_(call_logs.c.is_trial.is_not(True), call_logs.c.missing_since.is_(None))
 """What metrics count: no test call, and no call that HighLevel no longer lists."""

@@ -224,7 +224,7 @@ def reconciliation(
     red = [
         place
         for place in places
-        if place.failure is not None and not place.failure.failure.waits_for_person
+        if place.failure is not None and not place.failure.failure.needs_action
     ]
     if red:
         lines = [f"- {place.name}: {place.failure}" for place in red]
@@ -413,19 +413,19 @@ def record_connections(
     """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
     anybody's needs a person; return what the cells show. Who does not exist has none."""
     with engine.begin() as db:
-        everyone = connections.everyone(db)
+        all_connections = connections.all_connections(db)
         wanted = None if user_ids is None else set(user_ids)
         cells = {
             one.user.id: metadata.of_connection(
                 one, history.of_user(db, one.user.id, metadata.EVENTS), page
             )
-            for one in everyone
+            for one in all_connections
             if wanted is None or one.user.id in wanted
         }
     for user_id, facts in cells.items():
         _log(context, "user_tokens", str(user_id), facts)
     # Dagster takes it; only the annotation of log_event does not say so.
-    context.log_event(checks.evaluation(checks.outcome(everyone)))  # type: ignore[arg-type]
+    context.log_event(checks.evaluation(checks.outcome(all_connections)))  # type: ignore[arg-type]
     return cells
 
 
@@ -440,7 +440,7 @@ def refresh(
     Raises:
         dg.Failure: naming those for whom a rerun can help.
     """
-    outcomes = pipeline.tokens.renew_due(user_ids)
+    outcomes = pipeline.tokens.refresh_due(user_ids)
     cells = record_connections(context, pipeline.engine, page, user_ids)
     failed: dict[User, PipelineError] = {}
     for user_id, error in outcomes.items():
@@ -449,7 +449,7 @@ def refresh(
             failed[User(user_id, str(user_id))] = unknown
         elif error is None:
             _log(context, "refreshed_credentials", str(user_id), cells[user_id])
-        elif not error.failure.waits_for_person:
+        elif not error.failure.needs_action:
             failed[User(user_id, cells[user_id]["user"])] = error
     if failed:
         with pipeline.engine.begin() as db:
@@ -502,7 +502,7 @@ def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
 
 def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.MaterializeResult[None]:
     errors = {place: e for place, e in found.items() if isinstance(e, PipelineError)}
-    red = [f"- {place}: {e}" for place, e in errors.items() if not e.failure.waits_for_person]
+    red = [f"- {place}: {e}" for place, e in errors.items() if not e.failure.needs_action]
     if red:
         text = f"The {noun} of {len(red)} of {len(found)} locations could not be read:"
         raise dg.Failure("\n".join([text, *red]), allow_retries=False)

@@ -92,7 +92,7 @@ def of_calls(
         counts = call_queries.calls_by_day(db, volume_anomalies.days_needed(days), zone)
         names = {
             person.location_id: person.location_name or person.location_id
-            for person in connections.everyone(db)
+            for person in connections.all_connections(db)
             if person.location_id
         }
     yield dg.AssetCheckResult(
@@ -195,7 +195,7 @@ def no_connection_needs_a_person(
     database: dg.ResourceParam[sa.Engine],
 ) -> dg.AssetCheckResult:
     with database.begin() as db:
-        return outcome(connections.everyone(db))
+        return outcome(connections.all_connections(db))
 
 
 def outcome(people: Sequence[Connection]) -> dg.AssetCheckResult:

@@ -77,7 +77,7 @@ def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:
     with engine.begin() as db:
         now = database_now(db)
         due = freshness.day_due(now, zone)
-        people = connections.everyone(db)
+        people = connections.all_connections(db)
         places = {p.user.id: p.location_id for p in people if p.can_sync and p.location_id}
         last = call_queries.last_complete_days(db, places, zone)
         behind = [user_id for user_id in places if user_id not in last or last[user_id] < due]

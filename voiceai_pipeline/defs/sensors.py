@@ -106,7 +106,7 @@ def failed_user_syncs(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with _reading(database) as db:
         now = database_now(db)
-        able = {person.user.id for person in connections.everyone(db) if person.can_sync}
+        able = {person.user.id for person in connections.all_connections(db) if person.can_sync}
         due = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
     if not due:
         return dg.SkipReason("No failed day is due for another attempt.")
@@ -133,7 +133,7 @@ def new_users(
 ) -> dg.SensorResult:
     with _reading(database) as db:
         now = database_now(db)
-        people = connections.everyone(db)
+        people = connections.all_connections(db)
         able = {person.user.id for person in people if person.can_sync}
         waiting = ledger.waiting(db, able, partitions.FIRST_DAY)
         new = ledger.never_synced(db, able)

@@ -239,7 +239,7 @@ def _moment(fields: Fields, name: str, site: Site) -> datetime | date | None:
 
 
 def _refresh(request: Request, fields: Fields) -> Response:
-    renewed = site_of(request).pipeline.tokens.renew(_user_id(fields.get("userId")))
+    renewed = site_of(request).pipeline.tokens.refresh(_user_id(fields.get("userId")))
     return JSONResponse({"success": True, **_facts(renewed)})
 
 

@@ -82,7 +82,7 @@ def _list(request: Request) -> Response:
     site = site_of(request)
     asked = Asked.of(request)
     with site.pipeline.engine.begin() as db:
-        people = connections.everyone(db)
+        people = connections.all_connections(db)
     statuses = _last_syncs(site)
     rows = [Row(person, (statuses or {}).get(person.user.id)) for person in people]
     rows.sort(key=lambda row: (row.urgency, row.name.casefold(), str(row.user_id)))

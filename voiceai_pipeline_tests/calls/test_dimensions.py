@@ -30,7 +30,7 @@ def place(name: str) -> str:
 
 
 @pytest.fixture
-def everyone(connect: Connector) -> list[Connection]:
+def all_connections(connect: Connector) -> list[Connection]:
     return [connect(name) for name in HEALTHY]
 
 
@@ -42,7 +42,7 @@ def directory(
 
 
 def test_agents_and_locations_are_stored_and_one_failure_stays_alone(
-    everyone: list[Connection],
+    all_connections: list[Connection],
     engine: sa.Engine,
     directory: Directory,
     sandbox: RunningSandbox,

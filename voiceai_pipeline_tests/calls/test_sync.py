@@ -118,7 +118,7 @@ def by_name(results: list[DayResult]) -> dict[str, DayResult]:
 
 
 @pytest.fixture
-def everyone(connect: Connector) -> list[Connection]:
+def all_connections(connect: Connector) -> list[Connection]:
     return [connect(name) for name in HEALTHY]
 
 
@@ -155,13 +155,17 @@ def same(row: dict[str, Any], item: dict[str, Any]) -> None:
 
 
 def test_every_field_of_every_call_is_what_highlevel_says(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
+    all_connections: list[Connection],
+    engine: sa.Engine,
+    sync: Sync,
+    sandbox: RunningSandbox,
+    clock: Clock,
 ) -> None:
     shift = [date(2026, 10, 31), date(2026, 11, 1), date(2026, 11, 2)]
     days = [*shift, *DAYS]
     results = sync.sync_days(days)
     assert {row.state for row in results} == {DayState.COMPLETE}
-    assert len(results) == len(everyone) * len(days)
+    assert len(results) == len(all_connections) * len(days)
     edges = 0
     for name in HEALTHY:
         expected = truth(sandbox, name, shift[0], shift[-1]) + truth(
@@ -230,7 +234,7 @@ def test_days_of_another_zone_share_no_call_and_lose_none(
 
 
 def test_running_again_changes_no_row(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync, clock: Clock
+    all_connections: list[Connection], engine: sa.Engine, sync: Sync, clock: Clock
 ) -> None:
     sync.sync_days(DAYS)
     once = table(engine)
@@ -243,7 +247,7 @@ def test_running_again_changes_no_row(
 
 
 def test_ten_times_backwards_alone_and_all_at_once_give_the_same_table(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync
+    all_connections: list[Connection], engine: sa.Engine, sync: Sync
 ) -> None:
     for day in reversed(DAYS):
         sync.sync_days([day])
@@ -285,7 +289,7 @@ def test_a_late_summary_is_an_update_and_a_vanished_call_is_marked_not_deleted(
 
 
 def test_one_users_failure_leaves_the_others_complete(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
+    all_connections: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.add_fault(Fault("server_error", place("Harbor Dental")))
     results = by_name(sync.sync_days([DAY]))
@@ -302,7 +306,7 @@ def test_one_users_failure_leaves_the_others_complete(
 @pytest.mark.parametrize("mode", [Mode.ONLY_FAILED, Mode.RESUME])
 def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
     mode: Mode,
-    everyone: list[Connection],
+    all_connections: list[Connection],
     engine: sa.Engine,
     sync: Sync,
     sandbox: RunningSandbox,
@@ -332,7 +336,7 @@ def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
         assert sync.sync_days(asked, mode=mode) == []
         assert sandbox.requests == []
     else:  # everything is complete: asked again, everything is read again
-        assert len(sync.sync_days(asked, mode=mode)) == len(everyone)
+        assert len(sync.sync_days(asked, mode=mode)) == len(all_connections)
 
 
 def test_in_an_outage_only_the_first_day_is_asked_for_again_and_again(
@@ -1006,7 +1010,7 @@ def sync_in_a_process(database: str, url: str, now: str) -> None:
 
 
 def test_a_killed_sync_leaves_each_location_old_or_new(
-    everyone: list[Connection],
+    all_connections: list[Connection],
     engine: sa.Engine,
     database: Secret,
     sync: Sync,
@@ -1164,7 +1168,7 @@ def test_an_empty_range_and_a_day_to_come_are_refused_with_a_sentence(
 
 
 def test_only_the_users_asked_for_are_read(
-    everyone: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
+    all_connections: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.clear_requests()
     results = sync.sync_days([DAY], user_ids=[UUID(DEMO["Pine Realty"].id)])

@@ -154,7 +154,7 @@ def paused(stage: Stage) -> Iterator[None]:
     with stage.client() as client:
         tokens = Tokens(stage.engine, stage.vault, client, now=stage.clock)
         (row, *_), _ = stage.ledger()
-        tokens.renew_due([row.user.id])
+        tokens.refresh_due([row.user.id])
 
 
 @contextmanager

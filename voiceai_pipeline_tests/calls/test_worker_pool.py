@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from voiceai_pipeline.calls.worker_pool import Readers
+from voiceai_pipeline.calls.worker_pool import WorkerPool
 
 PATIENCE = 10.0
 """Seconds for what happens at once."""
@@ -15,7 +15,7 @@ PATIENCE = 10.0
 class Reading:
     """A reader that reads until it is told to end."""
 
-    def __init__(self, readers: Readers[None], *, waits: bool) -> None:
+    def __init__(self, readers: WorkerPool[None], *, waits: bool) -> None:
         self.began, self.end = threading.Event(), threading.Event()
         self.future: Future[None] = readers.begin(self._read, lambda _seconds: waits)
 
@@ -28,14 +28,14 @@ class Reading:
 
 
 @pytest.fixture
-def readers() -> Iterator[Readers[None]]:
+def readers() -> Iterator[WorkerPool[None]]:
     """Of four at work."""
-    readers = Readers[None](4, slow=0.01)
+    readers = WorkerPool[None](4, slow=0.01)
     yield readers
     readers.close()
 
 
-def begin(readers: Readers[None], count: int, *, waits: bool = False) -> list[Reading]:
+def begin(readers: WorkerPool[None], count: int, *, waits: bool = False) -> list[Reading]:
     return [Reading(readers, waits=waits) for _ in range(count)]
 
 
@@ -46,7 +46,7 @@ def end(*readings: Reading) -> None:
         reading.future.result(PATIENCE)
 
 
-def test_one_that_waits_for_an_answer_gives_its_place_to_another(readers: Readers[None]) -> None:
+def test_one_that_waits_for_an_answer_gives_its_place_to_another(readers: WorkerPool[None]) -> None:
     (slow,), quick = begin(readers, 1, waits=True), begin(readers, 3)
     assert all(reading.has_begun() for reading in (slow, *quick))
     (other,) = begin(readers, 1)
@@ -57,7 +57,7 @@ def test_one_that_waits_for_an_answer_gives_its_place_to_another(readers: Reader
 
 
 def test_one_that_is_done_waiting_goes_on_without_a_place_and_has_none_to_give_back(
-    readers: Readers[None],
+    readers: WorkerPool[None],
 ) -> None:
     (slow,), quick = begin(readers, 1, waits=True), begin(readers, 3)
     assert all(reading.has_begun() for reading in (slow, *quick))
@@ -72,7 +72,7 @@ def test_one_that_is_done_waiting_goes_on_without_a_place_and_has_none_to_give_b
     end(fourth, fifth, *quick[1:])
 
 
-def test_only_half_as_many_more_go_on_without_a_place(readers: Readers[None]) -> None:
+def test_only_half_as_many_more_go_on_without_a_place(readers: WorkerPool[None]) -> None:
     slow = begin(readers, 4, waits=True)
     assert all(reading.has_begun() for reading in slow)
     others = begin(readers, 3)
@@ -84,7 +84,7 @@ def test_only_half_as_many_more_go_on_without_a_place(readers: Readers[None]) ->
     end(*slow, *others)
 
 
-def test_those_at_work_keep_their_places_however_long_it_takes(readers: Readers[None]) -> None:
+def test_those_at_work_keep_their_places_however_long_it_takes(readers: WorkerPool[None]) -> None:
     busy = begin(readers, 4)
     assert all(reading.has_begun() for reading in busy)
     (other,) = begin(readers, 1)
@@ -95,7 +95,9 @@ def test_those_at_work_keep_their_places_however_long_it_takes(readers: Readers[
     end(other, *busy[1:])
 
 
-def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(readers: Readers[None]) -> None:
+def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(
+    readers: WorkerPool[None],
+) -> None:
     assert readers.wanted == 8
     readings = begin(readers, 8)
     assert readers.wanted == 0
@@ -108,7 +110,7 @@ def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(readers: Read
     end(*readings[2:])
 
 
-def test_in_place_of_one_that_waits_another_is_wanted(readers: Readers[None]) -> None:
+def test_in_place_of_one_that_waits_another_is_wanted(readers: WorkerPool[None]) -> None:
     readings = begin(readers, 2, waits=True) + begin(readers, 5)
     assert all(reading.has_begun() for reading in readings[:2])
     assert readers.wanted == 0
@@ -118,7 +120,7 @@ def test_in_place_of_one_that_waits_another_is_wanted(readers: Readers[None]) ->
 
 
 def test_whoever_has_no_place_when_all_ends_never_reads() -> None:
-    readers = Readers[None](2, slow=10)
+    readers = WorkerPool[None](2, slow=10)
     at_work, waiting = begin(readers, 2), begin(readers, 3)
     assert all(reading.has_begun() for reading in at_work)
     closing = threading.Thread(target=readers.close)

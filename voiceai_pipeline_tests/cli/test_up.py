@@ -551,7 +551,7 @@ def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
             connections.add_user(db, UUID(int=7), business_name="A real customer")
         up.connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
         with pipeline.engine.begin() as db:
-            names = [person.user.name for person in connections.everyone(db)]
+            names = [person.user.name for person in connections.all_connections(db)]
     assert names == ["A real customer"]
     assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
 

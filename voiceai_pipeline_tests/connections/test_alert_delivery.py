@@ -118,7 +118,7 @@ def test_a_hundred_failing_renewals_tell_each_channel_once_and_a_reconnection_on
     clock.now += timedelta(days=2)
     for _ in range(100):
         clock.now += TEN_MINUTES
-        assert tokens.renew_due([larch.user.id])[larch.user.id] is not None
+        assert tokens.refresh_due([larch.user.id])[larch.user.id] is not None
         told()
     began = ["Larch Auto Care needs a person: Failed to refresh token"]
     assert told.headlines == told.subjects == began
@@ -136,7 +136,7 @@ def test_a_paused_location_is_nobodys_news(
     sandbox.world.pause(str(willow.location_id))
     for _ in range(5):
         clock.now += timedelta(days=2)
-        tokens.renew_due([willow.user.id])
+        tokens.refresh_due([willow.user.id])
         told()
     with told.engine.begin() as db:
         person = connections.one(db, willow.user.id, clock.now)
@@ -156,7 +156,7 @@ def test_a_disconnection_by_hand_is_nobodys_news(
     larch = connect("Larch Auto Care")
     sandbox.world.revoke(str(larch.location_id))
     clock.now += timedelta(days=2)
-    tokens.renew_due([larch.user.id])
+    tokens.refresh_due([larch.user.id])
     told()
     consent.disconnect(larch.user.id)
     told()
@@ -171,7 +171,7 @@ def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
     clock.now += timedelta(days=2)
     for _ in range(30):
         clock.now += TEN_MINUTES
-        tokens.renew_due(user_ids)
+        tokens.refresh_due(user_ids)
         told()
     began = ["Renewals of all users are suspended: HighLevel answered with a server error"]
     assert told.headlines == told.subjects == began
@@ -179,7 +179,7 @@ def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
     sandbox.world.clear_faults()
     for _ in range(3):
         clock.now += TEN_MINUTES
-        tokens.renew_due(user_ids)
+        tokens.refresh_due(user_ids)
         told()
     assert told.headlines == told.subjects == [*began, "Tokens of all users are renewed again"]
 

@@ -56,9 +56,9 @@ def test_everyone_is_listed_by_name(engine: sa.Engine) -> None:
     add(engine, nameless)
     add(engine, ADA, "Another name")  # who is there stays as they are
     with engine.connect() as db:
-        people = connections.everyone(db)
-        assert connections.everyone(db, []) == []
-        assert [c.user.id for c in connections.everyone(db, [BEN])] == [BEN]
+        people = connections.all_connections(db)
+        assert connections.all_connections(db, []) == []
+        assert [c.user.id for c in connections.all_connections(db, [BEN])] == [BEN]
         assert connections.one(db, uuid4()) is None
     assert {c.user.name for c in people} == {"Zebra Zoo", "Ben Ortiz", str(nameless)}
     assert {c.state for c in people} == {ConnectionState.NEVER_CONNECTED}
@@ -108,7 +108,7 @@ def test_of_several_rows_the_active_and_then_the_newest_is_the_connection(
     legacy(engine, ADA, location_id="undated", updated_at=None)
     assert one(engine, ADA).location_id == "newer"
     with engine.connect() as db:
-        assert len(connections.everyone(db)) == 1
+        assert len(connections.all_connections(db)) == 1
 
 
 def test_rows_that_tie_are_always_read_in_the_same_order(engine: sa.Engine) -> None:
@@ -137,7 +137,7 @@ def test_a_state_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> 
     legacy(engine, ADA, connection_state="hibernating")
     add(engine, BEN, "Ben")
     with engine.connect() as db:
-        people = connections.everyone(db)
+        people = connections.all_connections(db)
     assert [(p.user.name, p.state) for p in people] == [
         ("Ada", ConnectionState.CONNECTED),
         ("Ben", ConnectionState.NEVER_CONNECTED),

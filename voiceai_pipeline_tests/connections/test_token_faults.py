@@ -170,7 +170,7 @@ def told(engine: sa.Engine, channel: str = "test") -> list[tuple[str, str]]:
     with engine.begin() as db:
         notices = alerts.pending(db, channel)
         for notice in notices:
-            alerts.mark_told(db, notice, channel)
+            alerts.mark_delivered(db, notice, channel)
     return [(n.user.name if n.user else "app", n.moment) for n in notices]
 
 
@@ -196,7 +196,7 @@ def test_a_wrong_client_secret_for_an_hour_marks_nobody_and_is_told_once(
     with renewing(engine, vault, clock, provider) as tokens:
         end = clock.now + timedelta(hours=1)
         while clock.now < end:
-            outcomes = tokens.renew_due(users)
+            outcomes = tokens.refresh_due(users)
             assert {o.failure for o in outcomes.values() if o} == {FailureClass.CLIENT_REFUSED}
             assert len([o for o in outcomes.values() if o]) == 1000
             told_so_far += told(engine)
@@ -212,11 +212,11 @@ def test_a_wrong_client_secret_for_an_hour_marks_nobody_and_is_told_once(
 
         provider.trouble = None
         clock.now += timedelta(minutes=5)
-        outcomes = tokens.renew_due(users)
+        outcomes = tokens.refresh_due(users)
         late = [user for user, outcome in outcomes.items() if outcome]
         # Those who asked while the first success was still under way are told to wait.
         assert len(late) <= 100
-        assert not any(tokens.renew_due(late).values())
+        assert not any(tokens.refresh_due(late).values())
     assert told(engine) == [("app", "closed")]
     assert app_events(engine) == ["circuit_opened", "circuit_closed"]
     with engine.begin() as db:
@@ -246,8 +246,8 @@ def test_an_outage_of_four_days_costs_nobody_the_connection(
     with renewing(engine, vault, clock, provider, timeout) as tokens:
         end = clock.now + timedelta(days=4)
         while clock.now < end:
-            outcomes = tokens.renew_due(users)
-            assert all(o and not o.failure.waits_for_person for o in outcomes.values())
+            outcomes = tokens.refresh_due(users)
+            assert all(o and not o.failure.needs_action for o in outcomes.values())
             notices += told(engine)
             clock.now += timedelta(hours=1)
         assert set(states(engine)) <= {"connected", "in_doubt"}
@@ -256,9 +256,9 @@ def test_an_outage_of_four_days_costs_nobody_the_connection(
         assert notices == [("app", "opened")]
     provider.trouble = None
     with renewing(engine, vault, clock, provider) as tokens:
-        outcomes = {u: o for u, o in tokens.renew_due(users).items() if o}
+        outcomes = {u: o for u, o in tokens.refresh_due(users).items() if o}
         clock.now += timedelta(minutes=1)
-        assert not any(tokens.renew_due(list(outcomes)).values())
+        assert not any(tokens.refresh_due(list(outcomes)).values())
     assert states(engine) == {"connected": 12}
     assert due(engine, clock) == []
     assert max(provider.spent.values()) <= 2 or trouble[0] > 0
@@ -273,7 +273,7 @@ def test_half_an_outage_in_which_only_grants_are_lost_spends_one_replay_a_day_at
     with renewing(engine, vault, clock, provider, timeout=0.05) as tokens:
         end = clock.now + timedelta(days=4)
         while clock.now < end:
-            tokens.renew_due(users)
+            tokens.refresh_due(users)
             clock.now += timedelta(hours=1)
     lost = states(engine)["needs_reconnect"]
     assert lost <= 4
@@ -281,7 +281,7 @@ def test_half_an_outage_in_which_only_grants_are_lost_spends_one_replay_a_day_at
     with renewing(engine, vault, clock, provider) as tokens:
         clock.now += timedelta(hours=24)
         for _ in range(3):
-            tokens.renew_due(users)
+            tokens.refresh_due(users)
             clock.now += timedelta(minutes=1)
     assert states(engine) == Counter(connected=30 - lost, needs_reconnect=lost)
     assert max(provider.spent.values()) <= 2
@@ -295,11 +295,11 @@ def test_one_user_whose_renewal_fails_for_two_hours_is_told_of_once_and_not_revo
     with renewing(engine, vault, clock, provider) as tokens:
         for _ in range(30):
             provider.trouble = (418, {"message": "I'm a teapot"})
-            error = tokens.renew_due([odd])[odd]
+            error = tokens.refresh_due([odd])[odd]
             assert error is not None
             assert error.failure is FailureClass.UNKNOWN_ANSWER
             provider.trouble = None
-            assert tokens.renew(well).can_sync
+            assert tokens.refresh(well).can_sync
             notices += told(engine)
             clock.now += TICK
         with engine.begin() as db:
@@ -309,7 +309,7 @@ def test_one_user_whose_renewal_fails_for_two_hours_is_told_of_once_and_not_revo
         assert "failed 30 times in a row" in seen.cause
         assert "not documented" in seen.cause
         assert notices == [("Shop", "opened")]
-        assert tokens.renew(odd).last_failure is None
+        assert tokens.refresh(odd).last_failure is None
     assert told(engine) == [("Shop", "closed")]
 
 
@@ -320,10 +320,10 @@ def test_who_keeps_failing_and_then_turns_out_revoked_is_told_of_again(
     with renewing(engine, vault, clock, provider) as tokens:
         provider.trouble = (418, {"message": "I'm a teapot"})
         for _ in range(12):
-            assert tokens.renew_due([user])[user]
+            assert tokens.refresh_due([user])[user]
         assert told(engine) == [("Shop", "opened")]
         provider.trouble = (400, {"message": "Invalid grant: refresh token is invalid"})
-        assert tokens.renew_due([user])[user]
+        assert tokens.refresh_due([user])[user]
         assert told(engine) == [("Shop", "opened")]
         assert told(engine) == []
 
@@ -345,7 +345,7 @@ def test_a_key_that_is_gone_is_told_once_and_changes_nothing(
         entries = history.of_user(db, user.user.id)
     assert [e.event for e in entries] == [TokenEvent.REFRESH_FAILED, TokenEvent.CONNECTED]
     assert "no key 'test' in the keyring" in entries[0].sentence
-    assert Tokens(engine, vault, client, now=clock).renew(user.user.id).can_sync
+    assert Tokens(engine, vault, client, now=clock).refresh(user.user.id).can_sync
     assert told(engine) == [("Harbor Dental", "closed")]
 
 
@@ -365,7 +365,7 @@ def test_one_users_lasting_trouble_suspends_nobody_else(
     notices = []
     with renewing(engine, vault, clock, provider) as tokens:
         for _ in range(20):
-            outcomes = tokens.renew_due(users)
+            outcomes = tokens.refresh_due(users)
             assert [user for user, outcome in outcomes.items() if outcome] == [odd]
             notices += told(engine)
             clock.now += TICK
@@ -381,11 +381,11 @@ def test_a_replay_that_is_answered_with_errors_is_told_and_asked_for_once_an_hou
     notices, end = [], clock.now + timedelta(days=2)
     with renewing(engine, vault, clock, provider) as tokens:
         provider.trouble, provider.half = (0, {}), False
-        assert tokens.renew_due([user])[user]
+        assert tokens.refresh_due([user])[user]
         provider.trouble, provider.half = (500, {}), True
         while clock.now < end:
             if due(engine, clock):
-                assert tokens.renew_due([user])[user]
+                assert tokens.refresh_due([user])[user]
             notices += told(engine)
             clock.now += TICK
         assert states(engine) == {"in_doubt": 1}
@@ -393,7 +393,7 @@ def test_a_replay_that_is_answered_with_errors_is_told_and_asked_for_once_an_hou
         assert ("Shop", "opened") in notices
         provider.trouble = None
         clock.now += timedelta(hours=1)
-        assert tokens.renew_due([user]) == {user: None}
+        assert tokens.refresh_due([user]) == {user: None}
 
 
 def test_a_refusal_of_one_user_does_not_let_replays_begin_again(
@@ -480,7 +480,7 @@ def test_a_batch_is_renewed_at_a_steady_pace(
     users = fleet(engine, 60, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
     before = clock.now
     with renewing(engine, vault, clock, provider) as tokens:
-        assert not any(tokens.renew_due(users).values())
+        assert not any(tokens.refresh_due(users).values())
     assert provider.posts == 60
     assert (clock.now - before).total_seconds() >= (60 - 8) / 5
 
@@ -574,7 +574,7 @@ def test_a_database_that_is_back_in_time_gets_the_pair_at_once(
         if len(away.waits) == 3:
             holders.append(EmbeddedPostgres.hold(away.home, durable=False))
 
-    monkeypatch.setattr(away.tokens._renewal, "_sleep", back_after_three_waits)
+    monkeypatch.setattr(away.tokens._refresher, "_sleep", back_after_three_waits)
     assert away.stored_works()
     assert away.refreshes() == 1
     assert list(away.spool.waiting()) == []
@@ -593,7 +593,7 @@ def test_where_the_disk_refuses_the_pair_too_it_is_held_in_memory_and_said_so(
         if sum(away.waits) > 300 and not holders:
             holders.append(EmbeddedPostgres.hold(away.home, durable=False))
 
-    monkeypatch.setattr(away.tokens._renewal, "_sleep", back_after_five_minutes)
+    monkeypatch.setattr(away.tokens._refresher, "_sleep", back_after_five_minutes)
     assert away.stored_works()
     assert away.refreshes() == 1
     assert "Do not stop this process" in caplog.text
@@ -621,7 +621,7 @@ def test_a_pair_is_restored_for_who_was_given_up_meanwhile(
             elsewhere.get_valid_token(user)
         assert states(engine) == {"needs_reconnect": 1}
         assert told(engine) == [("Shop", "opened")]
-        assert tokens.renew_due([]) == {}
+        assert tokens.refresh_due([]) == {}
         assert states(engine) == {"connected": 1}
         assert told(engine) == [("Shop", "closed")]
         assert tokens.get_valid_token(user) == Secret("INVENTED-NEW")
@@ -677,7 +677,7 @@ def test_a_pair_on_disk_that_cannot_be_read_keeps_nobody_else_from_being_renewed
     with HighLevelClient(settings) as client:
         spool = Spool(tmp_path / "spool", vault)
         tokens = Tokens(engine, vault, client, spool=spool, now=clock)
-        outcomes = tokens.renew_due([odd, well])
+        outcomes = tokens.refresh_due([odd, well])
     assert outcomes[well] is None
     assert outcomes[odd] is not None
     assert outcomes[odd].failure is FailureClass.TOKEN_UNREADABLE
@@ -731,7 +731,7 @@ def test_a_pair_that_was_overtaken_is_thrown_away(
         pair = OAuthToken(Secret("INVENTED-OLD"), 3600, refresh_token=Secret("INVENTED-OLDER"))
         spool.put(Generation(user, row.id, row.version), pair, clock.now)
         tokens = Tokens(engine, vault, client, spool=spool, now=clock)
-        assert tokens.renew_due([]) == {}
+        assert tokens.refresh_due([]) == {}
     assert list(spool.waiting()) == []
     with engine.begin() as db:
         after = token_store.read(db, user, clock.now)
@@ -773,13 +773,13 @@ def test_a_token_unused_for_eleven_months_is_kept_alive(
     user = connect("Harbor Dental").user.id
     clock.now += timedelta(days=330)
     assert due(engine, clock) == [user]
-    assert tokens.renew_due([user]) == {user: None}
+    assert tokens.refresh_due([user]) == {user: None}
     with engine.begin() as db:
         after = connections.one(db, user, clock.now)
     assert after is not None
     assert after.refresh_token_ends_at == clock.now + timedelta(days=365)
     clock.now += timedelta(days=330)
-    assert tokens.renew_due([user]) == {user: None}
+    assert tokens.refresh_due([user]) == {user: None}
 
 
 def test_a_long_pause_is_told_of_once_thirty_days_before_it_costs_the_refresh_token(
@@ -790,14 +790,14 @@ def test_a_long_pause_is_told_of_once_thirty_days_before_it_costs_the_refresh_to
     start, notices = clock.now, []
     while clock.now < start + timedelta(days=360):
         clock.now += timedelta(days=5)
-        error = tokens.renew_due([user.user.id])[user.user.id]
+        error = tokens.refresh_due([user.user.id])[user.user.id]
         assert error is not None
         assert error.failure is FailureClass.LOCATION_PAUSED
         notices += [(clock.now - start, *notice) for notice in told(engine)]
     assert notices == [(timedelta(days=335), "Harbor Dental", "opened")]
     sandbox.world.resume(user.location_id or "")
     clock.now += timedelta(hours=6)
-    assert tokens.renew_due([user.user.id]) == {user.user.id: None}
+    assert tokens.refresh_due([user.user.id]) == {user.user.id: None}
     assert told(engine) == [("Harbor Dental", "closed")]
 
 

@@ -390,7 +390,7 @@ def renew_for_ever(database: str, url: str, user_id: UUID, pipe: Pipe) -> None:
         gc.freeze()
         pipe.send(True)
         while True:
-            tokens.renew(user_id)
+            tokens.refresh(user_id)
 
 
 @pytest.mark.parametrize("grace", [0.0, 3600.0], ids=["no grace", "grace"])

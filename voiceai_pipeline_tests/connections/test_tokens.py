@@ -637,7 +637,7 @@ def test_a_paused_agency_resumes_by_itself(
     agency = connect("Northwind Agency")
     tokens.report(agency.user.id, FailureClass.LOCATION_PAUSED)
     clock.now += PAUSE
-    assert tokens.renew_due([agency.user.id]) == {agency.user.id: None}
+    assert tokens.refresh_due([agency.user.id]) == {agency.user.id: None}
     assert standing(engine, agency.user.id) == (ConnectionState.CONNECTED, None)
 
 
@@ -658,10 +658,10 @@ def test_a_renewal_that_was_asked_for_early_and_lost_is_repeated_when_somebody_l
 ) -> None:
     stall = Fault("stall", place_of(harbor), path=TOKEN_PATH, seconds=30, times=1)
     sandbox.world.add_fault(stall)
-    assert failure_of(lambda: tokens.renew(harbor.user.id)) is FailureClass.IN_DOUBT
+    assert failure_of(lambda: tokens.refresh(harbor.user.id)) is FailureClass.IN_DOUBT
     with engine.connect() as db:
         assert [c.user.id for c in connections.due_for_refresh(db, clock.now)] == [harbor.user.id]
-    assert tokens.renew_due([harbor.user.id]) == {harbor.user.id: None}
+    assert tokens.refresh_due([harbor.user.id]) == {harbor.user.id: None}
     assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
 
 
@@ -802,7 +802,7 @@ def test_a_trouble_of_ours_or_theirs_leaves_the_user_untouched(
     sandbox.world.add_fault(fault)
     got = failure_of(lambda: tokens.get_valid_token(expired.user.id))
     assert failure in (None, got)
-    assert not got.waits_for_person
+    assert not got.needs_action
     assert kept(stored(engine, expired.user.id)) == kept(before)
     assert len(refreshes(sandbox)) == 1
     sandbox.world.clear_faults()
@@ -1171,7 +1171,7 @@ def test_disconnecting_destroys_the_tokens_and_keeps_the_user_listed(
     assert row["is_active"] is False
     assert "enc:" not in str(row)
     with engine.connect() as db:
-        assert [c.user.id for c in connections.everyone(db)] == [agency.user.id]
+        assert [c.user.id for c in connections.all_connections(db)] == [agency.user.id]
     assert "Fix:" in after.message
     sandbox.world.clear_requests()
     assert failure_of(lambda: tokens.get_valid_token(agency.user.id)) is FailureClass.NO_CONNECTION
@@ -1222,7 +1222,7 @@ def test_a_spender_knows_a_token_until_something_happens_to_it(
         before = len(statements)
         assert [spend(lambda token: token) for _ in range(3)] == [first] * 3
     assert len(statements) - before == 3, "one statement each"
-    tokens.renew(harbor.user.id)
+    tokens.refresh(harbor.user.id)
     second = spend(lambda token: token)
     assert second != first
     clock.now += timedelta(hours=23, minutes=56)  # expired, but for the margin

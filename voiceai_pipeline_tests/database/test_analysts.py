@@ -377,7 +377,7 @@ def test_connections_are_told_as_the_pipeline_sees_them(
         for number, values in enumerate(STATES):
             add_connection(db, number, f"User {number}", **values)
         connections.add_user(db, UUID(int=99), business_name="Never")
-        people = {person.user.id: person for person in connections.everyone(db)}
+        people = {person.user.id: person for person in connections.all_connections(db)}
 
     rows = {row["user_id"]: row for row in read("ada", database, "TABLE voiceai.connections")}
 

@@ -183,7 +183,7 @@ def test_a_connection_made_before_the_history_existed_is_renewed_in_time_and_tol
         assert not migrate.is_current(db)
     migrate.upgrade(empty)
     with empty.begin() as db:
-        (person,) = connections.everyone(db, now=clock.now)
+        (person,) = connections.all_connections(db, now=clock.now)
         assert (person.state, person.token_version) == (ConnectionState.CONNECTED, 7)
         assert person.refreshed_at is None
         assert connections.due_for_refresh(db, clock.now) == []
@@ -334,7 +334,7 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     tokens = Tokens(empty, vault, client, now=clock)
     sync = Sync(empty, tokens, client, ZoneInfo("UTC"), now=clock)
     with empty.connect() as db:
-        people = {c.user.id: c for c in connections.everyone(db)}
+        people = {c.user.id: c for c in connections.all_connections(db)}
     assert len(people) == 4
     assert [people[i].state for i in (harbor, pine, quiet)] == [
         ConnectionState.CONNECTED,

@@ -298,7 +298,7 @@ def test_who_is_paused_or_must_reconnect_turns_no_refresh_red(demo: Product) -> 
     _set(demo, EXPIRE)
     assert demo.run("refresh_tokens").success
     with demo.pipeline.engine.begin() as db:
-        states = {one.user.name: one.state for one in connections.everyone(db)}
+        states = {one.user.name: one.state for one in connections.all_connections(db)}
     assert states["Willow Spa"] is ConnectionState.PAUSED
     assert states["Larch Auto Care"] is ConnectionState.NEEDS_RECONNECT
     assert states["Pine Realty"] is ConnectionState.CONNECTED
@@ -315,7 +315,7 @@ def test_what_befalls_every_renewal_is_said_once_with_what_to_do(
     assert text.count("Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET") == 1
     assert "no user has to reconnect" in text
     with demo.pipeline.engine.begin() as db:
-        states = {one.user.name: one.state for one in connections.everyone(db)}
+        states = {one.user.name: one.state for one in connections.all_connections(db)}
     assert states["Larch Auto Care"] is ConnectionState.CONNECTED  # its revocation is not known yet
 
 

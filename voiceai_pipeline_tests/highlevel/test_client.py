@@ -446,7 +446,7 @@ def test_a_read_is_given_up_after_its_attempts(
     with pytest.raises(HighLevelError) as caught:
         read_page(client, grant.access_token)
     assert len(sandbox.requests) == 3
-    assert not caught.value.failure.waits_for_person
+    assert not caught.value.failure.needs_action
 
 
 def test_a_gateway_timeout_dressed_as_401_is_not_a_rejected_token(

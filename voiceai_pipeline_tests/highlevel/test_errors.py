@@ -200,7 +200,7 @@ def test_a_web_page_is_no_statement_about_the_connection(status: int) -> None:
         "the token does not have access to this location. Ray 1010"
     )
     assert refusal(API, status, page, "text/html").failure is FailureClass.UNKNOWN_ANSWER
-    assert not refusal(TOKEN, status, page, "text/html").failure.waits_for_person
+    assert not refusal(TOKEN, status, page, "text/html").failure.needs_action
 
 
 @given(status=st.integers(300, 599), message=st.text())
@@ -227,14 +227,14 @@ TEMPTING = st.sampled_from(
 def test_an_overloaded_or_broken_highlevel_never_waits_for_a_person(
     endpoint: Endpoint, status: int, message: str
 ) -> None:
-    assert not errors.meaning(endpoint, status, message).waits_for_person
+    assert not errors.meaning(endpoint, status, message).needs_action
 
 
 @given(status=st.integers(300, 499), message=st.text(alphabet="abcxyz 019.,"))
 def test_an_unknown_answer_of_the_token_endpoint_never_waits_for_a_person(
     status: int, message: str
 ) -> None:
-    assert not errors.meaning(TOKEN, status, message).waits_for_person
+    assert not errors.meaning(TOKEN, status, message).needs_action
 
 
 @pytest.mark.parametrize(

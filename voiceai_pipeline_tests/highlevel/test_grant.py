@@ -82,7 +82,7 @@ def test_an_odd_answer_connects_with_one_post_and_keeps_its_pair(
     with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
         for _ in range(3):
             assert tokens.get_valid_token(expired.user.id) == Secret("at-2")
-        tokens.renew_due([expired.user.id])
+        tokens.refresh_due([expired.user.id])
     assert len(endpoint.posts) == 1
     row = stored(engine, expired.user.id)
     assert vault.decrypt(row["refresh_token"], "refresh_token", expired.user.id) == Secret("rt-2")
@@ -229,7 +229,7 @@ def test_a_pair_without_a_lifetime_is_used_for_a_while_and_then_refreshed(
         assert tokens.get_valid_token(expired.user.id) == Secret("at-3")
         # What the API refuses, and what a person asks for, is refreshed at once.
         assert tokens.get_valid_token(expired.user.id, rejected=Secret("at-3")) == Secret("at-4")
-        tokens.renew(expired.user.id)
+        tokens.refresh(expired.user.id)
     assert len(endpoint.posts) == 4
 
 
