@@ -29,6 +29,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections.alerts import Notice
 from voiceai_pipeline.core.failures import FailureClass, for_user
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import AlertSettings, PageSettings
 from voiceai_pipeline.core.settings_parsing import is_loopback
@@ -244,8 +245,8 @@ def _id(notice: Notice) -> str:
 
 
 def _name(notice: Notice) -> str:
-    """The business, on one line whatever somebody has typed into it."""
-    return " ".join(notice.user.name.split())[:_NAME_LENGTH] if notice.user else ""
+    """The business, on one line whatever was typed into it."""
+    return cleaned(notice.user.name, _NAME_LENGTH) if notice.user else ""
 
 
 def _fix(notice: Notice) -> str:

@@ -28,6 +28,7 @@ from voiceai_pipeline.connections.tokens import UnknownUserError
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.database import tables
 from voiceai_pipeline.database.engine import database_error, database_now
@@ -150,7 +151,7 @@ def call_logs(
     try:
         yield from checks.of_calls(pipeline.engine, pipeline.zone, reports, _today(pipeline))
     except sa.exc.SQLAlchemyError as error:
-        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
     fail_if_anybody_did(outcomes, reports)
 
 
@@ -211,7 +212,7 @@ def reconciliation(
     try:
         places = pipeline.reconciliation.reconcile(run_id=context.run.run_id)
     except PipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     opened = {day.day for place in places for day in place.days if day.verdict is Verdict.OPENED}
     for status in read_statuses(context, pipeline, settings.page, opened) if opened else ():
         _log(context, "sync_status", status.day, status.facts)
@@ -227,7 +228,9 @@ def reconciliation(
         if place.failure is not None and not place.failure.failure.needs_action
     ]
     if red:
-        lines = [f"- {place.name}: {place.failure}" for place in red]
+        lines = [
+            f"- {cleaned(place.name, NAME_LENGTH)}: {cleaned(str(place.failure))}" for place in red
+        ]
         text = f"{len(red)} of {len(places)} locations could not be asked for all their totals:"
         raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
@@ -292,7 +295,7 @@ def sync_and_record(
             days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     statuses = read_statuses(context, pipeline, page, days)
     for status in statuses:
         if status.report.is_green:
@@ -341,9 +344,9 @@ def read_statuses(
         with pipeline.engine.begin() as db:
             talk = call_queries.talk(db, windows, pipeline.zone, places)
     except sa.exc.SQLAlchemyError as error:
-        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
     except PipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     return [
         DayStatus(
             reports[day],
@@ -394,7 +397,7 @@ def fail_if_anybody_did(outcomes: Sequence[DayResult], reports: Sequence[DayRepo
     """
     if any(outcome.state is DayState.FAILED for outcome in outcomes):
         raise dg.Failure(
-            metadata.failure_text(outcomes),
+            metadata.failure_text(outcomes, cleaned),
             metadata={
                 str(report.day): dg.MetadataValue.md(metadata.table(report))
                 for report in reports
@@ -502,7 +505,11 @@ def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
 
 def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.MaterializeResult[None]:
     errors = {place: e for place, e in found.items() if isinstance(e, PipelineError)}
-    red = [f"- {place}: {e}" for place, e in errors.items() if not e.failure.needs_action]
+    red = [
+        f"- {cleaned(place, NAME_LENGTH)}: {cleaned(str(e))}"
+        for place, e in errors.items()
+        if not e.failure.needs_action
+    ]
     if red:
         text = f"The {noun} of {len(red)} of {len(found)} locations could not be read:"
         raise dg.Failure("\n".join([text, *red]), allow_retries=False)

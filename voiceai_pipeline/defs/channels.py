@@ -8,7 +8,9 @@ import dagster as dg
 
 from voiceai_pipeline.connections import alert_delivery
 from voiceai_pipeline.connections.alert_delivery import Message
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import AlertSettings
+from voiceai_pipeline.defs.markdown import shown
 
 DAGSTER: Final = "dagster"
 
@@ -25,14 +27,14 @@ class DagsterEvents:
             dg.AssetObservation(
                 "user_tokens" if message.user_id else "refreshed_credentials",
                 partition=str(message.user_id) if message.user_id else None,
-                description=message.headline,
+                description=shown(message.headline),
                 metadata={
                     "alert": dg.MetadataValue.text(message.text),
                     "connection_page": dg.MetadataValue.url(message.link),
                 },
             )
         )
-        self.context.log.warning(message.headline)
+        self.context.log.warning(cleaned(message.headline))
 
 
 def names(settings: AlertSettings) -> list[str]:

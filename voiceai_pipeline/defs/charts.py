@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final
 
+from voiceai_pipeline.defs import markdown
+
 LIMIT: Final = 1_000
 """Markdown shorter than this is shown in place, the rest behind a link (Dagster 1.13)."""
 
@@ -125,11 +127,12 @@ def table(
     """As many rows as can be shown in place, how many more there are, and what the heads mean.
 
     Args:
+        rows: their cells are foreign unless they are ``Markup``.
         total: how many rows there are; None: those given.
     """
     if not rows:
         return f"No {noun}."
-    lines = [_row(heads), _row(["--"] * len(heads)), *(_row(row) for row in rows)]
+    lines = markdown.table(heads, rows)
     total = total or len(rows)
     for shown in range(len(rows), 0, -1):
         more = f"and {total - shown} more {noun}" if total > shown else ""
@@ -138,10 +141,6 @@ def table(
         if len(text) < LIMIT:
             return text
     return f"{total} {noun}."
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"|{'|'.join(cell.replace('|', '/') for cell in cells)}|"
 
 
 def _text(x: int, y: int, text: str) -> str:

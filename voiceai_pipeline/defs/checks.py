@@ -22,7 +22,9 @@ from voiceai_pipeline.connections import token_store
 from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.defs import metadata
+from voiceai_pipeline.defs.markdown import shown
 
 NAME: Final = "no_connection_needs_a_person"
 
@@ -142,9 +144,10 @@ def _everybody_is_complete(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
         check_name=EVERYBODY_IS_COMPLETE,
         passed=not failed and not unread,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=metadata.failure_text(failed)
+        description=metadata.failure_text(failed, shown)
         if failed
-        else f"{incomplete} users have not been read yet: {', '.join(sorted(unread))}."
+        else f"{incomplete} users have not been read yet: "
+        f"{', '.join(shown(name, NAME_LENGTH) for name in sorted(unread))}."
         if unread
         else "Everybody who can be synced is complete.",
         metadata={"failed": len({row.user.id for row in failed}), "not_tried": len(unread)},

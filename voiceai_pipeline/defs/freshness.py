@@ -20,6 +20,7 @@ from voiceai_pipeline.calls import queries as call_queries
 from voiceai_pipeline.calls.freshness import DEADLINE, StaleUser
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import checks, metadata, partitions
 
@@ -66,7 +67,7 @@ def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa
     try:
         result, _ = _look(engine)
     except sa.exc.SQLAlchemyError as error:
-        raise dg.Failure(str(database_error(error)), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
     # Dagster takes it; only the annotation of log_event does not say so.
     context.log_event(checks.evaluation(result))  # type: ignore[arg-type]
 

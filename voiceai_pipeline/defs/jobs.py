@@ -12,6 +12,7 @@ from voiceai_pipeline.calls.sync import Mode
 from voiceai_pipeline.connections import alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.alert_delivery import Channel
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
 from voiceai_pipeline.defs import assets, channels, marts, retention
@@ -117,7 +118,7 @@ def deliver_alerts(
         if done.told:
             context.log.info(f"Told {done.channel}: {done.told}.")
     if lines := [
-        f"- {done.channel}, {done.kept} kept: {' '.join(done.reasons)}"
+        f"- {done.channel}, {done.kept} kept: {cleaned(' '.join(done.reasons))}"
         for done in deliveries
         if done.kept
     ]:

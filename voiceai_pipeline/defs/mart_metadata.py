@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
     action_metrics,
@@ -19,6 +20,7 @@ from voiceai_pipeline.database.mart_tables import (
     hourly_activity,
 )
 from voiceai_pipeline.defs import charts
+from voiceai_pipeline.defs.markdown import Markup, shown
 from voiceai_pipeline.marts import mart_store as tables
 from voiceai_pipeline.marts.metrics import SMALL
 
@@ -158,7 +160,7 @@ def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
 def _locations_table(places: pd.DataFrame) -> str:
     rows = [
         (
-            row["location_name"] or row["location_id"],
+            _location(row),
             str(row["calls"]),
             str(row["engaged_calls"]),
             _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
@@ -194,10 +196,18 @@ def _agents_table(agents: _Rows) -> str:
     return charts.table(heads, rows, "agents", note=note, total=_total(agents))
 
 
-def _agent(row: Mapping[str, Any]) -> str:
+def _agent(row: Mapping[str, Any]) -> Markup:
     agent_id = row["agent_id"]
     nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
-    return f"{row['agent_name'] or nameless}, {row['location_name'] or row['location_id']}"
+    return Markup(f"{_name(row['agent_name'], nameless)}, {_location(row)}")
+
+
+def _location(row: Mapping[Any, Any]) -> Markup:
+    return _name(row["location_name"], row["location_id"])
+
+
+def _name(name: str | None, nameless: str) -> Markup:
+    return shown(name or nameless, NAME_LENGTH)
 
 
 def _total(rows: _Rows) -> int:
@@ -231,7 +241,9 @@ def _actions_table(busiest: _Busiest, all_calls: int) -> str:
     most = max((row["calls"] for row in busiest.actions), default=0)
     rows = [
         (
-            f"{row['action_name'] or 'no name'}, {row['action_type'] or 'no type'}",
+            Markup(
+                f"{_name(row['action_name'], 'no name')}, {_name(row['action_type'], 'no type')}"
+            ),
             _bar(row["calls"], most),
             _percent_of(row["calls"], all_calls),
             _of(row["executed_actions"], row["actions"]),
@@ -246,7 +258,7 @@ def _actions_table(busiest: _Busiest, all_calls: int) -> str:
 def _day_of_actions(actions: _Rows) -> str:
     rows = [
         (
-            row["action_name"] or row["action_type"] or "no name",
+            _name(row["action_name"] or row["action_type"], "no name"),
             _agent(row),
             _of(row["calls"], row["agent_calls"]),
             *(
@@ -279,7 +291,7 @@ def _values_table(values: _Rows) -> str:
     most = max((row["engaged_filled_calls"] for row in values), default=0)
     rows = [
         (
-            row["data_key"],
+            shown(row["data_key"], NAME_LENGTH),
             _bar(row["engaged_filled_calls"], most),
             str(row["engaged_calls"]),
             _percent_of(row["engaged_filled_calls"], row["engaged_calls"]),

@@ -11,8 +11,10 @@ import dagster as dg
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
 from voiceai_pipeline.defs import metadata, partitions
+from voiceai_pipeline.defs.markdown import shown
 from voiceai_pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -90,12 +92,12 @@ def marts(
     try:
         built = pipeline.marts.build(days, config.location_ids or None)
     except PipelineError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     yield _check(built)
     if built.disagreements:
         raise dg.Failure(
             "Marts would not have added up to the calls and were left as they were:\n"
-            + "\n".join(f"- {text}" for text in built.disagreements[:50]),
+            + "\n".join(f"- {cleaned(text)}" for text in built.disagreements[:50]),
             allow_retries=False,
         )
     from voiceai_pipeline.defs import mart_metadata  # pandas: see Pipeline.marts
@@ -115,7 +117,8 @@ def _check(built: "Built") -> dg.AssetCheckResult:
         check_name=THEY_ADD_UP,
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{len(wrong)} sums differ:\n\n" + "\n".join(f"- {w}" for w in wrong[:50])
+        description=f"{len(wrong)} sums differ:\n\n"
+        + "\n".join(f"- {shown(text)}" for text in wrong[:50])
         if wrong
         else f"Every sum agrees: {len(built.days)} days, {built.locations} locations.",
         metadata={"sums_that_differ": len(wrong), "locations": built.locations},

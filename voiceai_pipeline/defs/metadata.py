@@ -25,13 +25,19 @@ from voiceai_pipeline.connections.history import Entry
 from voiceai_pipeline.core.connection import Connection, User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import PipelineError, for_user
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.defs import markdown
+from voiceai_pipeline.defs.markdown import Markup, Shown, shown
 
 LINES: Final = 50
 """How many users a text or table names."""
 
 NAMES: Final = 10
 """How many users a line names."""
+
+ROOM: Final = 400
+"""Characters for the names in a line, however they are written."""
 
 EVENTS: Final = 10
 """How many events of a connection its cell shows."""
@@ -155,7 +161,7 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
     missing = [row.user for row in report.failed] + list(report.unread)
     return (
         f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
-        f"{able} users who can be synced. Missing: {_some_names(missing)}. "
+        f"{able} users who can be synced. Missing: {_some_names(missing, shown)}. "
         f"[Read the day again]({day_link(page, report.day)}): Materialize, Launch; "
         f"only who is missing is read.{waiting}"
     )
@@ -171,18 +177,18 @@ def needs_text(report: DayReport) -> str:
         fix = known.fix.partition(": voiceai-pipeline")[0] if known else "See the run"
         groups.setdefault((_STATE[row.state], why, fix), []).append(row.user)
     lines = [
-        f"- **{_some_names(users)}** {state}: {why}. {fix}."
+        f"- **{_some_names(users, shown)}** {state}: {why}. {fix}."
         for (state, why, fix), users in groups.items()
     ]
     if report.unread:
-        lines.append(f"- **{_some_names(report.unread)}** not tried yet: Read the day.")
-    shown = len(lines)
-    while shown:
-        rest = [f"- and {len(lines) - shown} more causes: see all_users"]
-        text = "\n".join(lines if shown == len(lines) else [*lines[:shown], *rest])
+        lines.append(f"- **{_some_names(report.unread, shown)}** not tried yet: Read the day.")
+    kept = len(lines)
+    while kept:
+        rest = [f"- and {len(lines) - kept} more causes: see all_users"]
+        text = "\n".join(lines if kept == len(lines) else [*lines[:kept], *rest])
         if len(text) <= SHOWN_AT_ONCE:
             return text
-        shown -= 1
+        kept -= 1
     return ""
 
 
@@ -225,8 +231,8 @@ def differences_table(places: Sequence[LocationComparison]) -> str:
     """Every day that differs, and every location of which nothing can be said."""
     rows = [_differing(place, day) for place in places for day in place.days if day.difference]
     rows += [
-        {"location": place.name, "day": "", "HighLevel": None, "stored": None, "difference": None,
-         "what follows": str(place.failure)}
+        {"location": shown(place.name, NAME_LENGTH), "day": "", "HighLevel": None,
+         "stored": None, "difference": None, "what follows": shown(str(place.failure))}
         for place in places
         if place.failure is not None
     ]  # fmt: skip
@@ -235,8 +241,9 @@ def differences_table(places: Sequence[LocationComparison]) -> str:
         for place in places
     }
     rows += [
-        {"location": place.name, "day": span(days), "HighLevel": None, "stored": None,
-         "difference": None, "what follows": "HighLevel gave no total: nothing can be said"}
+        {"location": shown(place.name, NAME_LENGTH), "day": span(days), "HighLevel": None,
+         "stored": None, "difference": None,
+         "what follows": "HighLevel gave no total: nothing can be said"}
         for place, days in silent.items()
         if days
     ]  # fmt: skip
@@ -253,8 +260,8 @@ def reconciliation_text(places: Sequence[LocationComparison]) -> str:
     if facts["locations_not_asked"]:
         parts.append(f"Locations not asked for all their totals: {facts['locations_not_asked']}.")
     lines = [
-        f"- {place.name}, {day.day}: HighLevel counts {day.total}, {day.stored} are stored; "
-        f"{_FOLLOWS[day.verdict]}."
+        f"- {shown(place.name, NAME_LENGTH)}, {day.day}: HighLevel counts {day.total}, "
+        f"{day.stored} are stored; {_FOLLOWS[day.verdict]}."
         for place in places
         for day in place.days
         if day.difference
@@ -273,11 +280,11 @@ _FOLLOWS: Final = {
 
 def _differing(place: LocationComparison, day: DayComparison) -> dict[str, Any]:
     return {
-        "location": place.name,
+        "location": shown(place.name, NAME_LENGTH),
         "day": str(day.day),
         "HighLevel": day.total,
         "stored": day.stored,
-        "difference": f"{day.difference:+}",
+        "difference": Markup(f"{day.difference:+}"),
         "what follows": _FOLLOWS[day.verdict],
     }
 
@@ -298,13 +305,15 @@ def of_connection(
         "refresh_token_ends_unless_used": connection.refresh_token_ends_at,
     }
     return {
-        "user": connection.user.name,
+        "user": cleaned(connection.user.name, NAME_LENGTH),
         "state": connection.label,
-        "cause": connection.cause,
-        "what_to_do": for_user(connection.fix, connection.user.id) or "nothing",
+        "cause": cleaned(connection.cause),
+        "what_to_do": cleaned(for_user(connection.fix, connection.user.id)) or "nothing",
         "connection_page": dg.MetadataValue.url(page_link(page, connection.user.id)),
-        "location": connection.location_name or connection.location_id or "none",
-        "scopes": connection.scope or "unknown",
+        "location": cleaned(
+            connection.location_name or connection.location_id or "none", NAME_LENGTH
+        ),
+        "scopes": cleaned(connection.scope or "unknown"),
         "missing_scopes": ", ".join(connection.missing_scopes) or "none",
         "failed_attempts": connection.failed_attempts,
         "token_version": connection.token_version,
@@ -324,7 +333,7 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
             "when (UTC)": f"{event.at:%Y-%m-%d %H:%M:%S}",
             "what happened": event.sentence,
             "by": event.actor,
-            "run": f"[{event.run_id[:8]}]({page.dagster_url}/runs/{event.run_id})"
+            "run": Markup(f"[{event.run_id[:8]}]({page.dagster_url}/runs/{event.run_id})")
             if event.run_id
             else "",
         }
@@ -335,13 +344,16 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
 
 def connections_text(people: Sequence[Connection]) -> str:
     """Whose connection needs a person, why, and what that person has to do."""
-    lines = [f"- {one.user.name}: {for_user(one.message, one.user.id)}." for one in people]
+    lines = [
+        f"- {shown(one.user.name, NAME_LENGTH)}: {shown(for_user(one.message, one.user.id))}."
+        for one in people
+    ]
     return "\n".join(_at_most(lines))
 
 
 def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:
-    """The text of a red refresh run: how many, who, why, and what to do; what befell everybody is
-    said once."""
+    """The text of a red refresh run, no Markdown: how many, who, why, and what to do; what befell
+    everybody is said once."""
     shared = [
         user
         for user, error in failed.items()
@@ -353,10 +365,11 @@ def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circu
             groups.setdefault(str(error), []).append(user)
     lines = [f"{len(failed)} of {total} tokens could not be renewed; none was lost:"]
     if shared:
-        lines.append(f"- {_some_names(shared)}: {circuit_text(circuit)}")
+        lines.append(f"- {_some_names(shared, cleaned)}: {cleaned(circuit_text(circuit))}")
     lines += _at_most(
         [
-            f"- {_some_names(users)}: {for_user(why, users[0].id) if len(users) == 1 else why}"
+            f"- {_some_names(users, cleaned)}: "
+            f"{cleaned(for_user(why, users[0].id) if len(users) == 1 else why)}"
             for why, users in groups.items()
         ]
     )
@@ -385,12 +398,14 @@ def table(report: DayReport) -> str:
 
 def waiting_text(people: Iterable[DayResult]) -> str:
     """Who waits for a person and what that person has to do: each user once."""
-    rows = {row.user: f"{row.user.name}: {_for_user(row)}" for row in people}
+    rows = {
+        row.user: f"{shown(row.user.name, NAME_LENGTH)}: {shown(_for_user(row))}" for row in people
+    }
     return "\n".join(_at_most([f"- {text}" for text in rows.values()]))
 
 
-def failure_text(outcomes: Sequence[DayResult]) -> str:
-    """The text of a red run: how many, who, which days, why, and what to do."""
+def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
+    """The text of a red run or check: how many, who, which days, why, and what to do."""
     failed = [row for row in outcomes if row.state is DayState.FAILED]
     by_reason: dict[tuple[str, str], list[DayResult]] = {}
     for row in failed:
@@ -402,7 +417,8 @@ def failure_text(outcomes: Sequence[DayResult]) -> str:
     ]
     lines += _at_most(
         [
-            f"- {name}, {span([row.day for row in rows])}: {why}"
+            f"- {medium(name, NAME_LENGTH)}, {span([row.day for row in rows])}: "
+            f"{medium(why, SENTENCE_LENGTH)}"
             for (name, why), rows in by_reason.items()
         ]
     )
@@ -422,7 +438,8 @@ def twice_text(calls: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> 
     """
     lines = _at_most(
         [
-            f"- {call_id}: {', '.join(names.get(place, place) for place in places)}"
+            f"- {shown(call_id, NAME_LENGTH)}: "
+            f"{', '.join(shown(names.get(place, place), NAME_LENGTH) for place in places)}"
             for call_id, places in calls.items()
         ],
         "",
@@ -442,7 +459,7 @@ def twice_text(calls: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> 
 def types_text(types: Mapping[str, int]) -> str:
     """Action types that nobody has documented, and how often each was met."""
     lines = _at_most(
-        [f"- {_printable(kind)}: {count} actions" for kind, count in types.items()], ""
+        [f"- {shown(kind, NAME_LENGTH)}: {count} actions" for kind, count in types.items()], ""
     )
     return "\n".join(
         [
@@ -476,8 +493,8 @@ def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
         who = names.get(one.location_id, one.location_id) if one.location_id else "All together"
         than = "fewer" if one.calls < one.band.low else "more"
         lines.append(
-            f"- {who}, {one.day:%A} {one.day}: {one.calls} calls, {than} than the usual "
-            f"{one.band.low} to {one.band.high} (by {one.band.weeks} weeks)"
+            f"- {shown(who, NAME_LENGTH)}, {one.day:%A} {one.day}: {one.calls} calls, "
+            f"{than} than the usual {one.band.low} to {one.band.high} (by {one.band.weeks} weeks)"
         )
     parts.append(
         f"{len(odd)} of {len(judged)} comparisons are outside their bands. Every day named here is "
@@ -507,7 +524,7 @@ def stale_text(
             else "Nobody has tried to read it. Fix: see whether the daemon runs and its schedules "
             f"are on, then read {due} again."
         )
-        lines.append(f"- {user.name}, {last}: {why}")
+        lines.append(f"- {shown(user.name, NAME_LENGTH)}, {last}: {shown(why)}")
     return "\n".join(
         [
             f"{len(found)} of {able} users who can be synced are not complete up to {due}:",
@@ -515,11 +532,6 @@ def stale_text(
             *_at_most(lines),
         ]
     )
-
-
-def _printable(text: str) -> str:
-    """What is shown of a word that somebody else chose: no line breaks, no sentence."""
-    return "".join(c if c.isalnum() or c in "_-. " else "?" for c in text[:60])
 
 
 def _at_most(lines: Sequence[str], where: str = ": voiceai-pipeline users") -> list[str]:
@@ -532,10 +544,17 @@ def _for_user(row: DayResult) -> str:
     return f"{for_user(row.message.rstrip('.'), row.user.id)}."
 
 
-def _some_names(users: Sequence[User]) -> str:
-    names = ", ".join(user.name for user in users[:NAMES])
-    rest = len(users) - NAMES
-    return f"{names} and {rest} more" if rest > 0 else names
+def _some_names(users: Sequence[User], medium: Shown) -> str:
+    """At least one, and as many more as there is room for."""
+    names: list[str] = []
+    for user in users[:NAMES]:
+        # Invisible characters leave an empty name, and empty bold shows its asterisks.
+        name = medium(user.name, NAME_LENGTH) or str(user.id)
+        if names and len(", ".join([*names, name])) > ROOM:
+            break
+        names.append(name)
+    rest = len(users) - len(names)
+    return f"{', '.join(names)} and {rest} more" if rest > 0 else ", ".join(names)
 
 
 def _utc(instant: datetime) -> str:
@@ -544,10 +563,15 @@ def _utc(instant: datetime) -> str:
 
 def _cells(one: DayResult | User) -> dict[str, Any]:
     if isinstance(one, User):
-        return {"user": one.name, "state": "not tried", "calls": None, _WORDS: ""}
+        return {
+            "user": shown(one.name, NAME_LENGTH),
+            "state": "not tried",
+            "calls": None,
+            _WORDS: "",
+        }
     done = one.state is DayState.COMPLETE
     return {
-        "user": one.user.name,
+        "user": shown(one.user.name, NAME_LENGTH),
         "state": one.state.value,
         "calls": one.stored,
         _WORDS: "" if done else _for_user(one),
@@ -559,11 +583,7 @@ _WORDS: Final = "what happened, what to do"
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table of rows that have the same names."""
-    heads = list(rows[0])
-    cells = [["" if value is None else str(value) for value in row.values()] for row in rows]
-    lines = [heads, ["---"] * len(heads), *cells]
-    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    return "\n".join(markdown.table(list(rows[0]), [list(row.values()) for row in rows]))
 
 
 def _read_until(report: DayReport) -> dict[str, Any]:

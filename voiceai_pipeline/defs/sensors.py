@@ -21,6 +21,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import channels, jobs, partitions
@@ -235,7 +236,7 @@ def _reading(database: sa.Engine, patience: timedelta = PATIENCE) -> Iterator[sa
             yield db
     except sa.exc.OperationalError as error:
         raise dg.Failure(
-            f"{database_error(error)} The next tick looks again.", allow_retries=False
+            f"{cleaned(str(database_error(error)))} The next tick looks again.", allow_retries=False
         ) from None
 
 

@@ -71,7 +71,7 @@ def test_action_types_that_nobody_documents_are_named_and_counted(product: Produ
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert str(check.description).splitlines()[-2:] == [
-        "- ?b??: 2 actions",
+        r"- \<b>: 2 actions",
         "- TELEPATHY: 2 actions",
     ]
     assert facts(check) == {"unknown_types": 2, "unknown_actions": 4}

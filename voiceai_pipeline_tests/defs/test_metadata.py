@@ -10,6 +10,7 @@ from voiceai_pipeline.connections.history import Entry, TokenEvent
 from voiceai_pipeline.core.connection import Connection, ConnectionState, User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import metadata
 
@@ -28,7 +29,7 @@ def failed(number: int) -> DayResult:
 
 
 def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
-    text = metadata.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)])
+    text = metadata.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
     assert "1 user failed on 1 day; the calls of everybody else are stored." in text
     assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: Wait" in text
     assert "Shop 2" not in text
@@ -36,7 +37,7 @@ def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
 
 
 def test_a_thousand_failures_are_counted_and_fifty_are_named() -> None:
-    text = metadata.failure_text([failed(number) for number in range(1000)])
+    text = metadata.failure_text([failed(number) for number in range(1000)], cleaned)
     assert "1000 users failed" in text
     assert text.count("- Shop") == 50
     assert "and 950 more" in text
@@ -115,9 +116,9 @@ def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_
         DAY, (row(1, DayState.COMPLETE, "Fine | Dandy", stored=7),), (failed(2),), (), ()
     )
     lines = metadata.table(report).splitlines()
-    assert lines[2].startswith("| Shop 2")
-    assert "Fine \\| Dandy" in lines[3]
-    assert " 7 " in lines[3]
+    assert lines[2].startswith("|Shop 2|")
+    assert "|Fine \\| Dandy|" in lines[3]
+    assert "|7|" in lines[3]
 
 
 def test_users_who_share_a_location_count_its_calls_once() -> None:

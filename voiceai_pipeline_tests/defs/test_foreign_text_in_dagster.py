@@ -1,0 +1,137 @@
+"""Names as hostile as they come on the pages of Dagster's UI, in Chromium: seen as they were typed,
+and nothing is asked for on their behalf.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import dagster as dg
+import pytest
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_webserver.app import create_app_from_workspace_process_context
+from playwright.sync_api import Page
+
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.defs import partitions
+from voiceai_pipeline.sandbox.calls import day_start_ms
+from voiceai_pipeline.sandbox.cast import DemoUser, SandboxAgent, make_location
+from voiceai_pipeline.sandbox.faults import Fault
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.web.serving import listen, serve_in_thread
+from voiceai_pipeline_tests.support.product import Product
+from voiceai_pipeline_tests.web.conftest import running_chromium
+
+
+def hostile(whose: str) -> str:
+    """A name that, taken for Markdown, asks for /probe, is bold, and links."""
+    return f"{whose} ![x](/probe/{whose}) **b** | <img src=/probe/{whose}> www.evil.example"
+
+
+PLACE = replace(
+    make_location("Shop", 1, "shop", "UTC", 4),
+    name=hostile("place"),
+    agents=(SandboxAgent("agent1", hostile("agent"), "+15550100101"),),
+)
+OWNER = DemoUser(str(UUID(int=1)), "A", "B", hostile("owner"), PLACE.id, PLACE.company_id)
+STRANGER = DemoUser(str(UUID(int=2)), "C", "D", hostile("stranger"), None, "CoNone")
+
+
+@pytest.fixture
+def world() -> World:
+    return World(users=(OWNER, STRANGER), locations=(PLACE,))
+
+
+@pytest.fixture
+def recorded(product: Product) -> dict[str, str]:
+    """A day as it is after a failed sync, and one with its marts; the ids of the runs."""
+    product.connect(OWNER.business_name)
+    calls = product.sandbox.world.calls
+    start = day_start_ms(product.yesterday)
+    for call in calls.outlines(PLACE, start, start + 86_399_999):
+        at = datetime.fromtimestamp(call.created_ms / 1000, UTC).isoformat()
+        done = {
+            "actionId": "a",
+            "actionType": hostile("type"),
+            "actionName": hostile("action"),
+            "executedAt": at,
+            "triggerReceivedAt": at,
+        }
+        calls.change(
+            PLACE.id,
+            call.id,
+            executedCallActions=[done],
+            extractedData={hostile("key"): "yes"},
+            transcript="bot:Hello\nhuman:Hi\nbot:Yes?\nhuman:Bye",
+        )
+    assert product.run("update_directory").success
+    assert product.sync([product.yesterday]).success
+    assert product.run("build_marts", partition_key=str(product.yesterday)).success
+    product.instance.add_dynamic_partitions(partitions.USERS, [OWNER.id])
+    assert product.run("inspect_connections").success
+    product.sandbox.world.add_fault(Fault("server_error", PLACE.id))
+    red = product.sync([product.bad_day])
+    assert not red.success
+    return {"red": red.run_id}
+
+
+@contextmanager
+def webserver(instance: dg.DagsterInstance) -> Iterator[str]:
+    workspace = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")])
+    with WorkspaceProcessContext(instance, workspace) as context:
+        app = create_app_from_workspace_process_context(context)
+        with serve_in_thread(app, listen("127.0.0.1", 0), "webserver") as url:
+            yield url
+
+
+def seen(page: Page, *names: str) -> None:
+    """Each name is on the page as it was typed, shortened at most."""
+    for name in names:
+        typed = hostile(name)[:60]
+        page.wait_for_function(
+            "typed => document.body.innerText.replaceAll('\u2060', '').replaceAll('\u00a0', ' ')"
+            ".includes(typed)",
+            arg=typed,
+        )
+    assert page.locator("img[src*=probe], a[href*=evil], a[href*=probe]").count() == 0
+    assert page.locator("strong").get_by_text("b", exact=True).count() == 0
+
+
+def test_hostile_names_are_seen_as_typed_and_ask_for_nothing(
+    product: Product, recorded: dict[str, str]
+) -> None:
+    asked: list[str] = []
+    with (
+        webserver(product.instance) as url,
+        running_chromium() as chromium,
+        chromium.new_context(viewport={"width": 1600, "height": 1400}) as context,
+    ):
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+
+        day = f"?view=partitions&partition={product.yesterday}"
+        page.goto(f"{url}/assets/sync_status?view=partitions&partition={product.bad_day}")
+        seen(page, "owner", "stranger")
+        page.goto(f"{url}/assets/user_tokens?view=partitions&partition={OWNER.id}")
+        seen(page, "owner", "place")
+        page.goto(f"{url}/assets/agent_performance{day}")
+        seen(page, "agent")
+        page.goto(f"{url}/assets/daily_call_metrics{day}")
+        seen(page, "place")
+        page.goto(f"{url}/assets/action_metrics{day}")
+        seen(page, "action", "type")
+        page.goto(f"{url}/assets/data_capture_metrics{day}")
+        seen(page, "key")
+        checks = f"{url}/assets/call_logs?view=checks&checkDetail="
+        page.goto(f"{checks}every_connected_user_is_complete")
+        seen(page, "owner")
+        page.goto(f"{checks}no_user_waits_for_a_person")
+        seen(page, "stranger")
+        page.goto(f"{url}/runs/{recorded['red']}")
+        # Plain text, in which a backslash of the Markdown's would be seen.
+        seen(page, "owner")
+    assert [one for one in asked if "probe" in one or "evil" in one] == []
