@@ -38,7 +38,7 @@ from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, Shape, location_id, request_headers
 from voiceai_pipeline.calls.sync import WORKERS
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.core.days import DayState
+from voiceai_pipeline.core.days import DAYS_PER_RUN, DayState
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.tables import call_logs
 from voiceai_pipeline.pipeline import open_pipeline
@@ -168,7 +168,7 @@ def dagster(job: Job) -> Figures:
     first, last = job.window
     with measured() as figures, dg.DagsterInstance.from_config(str(PROJECT)) as instance:
         while first <= last:
-            end = min(last, first + timedelta(days=partitions.DAYS_PER_RUN - 1))
+            end = min(last, first + timedelta(days=DAYS_PER_RUN - 1))
             defs.resolve_job_def("sync_calls").execute_in_process(
                 instance=instance,
                 tags=partitions.range_tags(first, end),

@@ -37,7 +37,7 @@ import sqlalchemy as sa
 
 from benchmarks.stormy_world import StormyWorld, cast
 from voiceai_pipeline.calls import ledger
-from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS
 from voiceai_pipeline.calls.reconciliation import Reconciliation
 from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections import alerts
@@ -48,7 +48,7 @@ from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection, ConnectionState
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import TRAILING_DAYS, DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings, PageSettings
@@ -74,9 +74,6 @@ HISTORY: Final = 8
 OLDEST: Final = datetime.combine(DAY - timedelta(days=HISTORY), datetime.min.time(), UTC)
 """Nothing older changes. The day before it is stored too: of the first day that is stored, a total
 leaves out the calls at the very midnight (``calls/reconciliation.py``)."""
-
-TRAILING: Final = 3
-"""As ``defs.schedules.TRAILING_DAYS``, which takes Dagster to import."""
 
 TICK: Final = timedelta(minutes=5)
 ZONE: Final = ZoneInfo("UTC")
@@ -252,7 +249,9 @@ class Soak:
 
     def yesterday_and_trailing_window(self) -> None:
         today = self.clock().date()
-        self._sync([today - timedelta(days=n) for n in range(1 + TRAILING, 0, -1)], Mode.REREAD)
+        self._sync(
+            [today - timedelta(days=n) for n in range(1 + TRAILING_DAYS, 0, -1)], Mode.REREAD
+        )
 
     def today_so_far(self) -> None:
         self._sync([self.clock().date()], Mode.REREAD)
@@ -332,7 +331,7 @@ class Soak:
         read again, now and then in an older one, where only the total shows it."""
         places = sorted(self.world.locations)
         for place in self.chance.sample(places, max(1, len(places) // 20)):
-            at = self.clock() - timedelta(days=TRAILING) * self.chance.random()
+            at = self.clock() - timedelta(days=TRAILING_DAYS) * self.chance.random()
             first, last = max(at, self.world.settled_before), at + timedelta(hours=8)
             around = self.world.calls.between(place, first, min(last, self.clock()))
             what = self.chance.choice(("change", "vanish", "arrive", "old"))
@@ -557,7 +556,7 @@ def soak(one: Soak, hours: int, share: float) -> list[tuple[str, str]]:
     one.clock.reach(begin - timedelta(minutes=30))
     days = [DAY - timedelta(days=n) for n in range(HISTORY + 1, -1, -1)]
     one.sync.sync_days(days[:-1])
-    one.world.settled_before = midnight - timedelta(days=TRAILING)
+    one.world.settled_before = midnight - timedelta(days=TRAILING_DAYS)
 
     one.plan(begin, calm)
     one.live(begin, hours)

@@ -27,21 +27,6 @@ FIRST_DAYS: Final = 30
 """How many days back a newly connected user is filled without anybody asking."""
 
 
-def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
-    """Cut sorted days into runs of consecutive ones, of ``at_most`` days each.
-
-    A run of days is read as one window, which takes the fewest requests.
-    """
-    runs: list[list[date]] = []
-    for day in days:
-        follows = bool(runs) and day - runs[-1][-1] == timedelta(days=1)
-        if follows and (at_most is None or len(runs[-1]) < at_most):
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    return runs
-
-
 def span(days: Collection[date]) -> str:
     """Days in words: the day, or from the first to the last and how many."""
     first, last = min(days), max(days)

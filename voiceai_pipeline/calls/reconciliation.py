@@ -29,7 +29,7 @@ from voiceai_pipeline.calls.mismatches import Drift
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import CREDENTIAL_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -164,7 +164,7 @@ class Reconciliation:
         found: list[DayComparison] = []
         failure: PipelineError | None = None
         try:
-            for days in day_status.stretches(place.days):
+            for days in stretches(place.days):
                 # One by one: what was compared before a failure counts.
                 for comparison in self._compare(place, days, run_id):
                     found.append(comparison)

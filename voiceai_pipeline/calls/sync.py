@@ -35,7 +35,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import (
     CREDENTIAL_FAILURES,
     PROVIDER_FAILURES,
@@ -230,9 +230,9 @@ class Sync:
             better stored together with others.
         """
         progress = _Progress(list(task.taken_over))
-        stretches = day_status.stretches(task.days)
-        for number, stretch in enumerate(stretches, 1):
-            progress.may_wait = number == len(stretches) and not task.alone
+        windows = stretches(task.days)
+        for number, stretch in enumerate(windows, 1):
+            progress.may_wait = number == len(windows) and not task.alone
             self._sync_stretch(task, stretch, lease, run_id, progress)
         return progress.outcomes, progress.waiting
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import dagster as dg
 
-from voiceai_pipeline.calls.day_status import stretches
 from voiceai_pipeline.calls.sync import SyncRequestError
+from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import jobs, partitions
 
@@ -39,7 +39,7 @@ def sync_calls(
     }
     failure: str | None = None
     with dg.DagsterInstance.get() as instance:
-        for stretch in stretches(sorted(days), partitions.DAYS_PER_RUN):
+        for stretch in stretches(sorted(days), DAYS_PER_RUN):
             result = defs.resolve_job_def(jobs.sync_calls.name).execute_in_process(
                 instance=instance,
                 raise_on_error=False,

@@ -3,13 +3,23 @@
 No clock here: whoever needs the time passes it, always as an aware UTC ``datetime``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.failures import FailureClass
+
+DAYS_PER_RUN: Final = 31
+"""How many consecutive days one run syncs: it reads them as one window per location, and the longer
+the window, the fewer requests."""
+
+TRAILING_DAYS: Final = 3
+"""How many days before yesterday are re-synced each night: HighLevel has no updatedAt, so late
+summaries and vanished calls show only in a re-read (CONTRACT 2.7)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,21 @@ class Window:
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time.min, zone).astimezone(UTC)
+
+
+def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
+    """Split sorted days into stretches of consecutive days, of at most ``at_most`` days each.
+
+    A stretch is read as one window, which takes the fewest requests.
+    """
+    runs: list[list[date]] = []
+    for day in days:
+        follows = bool(runs) and day - runs[-1][-1] == timedelta(days=1)
+        if follows and (at_most is None or len(runs[-1]) < at_most):
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
 
 
 class DayState(StrEnum):

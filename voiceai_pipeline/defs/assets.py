@@ -26,7 +26,7 @@ from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import UnknownUserError
 from voiceai_pipeline.core.connection import User
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import DAYS_PER_RUN, DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings, Settings
@@ -37,7 +37,7 @@ from voiceai_pipeline.pipeline import Pipeline
 
 OWNERS = ["team:data-platform"]
 POOL = "highlevel"
-_BY_RANGE = dg.BackfillPolicy.multi_run(partitions.DAYS_PER_RUN)
+_BY_RANGE = dg.BackfillPolicy.multi_run(DAYS_PER_RUN)
 
 TOTALS_AGREE = "stored_calls_equal_highlevels_totals"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.days import DAYS_PER_RUN
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
@@ -73,7 +74,7 @@ def _of_table(table: sa.Table) -> Mapping[str, Any]:
         for table in MARTS
     ],
     partitions_def=partitions.days,
-    backfill_policy=dg.BackfillPolicy.multi_run(partitions.DAYS_PER_RUN),
+    backfill_policy=dg.BackfillPolicy.multi_run(DAYS_PER_RUN),
     check_specs=[
         dg.AssetCheckSpec(
             THEY_ADD_UP,

@@ -12,9 +12,6 @@ import dagster as dg
 
 from voiceai_pipeline.core.settings_parsing import start_date_of, timezone_of
 
-DAYS_PER_RUN: Final = 31
-"""A run reads its days as one window per location: the longer, the fewer requests."""
-
 # The environment is read here because Dagster fixes partitions when definitions load; both have
 # defaults, so they load without it.
 FIRST_DAY: Final = start_date_of(os.environ)

@@ -1,15 +1,11 @@
 """What happens by the clock, in the pipeline's time zone."""
 
 from datetime import datetime, timedelta
-from typing import Final
 
 import dagster as dg
 
+from voiceai_pipeline.core.days import TRAILING_DAYS
 from voiceai_pipeline.defs import jobs, partitions
-
-TRAILING_DAYS: Final = 3
-"""HighLevel has no updatedAt: late summaries and vanished calls show only when a day is read again
-(CONTRACT 2.7)."""
 
 _EVERYBODY = {"ops": {"call_logs": {"config": {"reread": True}}}}
 

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 
 from voiceai_pipeline.calls import ledger
-from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
@@ -183,7 +184,7 @@ def stale_marts(
         return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")
     requests = []
     # The newest days first: those are looked at.
-    for stretch in reversed(stretches(sorted(stale.days), partitions.DAYS_PER_RUN)):
+    for stretch in reversed(stretches(sorted(stale.days), DAYS_PER_RUN)):
         places = sorted({place for day in stretch for place in stale.days[day]})
         config = {"location_ids": places if len(places) <= BATCH else []}
         requests.append(
@@ -269,7 +270,7 @@ def _runs(
         if day >= partitions.FIRST_DAY:
             by_day.setdefault(day, set()).add(user_id)
     requests = []
-    for stretch in stretches(sorted(by_day), partitions.DAYS_PER_RUN)[:RUNS_PER_TICK]:
+    for stretch in stretches(sorted(by_day), DAYS_PER_RUN)[:RUNS_PER_TICK]:
         users = sorted({str(user_id) for day in stretch for user_id in by_day[day]})
         config = {"user_ids": users if len(users) <= BATCH else [], "only_failed": True}
         requests.append(

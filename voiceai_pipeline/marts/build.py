@@ -18,7 +18,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
-from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.days import Window, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.engine import database_error, database_now, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
@@ -108,7 +108,7 @@ class Marts:
         wanted = sorted(days)
         locations, wrong = 0, []
         try:
-            for stretch in _stretches(wanted):
+            for stretch in stretches(wanted):
                 found = self._sizes(stretch, location_ids)
                 for batch in _batches(found):
                     wrong += self._build(batch, stretch)
@@ -322,16 +322,6 @@ def _enclosing(days: Sequence[date]) -> tuple[datetime, datetime]:
     utc = ZoneInfo("UTC")
     first = datetime.combine(days[0], time(), utc) - timedelta(hours=14)
     return first, datetime.combine(days[-1] + _DAY, time(), utc) + timedelta(hours=12)
-
-
-def _stretches(days: Sequence[date]) -> list[list[date]]:
-    runs: list[list[date]] = []
-    for day in days:
-        if runs and day - runs[-1][-1] == _DAY:
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    return runs
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:

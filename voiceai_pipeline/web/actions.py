@@ -8,18 +8,14 @@ it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
 from uuid import UUID
 
-from voiceai_pipeline.calls.day_status import stretches
 from voiceai_pipeline.connections.tokens import stored_connection
 from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, stretches
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.web.dagster_client import DAYS_PER_RUN, DagsterError
+from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.site import Site
-
-TRAILING_DAYS: Final = 3
-"""How many days before today a sync reads again if nobody says which: as the nightly schedule."""
 
 
 class DaysError(ValueError):

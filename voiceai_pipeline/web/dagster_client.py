@@ -12,9 +12,6 @@ from uuid import UUID
 
 import requests
 
-DAYS_PER_RUN: Final = 31
-"""A range longer than this is cut into several runs, as a backfill is."""
-
 _TIMEOUT: Final = 30.0
 """Seconds for one question. A code location that has just been asked for the first time is slow."""
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.calls import call_store, ledger
-from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS, stretches
+from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS
 from voiceai_pipeline.calls.dimensions import Directory
 from voiceai_pipeline.calls.location_queue import Terms
 from voiceai_pipeline.calls.sync import Mode, Sync, SyncRequestError
@@ -29,7 +29,7 @@ from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, User
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.embedded import EmbeddedPostgres

@@ -28,11 +28,10 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.days import TRAILING_DAYS, DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.defs.schedules import TRAILING_DAYS
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault

@@ -123,13 +123,3 @@ def test_it_does_without_dagster_in_its_process() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert said.stdout == "[]\n"
-
-
-def test_it_syncs_the_same_days_in_the_same_portions_as_the_schedules() -> None:
-    """Two numbers are written twice, because the wing with the other copies imports Dagster."""
-    from voiceai_pipeline.defs import partitions, schedules
-    from voiceai_pipeline.web.actions import TRAILING_DAYS
-    from voiceai_pipeline.web.dagster_client import DAYS_PER_RUN
-
-    assert DAYS_PER_RUN == partitions.DAYS_PER_RUN
-    assert TRAILING_DAYS == schedules.TRAILING_DAYS
