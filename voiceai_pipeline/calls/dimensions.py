@@ -12,6 +12,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
@@ -81,7 +82,7 @@ class Directory:
                 except sa.exc.SQLAlchemyError as error:
                     return database_error(error)
                 except Exception as error:
-                    return PipelineError(FailureClass.INTERNAL, type(error).__name__)
+                    return unexpected(error)
             return failure
 
         try:

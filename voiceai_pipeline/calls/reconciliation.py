@@ -31,6 +31,7 @@ from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import CREDENTIAL_FAILURES, FailureClass, PipelineError
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
@@ -173,8 +174,7 @@ class Reconciliation:
         except sa.exc.SQLAlchemyError as error:
             failure = database_error(error)
         except Exception as error:
-            # Only the name: the text of a foreign exception may quote a call or a token.
-            failure = PipelineError(FailureClass.INTERNAL, type(error).__name__)
+            failure = unexpected(error)
         return LocationComparison(place.location_id, place.name, tuple(found), failure)
 
     def _compare(

@@ -42,6 +42,7 @@ from voiceai_pipeline.core.failures import (
     FailureClass,
     PipelineError,
 )
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import asking, database_error, is_away, read_clock
 from voiceai_pipeline.highlevel.calls import Page, WindowRead, call_of, read_window
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -269,8 +270,7 @@ class Sync:
                 raise  # nothing could be written about it either
             failure = database_error(error)
         except Exception as error:
-            # Only the name: the text of a foreign exception may quote a call or a token.
-            failure = PipelineError(FailureClass.INTERNAL, type(error).__name__)
+            failure = unexpected(error)
         if len(days) > 1 and failure.failure in _OF_A_DAY:
             progress.may_wait = False
             for day in days:

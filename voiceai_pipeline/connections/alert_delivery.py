@@ -33,6 +33,7 @@ from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import AlertSettings, PageSettings
 from voiceai_pipeline.core.settings_parsing import is_loopback
+from voiceai_pipeline.core.unexpected import unexpected
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +146,8 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
         except DeliveryError as error:
             reasons[str(error)] = None
         except Exception as error:
-            # A fault in one channel silences no other; its text may quote what it was given.
-            reasons[f"{type(error).__name__}. Fix: report this as a bug."] = None
+            # A bug in one channel silences no other.
+            reasons[str(unexpected(error))] = None
         else:
             told += len(news)
             continue

@@ -33,6 +33,7 @@ from voiceai_pipeline.core.connection import (
 )
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import asking, database_error, read_clock
 from voiceai_pipeline.highlevel.calls import value_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -299,8 +300,7 @@ class Tokens:
             except sa.exc.SQLAlchemyError as error:
                 return database_error(error)
             except Exception as error:
-                # Only the name: the text of a foreign exception may quote a token.
-                return PipelineError(FailureClass.INTERNAL, type(error).__name__)
+                return unexpected(error)
             return None
 
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="renew") as pool:

@@ -215,8 +215,10 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(
-        "Something failed that nobody foresaw",
-        "Report it with the error's name; the other users are not touched; a rerun is safe",
+        "Unexpected error",
+        "Report this as a bug with the frames from the log: of the run in Dagster, or of the "
+        "program that printed this (make up keeps its logs in VOICEAI_HOME/logs); no other user is "
+        "affected, and a rerun is safe",
         Remedy.OPERATOR,
     ),
 }

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import access, api, connections, consent
 from voiceai_pipeline.web.headers import SecurityHeaders, allowed_hosts, security_headers
@@ -61,7 +62,7 @@ def create_app(site: Site) -> ASGIApp:
         },
     )
     app.state.site = site
-    return SecurityHeaders(app, security_headers(site.page))
+    return SecurityHeaders(_logging_bugs(app), security_headers(site.page))
 
 
 async def _health(_request: Request) -> Response:
@@ -115,7 +116,19 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:
-    name = type(error).__name__
-    text = f"Something failed that nobody foresaw ({name}). The page's log says where."
+    name = type(error).__name__  # logged by _logging_bugs
+    text = f"Unexpected error ({name}). The log of the page says where."
     problem = PageError(500, "This is a bug", text, "Report it with the error's name.")
     return _answer(request, problem, "internal")
+
+
+def _logging_bugs(app: ASGIApp) -> ASGIApp:
+    """Starlette answers a bug, then raises it again; the server would log it with its text."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            unexpected(error)
+
+    return call
