@@ -38,7 +38,7 @@ from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, Shape, location_id, request_headers
 from voiceai_pipeline.calls.sync import WORKERS
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.core.days import DAYS_PER_RUN, DayState
+from voiceai_pipeline.core.days import DAYS_PER_RUN, DayState, day_range
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.tables import call_logs
 from voiceai_pipeline.pipeline import open_pipeline
@@ -150,7 +150,7 @@ def ours(job: Job) -> Figures:
     """The range by one call of ``Sync.sync_days``."""
     first, last = job.window
     with measured() as figures, open_pipeline(Settings.load(os.environ)) as pipeline:
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        days = day_range(first, last)
         outcomes = pipeline.sync.sync_days(days)
     if unfinished := [o for o in outcomes if o.state is not DayState.COMPLETE]:
         raise RuntimeError(f"{len(unfinished)} days are not complete: {unfinished[0].message}")

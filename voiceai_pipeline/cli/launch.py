@@ -2,13 +2,13 @@
 other, and needs neither webserver nor daemon."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from uuid import UUID
 
 import dagster as dg
 
 from voiceai_pipeline.calls.sync import SyncRequestError
-from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
+from voiceai_pipeline.core.days import DAYS_PER_RUN, day_range, stretches
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import jobs, partitions
 
@@ -26,7 +26,7 @@ def days_between(first: date, last: date, today: date) -> list[date]:
             f"{first} lies before {partitions.FIRST_DAY}, the first day that can be synced. Set "
             "VOICEAI_START_DATE to an earlier one."
         )
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return day_range(first, last)
 
 
 def sync_calls(

@@ -42,6 +42,11 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time.min, zone).astimezone(UTC)
 
 
+def day_range(first: date, last: date) -> list[date]:
+    """The days from ``first`` to ``last``, both included; none if ``last`` is before ``first``."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
 def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
     """Split sorted days into stretches of consecutive days, of at most ``at_most`` days each.
 

@@ -12,6 +12,7 @@ from voiceai_pipeline.calls.sync import Mode
 from voiceai_pipeline.connections import alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.alert_delivery import Channel
+from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
@@ -59,7 +60,7 @@ def read_user_days(
         first, last = date.fromisoformat(config.first), date.fromisoformat(config.last)
     except ValueError:
         raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    days = day_range(first, last)
     users = assets.parse_users(config.user_ids)
     outcomes, reports = assets.sync_and_record(
         context, pipeline, days, users, Mode.REREAD, settings.page

@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
@@ -104,7 +105,7 @@ def _by_day(month: pd.DataFrame, day: date) -> tuple[dict[date, int], dict[date,
     """Calls of the pictured days, from the first that has a mart; and how many of them are of
     locations whose day is not complete."""
     begin = min(month["day"], default=day)
-    pictured = [begin + timedelta(days=n) for n in range((day - begin).days + 1)]
+    pictured = day_range(begin, day)
     open_ones = month[~month["is_complete"].astype(bool)]
     counts = []
     for frame in (month, open_ones):

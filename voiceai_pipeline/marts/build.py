@@ -18,7 +18,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
-from voiceai_pipeline.core.days import Window, stretches
+from voiceai_pipeline.core.days import Window, day_range, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.engine import database_error, database_now, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
@@ -314,7 +314,7 @@ def _overlapping(window: Window, zone: ZoneInfo) -> list[date]:
     """The days of ``zone`` that have an instant in common with ``window``."""
     first = window.start.astimezone(zone).date()
     last = (window.end - timedelta(microseconds=1)).astimezone(zone).date()
-    return [first + n * _DAY for n in range((last - first).days + 1)]
+    return day_range(first, last)
 
 
 def _enclosing(days: Sequence[date]) -> tuple[datetime, datetime]:

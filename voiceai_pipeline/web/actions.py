@@ -12,7 +12,7 @@ from uuid import UUID
 
 from voiceai_pipeline.connections.tokens import stored_connection
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, stretches
+from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, day_range, stretches
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.site import Site
@@ -96,7 +96,7 @@ def sync(
         )
     if last < first:
         raise DaysError(f"{last} lies before {first}. Ask for the earlier day first.")
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    days = day_range(first, last)
     run_ids: list[str] = []
     for stretch in stretches(days, DAYS_PER_RUN):
         try:
