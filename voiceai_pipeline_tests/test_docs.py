@@ -25,8 +25,9 @@ METRICS = (PROJECT / "docs" / "metrics.md").read_text()
 OPERATING = (PROJECT / "docs" / "operating.md").read_text()
 
 
-def test_the_readme_lists_every_variable_with_its_meaning() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+) \|$", README, re.MULTILINE)
+def test_the_page_on_settings_lists_every_variable_with_its_meaning() -> None:
+    settings = (PROJECT / "docs" / "settings.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+) \|$", settings, re.MULTILINE)
     assert rows == list(VARIABLES.items())
 
 
@@ -35,14 +36,17 @@ def test_the_readme_names_every_command() -> None:
         assert re.search(rf"\b{name}\b", README), name
 
 
-def test_the_readmes_make_targets_and_pictures_exist() -> None:
+def test_every_link_of_the_documents_leads_to_a_file() -> None:
+    pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("deploy/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_readmes_make_targets_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for picture in re.findall(r"!\[.*?\]\((.+?)\)", README):
-        assert Path(PROJECT / picture).is_file(), picture
-    for page in re.findall(r"\]\(((?:docs|deploy)/.+?)\)", README):
-        assert Path(PROJECT / page).is_file(), page
 
 
 # docs/connections.md ------------------------------------------------------------------------------
