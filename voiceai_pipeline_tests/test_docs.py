@@ -2,7 +2,6 @@
 
 import re
 from datetime import date
-from pathlib import Path
 
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk

@@ -3,7 +3,7 @@
 A window may hold a million calls, so a read of one is taken in as it comes (``Intake``): what the
 table holds already is let go, and what it does not waits in COPY's own form for the one transaction
 that writes it all. The caller owns that transaction, so calls, ledger and status commit together.
-Unchanged rows are not written at all: a content hash decides (DESIGN 5, with the measured costs).
+Unchanged rows are not written at all: a content hash decides (decision 10, with what it costs).
 Most calls of a re-read are sent byte for byte as before: their fingerprint says so, and they are
 not even parsed.
 """

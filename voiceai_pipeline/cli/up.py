@@ -266,7 +266,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) -> None:
-    """Bring our own database up to date; somebody else's only if it is empty (DESIGN 3)."""
+    """Bring our own database up to date; somebody else's only if it is empty (decision 2)."""
     with engine.begin() as db:
         is_current = migrate.is_current(db)
         may = embedded or migrate.is_empty(db)

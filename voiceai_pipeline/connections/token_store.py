@@ -2,7 +2,7 @@
 
 Tokens pass through here encrypted; when to refresh is decided in ``tokens.py``. A lease
 (``lease_id``) is taken before a token POST and committed, so it is mutual exclusion and the journal
-of the exchange at once (DESIGN 4). Who lost it ends nothing; a new pair is taken from whoever
+of the exchange at once (decision 4). Who lost it ends nothing; a new pair is taken from whoever
 brings it, as long as its generation is still the stored one. Every change writes its event
 (``history``) and whether somebody is to be told (``alerts``) in the same transaction.
 """

@@ -1,4 +1,4 @@
-"""Tokens at rest: AES-256-GCM, bound to the place they are stored in (DESIGN 4).
+"""Tokens at rest: AES-256-GCM, bound to the place they are stored in (decision 4).
 
 ``enc:v1:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column and user,
 so a ciphertext moved to another row or column does not decrypt. Values without the prefix are

@@ -1,7 +1,7 @@
 """Opens the database: one way, with settings that a transaction pooler survives.
 
 No session state is relied upon (no advisory session locks, no prepared statements), so a pooler in
-transaction mode works too (DESIGN 2).
+transaction mode works too (decision 1).
 """
 
 import time

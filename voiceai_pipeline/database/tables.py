@@ -19,7 +19,7 @@ ADOPTED: Final = ("users", "api_keys", "sync_status")
 """Tables that the source system may have made."""
 
 VERSION_TABLE: Final = "voiceai_alembic_version"
-"""Our own: Dagster keeps an ``alembic_version`` in the same search path (DESIGN 2)."""
+"""Our own: Dagster keeps an ``alembic_version`` in the same search path (decision 1)."""
 
 
 def _instant(name: str, **options: Any) -> sa.Column[Any]:

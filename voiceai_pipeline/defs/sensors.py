@@ -1,5 +1,5 @@
 """What happens when something is due. A sensor reads SQL and asks for a run; it never speaks to
-HighLevel, because a tick is killed after 60 seconds (DESIGN 4).
+HighLevel, because a tick is killed after 60 seconds (decision 4).
 
 What is due is decided by pure functions of the core, with the time as an argument. A run key is
 spent even when its run fails, so each carries the time it was asked for, rounded.

@@ -1,4 +1,4 @@
-"""What is taken out of a call before anything is stored (DESIGN 7, REQUIREMENTS X7).
+"""What is taken out of a call before anything is stored (decision 15, REQUIREMENTS X7).
 
 Call actions carry secrets of third parties: ``apiDetails.authenticationValue``, header values,
 credentials in URLs (CONTRACT 2.4). People's own data (numbers, transcripts, names) stays: it is
