@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.calls import dimension_rows as tables
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.shared_location import read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -72,18 +73,15 @@ class Directory:
     ) -> dict[str, int | PipelineError]:
         """Do ``one`` for a user of each location, the next user where a credential fails."""
 
-        def attempt(location_id: str, people: list[Connection]) -> int | PipelineError:
-            failure = PipelineError(FailureClass.NO_CONNECTION)
-            for person in people:
-                try:
-                    return one(person, location_id)
-                except PipelineError as error:
-                    failure = error
-                except sa.exc.SQLAlchemyError as error:
-                    return database_error(error)
-                except Exception as error:
-                    return unexpected(error)
-            return failure
+        def attempt(location_id: str, users: list[Connection]) -> int | PipelineError:
+            try:
+                return read_with_any(users, lambda user: one(user, location_id))
+            except PipelineError as error:
+                return error
+            except sa.exc.SQLAlchemyError as error:
+                return database_error(error)
+            except Exception as error:
+                return unexpected(error)
 
         try:
             with self._engine.begin() as db:

@@ -27,10 +27,11 @@ from voiceai_pipeline.calls import call_store, day_status, ledger, mismatches
 from voiceai_pipeline.calls.call_store import MILLISECOND
 from voiceai_pipeline.calls.mismatches import Drift
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.shared_location import read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
-from voiceai_pipeline.core.failures import CREDENTIAL_FAILURES, FailureClass, PipelineError
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -157,7 +158,7 @@ class Reconciliation:
             held = [row for row in by_location.get(location_id, ()) if row.user.id in able]
             aside = {row.day: row.set_aside for row in sorted(held, key=_read_at)}
             compared = [day for day in days if day in aside]
-            places.append(_Place(location_id, group, list(group), compared, aside))
+            places.append(_Place(location_id, group, {}, compared, aside))
         return places
 
     def _reconcile(self, place: "_Place", run_id: str | None) -> LocationComparison:
@@ -226,30 +227,27 @@ class Reconciliation:
         )
 
     def _ask(self, place: "_Place", asked: Window) -> int | None:
-        """HighLevel's total, with the credentials of whoever has some that work.
+        """HighLevel's total, read with the credentials of any user of the location.
 
         Raises:
-            PipelineError: why nobody could ask.
+            PipelineError: no user's credentials can read it, or HighLevel gave no answer.
         """
-        failure = PipelineError(FailureClass.NO_CONNECTION)
-        while place.askers:
-            user_id = place.askers[0].user.id
-            try:
-                return self._tokens.spend(
-                    user_id,
-                    lambda token: self._client.call_total(
-                        token, place.location_id, asked.start, asked.end
-                    ),
-                )
-            except PipelineError as error:
-                if error.failure is FailureClass.LOCATION_PAUSED:
-                    for person in place.people:
-                        self._tokens.report(person.user.id, error.failure)
-                if error.failure not in CREDENTIAL_FAILURES:
-                    raise
-                failure = error
-                del place.askers[0]
-        raise failure
+
+        def total(user: Connection) -> int | None:
+            return self._tokens.spend(
+                user.user.id,
+                lambda token: self._client.call_total(
+                    token, place.location_id, asked.start, asked.end
+                ),
+            )
+
+        try:
+            return read_with_any(place.people, total, place.refused)
+        except PipelineError as error:
+            if error.failure is FailureClass.LOCATION_PAUSED:
+                for person in place.people:
+                    self._tokens.report(person.user.id, error.failure)
+            raise
 
     def _held(
         self, db: sa.Connection, place: "_Place", days: Sequence[date], asked: Window
@@ -314,14 +312,14 @@ class _Place:
 
     Attributes:
         people: its users who can be synced.
-        askers: those of them whose credentials have not failed yet.
+        refused: users whose credentials have failed so far, and why.
         days: what to compare, in order.
         aside: calls set aside by the last read of each complete day, the day before ``days`` too.
     """
 
     location_id: str
     people: list[Connection]
-    askers: list[Connection]
+    refused: dict[UUID, PipelineError]
     days: list[date]
     aside: Mapping[date, int]
 

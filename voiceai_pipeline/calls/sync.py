@@ -32,12 +32,12 @@ from voiceai_pipeline.calls.location_queue import (
     Terms,
 )
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import (
-    CREDENTIAL_FAILURES,
     PROVIDER_FAILURES,
     FailureClass,
     PipelineError,
@@ -298,22 +298,21 @@ class Sync:
         )
         with ExitStack() as stack:
             reading = stack.enter_context(closing(_Reading(new_intake, days)))
-            for person in attempt.people:
-                try:
-                    read = self._read(person.user.id, attempt, window, reading, lease)
-                except PipelineError as error:
-                    if error.failure not in CREDENTIAL_FAILURES:
-                        raise
-                    refused[person.user.id] = error
-                else:
-                    verified = _Verified(attempt, window, read, reading, refused)
-                    if progress.may_wait and reading.intake.is_light:
-                        progress.waiting = verified
-                        stack.pop_all()  # whoever settles it closes it
-                    else:
-                        progress.outcomes += self._store([verified])
-                    return
-        progress.outcomes += self._store_failure(attempt, refused)
+            try:
+                read = read_with_any(
+                    attempt.people,
+                    lambda user: self._read(user.user.id, attempt, window, reading, lease),
+                    refused,
+                )
+            except AllRefusedError:
+                progress.outcomes += self._store_failure(attempt, refused)
+                return
+            verified = _Verified(attempt, window, read, reading, refused)
+            if progress.may_wait and reading.intake.is_light:
+                progress.waiting = verified
+                stack.pop_all()  # whoever settles it closes it
+            else:
+                progress.outcomes += self._store([verified])
 
     def _read(
         self,
