@@ -24,7 +24,7 @@ from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database import mart_tables, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.marts import mart_store as tables
+from voiceai_pipeline.marts import queries as mart_queries
 from voiceai_pipeline.marts.build import Marts
 
 LAST = date(2026, 10, 31)
@@ -139,7 +139,7 @@ def main() -> None:
         with engine.begin() as db:
             for table in mart_tables.MARTS:
                 names = [column.name for column in table.columns]
-                rows = tables.read_rows(db, table, LAST - timedelta(days=27), LAST, names)
+                rows = mart_queries.read_rows(db, table, LAST - timedelta(days=27), LAST, names)
                 tell(f"{table.name}: 28 days are {len(rows):,} rows, read in "
                       f"{time.perf_counter() - started:.2f} s")  # fmt: skip
                 started = time.perf_counter()

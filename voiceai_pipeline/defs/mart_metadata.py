@@ -22,7 +22,7 @@ from voiceai_pipeline.database.mart_tables import (
 )
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.markdown import Markup, shown
-from voiceai_pipeline.marts import mart_store as tables
+from voiceai_pipeline.marts import queries as mart_queries
 from voiceai_pipeline.marts.metrics import SMALL
 
 PICTURED: Final = 28
@@ -36,9 +36,9 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
     """What the UI shows of each mart and day, from the marts as they stand."""
     first, last = min(days) - timedelta(days=PICTURED - 1), max(days)
     with engine.begin() as db:
-        rows = tables.read_rows(db, daily_call_metrics, min(days), last, _OF_LOCATION)
+        rows = mart_queries.read_rows(db, daily_call_metrics, min(days), last, _OF_LOCATION)
         sums = {
-            table.name: tables.read_sums(db, table, first, last, by, counts)
+            table.name: mart_queries.read_sums(db, table, first, last, by, counts)
             for table, (by, counts) in _SUMS.items()
         }
         busiest = {day: _busiest(db, day) for day in days}
@@ -89,10 +89,10 @@ class _Busiest:
 def _busiest(db: sa.Connection, day: date) -> _Busiest:
     first = day - timedelta(days=PICTURED - 1)
     return _Busiest(
-        agents=tables.busiest_agents(db, first, day, _OF_AGENT, ROWS),
-        actions=tables.busiest_actions(db, first, day, ROWS),
-        of_the_day=tables.actions_of_day(db, day, ROWS),
-        values=tables.captured_values(db, first, day, ROWS),
+        agents=mart_queries.busiest_agents(db, first, day, _OF_AGENT, ROWS),
+        actions=mart_queries.busiest_actions(db, first, day, ROWS),
+        of_the_day=mart_queries.actions_of_day(db, day, ROWS),
+        values=mart_queries.captured_values(db, first, day, ROWS),
     )
 
 

@@ -22,10 +22,11 @@ from voiceai_pipeline.core.days import Window, day_range, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.engine import database_error, database_now, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
+from voiceai_pipeline.marts import call_reader, metrics
 from voiceai_pipeline.marts import mart_store as tables
-from voiceai_pipeline.marts import metrics
-from voiceai_pipeline.marts.mart_store import LedgerDay
-from voiceai_pipeline.marts.metrics import MartRows, Place
+from voiceai_pipeline.marts.call_facts import Place
+from voiceai_pipeline.marts.call_reader import LedgerDay
+from voiceai_pipeline.marts.metrics import MartRows
 
 CALLS_AT_ONCE: Final = 250_000
 """How many calls are computed together: memory stays flat beyond it."""
@@ -120,7 +121,7 @@ class Marts:
     def _sizes(self, days: list[date], location_ids: Collection[str] | None) -> dict[str, int]:
         first, last = _enclosing(days)
         with self._engine.begin() as db:
-            found = tables.sizes(db, first, last, location_ids)
+            found = call_reader.sizes(db, first, last, location_ids)
         # A location that was asked for and has nothing left must not keep its old rows.
         return dict.fromkeys(location_ids or (), 0) | found
 
@@ -128,7 +129,7 @@ class Marts:
         """Build a batch in one transaction; what does not add up, location by location."""
         with self._engine.begin() as holder:
             tables.lock(holder, location_ids)
-            with tables.begin(self._engine) as db, db.begin() as transaction:
+            with call_reader.begin(self._engine) as db, db.begin() as transaction:
                 self._take_snapshot(db, location_ids)
                 wrong = self._compute_and_replace(db, location_ids, days)
                 if wrong:
@@ -152,14 +153,14 @@ class Marts:
     ) -> list[str]:
         now = read_clock(db, self._now)
         first, last = _enclosing(days)
-        ledger = tables.ledger_days(
+        ledger = call_reader.ledger_days(
             db, location_ids, days[0] - FIRST_DAY * _DAY, days[-1] + LAST_DAY * _DAY
         )
         known = {
             location_id: list(known_times(rows, self._zone)) for location_id, rows in ledger.items()
         }
-        places = tables.places(db, location_ids, known, self._zone)
-        stored = tables.read_calls(db, location_ids, first, last)
+        places = call_reader.places(db, location_ids, known, self._zone)
+        stored = call_reader.read_calls(db, location_ids, first, last)
         rows = metrics.compute(places, days, stored, self._rules)
         status = self._status(places, ledger, days, now)
         tables.replace(db, location_ids, days, _published(rows, status))
@@ -245,7 +246,7 @@ class Marts:
                 else {}
             )
             found = set(tables.redefined(db, self._zone, self._version, NEWS_AT_ONCE))
-        by_name = {name: tables.zone_of(name) or self._zone for name in set(names.values())}
+        by_name = {name: call_reader.zone_of(name) or self._zone for name in set(names.values())}
         zones = {place: by_name[name] for place, name in names.items()}
         found |= stale_days(news, built, zones, self._zone)
         days: defaultdict[date, set[str]] = defaultdict(set)

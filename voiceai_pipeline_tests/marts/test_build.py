@@ -22,8 +22,9 @@ from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.marts import mart_store as tables
 from voiceai_pipeline.marts import metrics
 from voiceai_pipeline.marts.build import Marts, known_times, stale_days
-from voiceai_pipeline.marts.mart_store import LedgerDay
-from voiceai_pipeline.marts.metrics import Calls, Place, masked
+from voiceai_pipeline.marts.call_facts import Calls, Place
+from voiceai_pipeline.marts.call_reader import LedgerDay
+from voiceai_pipeline.marts.metrics import masked
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book, days_between
 
 UTC_ZONE = ZoneInfo("UTC")

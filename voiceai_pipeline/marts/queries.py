@@ -1,0 +1,140 @@
+"""Reads the marts for the tables and charts in Dagster. Read only; the rows are written by
+``mart_store.py``.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from voiceai_pipeline.database.mart_tables import (
+    action_metrics,
+    agent_performance,
+    daily_call_metrics,
+)
+
+
+def read_rows(
+    db: sa.Connection, table: sa.Table, first: date, last: date, columns: Sequence[str]
+) -> pd.DataFrame:
+    """Columns of a mart's days, a row for each of its own; None stays None."""
+    query = sa.select(*(table.c[name] for name in columns)).where(table.c.day.between(first, last))
+    return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns), dtype=object)
+
+
+def read_sums(
+    db: sa.Connection,
+    table: sa.Table,
+    first: date,
+    last: date,
+    by: Sequence[str],
+    sums: Sequence[str],
+) -> pd.DataFrame:
+    """Sums over a mart's days, all locations together, for each group of ``by``."""
+    keys = [table.c[name] for name in by]
+    query = (
+        sa.select(*keys, *(sa.func.sum(table.c[name]) for name in sums))
+        .where(table.c.day.between(first, last))
+        .group_by(*keys)
+    )
+    return pd.DataFrame(db.execute(query).fetchall(), columns=[*by, *sums])
+
+
+def busiest_agents(
+    db: sa.Connection, first: date, last: date, sums: Sequence[str], limit: int
+) -> list[dict[str, Any]]:
+    """The agents with the most calls in these days: last name, location's name, sums; and how many
+    agents there are (``total``)."""
+    table, daily = agent_performance, daily_call_metrics
+    named = sa.func.array_agg(aggregate_order_by(table.c.agent_name, table.c.day.desc()))[1]
+    place = sa.func.max(daily.c.location_name)
+    calls = sa.func.sum(table.c.calls)
+    query = (
+        sa.select(
+            table.c.location_id,
+            table.c.agent_id,
+            named.label("agent_name"),
+            place.label("location_name"),
+            *(sa.func.sum(table.c[name]).label(name) for name in sums),
+            sa.func.count().over().label("total"),
+        )
+        .join(daily, (daily.c.location_id == table.c.location_id) & (daily.c.day == table.c.day))
+        .where(table.c.day.between(first, last))
+        .group_by(table.c.location_id, table.c.agent_id)
+        .order_by(calls.desc(), table.c.location_id, table.c.agent_id)
+        .limit(limit)
+    )
+    return [dict(row) for row in db.execute(query).mappings()]
+
+
+def busiest_actions(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:
+    """The actions in the most calls of these days: type, name, sums; and how many there are
+    (``total``)."""
+    table = action_metrics
+    calls = sa.func.sum(table.c.calls)
+    query = (
+        sa.select(
+            table.c.action_type,
+            table.c.action_name,
+            # A call has one day and one agent, so over these its actions of one name add up.
+            calls.label("calls"),
+            sa.func.sum(table.c.actions).label("actions"),
+            sa.func.sum(table.c.executed_actions).label("executed_actions"),
+            sa.func.count().over().label("total"),
+        )
+        .where(table.c.day.between(first, last))
+        .group_by(table.c.action_type, table.c.action_name)
+        .order_by(calls.desc(), table.c.action_type, table.c.action_name)
+        .limit(limit)
+    )
+    return [dict(row) for row in db.execute(query).mappings()]
+
+
+def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, Any]]:
+    """The rows of a day in the most calls, with the names of agent and location; and how many rows
+    there are (``total``)."""
+    table, agent, daily = action_metrics, agent_performance, daily_call_metrics
+    of_agent = (
+        (agent.c.location_id == table.c.location_id)
+        & (agent.c.day == table.c.day)
+        & (agent.c.agent_id == table.c.agent_id)
+    )
+    query = (
+        sa.select(
+            table,
+            agent.c.agent_name,
+            daily.c.location_name,
+            sa.func.count().over().label("total"),
+        )
+        .join(agent, of_agent)
+        .join(daily, (daily.c.location_id == table.c.location_id) & (daily.c.day == table.c.day))
+        .where(table.c.day == day)
+        .order_by(table.c.calls.desc(), *table.primary_key.columns)
+        .limit(limit)
+    )
+    return [dict(row) for row in db.execute(query).mappings()]
+
+
+def captured_values(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:
+    """The values captured in the most engaged calls of these days; beside them the engaged calls of
+    the agents that captured it, and how many values there are (``total``).
+
+    Who never captures a value is not asked for it: their calls would make every share small.
+    """
+    query = sa.text(
+        "WITH captured AS ("
+        "  SELECT data_key, location_id, agent_id, sum(engaged_filled_calls) AS filled "
+        "  FROM data_capture_metrics WHERE day BETWEEN :first AND :last GROUP BY 1, 2, 3), "
+        "agent AS ("
+        "  SELECT location_id, agent_id, sum(engaged_calls) AS engaged "
+        "  FROM agent_performance WHERE day BETWEEN :first AND :last GROUP BY 1, 2) "
+        "SELECT data_key, sum(filled)::bigint AS engaged_filled_calls, "
+        "       sum(engaged)::bigint AS engaged_calls, count(*) OVER () AS total "
+        "FROM captured JOIN agent USING (location_id, agent_id) "
+        "GROUP BY data_key ORDER BY 2 DESC, 1 LIMIT :limit"
+    )
+    values = {"first": first, "last": last, "limit": limit}
+    return [dict(row) for row in db.execute(query, values).mappings()]
