@@ -41,7 +41,10 @@ from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 
-pytest_plugins = ["voiceai_pipeline_tests.support.product"]
+pytest_plugins = [
+    "voiceai_pipeline_tests.support.product",
+    "voiceai_pipeline_tests.support.chromium",
+]
 
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -20,7 +20,6 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from voiceai_pipeline_tests.cli.test_supervisor import wait_until
 from voiceai_pipeline_tests.cli.test_up import Up, ended, graphql, partition_stats
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.web.conftest import chromium  # noqa: F401 - a fixture
 
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]
@@ -43,7 +42,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def window(chromium: Browser) -> Iterator[Page]:  # noqa: F811 - the fixture above
+def window(chromium: Browser) -> Iterator[Page]:
     expect.set_options(timeout=60_000)
     with chromium.new_context(viewport={"width": 1200, "height": 780}) as context:
         context.set_default_timeout(60_000)

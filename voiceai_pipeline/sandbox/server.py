@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voiceai_pipeline.sandbox.app import create_app
 from voiceai_pipeline.sandbox.world import RecordedRequest, World
-from voiceai_pipeline.web.serving import listen, serve_in_thread, serve_until_stopped, url_of
+from voiceai_pipeline.web.server import listen, serve_in_thread, serve_until_stopped, url_of
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,9 @@ def serve(
     """
     world = world or World(state_file=state_file)
     listener = listen(host, port)
-    url = url_of(listener)
-    serve_until_stopped(
-        create_app(world),
-        listener,
-        ready=lambda: ready(url) if ready else None,
-        stopping=world.stop,
-    )
+    if ready is not None:
+        ready(url_of(listener))
+    serve_until_stopped(create_app(world), listener, stopping=world.stop)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""`python -m voiceai_pipeline.web`: the page as a process of its own, as `make up` starts it."""
+"""`python -m voiceai_pipeline.web`: serves the Connections page, as `make up` starts it, and
+watches Dagster's daemon."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -8,20 +10,30 @@ import sys
 import dotenv
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections import alert_delivery
+from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.embedded import PostgresError
 from voiceai_pipeline.database.engine import database_sentence
-from voiceai_pipeline.web.server import serve
+from voiceai_pipeline.pipeline import open_pipeline
+from voiceai_pipeline.web.app import create_app
+from voiceai_pipeline.web.daemon_monitor import Watch, watching
+from voiceai_pipeline.web.server import listen, serve_until_stopped
+from voiceai_pipeline.web.site import ACTOR, open_site
 
 log = logging.getLogger("voiceai_pipeline.web")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until stopped; 0 after a clean stop, 1 with a sentence if it cannot start."""
+    """Serve until stopped.
+
+    Returns:
+        0 after a clean stop, 1 with a message on stderr if it cannot start.
+    """
     parser = argparse.ArgumentParser(prog="python -m voiceai_pipeline.web", description=__doc__)
     parser.add_argument(
-        "--dagster", metavar="URL", help="where to ask Dagster; default: VOICEAI_DAGSTER_URL"
+        "--dagster", metavar="URL", help="where to call Dagster; default: VOICEAI_DAGSTER_URL"
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -29,17 +41,30 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.load(os.environ)
         page = settings.page
-        serve(settings, given.dagster, lambda: log.info("The page listens at %s", page.url))
+        _serve(settings, given.dagster)
     except (SettingsError, PostgresError) as problem:
         return _stop(str(problem))
     except sa.exc.DBAPIError as error:
         return _stop(database_sentence(error))
     except OSError as error:
         return _stop(
-            f"The page cannot use {page.host}:{page.port}: {error.strerror}. Stop the program that "
-            "uses it, or set VOICEAI_PAGE_PORT to another port."
+            f"The page cannot listen on {page.host}:{page.port}: {error.strerror}. Stop the "
+            "program that uses the port, or set VOICEAI_PAGE_PORT to another one."
         )
     return 0
+
+
+def _serve(settings: Settings, dagster_url: str | None) -> None:
+    page = settings.page
+    with (
+        contextlib.closing(listen(page.host, page.port)) as listener,
+        open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
+    ):
+        site = open_site(settings, pipeline, dagster_url)
+        channels = alert_delivery.channels(settings.alerts)
+        with watching(Watch(pipeline.engine, site.dagster.last_sign_of_life, channels, page)):
+            log.info("The page listens at %s", page.url)
+            serve_until_stopped(create_app(site), listener)
 
 
 def _stop(sentence: str) -> int:

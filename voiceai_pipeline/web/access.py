@@ -23,7 +23,6 @@ from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.pages import (
     HOME,
     PageError,
-    jar_of,
     redirect,
     render,
     safe_back,
@@ -55,9 +54,9 @@ class Access:
             answer = RedirectResponse(other_name + _wanted(scope), 307)
             await answer(scope, receive, send)
             return
-        jar = jar_of(site)
+        jar = site.jar
         session = cookies.read_session(jar, connection.cookies)
-        if session is not None and session.id in site.ended_sessions:
+        if session is not None and session.id in site.logouts:
             session = None
         is_new = session is None
         session = session or Session.fresh()
@@ -232,7 +231,7 @@ def _login(request: Request, form: Form) -> Response:
         )
     response = redirect(request, back)
     # A new id: whoever knew the old one does not come in with it.
-    cookies.put_session(jar_of(site), response, Session.fresh(is_logged_in=True))
+    cookies.put_session(site.jar, response, Session.fresh(is_logged_in=True))
     return response
 
 
@@ -240,7 +239,7 @@ def _logout(request: Request, _form: Form) -> Response:
     site = site_of(request)
     session = session_of(request)
     if session is not None:
-        site.ended_sessions.add(session.id)
+        site.logouts.add(session.id)
     response = redirect(request, LOGIN, Flash("plain", "You are logged out"))
-    cookies.put_session(jar_of(site), response, Session.fresh())
+    cookies.put_session(site.jar, response, Session.fresh())
     return response

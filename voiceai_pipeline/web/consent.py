@@ -21,7 +21,6 @@ from voiceai_pipeline.web.access import Form, posted
 from voiceai_pipeline.web.cookies import BegunHere, Flash
 from voiceai_pipeline.web.pages import (
     PageError,
-    jar_of,
     problem_page,
     redirect,
     render,
@@ -65,7 +64,7 @@ def _connect(request: Request, form: Form) -> Response:
     # policy's form-action, and nobody knows to which hosts HighLevel redirects.
     response = render(request, "leaving.html", name=user.name, address=address)
     here = BegunHere(user_id, safe_back(form.get("back", "")))
-    cookies.put_consent(jar_of(site), response, begun.state, here)
+    cookies.put_consent(site.jar, response, begun.state, here)
     return response
 
 
@@ -73,7 +72,7 @@ def _callback(request: Request) -> Response:
     site = site_of(request)
     query = request.query_params
     state = Secret(query["state"]) if query.get("state") else None
-    here = cookies.read_consent(jar_of(site), request.cookies, state)
+    here = cookies.read_consent(site.jar, request.cookies, state)
     try:
         connection = site.pipeline.consent.finish(
             state,
@@ -91,7 +90,7 @@ def _callback(request: Request) -> Response:
         response = _connected(request, connection, here)
     # The state is spent. (After a ConsentError it may not be, and a second try is fair.)
     if state is not None and here is not None:
-        cookies.drop_consent(jar_of(site), response, state)
+        cookies.drop_consent(site.jar, response, state)
     return response
 
 

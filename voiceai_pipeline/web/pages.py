@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.web import cookies, filters
-from voiceai_pipeline.web.cookies import Flash, Jar, Session
+from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.site import Site, site_of
 
 HOME: Final = "/"
@@ -40,11 +40,6 @@ class PageError(Exception):
         self.remedy = remedy
 
 
-def jar_of(site: Site) -> Jar:
-    """Where the site's cookies are written and read."""
-    return Jar(site.seal, secure=site.is_https)
-
-
 def session_of(request: Request) -> Session | None:
     """The session that ``access`` found or began; None where a path needs none."""
     session: Session | None = request.scope.get("voiceai_session")
@@ -59,9 +54,8 @@ def safe_back(path: str) -> str:
 def render(request: Request, template: str, *, status: int = 200, **content: Any) -> Response:
     """A page: the template with its content, the message of the last action above it."""
     site = site_of(request)
-    jar = jar_of(site)
     session = session_of(request)
-    flash = cookies.read_flash(jar, request.cookies)
+    flash = cookies.read_flash(site.jar, request.cookies)
     now = datetime.now(UTC)
     zone = site.pipeline.zone
     html = site.templates.get_template(template).render(
@@ -78,7 +72,7 @@ def render(request: Request, template: str, *, status: int = 200, **content: Any
     )
     response = HTMLResponse(html, status)
     if flash:
-        jar.drop(response, cookies.FLASH)
+        site.jar.drop(response, cookies.FLASH)
     return response
 
 
@@ -100,7 +94,7 @@ def redirect(request: Request, path: str, flash: Flash | None = None) -> Respons
     """See other, after an action; the next page shows ``flash``."""
     response = RedirectResponse(path, 303)
     if flash:
-        cookies.put_flash(jar_of(site_of(request)), response, flash)
+        cookies.put_flash(site_of(request).jar, response, flash)
     return response
 
 

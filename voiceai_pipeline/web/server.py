@@ -1,67 +1,147 @@
-"""The page on a real socket: as a process of its own, or in a thread for tests."""
+"""Serves an ASGI application with uvicorn: until a signal, or in a background thread.
+
+The pages and the sandbox share it, so nothing of the product is imported here. uvicorn's own entry
+point would exit on a taken port, die of the signal after a clean stop, and tell the application
+only after its last responses.
+"""
 
 import contextlib
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Final
 
-from voiceai_pipeline.connections import alert_delivery
-from voiceai_pipeline.connections.history import Actor
-from voiceai_pipeline.core.settings import Settings
-from voiceai_pipeline.pipeline import Pipeline, open_pipeline
-from voiceai_pipeline.web.app import create_app
-from voiceai_pipeline.web.cookies import Seal
-from voiceai_pipeline.web.daemon_monitor import Watch, watching
-from voiceai_pipeline.web.dagster_client import Dagster
-from voiceai_pipeline.web.serving import listen, serve_in_thread, serve_until_stopped
-from voiceai_pipeline.web.site import Site
+import uvicorn
+from starlette.types import ASGIApp
 
-ACTOR = "connections page"
+_START_TIMEOUT: Final = 20.0
+"""Seconds until a server in a thread has to answer."""
 
+_MAX_CONNECTIONS: Final = 500
+"""Open connections, idle ones included; further requests get status 503."""
 
-@dataclass(frozen=True)
-class RunningPage:
-    """A page that answers at ``url``."""
+_MAX_HEAD: Final = 32 * 1024
+"""Bytes of a request line and its headers."""
 
-    url: str
-    site: Site
+Hook = Callable[[], None]
 
 
-def open_site(settings: Settings, pipeline: Pipeline, dagster_url: str | None = None) -> Site:
-    """The parts of the page.
-
-    Args:
-        dagster_url: where Dagster is asked; None: where people find it.
-    """
-    return Site(
-        pipeline=pipeline,
-        highlevel=settings.highlevel,
-        page=settings.page,
-        dagster=Dagster(dagster_url or settings.page.dagster_url),
-        seal=Seal(settings.page.secret),
-    )
-
-
-def serve(settings: Settings, dagster_url: str | None, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then return.
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 picks a free one.
 
     Raises:
-        OSError: the address cannot be had (somebody else listens on the port).
-        SettingsError, PostgresError: with what to do.
+        OSError: the address is not available, for example because the port is in use.
     """
-    with (
-        contextlib.closing(listen(settings.page.host, settings.page.port)) as listener,
-        open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
-    ):
-        site = open_site(settings, pipeline, dagster_url)
-        told = alert_delivery.channels(settings.alerts)
-        watch = Watch(pipeline.engine, site.dagster.last_sign_of_life, told, settings.page)
-        with watching(watch):
-            serve_until_stopped(create_app(site), listener, ready=ready)
+    # asyncio disables Nagle's algorithm only if the protocol is named; otherwise each response
+    # takes 40 ms longer.
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(256)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve_until_stopped(
+    app: ASGIApp, listener: socket.socket, *, stopping: Hook | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then close ``listener`` and return.
+
+    Args:
+        stopping: called before the server waits for its last responses.
+    """
+    server = _Server(app, stopping)
+    with contextlib.closing(listener), _handling_signals(server):
+        server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
-def running(site: Site, listener: socket.socket) -> Iterator[RunningPage]:
-    """The page in a background thread, on a socket that listens already."""
-    with serve_in_thread(create_app(site), listener, "page") as url:
-        yield RunningPage(url, site)
+def serve_in_thread(
+    app: ASGIApp, listener: socket.socket, name: str, *, stopping: Hook | None = None
+) -> Iterator[str]:
+    """Serve in a background thread, then close ``listener``; yields the URL.
+
+    Args:
+        name: of the thread, and in the error if the server does not start.
+        stopping: called before the server waits for its last responses.
+
+    Raises:
+        RuntimeError: the server did not start.
+    """
+    server = _Server(app, stopping)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
+    )
+    thread.start()
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError(f"the {name} did not start")
+            time.sleep(0.005)
+        yield url_of(listener)
+    finally:
+        server.should_exit = True
+        thread.join(_START_TIMEOUT)
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn within limits, and without an access log: addresses carry authorization codes."""
+
+    def __init__(self, app: ASGIApp, stopping: Hook | None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                limit_concurrency=_MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=_MAX_HEAD,
+                # Longer than clients usually pause: a request sent just as its connection is
+                # closed fails.
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._stopping is not None:
+            self._stopping()
+        await super().shutdown(sockets)
+
+
+@contextlib.contextmanager
+def _handling_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Make SIGTERM and SIGINT a clean stop with exit code 0.
+
+    After a clean stop uvicorn raises the signal again, for the handler that was there before it.
+    This one only repeats the request to stop.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, server.handle_exit) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,18 +1,23 @@
-"""What every handler works with, put together once per process."""
+"""What every request handler works with, assembled once per process."""
 
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
-from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings
+from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.web import filters
-from voiceai_pipeline.web.cookies import Seal
+from voiceai_pipeline.web.cookies import Jar, Seal
 from voiceai_pipeline.web.dagster_client import Dagster
+from voiceai_pipeline.web.logouts import Logouts
 from voiceai_pipeline.web.throttle import Throttle
+
+ACTOR: Final = "connections page"
+"""Who acts, in the history of connections and in the tags of runs."""
 
 
 def _templates() -> Environment:
@@ -29,14 +34,14 @@ def _templates() -> Environment:
 
 @dataclass(frozen=True)
 class Site:
-    """The parts of one running page.
+    """The parts of one running installation of the pages.
 
     Attributes:
-        page: where it is and who may use it.
-        dagster: where it asks for runs; links for people go to ``page.dagster_url``.
-        seal: signs what browsers keep.
-        wrong_passwords: counts them.
-        ended_sessions: ids of sessions that were logged out before their time was over.
+        page: its address and access settings.
+        dagster: the webserver it calls; links that users follow go to ``page.dagster_url``.
+        seal: signs the cookies.
+        logouts: sessions that were logged out before they expired.
+        wrong_passwords: counts failed logins.
     """
 
     pipeline: Pipeline
@@ -44,25 +49,26 @@ class Site:
     page: PageSettings
     dagster: Dagster
     seal: Seal
+    logouts: Logouts
     wrong_passwords: Throttle = field(default_factory=Throttle)
-    ended_sessions: set[str] = field(default_factory=set)
     templates: Environment = field(default_factory=_templates)
 
     @property
-    def is_https(self) -> bool:
-        return self.page.url.startswith("https://")
+    def jar(self) -> Jar:
+        """Reads and writes the cookies."""
+        return Jar(self.seal, secure=self.page.url.startswith("https://"))
 
     @property
     def callback_leads_here(self) -> bool:
-        """Whether HighLevel sends browsers back to this page, at its public or local address."""
+        """Whether the redirect URI is this page's, at its public or local address."""
         uri = self.highlevel.redirect_uri
         return uri == self.page.url + CALLBACK_PATH or self._is_local(uri)
 
     def name_for_cookies(self, host: str) -> str | None:
-        """The address to use instead of one at ``host``; None if that one will do.
+        """The address to redirect to from ``host``; None if ``host`` is fine.
 
-        ``localhost`` and ``127.0.0.1`` are one page and two sites to a browser, with cookies of
-        their own: a consent that is begun at one of them cannot be finished at the other.
+        To a browser ``localhost`` and ``127.0.0.1`` are two sites with separate cookies: a consent
+        started at one of them cannot be finished at the other.
         """
         uri = urlsplit(self.highlevel.redirect_uri)
         given = urlsplit(f"http://{host}").hostname or ""
@@ -80,3 +86,19 @@ def site_of(connection: HTTPConnection) -> Site:
     """The site that answers this request."""
     site: Site = connection.app.state.site
     return site
+
+
+def open_site(settings: Settings, pipeline: Pipeline, dagster_url: str | None = None) -> Site:
+    """Assemble a site.
+
+    Args:
+        dagster_url: where Dagster is called; None: at the address that users have for it.
+    """
+    return Site(
+        pipeline=pipeline,
+        highlevel=settings.highlevel,
+        page=settings.page,
+        dagster=Dagster(dagster_url or settings.page.dagster_url),
+        seal=Seal(settings.page.secret),
+        logouts=Logouts(settings.home / "logouts"),
+    )

@@ -21,9 +21,9 @@ from voiceai_pipeline.sandbox.calls import day_start_ms
 from voiceai_pipeline.sandbox.cast import DemoUser, SandboxAgent, make_location
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.web.serving import listen, serve_in_thread
+from voiceai_pipeline.web.server import listen, serve_in_thread
+from voiceai_pipeline_tests.support.chromium import running_chromium
 from voiceai_pipeline_tests.support.product import Product
-from voiceai_pipeline_tests.web.conftest import running_chromium
 
 
 def hostile(whose: str) -> str:

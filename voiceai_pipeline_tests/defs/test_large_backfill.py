@@ -23,7 +23,7 @@ from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.dagster_client import Dagster
-from voiceai_pipeline.web.serving import listen, serve_in_thread
+from voiceai_pipeline.web.server import listen, serve_in_thread
 from voiceai_pipeline_tests.cli.test_supervisor import wait_until
 from voiceai_pipeline_tests.cli.test_up import graphql
 from voiceai_pipeline_tests.support.product import Product

@@ -2,10 +2,13 @@
 
 import json
 
+import requests
+
 from voiceai_pipeline.web import cookies
 from voiceai_pipeline.web.access import MAX_BODY
 from voiceai_pipeline.web.throttle import LIMIT
-from voiceai_pipeline_tests.web.conftest import HARBOR, PASSWORD, Installation, Open, unsigned
+from voiceai_pipeline_tests.support.installation import HARBOR, Installation, Open
+from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
 
 # Forged forms ------------------------------------------------------------------------------------
 
@@ -122,16 +125,31 @@ def test_the_password_opens_the_page_that_was_asked_for_until_one_logs_out(
 
             left = visitor.post("/logout")
             after = visitor.get("/", follow=False)
-            # Also for whoever has kept the cookie.
-            visitor.session.cookies.clear()
-            visitor.session.headers["Cookie"] = f"{cookies.SESSION}={inside}"
-            kept = visitor.get("/", follow=False)
-
     assert entered.headers["Location"] == "/?q=harbor"
-    # A new id: whoever knew the old one does not come in with it.
+    # A new id: the old one is of no use to anyone who knew it (session fixation).
     assert json.loads(unsigned(before))["id"] != json.loads(unsigned(inside))["id"]
     assert "You are logged out" in left.text
-    assert after.status_code == kept.status_code == 303
+    assert after.status_code == 303
+
+
+def test_a_copied_cookie_does_not_work_after_logout_nor_after_a_restart(open_page: Open) -> None:
+    with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
+        with installation.visitor() as visitor, installation.visitor() as other:
+            visitor.log_in()
+            other.log_in()
+            copied, kept = (v.session.cookies[cookies.SESSION] for v in (visitor, other))
+            visitor.post("/logout")
+        before = _enters(installation, copied), _enters(installation, kept)
+    with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
+        after = _enters(installation, copied), _enters(installation, kept)
+
+    assert before == after == (False, True)
+
+
+def _enters(installation: Installation, cookie: str) -> bool:
+    headers = {"Cookie": f"{cookies.SESSION}={cookie}"}
+    answer = requests.get(installation.url, headers=headers, allow_redirects=False, timeout=10)
+    return answer.status_code == 200
 
 
 def test_the_session_cookie_is_for_this_page_and_no_script(open_page: Open) -> None:

@@ -13,7 +13,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.web.api import PREFIX
-from voiceai_pipeline_tests.web.conftest import API_KEY, HARBOR, Installation, Open
+from voiceai_pipeline_tests.support.installation import API_KEY, HARBOR, Installation, Open
 
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, API_KEY)
 DASHBOARD = "https://dashboard.example.test"

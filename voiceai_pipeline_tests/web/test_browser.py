@@ -2,7 +2,6 @@
 light and dark. A test fails too if the browser complains of anything (``open_window``).
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,12 +19,10 @@ from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, SandboxLocation, make_
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.chromium import OpenWindow
+from voiceai_pipeline_tests.support.installation import AGENCY, CEDAR, HARBOR, Installation, Open
 from voiceai_pipeline_tests.support.receivers import serving
-from voiceai_pipeline_tests.web.conftest import AGENCY, HARBOR, PASSWORD, Installation, Open
-
-OpenWindow = Callable[..., Page]
-
-CEDAR = UUID(DEMO["Cedar Vets"].id)
+from voiceai_pipeline_tests.support.visitor import PASSWORD
 
 # Every text with a colour of its own against what is painted behind it (WCAG 2, 1.4.3).
 CONTRAST = """() => {

@@ -13,11 +13,7 @@ from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web.connections import PER_PAGE
-from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.web.conftest import HARBOR, Installation, Open
-
-MAPLE = UUID(DEMO["Maple Plumbing"].id)
-CEDAR = UUID(DEMO["Cedar Vets"].id)
+from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, MAPLE, Installation, Open
 
 
 def names(html: str) -> list[str]:

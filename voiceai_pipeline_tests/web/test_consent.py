@@ -3,7 +3,6 @@
 import re
 from datetime import timedelta
 from urllib.parse import parse_qs, urlencode, urlsplit
-from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -19,16 +18,14 @@ from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web import cookies
 from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.web.conftest import (
+from voiceai_pipeline_tests.support.installation import (
     AGENCY,
+    CEDAR,
     HARBOR,
-    PASSWORD,
     Installation,
     Open,
-    unsigned,
 )
-
-CEDAR = UUID(DEMO["Cedar Vets"].id)
+from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
 
 
 def with_query(url: str, **changed: str | None) -> str:

@@ -7,7 +7,7 @@ from jinja2 import DictLoader
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.web.headers import allowed_hosts
 from voiceai_pipeline_tests.cli.test_supervisor import wait_until
-from voiceai_pipeline_tests.web.conftest import Installation, Open
+from voiceai_pipeline_tests.support.installation import Installation, Open
 
 
 def test_every_answer_carries_the_headers_those_of_errors_too(
@@ -50,7 +50,7 @@ def test_every_answer_carries_the_headers_those_of_errors_too(
 def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
     installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    templates = installation.running.site.templates
+    templates = installation.site.templates
     whole = templates.loader
     assert whole is not None
     kept = {name: whole.get_source(templates, name)[0] for name in ("base.html", "problem.html")}

@@ -1,125 +1,60 @@
-"""The page as a process of its own, as `make up` starts it."""
+"""An application on a socket, as the pages and the sandbox rely on it."""
 
-import base64
-import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 import requests
+from starlette.responses import PlainTextResponse
 
-from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
-from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.cli.test_supervisor import wait_until
-from voiceai_pipeline_tests.conftest import KEYS, free_port
-from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
-from voiceai_pipeline_tests.web.conftest import HARBOR, PASSWORD, Visitor
-
-SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, PASSWORD)
+from voiceai_pipeline.web import server
+from voiceai_pipeline.web.server import listen, serve_in_thread
 
 
-@pytest.fixture
-def environment(database: Secret, sandbox: RunningSandbox, tmp_path: Path) -> dict[str, str]:
-    ours = ("VOICEAI_", "HIGHLEVEL_", "DAGSTER_")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {
-        **plain,
-        "VOICEAI_HOME": str(tmp_path / "home"),
-        "VOICEAI_DATABASE_URL": database.reveal(),
-        "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
-        "HIGHLEVEL_AUTH_URL": f"{sandbox.url}/v2/oauth/chooselocation",
-        "HIGHLEVEL_TOKEN_URL": f"{sandbox.url}/oauth/token",
-        "HIGHLEVEL_API_URL": sandbox.url,
-        "VOICEAI_PAGE_PORT": str(free_port()),
-        "VOICEAI_PAGE_SECRET": PASSWORD,
-    }
+@contextmanager
+def greeting() -> Iterator[str]:
+    with serve_in_thread(PlainTextResponse("hello"), listen("127.0.0.1", 0), "greeter") as url:
+        yield url
 
 
-@contextlib.contextmanager
-def started(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    log = folder / "page.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "voiceai_pipeline.web"],
-            env=env,
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            text=True,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+def test_nagles_algorithm_is_off() -> None:
+    """asyncio disables it only if the socket names its protocol."""
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
-    environment: dict[str, str], database: Secret, dagster: DagsterStandIn, tmp_path: Path
+def test_it_answers_until_the_with_block_ends_and_says_first_that_it_stops() -> None:
+    stopped: list[bool] = []
+    listener = listen("127.0.0.1", 0)
+    hello = PlainTextResponse("hello")
+    with serve_in_thread(hello, listener, "greeter", stopping=lambda: stopped.append(True)) as url:
+        answer = requests.get(url, timeout=10)
+        assert stopped == []
+
+    assert answer.text == "hello"
+    assert "server" not in answer.headers
+    assert stopped == [True]
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=10)
+
+
+def test_headers_without_an_end_are_refused_at_the_limit() -> None:
+    with greeting() as url:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * server._MAX_HEAD)
+            answer = client.recv(1024)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_too_many_open_connections_get_503_until_one_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = open_engine(database)
-    with engine.begin() as db:
-        connections.add_user(db, HARBOR, business_name="Harbor Dental")
-    engine.dispose()
-    url = f"http://127.0.0.1:{environment['VOICEAI_PAGE_PORT']}"
-    log = tmp_path / "page.log"
-
-    environment["VOICEAI_DAGSTER_URL"] = dagster.url
-    with started(environment, tmp_path) as process:
-        wait_until(lambda: "The page listens at" in log.read_text(), seconds=30)
-        wait_until(lambda: dagster.looked_at == 1)  # whether it is alive
-        with Visitor(url) as visitor:
-            visitor.log_in()
-            connected = visitor.connect(HARBOR)
-            refused = visitor.get("/oauth/callback?code=SANDBOX-CODE.x&state=SANDBOX-CODE.y")
-            requests.get(f"{url}/\x7f?code=SANDBOX-CODE.z", timeout=10)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-
-    assert "Harbor Dental is connected" in connected.text
-    assert refused.status_code == 400
-    assert log.read_text() == f"The page listens at {url}\n"
-    assert not [secret for secret in SECRETS if secret in log.read_text()]
-
-
-def test_a_taken_port_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", int(environment["VOICEAI_PAGE_PORT"])))
-        other.listen()
-        with started(environment, tmp_path) as process:
-            assert process.wait(30) == 1
-
-    port = environment["VOICEAI_PAGE_PORT"]
-    assert (tmp_path / "page.log").read_text() == (
-        f"The page cannot use 127.0.0.1:{port}: Address already in use. Stop the program that uses "
-        "it, or set VOICEAI_PAGE_PORT to another port.\n"
-    )
-
-
-def test_on_an_address_that_others_reach_it_does_not_start_without_a_password(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    environment |= {"VOICEAI_PAGE_HOST": "0.0.0.0", "VOICEAI_PAGE_SECRET": ""}  # noqa: S104
-    with started(environment, tmp_path) as process:
-        assert process.wait(30) == 1
-
-    assert "VOICEAI_PAGE_SECRET is not set" in (tmp_path / "page.log").read_text()
-
-
-def test_it_does_without_dagster_in_its_process() -> None:
-    code = (
-        "import sys, voiceai_pipeline.web.__main__;"
-        "print([name for name in sys.modules if name.split('.')[0] == 'dagster'])"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert said.stdout == "[]\n"
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
+    with greeting() as url, requests.Session() as first:
+        assert first.get(url, timeout=10).status_code == 200  # and stays open
+        assert requests.get(url, timeout=10).status_code == 503
+        first.close()
+        assert requests.get(url, timeout=10).status_code == 200

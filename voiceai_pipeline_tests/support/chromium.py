@@ -1,0 +1,71 @@
+"""Fixtures: a real Chromium, and tabs that fail the test if the browser complains of anything."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+OpenWindow = Callable[..., Page]
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextmanager
+def running_chromium() -> Iterator[Browser]:
+    """A browser; the test is skipped where there is none. Meanwhile nothing else in this thread can
+    use asyncio."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        if os.environ.get("VOICEAI_REQUIRE_BROWSER") == "1":
+            pytest.fail("VOICEAI_REQUIRE_BROWSER is set and there is no chromium")
+        pytest.skip("there is no chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    # Closed with its module: its event loop runs in this thread, where Dagster's tests need none.
+    with running_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_window(chromium: Browser) -> Iterator[OpenWindow]:
+    """Opens tabs. The test fails if one of them reports an error, refused content or a page that
+    did not load."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def hear(said: ConsoleMessage) -> None:
+        # Chromium's own remark where the test was quicker than the page's autofocus.
+        if not said.text.startswith("Autofocus processing was blocked"):
+            complaints.append(f"{said.type}: {said.text}")
+
+    def opened(**options: object) -> Page:
+        context = chromium.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
