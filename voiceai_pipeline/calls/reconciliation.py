@@ -254,7 +254,7 @@ class Reconciliation:
     ) -> tuple[int, dict[date, int]]:
         """What we hold of what was asked for, and of each day."""
         windows = [Window.of_day(day, self._zone) for day in days]
-        inside, *counts = call_store.held(
+        inside, *counts = call_store.count(
             db, [(place.location_id, window) for window in (asked, *windows)]
         )
         aside = [place.aside[day] for day in days]

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import call_store, day_status, ledger
 from voiceai_pipeline.calls.call_store import Written
 from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.location_queue import (
     TERMS,
@@ -288,7 +289,7 @@ class Sync:
         window = Window(days[0].start, min(days[-1].end, attempt.started_at))
         refused: dict[UUID, PipelineError] = {}
         new_intake = partial(
-            call_store.Intake,
+            Intake,
             self._engine,
             attempt.location_id,
             [day.start for day in days],
@@ -334,7 +335,7 @@ class Sync:
                 )
 
         read = read_window(fetch, window, reading.begin)
-        reading.intake.end(window.end, read.set_aside)
+        reading.intake.finish(window.end, read.set_aside)
         return read
 
     def _store(self, reads: "Sequence[_Verified]") -> list[DayResult]:
@@ -520,7 +521,7 @@ class _Reading:
         unknown_actions: of undocumented types, by day.
     """
 
-    def __init__(self, new_intake: Callable[[], call_store.Intake], days: Sequence[Window]) -> None:
+    def __init__(self, new_intake: Callable[[], Intake], days: Sequence[Window]) -> None:
         self._new_intake = new_intake
         self.ends = [day.end for day in days]
         self._reset()

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from msgspec import Raw
 
 from voiceai_pipeline.calls import call_store
-from voiceai_pipeline.calls.call_store import Intake, Written
+from voiceai_pipeline.calls.call_store import Written
+from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
@@ -76,7 +77,7 @@ def write(
     with closing(intake):
         for one in listed:
             intake.take([ListedCall(one.call_id, one.started_at, sent(one))])
-        intake.end(window.end, aside or [])
+        intake.finish(window.end, aside or [])
         meanwhile()
         with engine.begin() as db:
             call_store.lock_locations(db, [place])
@@ -134,7 +135,7 @@ def test_a_call_sent_as_before_is_not_even_taken_apart(engine: sa.Engine) -> Non
 
     with closing(Intake(engine, PLACE, [START], take_apart, fingerprint, SECOND)) as intake:
         intake.take([ListedCall(one.call_id, one.started_at, sent(one)) for one in listed])
-        intake.end(WINDOW.end)
+        intake.finish(WINDOW.end)
         with engine.begin() as db:
             assert call_store.store(db, [intake], SECOND) == [Written([3], [0], [0], [0])]
     assert taken_apart == ["call-1"]
@@ -154,7 +155,7 @@ def test_a_call_that_is_only_spelled_in_another_way_is_not_written(engine: sa.En
     intake = Intake(engine, PLACE, [START], lambda _one: call(1), fingerprint, SECOND)
     with closing(intake), engine.begin() as db:
         intake.take([spelled])
-        intake.end(WINDOW.end)
+        intake.finish(WINDOW.end)
         assert call_store.store(db, [intake], SECOND) == [Written([1], [0], [0], [0])]
     assert stored(engine) == once
 
@@ -257,7 +258,7 @@ def test_what_a_newer_read_wrote_stays(engine: sa.Engine) -> None:
 def test_more_than_a_batch_is_stored_and_counted(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_store, "_BATCH", 7)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 7)
     listed = [call(n) for n in range(50)]
     assert write(engine, listed) == Written([50], [50], [0], [0])
     listed[::2] = [call(n, raw={"late": n}) for n in range(0, 50, 2)]
@@ -271,8 +272,8 @@ def test_more_than_a_batch_is_stored_and_counted(
 def test_what_does_not_fit_into_memory_arrives_as_it_is(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_store, "_BATCH", 4)
-    monkeypatch.setattr(call_store, "_IN_MEMORY", 100)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 4)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._IN_MEMORY", 100)
     ids = [
         "plain",
         "tab\tin it",
@@ -314,7 +315,7 @@ def test_a_call_that_changes_back_under_a_read_that_let_it_go_is_not_stored(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """An older read writes between the look at the table and the write: no success, or right."""
-    monkeypatch.setattr(call_store, "_BATCH", batch)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", batch)
     now = [call(n) for n in range(4)]
     older = [call(0), call(1, raw={"old": True}), call(3)]
     write(engine, now)
@@ -325,7 +326,7 @@ def test_a_call_that_changes_back_under_a_read_that_let_it_go_is_not_stored(
 def test_what_a_newer_read_wrote_meanwhile_is_as_good_as_listed(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call_store, "_BATCH", 2)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 2)
     write(engine, [call(n) for n in range(4)])
     newer = [call(0), call(1, raw={"new": True}), call(3), call(4)]
     written = write(
@@ -346,7 +347,7 @@ def test_what_a_newer_read_wrote_meanwhile_is_as_good_as_listed(
 def test_a_call_listed_twice_is_no_complete_read(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
-    monkeypatch.setattr(call_store, "_BATCH", 2)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 2)
     one, other = call(1), call(1, raw={"moved": True})
     if known:
         write(engine, [other])
@@ -371,7 +372,7 @@ def test_a_database_that_ends_in_the_middle_of_a_copy_is_said_so(
     intake = Intake(engine, PLACE, [START], end, fingerprint, FIRST)
     with closing(intake), engine.connect() as db:
         intake.take([ListedCall("call-1", START, Raw("{}"))])
-        intake.end(WINDOW.end)
+        intake.finish(WINDOW.end)
         with pytest.raises(sa.exc.DBAPIError):
             call_store.store(db, [intake], FIRST)
     engine.dispose()

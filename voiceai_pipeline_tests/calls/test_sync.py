@@ -862,8 +862,8 @@ def quiet_law(connect: Connector) -> Connection:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages, batches and files so small that a few calls fill many."""
     monkeypatch.setattr(highlevel, "PAGE_SIZE", 5)
-    monkeypatch.setattr(call_store, "_BATCH", 7)
-    monkeypatch.setattr(call_store, "_IN_MEMORY", 500)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 7)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._IN_MEMORY", 500)
 
 
 # Side by side in time -----------------------------------------------------------------------------

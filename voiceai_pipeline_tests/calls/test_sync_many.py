@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import call_store
 from voiceai_pipeline.calls.location_queue import Terms
 from voiceai_pipeline.calls.sync import WORKERS, Mode, Sync
 from voiceai_pipeline.connections import queries as connections
@@ -128,7 +127,7 @@ def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
     monkeypatch: pytest.MonkeyPatch,
     light: int,
 ) -> None:
-    monkeypatch.setattr(call_store, "_LIGHT", light)
+    monkeypatch.setattr("voiceai_pipeline.calls.intake._LIGHT", light)
     with shops(30, engine, vault, clock, workers=4) as many:
         with counted(engine) as statements:
             many.sync.sync_days([DAY])

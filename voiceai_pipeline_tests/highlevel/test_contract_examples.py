@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls.call_store import Intake, store
+from voiceai_pipeline.calls.call_store import store
 from voiceai_pipeline.calls.dimension_rows import store_agents
+from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.days import Window
@@ -70,7 +71,7 @@ def stored(engine: sa.Engine, found: WholeRead) -> dict[str, dict[str, Any]]:
         intake = Intake(engine, LOCATION, [WINDOW.start], call_of, vault.call_fingerprint, NOON)
         with closing(intake):
             intake.take(found.listed)
-            intake.end(WINDOW.end, found.set_aside)
+            intake.finish(WINDOW.end, found.set_aside)
             store(db, [intake], NOON)
         rows = db.execute(sa.select(call_logs)).mappings().all()
     return {row["call_id"]: dict(row) for row in rows}

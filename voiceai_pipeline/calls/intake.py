@@ -1,0 +1,224 @@
+"""The read of one window on its way into ``call_logs``, compared with the table batch by batch.
+
+A window may hold a million calls, so memory stays flat: calls the table already holds are dropped,
+the others wait in a temporary file in COPY's format. Nothing is written to the database here;
+``call_store`` does that, in one transaction.
+
+Most calls of a re-read arrive byte for byte as before. Their fingerprint shows it, and they are not
+even parsed.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from tempfile import SpooledTemporaryFile
+from typing import IO, Final, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.database.copy_format import (
+    JSONB_VERSION,
+    boolean,
+    float8,
+    jsonb,
+    row,
+    text,
+    timestamptz,
+)
+from voiceai_pipeline.database.engine import asking
+from voiceai_pipeline.database.tables import call_logs
+
+_BATCH: Final = 300
+"""Calls compared with the table at once. A larger batch costs hardly less per call, and each of the
+many locations read concurrently holds one in memory."""
+
+_IN_MEMORY: Final = 1 << 18
+"""Bytes of a file that stay in memory; a larger one is on disk, unnamed and private to us."""
+
+_LIGHT: Final = 1 << 16
+"""Bytes of calls: a day of a small location."""
+
+_STAMPS: Final = ("first_seen_at", "last_changed_at", "missing_since")
+"""The columns of ``call_logs`` that the write sets, not HighLevel."""
+
+COPIED: Final = tuple(
+    column.name for column in call_logs.columns if column.name not in ("location_id", *_STAMPS)
+)
+"""The columns of ``Intake.rows``."""
+
+
+class _Known(NamedTuple):
+    """What the table holds of a call."""
+
+    content_hash: bytes
+    fingerprint: bytes | None
+
+
+class Intake:
+    """Takes in one complete read of a window.
+
+    The table is queried in short transactions of its own, a batch at a time. ``call_store.store``
+    notices what others write between these queries and the write.
+
+    Args:
+        starts: where the parts of the window start (UTC); calls are counted by part.
+        call_of: parses a call; called only for calls that the table does not hold as they were
+            sent.
+        fingerprint: a keyed hash of the call as sent, which may contain secrets.
+        read_at: when the read started (UTC). Rows written since then come from a newer read and
+            stay.
+
+    Attributes:
+        window_end: of the window (UTC), known after ``finish``.
+        set_aside: listed items that could not be parsed.
+        listed: calls taken, by part of the window.
+        new: calls the table did not hold when it was queried, by part of the window.
+        are_all_new: every call of ``rows`` counts as new.
+        rows: the ``COPIED`` columns of the calls to write, as a file of COPY rows.
+        listed_rows: id and content hash of listed calls, as a file of COPY rows.
+        listed_rest: the listed calls that ``listed_rows`` does not hold yet.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        location_id: str,
+        starts: Sequence[datetime],
+        call_of: Callable[[ListedCall], CallLog],
+        fingerprint: Callable[[msgspec.Raw], bytes],
+        read_at: datetime,
+    ) -> None:
+        self._engine = engine
+        self._call_of = call_of
+        self._fingerprint = fingerprint
+        self.location_id = location_id
+        self.starts = starts
+        self.read_at = read_at
+        self.window_end = starts[-1]
+        self.set_aside: Sequence[SetAsideCall] = ()
+        self.listed = [0] * len(starts)
+        self.new = [0] * len(starts)
+        self.are_all_new = True
+        self.rows: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
+        self.listed_rows: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        self.listed_rest: list[tuple[str, bytes | None]] = []
+        self._batch: list[ListedCall] = []
+        self._are_all_known = True
+        self._latest_id: str | None = None
+
+    def close(self) -> None:
+        """Discard the read."""
+        self.rows.close()
+        self.listed_rows.close()
+
+    def part_of(self, instant: datetime) -> int:
+        """The index of the part of the window that contains an instant."""
+        return bisect_right(self.starts, instant) - 1
+
+    def take(self, calls: Sequence[ListedCall]) -> None:
+        """Take calls of the read, in order: no earlier than those taken before."""
+        for call in calls:
+            self.listed[self.part_of(call.started_at)] += 1
+        self._batch += calls
+        if len(self._batch) >= _BATCH:
+            self._sift()
+            self.listed_rows.writelines(map(listed_row, self.listed_rest))
+            self.listed_rest.clear()
+
+    def finish(self, window_end: datetime, set_aside: Sequence[SetAsideCall] = ()) -> None:
+        """Finish a read that was complete; every call of it has been taken.
+
+        Args:
+            window_end: of the window (UTC).
+            set_aside: listed items that could not be parsed.
+        """
+        self._sift()
+        self.window_end = window_end
+        self.set_aside = set_aside
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the table holds every listed call unchanged, as after nearly every re-read. Then
+        nothing is to be written unless the table holds more."""
+        return self._are_all_known and not self.set_aside
+
+    @property
+    def is_light(self) -> bool:
+        """Whether there is so little to write that its transaction would cost more."""
+        return self.rows.tell() <= _LIGHT
+
+    @property
+    def parts(self) -> list[tuple[str, Window]]:
+        """The parts of the window, in the form that ``call_store.count`` takes."""
+        bounds = pairwise([*self.starts, self.window_end])
+        return [(self.location_id, Window(*part)) for part in bounds]
+
+    def _known(self) -> dict[str, _Known]:
+        """What the table holds between the first and the last call of the batch."""
+        if not self._batch:
+            return {}
+        bounds = {"first": self._batch[0].started_at, "last": self._batch[-1].started_at}
+        with asking(self._engine) as db:
+            found = db.execute(_KNOWN, {"location": self.location_id} | bounds)
+            return {call_id: _Known(content_hash, mark) for call_id, content_hash, mark in found}
+
+    def _sift(self) -> None:
+        """Keep the calls of the batch that the table does not hold as they are, and empty the
+        batch. A few too many do no harm: the write decides again."""
+        table = self._known()
+        for call in self._batch:
+            known, fingerprint = table.get(call.call_id), self._fingerprint(call.sent)
+            if known and known.fingerprint == fingerprint:
+                self.listed_rest.append((call.call_id, known.content_hash))
+            else:
+                full = self._call_of(call)
+                self.listed_rest.append((call.call_id, full.content_hash))
+                if not known or known.content_hash != full.content_hash:
+                    self.rows.write(_call_row(full, fingerprint))
+                    self.new[self.part_of(call.started_at)] += not known
+                    self.are_all_new &= not known
+                    self._are_all_known = False
+            # Calls come in order, so one that is listed twice is listed twice in a row.
+            self._are_all_known &= call.call_id != self._latest_id
+            self._latest_id = call.call_id
+        self._batch.clear()
+
+
+_KNOWN: Final = sa.text(
+    "SELECT call_id, content_hash, fingerprint FROM call_logs WHERE location_id = :location "
+    "AND started_at >= :first AND started_at <= :last AND missing_since IS NULL"
+)
+
+
+def _call_row(call: CallLog, fingerprint: bytes) -> bytes:
+    """The ``COPIED`` columns of a call."""
+    values = {
+        "call_id": call.call_id.encode(),
+        "agent_id": text(call.agent_id),
+        "contact_id": text(call.contact_id),
+        "from_number": text(call.from_number),
+        "started_at": timestamptz(call.started_at),
+        "duration_seconds": float8(call.duration_seconds),
+        "is_trial": boolean(call.is_trial),
+        "is_agent_deleted": boolean(call.is_agent_deleted),
+        "summary": text(call.summary),
+        "transcript": text(call.transcript),
+        "executed_call_actions": jsonb(call.executed_call_actions),
+        "extracted_data": jsonb(call.extracted_data),
+        "translation": jsonb(call.translation),
+        "message_id": text(call.message_id),
+        "raw": JSONB_VERSION + call.content,
+        "content_hash": call.content_hash,
+        "fingerprint": fingerprint,
+    }
+    return row([values[name] for name in COPIED])
+
+
+def listed_row(listed: tuple[str, bytes | None]) -> bytes:
+    """A row of ``Intake.listed_rows``: call id and content hash."""
+    call_id, content_hash = listed
+    return row([call_id.encode(), content_hash])
