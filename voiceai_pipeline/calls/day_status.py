@@ -1,10 +1,11 @@
-"""How days stand: who is complete, who failed, who waits, and when a failed day is tried again.
+"""How users' days stand: complete, failed, waiting or unread, when a failed day is retried, and
+which users are stale.
 
-Pure: from rows of the ledger and today's connections, with the time as an argument. Nothing is read
-or written here.
+Pure: from ledger rows and today's connections, with the time as an argument. Nothing is read or
+written here.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -18,30 +19,34 @@ from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass, Remedy
 
 RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
-"""How long after the n-th failure in a row a day is tried again by itself; then people must."""
+"""How long after its n-th failure in a row a day is retried automatically. After the last delay it
+takes a manual rerun."""
 
 RETRIED: Final = frozenset(f for f in FailureClass if f.explanation.remedy is Remedy.RERUN)
-"""Failures that may pass by themselves."""
+"""Failures that may pass without intervention."""
 
 FIRST_DAYS: Final = 30
-"""How many days back a newly connected user is filled without anybody asking."""
+"""How many days back a newly connected user is backfilled automatically."""
+
+DEADLINE: Final = timedelta(hours=6)
+"""How long after its end a day may take to be complete: the nightly sync and three retries."""
 
 
 def span(days: Collection[date]) -> str:
-    """Days in words: the day, or from the first to the last and how many."""
+    """Days as text: a single day, or the first, the last and how many."""
     first, last = min(days), max(days)
     return str(first) if len(days) == 1 else f"{first} to {last} ({len(days)} days)"
 
 
 @dataclass(frozen=True)
 class DayReport:
-    """How one day stands for every user, by the ledger and today's connections.
+    """How one day stands for every user, from the ledger and today's connections.
 
     Attributes:
-        complete: read and verified, up to the end of the day (today: up to the last read).
-        failed: a rerun, or mending our configuration, can help.
-        waiting: a person must reconnect or re-enable first.
-        unread: can be synced, and nobody has tried yet.
+        complete: read and verified to the end of the day (today: to the last read).
+        failed: a rerun, or a fix of our configuration, can help.
+        waiting: needs action first: reconnect, or re-enable the location.
+        unread: can be synced, and has not been tried yet.
     """
 
     day: date
@@ -52,27 +57,27 @@ class DayReport:
 
     @property
     def is_green(self) -> bool:
-        """Every user who can be synced is complete."""
+        """Whether every user who can be synced is complete."""
         return not self.failed and not self.unread
 
     @property
     def complete_percent(self) -> float:
-        """Of the users who can be synced; below 100 as long as anybody is missing."""
+        """Of the users who can be synced; rounded down, so 100 only if all are complete."""
         able = len(self.complete) + len(self.failed) + len(self.unread)
         return floor(1000 * len(self.complete) / able) / 10 if able else 100.0
 
 
 def finished(
-    rows: Iterable[DayResult], people: Iterable[Connection], zone: ZoneInfo
+    rows: Iterable[DayResult], connections: Iterable[Connection], zone: ZoneInfo
 ) -> set[tuple[UUID, date]]:
-    """Which (user, day) are complete to the day's end, at the user's present location."""
-    places = {person.user.id: person.location_id for person in people}
-    end = cache(lambda day: Window.of_day(day, zone).end)  # of a few days and very many users
+    """Which (user, day) are complete to the day's end, at the user's current location."""
+    locations = {one.user.id: one.location_id for one in connections}
+    end = cache(lambda day: Window.of_day(day, zone).end)  # few days, very many users
     return {
         (row.user.id, row.day)
         for row in rows
         if row.state is DayState.COMPLETE
-        and row.location_id == places.get(row.user.id)
+        and row.location_id == locations.get(row.user.id)
         and row.read_until is not None
         and row.read_until >= end(row.day)
     }
@@ -81,20 +86,26 @@ def finished(
 def report(
     days: Collection[date],
     rows: Iterable[DayResult],
-    people: Sequence[Connection],
+    connections: Sequence[Connection],
     zone: ZoneInfo,
     now: datetime,
 ) -> list[DayReport]:
-    """How days stand for everybody, in order."""
+    """How days stand for all users, in order of days.
+
+    Args:
+        rows: the ledger's rows for ``days``.
+        zone: the time zone of the days.
+        now: aware UTC; a day that is not over counts as complete up to its last read.
+    """
     rows = list(rows)
-    done = finished(rows, people, zone)
+    done = finished(rows, connections, zone)
     found = {(row.user.id, row.location_id, row.day): row for row in rows}
-    return [_report_day(day, people, found, done, zone, now) for day in sorted(days)]
+    return [_report_day(day, connections, found, done, zone, now) for day in sorted(days)]
 
 
 def _report_day(
     day: date,
-    people: Iterable[Connection],
+    connections: Iterable[Connection],
     rows: dict[tuple[UUID, str, date], DayResult],
     done: set[tuple[UUID, date]],
     zone: ZoneInfo,
@@ -102,19 +113,72 @@ def _report_day(
 ) -> DayReport:
     is_open = Window.of_day(day, zone).end > now
     complete, failed, waiting, unread = [], [], [], []
-    for person in people:
-        row = rows.get((person.user.id, person.location_id or "", day))
-        read = row is not None and row.state is DayState.COMPLETE
-        if row is not None and read and (is_open or (person.user.id, day) in done):
+    for one in connections:
+        row = rows.get((one.user.id, one.location_id or "", day))
+        is_read = row is not None and row.state is DayState.COMPLETE
+        if row is not None and is_read and (is_open or (one.user.id, day) in done):
             complete.append(row)
-        elif person.obstacle is not None:
-            empty = DayResult(person.user, person.location_id or "", day, DayState.WAITING)
+        elif one.obstacle is not None:
+            empty = DayResult(one.user, one.location_id or "", day, DayState.WAITING)
             waiting.append(
-                replace(row or empty, state=DayState.WAITING, failure=person.obstacle,
-                        message=person.message)
+                replace(row or empty, state=DayState.WAITING, failure=one.obstacle,
+                        message=one.message)
             )  # fmt: skip
         elif row is not None and row.state is DayState.FAILED:
             failed.append(row)
         else:
-            unread.append(person.user)
+            unread.append(one.user)
     return DayReport(day, tuple(complete), tuple(failed), tuple(waiting), tuple(unread))
+
+
+@dataclass(frozen=True)
+class StaleUser:
+    """A user who can be synced and is not up to date.
+
+    Attributes:
+        last_complete: the last complete day; None if no day ever was.
+        due: the day that should be complete by now.
+    """
+
+    connection: Connection
+    last_complete: date | None
+    due: date
+
+    @property
+    def days_behind(self) -> int | None:
+        """How many days are missing up to ``due``; None if no day was ever complete."""
+        return (self.due - self.last_complete).days if self.last_complete else None
+
+
+def day_due(now: datetime, zone: ZoneInfo) -> date:
+    """The last day that must be complete at ``now`` (UTC): it ended ``DEADLINE`` ago or earlier."""
+    day = now.astimezone(zone).date() - timedelta(days=1)
+    return day if Window.of_day(day, zone).end + DEADLINE <= now else day - timedelta(days=1)
+
+
+def stale_users(
+    connections: Iterable[Connection],
+    last_complete: Mapping[UUID, date],
+    failed: Collection[UUID],
+    due: date,
+    now: datetime,
+) -> list[StaleUser]:
+    """Users who can be synced and are not complete up to ``due``, in the order of ``connections``.
+
+    Only each user's last complete day counts, so filling an old gap changes nothing. A user
+    connected for less than ``DEADLINE`` who has not failed is still being backfilled, not stale.
+
+    Args:
+        last_complete: by user id; users without a complete day are absent.
+        failed: users whose sync of ``due`` was tried and failed.
+        now: aware UTC.
+    """
+    found = []
+    for one in connections:
+        last = last_complete.get(one.user.id)
+        if not one.can_sync or (last is not None and last >= due):
+            continue
+        is_new = one.since is not None and now - one.since < DEADLINE
+        if not is_new or one.user.id in failed:
+            found.append(StaleUser(one, last, due))
+    return found

@@ -14,7 +14,7 @@ waits, and a database that restarts meanwhile costs what was under way, nothing 
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import leases, ledger
+from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.worker_pool import WorkerPool
 from voiceai_pipeline.core.connection import Connection
@@ -59,59 +60,6 @@ class Terms:
 
 
 TERMS: Final = Terms()
-
-
-class LeaseLostError(Exception):
-    """The lease ran out, so another run may be reading: this one must not go on."""
-
-
-class Lease:
-    """The right to read one location, as its reader's thread sees it."""
-
-    def __init__(self, until: float, monotonic: Callable[[], float]) -> None:
-        self._until = until
-        self._monotonic = monotonic
-        self._seen_at = monotonic()
-        self._asked_at: float | None = None
-
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """Around each request.
-
-        Raises:
-            LeaseLostError: the lease may be another's by now.
-        """
-        self.check()
-        self._asked_at = self._seen_at
-        try:
-            yield
-        finally:
-            self._asked_at = None
-
-    def check(self) -> None:
-        """A sign of life.
-
-        Raises:
-            LeaseLostError: the lease may be another's by now.
-        """
-        now = self._monotonic()
-        if now >= self._until:
-            raise LeaseLostError
-        self._seen_at = now
-
-    def has_been_silent(self, seconds: float) -> bool:
-        return self._monotonic() - self._seen_at > seconds
-
-    def has_been_asking(self, seconds: float) -> bool:
-        """Whether an answer has been waited for so long."""
-        asked_at = self._asked_at
-        return asked_at is not None and self._monotonic() - asked_at > seconds
-
-    def prolong(self, until: float) -> None:
-        self._until = until
-
-    def lose(self) -> None:
-        self._until = 0.0
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,9 @@ from voiceai_pipeline.calls import call_store, day_status, ledger
 from voiceai_pipeline.calls.call_store import Written
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.intake import Intake
+from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
-from voiceai_pipeline.calls.location_queue import (
-    TERMS,
-    Lease,
-    LeaseLostError,
-    LocationQueue,
-    Task,
-    Terms,
-)
+from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
 from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError

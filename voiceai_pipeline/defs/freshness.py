@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import freshness, ledger
+from voiceai_pipeline.calls import day_status, ledger
 from voiceai_pipeline.calls import queries as call_queries
-from voiceai_pipeline.calls.freshness import DEADLINE, StaleUser
+from voiceai_pipeline.calls.day_status import DEADLINE, StaleUser
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.foreign_text import cleaned
@@ -77,14 +77,14 @@ def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:
     zone = ZoneInfo(partitions.days.timezone)
     with engine.begin() as db:
         now = database_now(db)
-        due = freshness.day_due(now, zone)
+        due = day_status.day_due(now, zone)
         people = connections.all_connections(db)
         places = {p.user.id: p.location_id for p in people if p.can_sync and p.location_id}
         last = call_queries.last_complete_days(db, places, zone)
         behind = [user_id for user_id in places if user_id not in last or last[user_id] < due]
         rows = {row.user.id: row for row in ledger.results(db, days=[due], user_ids=behind)}
     failed = {user_id for user_id, row in rows.items() if row.state is DayState.FAILED}
-    found = freshness.stale(people, last, failed, due, now)
+    found = day_status.stale_users(people, last, failed, due, now)
     return _result(found, rows, len(places), due), _state(found, due)
 
 

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from voiceai_pipeline.calls import volume_anomalies
-from voiceai_pipeline.calls.day_status import DayReport, span
-from voiceai_pipeline.calls.freshness import StaleUser
+from voiceai_pipeline.calls.day_status import DayReport, StaleUser, span
 from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.calls.reconciliation import DayComparison, LocationComparison, Verdict
 from voiceai_pipeline.calls.volume_anomalies import Judgement

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls.freshness import DEADLINE, day_due, stale
+from voiceai_pipeline.calls.day_status import DEADLINE, day_due, stale_users
 from voiceai_pipeline.core.connection import Connection, ConnectionState, User
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.defs import freshness as wing
@@ -49,7 +49,7 @@ def test_who_lags_is_stale_and_who_cannot_be_synced_is_not() -> None:
         person(5, state=ConnectionState.DISCONNECTED),
     ]
     last = {UUID(int=1): DUE, UUID(int=2): DUE - timedelta(days=3)}
-    found = stale(people, last, set(), DUE, NOW)
+    found = stale_users(people, last, set(), DUE, NOW)
     assert [(one.connection.user.name, one.days_behind) for one in found] == [
         ("Shop 2", 3),
         ("Shop 3", None),
@@ -58,9 +58,9 @@ def test_who_lags_is_stale_and_who_cannot_be_synced_is_not() -> None:
 
 def test_who_has_just_been_connected_has_a_deadline_of_their_own_unless_it_failed() -> None:
     new = person(1, since=NOW - DEADLINE + timedelta(minutes=1))
-    assert stale([new], {}, set(), DUE, NOW) == []
-    assert len(stale([new], {}, {new.user.id}, DUE, NOW)) == 1
-    assert len(stale([new], {}, set(), DUE, NOW + timedelta(minutes=1))) == 1
+    assert stale_users([new], {}, set(), DUE, NOW) == []
+    assert len(stale_users([new], {}, {new.user.id}, DUE, NOW)) == 1
+    assert len(stale_users([new], {}, set(), DUE, NOW + timedelta(minutes=1))) == 1
 
 
 # In Dagster --------------------------------------------------------------------------------------

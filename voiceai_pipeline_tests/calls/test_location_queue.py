@@ -20,7 +20,8 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import leases
-from voiceai_pipeline.calls.location_queue import Lease, LeaseLostError, Task, Terms
+from voiceai_pipeline.calls.lease import Lease, LeaseLostError
+from voiceai_pipeline.calls.location_queue import Task, Terms
 from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens

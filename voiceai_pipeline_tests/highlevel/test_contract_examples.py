@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls.call_store import store
-from voiceai_pipeline.calls.dimension_rows import store_agents
+from voiceai_pipeline.calls.dimensions import store_agents
 from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.call import ListedCall
