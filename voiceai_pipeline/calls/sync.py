@@ -39,8 +39,9 @@ from voiceai_pipeline.core.failures import (
 )
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import asking, database_error, is_away, read_clock
-from voiceai_pipeline.highlevel.calls import Page, WindowRead, call_of, read_window
+from voiceai_pipeline.highlevel.calls import Page, call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.window import WindowRead, read_window
 
 log = logging.getLogger(__name__)
 

@@ -1,41 +1,27 @@
-"""From HighLevel's call-log items to calls, and a complete, verified read of a window.
+"""Call-log items: from what HighLevel lists to a call, or to the reason why it is none.
 
 Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3):
 an item without those two is set aside with its reason, and nothing else about an item can fail.
-A window may hold a million calls: they are passed on page by page, and none is kept here. Most are
-known already, so of each only its head is read; the whole of it once somebody asks for it.
+Most items are known already: only their head is read, and the whole on demand. No HTTP here.
 """
 
 import hashlib
-import itertools
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from voiceai_pipeline.core.call import ACTION_TYPES, CallLog, ListedCall, SetAsideCall, digest
-from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
-
-OVERLAP: Final = timedelta(seconds=1)
-"""Whether the bounds are inclusive is unknown (CONTRACT 2.1): ask for more, keep what belongs."""
-
-SET_ASIDE_AT_MOST: Final = 5
-SET_ASIDE_SHARE: Final = 0.05
-"""A read with more unreadable items than both of these is refused."""
-
-READS: Final = 3
-"""How often a window is read again while its total and its calls disagree."""
 
 
 @dataclass(frozen=True)
@@ -64,199 +50,6 @@ class Item:
 
 
 _DIGITS: Final = re.compile(r"[0-9]{9,14}")
-
-FetchPage = Callable[[datetime, datetime, int], Page]
-"""``(from, to, page number from 1) -> Page``, oldest call first, both bounds asked for."""
-
-Take = Callable[[list[ListedCall]], None]
-"""Takes calls of a read: each once, inside the window, oldest first."""
-
-
-@dataclass(frozen=True)
-class WindowRead:
-    """A complete read of a window, whose calls have been passed on.
-
-    Attributes:
-        set_aside: items that cannot be stored; those without a time are taken to be inside.
-        pages: requests spent, re-reads included.
-    """
-
-    set_aside: list[SetAsideCall]
-    pages: int
-
-
-def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> WindowRead:
-    """Read a closed window until what arrived adds up to the total HighLevel gave for it.
-
-    Args:
-        begin: called when a read begins; it gives what takes the calls of this read. What was
-            passed on before is void then, and so it is if this raises.
-
-    Raises:
-        PipelineError: INCOMPLETE when it does not add up after ``READS`` reads; whatever ``fetch``
-            and ``begin`` raise.
-    """
-    pages, in_order = 0, True
-    for _ in range(READS):
-        items = _Items(window, begin())
-        walk = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP, items, in_order=in_order)
-        pages += walk.requests
-        if walk.adds_up:
-            _refuse_drift(len(items.set_aside), items.count)
-            return WindowRead(items.set_aside, pages)
-        in_order = walk.in_order
-    raise PipelineError(
-        FailureClass.INCOMPLETE,
-        f"{walk.count} calls arrived, total {walk.total}, {READS} reads",
-    )
-
-
-def _refuse_drift(aside: int, listed: int) -> None:
-    """One bad call is set aside; many mean that the format changed, and nothing may be stored."""
-    if aside > max(SET_ASIDE_AT_MOST, listed * SET_ASIDE_SHARE):
-        raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
-
-
-@dataclass
-class _Items:
-    """Takes the items of one pass: passes calls on, keeps the few that are none.
-
-    Attributes:
-        count: distinct items so far.
-    """
-
-    window: Window
-    take: Take
-    set_aside: list[SetAsideCall] = field(default_factory=list)
-    count: int = 0
-
-    def __call__(self, items: Iterable[Item]) -> None:
-        calls = []
-        for item in items:
-            self.count += 1
-            if item.created_at is not None and item.created_at not in self.window:
-                continue
-            call = call_or_set_aside(item)
-            if isinstance(call, ListedCall):
-                calls.append(call)
-            else:
-                self.set_aside.append(call)
-        calls.sort(key=lambda call: (call.started_at, call.call_id))
-        self.take(calls)
-
-
-@dataclass(frozen=True)
-class _Walk:
-    """One pass over the list.
-
-    Attributes:
-        count: distinct items that arrived.
-        total: what the first answer said there would be; None if it did not say.
-        ended: the list came to an end, it was not given up.
-        in_order: the list is ascending and keeps to the dates, as far as it was seen.
-    """
-
-    count: int
-    total: int | None
-    requests: int
-    ended: bool
-    in_order: bool
-
-    @property
-    def adds_up(self) -> bool:
-        return self.ended if self.total is None else self.count == self.total
-
-
-def _walk(
-    fetch: FetchPage, start: datetime, end: datetime, items: _Items, *, in_order: bool
-) -> _Walk:
-    """Follow the list from its oldest call to its newest.
-
-    Page numbers shift when a call vanishes while they are counted: the call that moves up onto a
-    page already read is never seen. So the next request starts at the last call seen instead
-    (1 ms before it, since the bound may be exclusive) and asks for page 1 again. Page numbers are
-    used only where that cannot advance: more than a page of calls in one millisecond, or a list
-    that does not come in ascending order.
-
-    Only what the list may still show again is kept: calls from the next request's start on, and
-    items without a time. A list that turns out not to be in order could show anything again: it is
-    given up and, by the next pass, kept whole.
-    """
-    held: dict[str, Item] = {}
-    timeless: dict[str, Item] = {}
-    total: int | None = None
-    requests, number, stale, cursor = 0, 1, 0, start
-
-    def walk(*, ended: bool) -> _Walk:
-        items(itertools.chain(held.values(), timeless.values()))
-        return _Walk(items.count, total, requests, ended, in_order)
-
-    while True:
-        page = fetch(cursor, end, number)
-        requests += 1
-        if requests == 1:
-            total = page.total
-        listed = [head_of(sent) for sent in page.items]
-        known = [item.created_at for item in listed if item.created_at is not None]
-        if in_order and not _ascend(known, cursor):
-            in_order = False
-            if items.count:
-                return _Walk(items.count, None, requests, ended=False, in_order=False)
-        before = len(held) + len(timeless)
-        for key, item in _keyed(listed):
-            (timeless if item.created_at is None else held)[key] = item
-        if len(listed) < PAGE_SIZE:
-            return walk(ended=True)
-        # A server that ignores the page number would be asked for ever.
-        stale = stale + 1 if len(held) + len(timeless) == before else 0
-        if stale > 2:
-            return walk(ended=False)
-        following = _where_to_go_on(known)
-        if following is None or following <= cursor:
-            number += 1
-            continue
-        cursor, number = following, 1
-        if in_order:
-            over = [key for key, item in held.items() if _is_before(item, following)]
-            items([held.pop(key) for key in over])
-        if total is not None:
-            # What can no longer be stored need not be kept in memory to its end.
-            _refuse_drift(len(items.set_aside) + len(timeless), total)
-
-
-def _is_before(item: Item, instant: datetime) -> bool:
-    return item.created_at is not None and item.created_at < instant
-
-
-def _ascend(instants: list[datetime], start: datetime) -> bool:
-    return all(a <= b for a, b in itertools.pairwise([start, *instants]))
-
-
-def _where_to_go_on(instants: list[datetime]) -> datetime | None:
-    """1 ms before the last time of a page, so that a tie with it is seen whatever the bound means.
-
-    None where that leads nowhere: the page is not ascending, or lies within that millisecond. A
-    list that goes on from there would begin with calls already seen, and a page of one single
-    instant does not even show that the list is ascending.
-    """
-    if not instants or not _ascend(instants, instants[0]):
-        return None
-    last = instants[-1]
-    # HighLevel's dates are whole milliseconds.
-    following = last - timedelta(microseconds=last.microsecond % 1000, milliseconds=1)
-    return following if instants[0] < following else None
-
-
-def _keyed(items: list[Item]) -> Iterator[tuple[str, Item]]:
-    """Items by id. One without is known by its content and, among equals, by its place."""
-    equals: Counter[bytes] = Counter()
-    for item in items:
-        if item.call_id is not None:
-            yield f"id {item.call_id}", item
-        else:
-            content = bytes(item.sent)
-            equals[content] += 1
-            yield f"{equals[content]} {content!r}", item
 
 
 def parse_instant(value: Any) -> datetime:

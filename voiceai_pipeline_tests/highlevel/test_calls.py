@@ -21,20 +21,16 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.calls import (
     PAGE_SIZE,
-    READS,
-    SET_ASIDE_AT_MOST,
-    FetchPage,
     Page,
-    Take,
     as_sent,
     call_of,
     call_or_set_aside,
     head_of,
     parse_instant,
-    read_window,
 )
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.window import READS, SET_ASIDE_AT_MOST, FetchPage, Take, read_window
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import DEMO, NOON, REDIRECT_URI
