@@ -30,7 +30,8 @@ from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.cast import (
     DEMO_USERS,
     SANDBOX_CLIENT_ID,

@@ -126,9 +126,9 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
         or "urllib.request" in _imports(path)
     }
     assert speakers == {
+        "highlevel/answer.py",
         "highlevel/errors.py",
         "highlevel/client.py",
-        "highlevel/grant.py",
         "highlevel/transport.py",
         "connections/alert_delivery.py",
         "cli/oauth_callback.py",

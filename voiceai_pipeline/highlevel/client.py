@@ -9,13 +9,11 @@ decides that (``connections/tokens.py``).
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import requests
-import tenacity
 
 from voiceai_pipeline.core.call import Agent
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SYNC_SCOPE, Location, OAuthToken
@@ -23,12 +21,14 @@ from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
-from voiceai_pipeline.highlevel.grant import SENDABLE, body_of, grant_of, malformed
-from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError, RateLimits
+from voiceai_pipeline.highlevel.grant import body_of, grant_of, malformed
+from voiceai_pipeline.highlevel.rate_limit import RateLimits
 from voiceai_pipeline.highlevel.redaction import redact
-from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Transport
+from voiceai_pipeline.highlevel.retry import Retry
+from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Auth, Transport, bearer
 
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
@@ -45,27 +45,6 @@ _SCOPES: Final = {
 
 _WHOLE_PAGE: Final = 1 << 20
 """Bytes; fifty calls have some hundred thousand."""
-
-T = TypeVar("T")
-
-Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How patient a GET is.
-
-    Attributes:
-        attempts: requests at most.
-        base, cap: seconds of the first and of the longest pause, jittered.
-        give_up_after: seconds after which no further attempt starts.
-    """
-
-    attempts: int = 4
-    base: float = 0.5
-    cap: float = 10.0
-    give_up_after: float = 120.0
-    failures: frozenset[FailureClass] = PROVIDER_FAILURES
 
 
 class HighLevelClient:
@@ -105,8 +84,7 @@ class HighLevelClient:
         """This client, for after an outage was waited for in vain: it still waits for a rate limit,
         and repeats no request for anything else."""
         twin = copy.copy(self)
-        failures = self._retry.failures & {FailureClass.RATE_LIMITED}
-        twin._retry = replace(self._retry, failures=failures)
+        twin._retry = self._retry.of_rate_limits()
         return twin
 
     # Reading -------------------------------------------------------------------------------------
@@ -283,7 +261,7 @@ class HighLevelClient:
                     path,
                     {"companyId": company_id, "locationId": location_id},
                     self._version(path),
-                    _bearer(token),
+                    bearer(token),
                 ),
                 path=path,
             )
@@ -291,7 +269,7 @@ class HighLevelClient:
                 raise malformed(path, "no usable access token in the answer")
             return minted
 
-        return self._retrying(once)
+        return self._retry.call(once, self._sleep)
 
     def _grant(self, fields: Mapping[str, str]) -> OAuthToken:
         fields = {
@@ -315,7 +293,7 @@ class HighLevelClient:
         token: Secret,
         resource_id: str,
         query: Mapping[str, Any],
-        parse: Callable[[requests.Response], Any] = requests.Response.json,
+        parse: Callable[[Answer], Any] = Answer.json,
         **parts: str,
     ) -> Mapping[str, Any]:
         """GET with retries. ``resource_id`` (location or company) owns the rate limit."""
@@ -328,25 +306,25 @@ class HighLevelClient:
                 f"{self._settings.api_url}{path}",
                 params=dict(query),
                 headers=self._version(template),
-                auth=_bearer(token),
+                auth=bearer(token),
             )
             try:
-                response = self._transport.send(
+                answer = self._transport.send(
                     request, path=template, timeout=self._read_timeout, piece=_WHOLE_PAGE
                 )
             except HighLevelError:
                 self._limits.lost(resource_id)
                 raise
-            self._limits.learn(resource_id, response.headers)
+            self._limits.learn(resource_id, answer.headers)
             return errors.read(
                 Endpoint.API,
-                response,
+                answer,
                 path=template,
                 scope=_SCOPES.get(template, ""),
                 parse=parse,
             )
 
-        return self._retrying(once)
+        return self._retry.call(once, self._sleep)
 
     def _post(
         self,
@@ -358,40 +336,14 @@ class HighLevelClient:
         auth: Auth | None = None,
     ) -> Mapping[str, Any]:
         request = requests.Request("POST", url, data=dict(fields), headers=dict(headers), auth=auth)
-        response = self._transport.send(
+        answer = self._transport.send(
             request,
             path=path,
             timeout=self._token_timeout,
             piece=1,  # as it comes: the answer has a few hundred bytes
             deadline=time.monotonic() + CONNECT_TIMEOUT + self._token_timeout,
         )
-        return errors.read(endpoint, response, path=path, parse=body_of)
-
-    def _retrying(self, request: Callable[[], T]) -> T:
-        retry = self._retry
-        backoff = tenacity.wait_exponential(retry.base) + tenacity.wait_random(0, retry.base)
-
-        def pause(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, HighLevelError) else None
-            if asked is None and getattr(error, "failure", None) is FailureClass.RATE_LIMITED:
-                asked = INTERVAL
-            return max(min(backoff(state), retry.cap), min(asked or 0.0, retry.give_up_after))
-
-        return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(retry.attempts)
-            | tenacity.stop_before_delay(retry.give_up_after),
-            wait=pause,
-            retry=tenacity.retry_if_exception(
-                lambda error: (
-                    isinstance(error, HighLevelError)
-                    and error.failure in retry.failures
-                    and not isinstance(error, DayIsSpentError)
-                )
-            ),
-            sleep=self._sleep,
-            reraise=True,
-        )(request)
+        return errors.read(endpoint, answer, path=path, parse=lambda it: body_of(it.content))
 
     def _version(self, path: str) -> dict[str, str]:
         """The ``Version`` header, required on all but the dated token endpoint (CONTRACT 1)."""
@@ -400,30 +352,11 @@ class HighLevelClient:
         return {"Version": "2021-04-15" if path.startswith("/voice-ai/") else "2021-07-28"}
 
 
-def _bearer(token: Secret) -> Auth:
-    """Sets the header as requests' ``auth``: without one, a ~/.netrc entry would replace it."""
-
-    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if not SENDABLE.fullmatch(token.reveal()):
-            # http.client would refuse the header with a ValueError that quotes it.
-            raise HighLevelError(
-                FailureClass.ACCESS_REJECTED,
-                method=str(request.method),
-                path="",
-                reason="the access token cannot be sent in a header",
-                sent=False,
-            )
-        request.headers["Authorization"] = f"Bearer {token.reveal()}"
-        return request
-
-    return sign
-
-
-def _listing(response: requests.Response) -> Any:
+def _listing(answer: Answer) -> Any:
     """The body of an answer of the list of calls, its items left as they were sent."""
-    body = listing_of(response.content)
+    body = listing_of(answer.content)
     if body is None:
-        body = response.json()
+        body = answer.json()
         if isinstance(body, dict) and isinstance(body.get("callLogs"), list):
             body["callLogs"] = [as_sent(item) for item in body["callLogs"]]
     return body

@@ -15,6 +15,7 @@ import requests
 import urllib3
 
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.highlevel.answer import Answer
 
 
 class Endpoint(StrEnum):
@@ -170,11 +171,11 @@ def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
 
 def read(
     endpoint: Endpoint,
-    response: requests.Response,
+    answer: Answer,
     *,
     path: str,
     scope: str = "",
-    parse: Callable[[requests.Response], Any] = requests.Response.json,
+    parse: Callable[[Answer], Any] = Answer.json,
 ) -> Mapping[str, Any]:
     """Return the JSON object of a successful answer.
 
@@ -187,21 +188,21 @@ def read(
         HighLevelError: any other answer, classified; also a 200 that is no JSON object or that
             carries an error body (REQUIREMENTS S11).
     """
-    method, status = str(response.request.method), response.status_code
+    method, status = str(answer.request.method), answer.status
     try:
-        body = parse(response)
+        body = parse(answer)
     except (ValueError, RecursionError):
         body = None
     is_object = isinstance(body, dict)
     if is_object and "traceId" in body:
-        body["traceId"] = _trace_id(body["traceId"], response.request)
+        body["traceId"] = _trace_id(body["traceId"], answer.request)
     inner = body.get("statusCode") if is_object else None
     if status < 300 and isinstance(inner, int) and inner >= 400:
         status = inner
     if status < 300:
         if isinstance(body, dict):
             return body
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         raise HighLevelError(
             FailureClass.MALFORMED,
             method=method,
@@ -209,7 +210,7 @@ def read(
             status=status,
             reason=f"not a JSON object but {kind if kind in _KINDS else 'something else'}",
         )
-    message = _message(body) if is_object else _words(response)
+    message = _message(body) if is_object else _words(answer)
     failure = meaning(endpoint, status, message)
     raise HighLevelError(
         failure,
@@ -218,7 +219,7 @@ def read(
         status=status,
         missing_scope=scope if failure is FailureClass.SCOPE_MISSING else "",
         trace_id=body.get("traceId") if is_object else None,
-        retry_after=_retry_after(response),
+        retry_after=_retry_after(answer),
     )
 
 
@@ -267,11 +268,11 @@ def _message(body: Mapping[str, Any]) -> str:
     )
 
 
-def _words(response: requests.Response) -> str:
+def _words(answer: Answer) -> str:
     """What an answer without a JSON object says. A web page speaks for some gateway on the way:
     of its words only Cloudflare's "Error 1010" counts, for a "scope" in it means nothing.
     """
-    text = response.text[:2000]
+    text = answer.text[:2000]
     if not text.lstrip().startswith("<"):
         return text
     banned = re.search(r"error.{0,8}1010\b", text, re.IGNORECASE)
@@ -290,9 +291,9 @@ def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
     return None if any(echoes) else value
 
 
-def _retry_after(response: requests.Response) -> float | None:
+def _retry_after(answer: Answer) -> float | None:
     """``Retry-After`` in seconds. It is undocumented (CONTRACT 5), honoured where it is sent."""
-    value = response.headers.get("Retry-After", "")
+    value = answer.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else None
 
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import requests
-
 from voiceai_pipeline.core.connection import MAX_LIFE, OAuthToken, scopes_of
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
@@ -27,14 +25,13 @@ _AROUND: Final = string.whitespace + "\0\u00a0\u200b\ufeff"
 """Never part of a token: white space and what copying and encoding leave beside it."""
 
 
-def body_of(response: requests.Response) -> Any:
+def body_of(content: bytes) -> Any:
     """The JSON of a token endpoint's answer: in any Unicode encoding, with or without a byte order
     mark, and of a broken document that holds a whole pair its texts and numbers.
 
     Raises:
         ValueError: it is neither.
     """
-    content = response.content
     text = content.decode(json.detect_encoding(content), "replace").strip(_AROUND)
     try:
         body, _ = _LENIENT.raw_decode(text)

@@ -7,14 +7,19 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.answer import Answer
+from voiceai_pipeline.highlevel.errors import HighLevelError
+from voiceai_pipeline.highlevel.grant import SENDABLE
 
 CONNECT_TIMEOUT: Final = 5.0
 USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
@@ -25,6 +30,8 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": requests.utils.DEFAULT_ACCEPT_ENCODING,
 }
+
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
 class Transport:
@@ -48,7 +55,7 @@ class Transport:
         timeout: float,
         piece: int,
         deadline: float = math.inf,
-    ) -> requests.Response:
+    ) -> Answer:
         """Send a request and read its answer whole; redirects are not followed.
 
         Args:
@@ -73,14 +80,14 @@ class Transport:
                 stream=True,
                 **environment,
             )
-            _read(response, piece, deadline)
+            content = _read(response, piece, deadline)
         except OSError as error:  # requests' own errors are of this class too
             sent = _handed_over.yes
             obstacle = "" if sent else _obstacle(error, request.url, environment["proxies"])
             raise errors.lost(
                 error, method=str(request.method), path=path, sent=sent, obstacle=obstacle
             ) from None
-        return response
+        return Answer(response.request, response.status_code, response.headers, content)
 
     def _session(self) -> requests.Session:
         """A session per thread: ``requests`` does not promise that one can be shared."""
@@ -104,7 +111,7 @@ class Transport:
         return self._environments[url]
 
 
-def _read(response: requests.Response, piece: int, deadline: float) -> None:
+def _read(response: requests.Response, piece: int, deadline: float) -> bytes:
     """Read the body, all of it by the deadline: the time-outs of requests hold for each piece
     alone, and an answer that trickles would outlive the lease that guards it.
 
@@ -117,7 +124,27 @@ def _read(response: requests.Response, piece: int, deadline: float) -> None:
             pieces.append(part)
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout("the answer trickled")
-    response._content = b"".join(pieces)  # what ``response.content`` would have kept
+    return b"".join(pieces)
+
+
+def bearer(token: Secret) -> Auth:
+    """The ``auth`` of a request that sends ``token``. Not a plain header: without an ``auth``,
+    requests would replace it by an entry of ~/.netrc."""
+
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if not SENDABLE.fullmatch(token.reveal()):
+            # http.client would refuse the header with a ValueError that quotes it.
+            raise HighLevelError(
+                FailureClass.ACCESS_REJECTED,
+                method=str(request.method),
+                path="",
+                reason="the access token cannot be sent in a header",
+                sent=False,
+            )
+        request.headers["Authorization"] = f"Bearer {token.reveal()}"
+        return request
+
+    return sign
 
 
 # Whether a request was handed over ----------------------------------------------------------------

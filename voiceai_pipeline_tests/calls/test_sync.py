@@ -36,7 +36,8 @@ from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel import calls as highlevel
 from voiceai_pipeline.highlevel.calls import Page
-from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.calls import THIRD_PARTY_SECRET
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, KINDS, VARIANTS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox

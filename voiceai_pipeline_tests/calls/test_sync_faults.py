@@ -31,8 +31,9 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, stop
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault, Kind
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline_tests.calls.test_sync import HEALTHY, midnight, place, retry_at, table

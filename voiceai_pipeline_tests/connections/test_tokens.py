@@ -38,7 +38,8 @@ from voiceai_pipeline.core.connection import (
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running

@@ -26,9 +26,10 @@ from voiceai_pipeline.core.connection import REQUESTED_SCOPES, OAuthToken
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.calls import call_of, call_or_set_aside, head_of
-from voiceai_pipeline.highlevel.client import HighLevelClient, Retry
+from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, RESERVE, DayIsSpentError, RateLimits
+from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.highlevel.transport import USER_AGENT
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.faults import Fault, Kind

@@ -2,7 +2,6 @@
 from an answer nobody knows.
 """
 
-import io
 import json
 import os
 from pathlib import Path
@@ -12,9 +11,11 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
 
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
 
 CONTRACT = Path(
@@ -27,14 +28,10 @@ API, TOKEN = Endpoint.API, Endpoint.TOKEN
 
 def answer(
     status: int, body: bytes, content_type: str = "application/json", **headers: str
-) -> requests.Response:
-    """An answer as requests hands it over."""
-    response = requests.Response()
-    response.status_code = status
-    response.raw = io.BytesIO(body)
-    response.headers.update({"Content-Type": content_type} | headers)
-    response.request = requests.Request("GET", "https://api.example.test/x").prepare()
-    return response
+) -> Answer:
+    request = requests.Request("GET", "https://api.example.test/x").prepare()
+    names = CaseInsensitiveDict({"Content-Type": content_type} | headers)
+    return Answer(request, status, names, body)
 
 
 def refusal(

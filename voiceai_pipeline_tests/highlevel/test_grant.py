@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,15 +45,8 @@ CASES = json.loads((Path(__file__).parents[1] / "data/token_answers.json").read_
 PATH = "/oauth/token"
 
 
-def answer(content: bytes) -> requests.Response:
-    response = requests.Response()
-    response.status_code = 200
-    response._content = content
-    return response
-
-
 def granted(content: bytes) -> OAuthToken:
-    return grant_of(body_of(answer(content)), path=PATH)
+    return grant_of(body_of(content), path=PATH)
 
 
 def content_of(case: dict[str, Any]) -> bytes:
@@ -191,7 +183,7 @@ def test_a_whole_pair_is_read_out_of_a_broken_document(content: bytes) -> None:
 )
 def test_half_a_pair_of_a_broken_document_is_no_answer(content: bytes) -> None:
     with pytest.raises(ValueError, match="no JSON"):
-        body_of(answer(content))
+        body_of(content)
 
 
 @pytest.mark.parametrize("value", [None, "", 5, True, [], "two\nlines", "t\u00f6ken"])

@@ -23,6 +23,7 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel import errors
+from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.transport import Transport
 from voiceai_pipeline.sandbox.server import RunningSandbox
@@ -250,7 +251,7 @@ def test_a_replay_that_was_not_sent_is_not_used_up(
 # Handed over --------------------------------------------------------------------------------------
 
 
-def post(url: str) -> requests.Response:
+def post(url: str) -> Answer:
     transport = Transport()
     try:
         request = requests.Request("POST", url, data={"grant_type": "refresh_token"})

@@ -1,0 +1,69 @@
+"""How often a GET is retried, and the pauses between attempts. A token POST never is retried here:
+``connections/refresh.py`` decides that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import tenacity
+
+from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
+from voiceai_pipeline.highlevel.errors import HighLevelError
+from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A retry policy.
+
+    Attributes:
+        attempts: requests at most.
+        base, cap: seconds of the first and of the longest pause, jittered.
+        give_up_after: seconds after which no further attempt starts.
+        failures: what is retried.
+    """
+
+    attempts: int = 4
+    base: float = 0.5
+    cap: float = 10.0
+    give_up_after: float = 120.0
+    failures: frozenset[FailureClass] = PROVIDER_FAILURES
+
+    def of_rate_limits(self) -> "Retry":
+        """The same policy for rate limits alone."""
+        return replace(self, failures=self.failures & {FailureClass.RATE_LIMITED})
+
+    def call(self, request: Callable[[], T], sleep: Callable[[float], None]) -> T:
+        """Make ``request``, and again while its failure is retried; ``sleep`` takes seconds.
+
+        Raises:
+            HighLevelError: of the last attempt.
+        """
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.attempts)
+            | tenacity.stop_before_delay(self.give_up_after),
+            wait=self._pause,
+            retry=tenacity.retry_if_exception(self._is_retried),
+            sleep=sleep,
+            reraise=True,
+        )(request)
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """Exponential with jitter; at least as long as HighLevel asks for, up to ``give_up_after``,
+        where a longer wait ends the attempts."""
+        backoff = tenacity.wait_exponential(self.base) + tenacity.wait_random(0, self.base)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, HighLevelError) else None
+        if asked is None and getattr(error, "failure", None) is FailureClass.RATE_LIMITED:
+            asked = INTERVAL
+        return max(min(backoff(state), self.cap), min(asked or 0.0, self.give_up_after))
+
+    def _is_retried(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, HighLevelError)
+            and error.failure in self.failures
+            and not isinstance(error, DayIsSpentError)
+        )
