@@ -6,7 +6,7 @@ import pytest
 
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.support.sandbox_client import NOON, Clock
+from voiceai_pipeline_tests.support.sandbox_client import HARBOR, NOON, Client, Clock
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,9 @@ def sandbox(shared_sandbox: RunningSandbox, clock: Clock) -> Iterator[RunningSan
     for resource in world.paused:
         world.resume(resource)
     world.calls.load({})
+
+
+@pytest.fixture
+def harbor(sandbox: RunningSandbox) -> Client:
+    """A client that is connected to Harbor Dental."""
+    return Client(sandbox).connect(HARBOR.id)

@@ -19,7 +19,15 @@ from referencing.jsonschema import DRAFT202012
 
 from voiceai_pipeline.sandbox.cast import SANDBOX_APP_ID
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.support.sandbox_client import CALL_LOGS, REDIRECT, Client, window
+from voiceai_pipeline_tests.support.sandbox_client import (
+    A_DAY,
+    CALL_LOGS,
+    HARBOR,
+    MAPLE,
+    REDIRECT,
+    Client,
+    window,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTRACT = Path(os.environ.get("VOICEAI_CONTRACT_DIR") or REPOSITORY.parent / "shared" / "contract")
@@ -32,11 +40,8 @@ pytestmark = [
     pytest.mark.usefixtures("sandbox"),
 ]
 
-HARBOR = "LocHarborDental000001"
-MAPLE = "LocMaplePlumbing000002"
 MOTORS = "LocNorthwindMotors000005"
 AGENCY = "CoNorthwindAgency000005"
-A_DAY = dt.date(2026, 11, 17)
 DIALECTS = pytest.mark.parametrize("v3", [False, True], ids=["pre-v3", "v3"])
 
 
@@ -110,7 +115,7 @@ def assert_error(answer: requests.Response, name: str) -> None:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["pre-v3", "v3"])
 def harbor(request: pytest.FixtureRequest, shared_sandbox: RunningSandbox) -> Client:
-    return Client(shared_sandbox, v3=request.param).connect(HARBOR)
+    return Client(shared_sandbox, v3=request.param).connect(HARBOR.id)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["pre-v3", "v3"])
@@ -123,7 +128,7 @@ def test_call_logs_are_valid_and_show_every_field_of_the_example(harbor: Client)
     for back in range(3):
         for page in (1, 2):
             answer = harbor.calls(
-                HARBOR, **window(A_DAY - dt.timedelta(days=back)), page=page, pageSize=50
+                HARBOR.id, **window(A_DAY - dt.timedelta(days=back)), page=page, pageSize=50
             )
             body = check(answer, "voice-ai", CALL_LOGS, v3=harbor.v3)
             seen.update(*body["callLogs"])
@@ -133,7 +138,7 @@ def test_call_logs_are_valid_and_show_every_field_of_the_example(harbor: Client)
 
 def test_every_documented_parameter_is_understood(harbor: Client) -> None:
     values = {
-        "locationId": HARBOR,
+        "locationId": HARBOR.id,
         "sort": "ascend",
         "sortBy": "duration",
         "callType": "LIVE",
@@ -151,41 +156,41 @@ def test_every_documented_parameter_is_understood(harbor: Client) -> None:
 
 
 def test_a_single_call_is_a_bare_call_log(harbor: Client) -> None:
-    wanted = harbor.day(HARBOR, A_DAY)[3]
-    answer = harbor.get(f"{CALL_LOGS}/{wanted['id']}", locationId=HARBOR)
+    wanted = harbor.day(HARBOR.id, A_DAY)[3]
+    answer = harbor.get(f"{CALL_LOGS}/{wanted['id']}", locationId=HARBOR.id)
     body = check(answer, "voice-ai", CALL_LOGS + "/{callId}", v3=harbor.v3)
     wanted.pop("transcriptWithToolCalls", None)
     assert body == wanted
 
 
 def test_an_empty_day_has_the_shape_of_the_example(harbor: Client) -> None:
-    body = harbor.calls(HARBOR, startDate=1, endDate=2, pageSize=50).json()
+    body = harbor.calls(HARBOR.id, startDate=1, endDate=2, pageSize=50).json()
     del body["traceId"]
     assert body == example("call_logs_empty")
 
 
 def test_agents_and_the_location_are_valid(harbor: Client) -> None:
     listed = check(
-        harbor.get("/voice-ai/agents", locationId=HARBOR),
+        harbor.get("/voice-ai/agents", locationId=HARBOR.id),
         "voice-ai",
         "/voice-ai/agents",
         v3=harbor.v3,
     )
     assert set(example("agents_page")["agents"][0]) <= set(listed["agents"][0])
     one = f"/voice-ai/agents/{listed['agents'][0]['id']}"
-    found = harbor.get(one, locationId=HARBOR)
+    found = harbor.get(one, locationId=HARBOR.id)
     check(found, "voice-ai", "/voice-ai/agents/{agentId}", v3=harbor.v3)
-    place = harbor.get(f"/locations/{HARBOR}")
+    place = harbor.get(f"/locations/{HARBOR.id}")
     body = check(place, "locations", "/locations/{locationId}", v3=harbor.v3)
     assert set(example("location")["location"]) <= set(body["location"])
 
 
 def test_the_wild_envelope_is_the_example_s(shared_sandbox: RunningSandbox) -> None:
-    client = Client(shared_sandbox).connect(MAPLE)
+    client = Client(shared_sandbox).connect(MAPLE.id)
     seen: set[str] = set()
     action_keys: set[str] = set()
     for back in range(5):
-        body = client.calls(MAPLE, **window(A_DAY - dt.timedelta(days=back)), pageSize=50).json()
+        body = client.calls(MAPLE.id, **window(A_DAY - dt.timedelta(days=back)), pageSize=50).json()
         seen.update(*body["callLogs"])
         action_keys.update(*(a for call in body["callLogs"] for a in call["executedCallActions"]))
     wanted = example("call_logs_page.wild_variant")
@@ -197,7 +202,7 @@ def test_the_wild_envelope_is_the_example_s(shared_sandbox: RunningSandbox) -> N
 
 @DIALECTS
 def test_token_answers_are_valid_in_both_dialects(shared_sandbox: RunningSandbox, v3: bool) -> None:
-    client = Client(shared_sandbox, v3=v3).connect(HARBOR)
+    client = Client(shared_sandbox, v3=v3).connect(HARBOR.id)
     answer = client.refresh()
     body = check(answer, "oauth", "/oauth/token", v3=v3, method="post")
     name = "oauth_token_location.v3" if v3 else "oauth_token_location.pre_v3"
@@ -240,25 +245,25 @@ def test_an_unknown_app_is_an_aip_error_in_v3(shared_sandbox: RunningSandbox) ->
 
 def test_api_errors_are_the_examples(harbor: Client) -> None:
     v3 = harbor.v3
-    calls = functools.partial(harbor.request, "GET", CALL_LOGS, params={"locationId": HARBOR})
+    calls = functools.partial(harbor.request, "GET", CALL_LOGS, params={"locationId": HARBOR.id})
     assert_error(calls(headers={"Version": None}), "401_version_missing")
     # Checked before authorization.
     nobody = {"Version": "2022-01-01", "Authorization": None}
     assert_error(calls(headers=nobody), "401_version_invalid")
     assert_error(calls(headers={"Authorization": None}), "401_no_authorization")
     assert_error(calls(headers={"Authorization": "Bearer nonsense"}), "401_invalid_jwt")
-    assert_error(harbor.calls(MAPLE), "403_location")
+    assert_error(harbor.calls(MAPLE.id), "403_location")
     assert_error(harbor.get(CALL_LOGS), "400_location_missing")
-    assert_error(harbor.calls(HARBOR, limit=50), "422_limit")
+    assert_error(harbor.calls(HARBOR.id, limit=50), "422_limit")
     assert_error(harbor.get("/voice-ai/agents/x"), "400_location_missing")
     for wrong in (
         calls(headers={"Authorization": "Bearer nonsense"}),
         harbor.get(CALL_LOGS),
-        harbor.calls(HARBOR, startDate=5, endDate=5),
-        harbor.calls(HARBOR, startDate=5),
+        harbor.calls(HARBOR.id, startDate=5, endDate=5),
+        harbor.calls(HARBOR.id, startDate=5),
     ):
         check(wrong, "voice-ai", CALL_LOGS, v3=v3)
-    unprocessable = harbor.get("/voice-ai/agents", locationId=HARBOR, pageSize=51)
+    unprocessable = harbor.get("/voice-ai/agents", locationId=HARBOR.id, pageSize=51)
     check(unprocessable, "voice-ai", "/voice-ai/agents", v3=v3)
     assert unprocessable.status_code == 422
 
@@ -275,20 +280,20 @@ def test_faults_answer_with_the_example_bodies(harbor: Client) -> None:
     }
     for (kind, variant), name in expected.items():
         more = {"variant": variant} if variant else {}
-        harbor.fault(HARBOR, kind, times=1, **more)
-        assert_error(harbor.calls(HARBOR), name)
-    assert harbor.calls(HARBOR).status_code == 200
+        harbor.fault(HARBOR.id, kind, times=1, **more)
+        assert_error(harbor.calls(HARBOR.id), name)
+    assert harbor.calls(HARBOR.id).status_code == 200
 
 
 @DIALECTS
 def test_token_errors_are_the_examples(shared_sandbox: RunningSandbox, v3: bool) -> None:
-    client = Client(shared_sandbox, v3=v3).connect(HARBOR)
+    client = Client(shared_sandbox, v3=v3).connect(HARBOR.id)
     no_client = client.token(client_id="", grant_type="refresh_token")
     assert_error(no_client, "token_400_missing_param")
     assert_error(client.refresh("never-issued"), "token_400_invalid_refresh")
-    client.control("pause", location_id=HARBOR)
+    client.control("pause", location_id=HARBOR.id)
     assert_error(client.refresh(), "token_400_location_inactive")
-    client.control("resume", location_id=HARBOR)
+    client.control("resume", location_id=HARBOR.id)
     wrong = client.token(client_secret="wrong", grant_type="refresh_token", refresh_token="x")
     assert wrong.status_code == 401
     code = client.token(grant_type="authorization_code", code="x", redirect_uri=REDIRECT)

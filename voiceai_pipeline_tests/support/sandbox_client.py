@@ -12,6 +12,7 @@ import requests
 from voiceai_pipeline.sandbox.cast import (
     AGENT_SCOPE,
     CALL_LOG_SCOPE,
+    DEMO_LOCATIONS,
     LOCATION_SCOPE,
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
@@ -23,6 +24,10 @@ CALL_LOGS = "/voice-ai/dashboard/call-logs"
 REDIRECT = "http://localhost:9999/oauth/callback"
 SCOPES = f"{CALL_LOG_SCOPE} {AGENT_SCOPE} {LOCATION_SCOPE} oauth.readonly oauth.write"
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)  # a Friday
+A_DAY = dt.date(2026, 11, 17)
+SECOND = dt.timedelta(seconds=1)
+
+HARBOR, MAPLE, QUIET = DEMO_LOCATIONS[:3]
 
 
 class Clock:
