@@ -73,13 +73,12 @@ def test_no_booking_is_told_of_before_september_2025() -> None:
     assert kinds == set(ACTION_TYPES) - {"APPOINTMENT_BOOKING"}
 
 
-def test_a_hundred_thousand_calls_are_drawn_in_seconds() -> None:
+def test_drawing_ten_thousand_calls_costs_seconds_of_cpu_time_at_most() -> None:
     busy = make_location("Busy Bakery", 99, "catering", "Europe/Berlin", 1000)
-    began, day = time.perf_counter(), A_DAY
-    count = sum(len(calls_of_day(1, busy, day + dt.timedelta(days=n))) for n in range(14))
+    before = time.process_time()
+    count = sum(len(calls_of_day(1, busy, A_DAY + dt.timedelta(days=n))) for n in range(14))
     assert count > 10_000
-    # A tenth of the promise, with room for a busy machine.
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - before < 10
 
 
 def test_a_call_is_listed_from_the_moment_it_was_created(harbor: Client, clock: Clock) -> None:
