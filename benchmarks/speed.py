@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.bench import Bench
 from benchmarks.contenders import NAMES
-from benchmarks.scenarios import AGAIN, SCENARIOS, Bench
+from benchmarks.scenarios import AGAIN, SCENARIOS
 from benchmarks.table import ORDER, Report, write_into
 from voiceai_pipeline.calls.sync import WORKERS
 

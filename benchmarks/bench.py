@@ -1,0 +1,410 @@
+"""Runs the contenders: a server of calls, a database per contender, and after each run a check that
+exactly the expected rows are there.
+
+One run at a time: the cores belong to one contender, its PostgreSQL and the server of calls.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+import psutil
+import psycopg
+import requests
+import sqlalchemy as sa
+
+from benchmarks.contenders import DLT_COLUMNS, Figures, Job
+from benchmarks.scenarios import (
+    AGAIN,
+    FRACTIONS,
+    LINEAR_CALLS,
+    LINEAR_USERS,
+    MEMORY,
+    SCENARIOS,
+    SLOW_SECONDS,
+    YESTERDAY,
+    Delay,
+    Measurement,
+    scaled,
+)
+from benchmarks.world import Shape, call_id, location_id, token, user_id
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SERVICE
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import parse_keys
+from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.database.tables import api_keys, users
+
+SLOW_RUNS = 5
+KEYS = "bench:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
+
+
+class Bench:
+    """The parts that all runs share. One at a time.
+
+    Args:
+        latency: seconds instead of each scenario's own; None: as they say.
+        say: told what is about to run.
+    """
+
+    def __init__(self, scale: float, latency: float | None, say: Callable[[str], None]) -> None:
+        self._scale = scale
+        self._latency = latency
+        self._say = say
+        self._stack = ExitStack()
+        self._numbers = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            # PostgreSQL may still write while the folder is emptied.
+            home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            self._home = Path(stack.enter_context(home))
+            self._postgres = stack.enter_context(EmbeddedPostgres.hold(self._home, durable=False))
+            self._postgres.create_database("template_calls")
+            engine = open_engine(Secret(self._postgres.url("template_calls")))
+            migrate.upgrade(engine)
+            self.postgres_version = _value(engine, "SHOW server_version")
+            engine.dispose()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def _dagster_template(self) -> str:
+        """A database with Dagster's tables: in production they are there before the first run."""
+        self._postgres.create_database("template_dagster")
+        url = self._postgres.url("template_dagster", driver="psycopg2")
+        script = "import sys, dagster; dagster.DagsterInstance.from_config(sys.argv[1]).dispose()"
+        subprocess.run(
+            [sys.executable, "-c", script, str(PROJECT)],
+            env=os.environ | {"DAGSTER_POSTGRES_URL": url},
+            cwd=self._home,
+            check=True,
+            capture_output=True,
+        )
+        return "template_dagster"
+
+    # Scenarios ------------------------------------------------------------------------------------
+
+    def race(self, name: str, contenders: list[str], *, again: bool) -> Iterator[Measurement]:
+        """Every contender through a scenario; ``again``: twice, and the second time is its own."""
+        shape = self._shape(SCENARIOS[name])
+        with self._serving(shape) as api_url, self._seeded(shape) as template:
+            rows: Path | None = None
+            for contender in contenders:
+                fraction = FRACTIONS.get(contender, {}).get(name, 1.0)
+                with self._job(contender, shape, api_url, template, fraction) as job:
+                    first = replace(job, copy_from=str(rows)) if rows else job
+                    yield self._measure(name, first, fraction)
+                    if again:
+                        yield self._measure(AGAIN, job, fraction)
+                    if contender == "ours" and "bound" in contenders:
+                        rows = self._dump(job)
+
+    def memory(self) -> Iterator[Measurement]:
+        """Ours: more and more calls in one window of one user."""
+        yield from self._sizes("memory", MEMORY)
+
+    def calls(self) -> Iterator[Measurement]:
+        """Ours: does the time grow with the calls?"""
+        yield from self._sizes("calls", LINEAR_CALLS)
+
+    def _sizes(self, name: str, sizes: tuple[int, ...]) -> Iterator[Measurement]:
+        for size in sizes:
+            shape = scaled(Shape(1, 20, size // 20, YESTERDAY), self._scale)
+            # At 100 requests per 10 s a million calls take 33 minutes, and waiting costs nothing.
+            yield self._alone(name, replace(shape, latency=0, limits=False))
+
+    def users(self) -> Iterator[Measurement]:
+        """Ours: does the time grow with the users?"""
+        for number in LINEAR_USERS:
+            yield self._alone("users", self._shape(Shape(number, 1, 200, YESTERDAY)))
+
+    def slow(self) -> tuple[Delay, Delay]:
+        """When the others of ``fleet`` are done without and with a slow tenant among them: medians
+        of runs in turn, since a single one differs from the next by more than is to be shown."""
+        shape = self._shape(SCENARIOS["fleet"])
+        shape = replace(shape, locations=max(2, shape.locations))
+        slow = SLOW_SECONDS if self._latency is None else 40 * self._latency
+        shapes = (shape, replace(shape, slow_latency=slow))
+        without, among = zip(
+            *(tuple(map(self._delay, shapes)) for _ in range(SLOW_RUNS)), strict=True
+        )
+        return _middle(without), _middle(among)
+
+    def profile(self, name: str) -> str:
+        """Where the CPU time of ours goes in a scenario."""
+        shape = self._shape(SCENARIOS["fleet" if name == AGAIN else name])
+        with (
+            self._serving(shape) as api_url,
+            self._seeded(shape) as template,
+            self._job("ours", shape, api_url, template, 1.0) as job,
+        ):
+            if name == AGAIN:
+                self._run(job)
+            self._say(f"{name}: profile")
+            return str(self._run(replace(job, profile=True))["profile"])
+
+    # One run --------------------------------------------------------------------------------------
+
+    def _shape(self, shape: Shape) -> Shape:
+        shape = scaled(shape, self._scale)
+        return shape if self._latency is None else replace(shape, latency=self._latency)
+
+    def _alone(self, name: str, shape: Shape) -> Measurement:
+        with (
+            self._serving(shape) as api_url,
+            self._seeded(shape) as template,
+            self._job("ours", shape, api_url, template, 1.0) as job,
+        ):
+            return self._measure(name, job, 1.0)
+
+    def _delay(self, shape: Shape) -> Delay:
+        with (
+            self._serving(shape) as api_url,
+            self._seeded(shape) as template,
+            self._job("ours", shape, api_url, template, 1.0) as job,
+        ):
+            self._say(f"slow tenant, answers after {shape.slow_latency or shape.latency:g} s")
+            self._run(job)
+            query = (
+                "SELECT extract(epoch FROM max(finished_at) - (SELECT min(started_at) "
+                "FROM sync_ledger))::float FROM sync_ledger WHERE user_id <> %s "
+                "GROUP BY user_id ORDER BY 1"
+            )
+            with _connect(job) as db:
+                done = [row[0] for row in db.execute(query, [user_id(0)])]
+            return Delay(done[len(done) // 2], done[-1])
+
+    @contextmanager
+    def _serving(self, shape: Shape) -> Iterator[str]:
+        """The server of calls, in a process of its own; gives its URL."""
+        server = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=PROJECT,
+        )
+        with server:
+            assert server.stdin is not None  # noqa: S101 - a pipe
+            assert server.stdout is not None  # noqa: S101 - a pipe
+            try:
+                server.stdin.write(json.dumps(shape.as_json()) + "\n")
+                server.stdin.flush()
+                yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+            finally:
+                server.stdin.close()
+
+    @contextmanager
+    def _seeded(self, shape: Shape) -> Iterator[str]:
+        """A database with the shape's users, connected for a day: a template for the others."""
+        name = self._name("users")
+        self._postgres.create_database(name, template="template_calls")
+        engine = open_engine(Secret(self._postgres.url(name)))
+        vault, now = TokenVault(parse_keys(KEYS)), datetime.now(UTC)
+        all_connections = range(shape.locations)
+        with engine.begin() as db:
+            db.execute(
+                sa.insert(users),
+                [{"id": user_id(n), "business_name": f"Business {n:05d}"} for n in all_connections],
+            )
+            db.execute(
+                sa.insert(api_keys),
+                [
+                    {
+                        "id": user_id(n),
+                        "user_id": user_id(n),
+                        "name": "HighLevel",
+                        "service": SERVICE,
+                        "access_token": vault.encrypt(Secret(token(n)), "access_token", user_id(n)),
+                        "refresh_token": vault.encrypt(
+                            Secret(f"r{n}"), "refresh_token", user_id(n)
+                        ),
+                        "token_expires_at": now + timedelta(days=1),
+                        "location_id": location_id(n),
+                        "user_type": "Location",
+                        "scope": " ".join(REQUESTED_SCOPES),
+                        "connection_state": "connected",
+                        "connection_since": now,
+                        "refresh_at": now + timedelta(hours=22),
+                        "is_active": True,
+                    }
+                    for n in all_connections
+                ],
+            )
+        engine.dispose()
+        yield name
+        self._postgres.drop_database(name)
+
+    @contextmanager
+    def _job(
+        self, contender: str, shape: Shape, api_url: str, template: str, fraction: float
+    ) -> Iterator[Job]:
+        """A contender's databases and folder, gone afterwards."""
+        name = self._name(contender)
+        self._postgres.create_database(name, template=template)
+        if contender == "dagster":
+            self._postgres.create_database(f"{name}_dagster", self._dagster_template)
+        many = shape.locations > 1
+        with tempfile.TemporaryDirectory(dir=self._home, ignore_cleanup_errors=True) as home:
+            yield Job(
+                contender=contender,
+                shape=shape,
+                locations=max(1, round(shape.locations * fraction)) if many else 1,
+                days=shape.days if many else max(1, round(shape.days * fraction)),
+                api_url=api_url,
+                database_url=self._postgres.url(name),
+                dagster_url=self._postgres.url(f"{name}_dagster", driver="psycopg2"),
+                home=home,
+            )
+        self._postgres.drop_database(name)
+        self._postgres.drop_database(f"{name}_dagster")
+
+    def _name(self, what: str) -> str:
+        self._numbers += 1
+        return f"{what}_{self._numbers}"
+
+    def _measure(self, name: str, job: Job, fraction: float) -> Measurement:
+        """Run a job and look at what it left."""
+        self._say(
+            f"{name}: {job.contender}, {job.locations} users, {job.shape.calls(job.days):,} calls "
+            "each"
+        )
+        requests.get(f"{job.api_url}/bench/reset", timeout=60)
+        with _connect(job) as db:
+            before = db.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        postgres = self._postgres_cpu()
+        began = datetime.now(UTC)
+        share = job.locations * job.days / (job.shape.locations * job.shape.days)
+        fraction = share if fraction < 1 else 1.0
+        try:
+            figures = Figures(**self._run(job))
+        except RuntimeError as error:
+            return Measurement(name, job.contender, Figures(), fraction, trouble=str(error))
+        took = (datetime.now(UTC) - began).total_seconds()
+        counts = requests.get(f"{job.api_url}/bench/counts", timeout=60).json()
+        rows, written, is_exact = _look(job, before[0] if before else 0)
+        return Measurement(
+            scenario=name,
+            contender=job.contender,
+            figures=figures,
+            fraction=fraction,
+            process_seconds=took,
+            requests=counts["requests"],
+            refused=counts["refused"],
+            fewest=job.locations * job.shape.fewest_requests(job.days),
+            rows=rows,
+            expected=job.locations * job.shape.calls(job.days),
+            written=written,
+            is_exact=is_exact,
+            server_cpu=counts["cpu"],
+            postgres_cpu=self._postgres_cpu() - postgres,
+        )
+
+    def _run(self, job: Job) -> dict[str, Any]:
+        """The job in a process of its own; what it printed.
+
+        Raises:
+            RuntimeError: it broke; the text is the end of what it said.
+        """
+        start = ["-m", "benchmarks.contenders"]
+        if job.contender != "dlt":
+            start = ["-c", _WITHOUT_PYARROW]
+        done = subprocess.run(
+            [sys.executable, *start],
+            input=json.dumps(asdict(job) | {"shape": job.shape.as_json()}),
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:].strip() or f"exit code {done.returncode}")
+        found: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
+        return found
+
+    def _dump(self, job: Job) -> Path:
+        """The rows of ``call_logs`` as PostgreSQL writes and reads them fastest."""
+        path = self._home / "rows.copy"
+        with (
+            _connect(job) as db,
+            db.cursor().copy("COPY call_logs TO STDOUT (FORMAT binary)") as copy,
+            path.open("wb") as file,
+        ):
+            for block in copy:
+                file.write(block)
+        return path
+
+    def _postgres_cpu(self) -> float:
+        """CPU seconds of the whole PostgreSQL so far, backends that ended included."""
+        (pid_file,) = self._home.rglob("postmaster.pid")
+        server = psutil.Process(int(pid_file.read_text().split("\n")[0]))
+        # The first four: user and system of itself, and of those that ended.
+        total = 0.0
+        for child in server.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # the server's own times have it now
+                total += sum(child.cpu_times()[:4])
+        return total + float(sum(server.cpu_times()[:4]))
+
+
+_WITHOUT_PYARROW = (
+    "import runpy, sys; sys.modules['pyarrow'] = None; "
+    "runpy.run_module('benchmarks.contenders', run_name='__main__')"
+)
+"""The benchmark's packages bring it along for dlt. An installation of ours has none, and pandas
+would load it: 35 MB that nothing of what is measured uses."""
+
+
+def _middle(delays: Sequence[Delay]) -> Delay:
+    return Delay(median(d.median for d in delays), median(d.last for d in delays))
+
+
+def _value(engine: sa.Engine, query: str) -> str:
+    with engine.connect() as db:
+        return str(db.execute(sa.text(query)).scalar_one())
+
+
+def _connect(job: Job) -> psycopg.Connection:
+    return psycopg.connect(job.database_url.replace("+psycopg", ""))
+
+
+def _look(job: Job, before: int) -> tuple[int, int, bool]:
+    """How many rows there are, how many were written since the transaction ``before``, and whether
+    they are each expected call once and nothing else."""
+    table, key, alive = "call_logs", "call_id", "missing_since IS NULL"
+    if job.contender == "dlt":
+        table, key, alive = "bench.call_logs", DLT_COLUMNS[1], "true"
+    query = (
+        f"SELECT location_id, count(*), md5(string_agg({key}, ',' ORDER BY {key} COLLATE \"C\")), "  # noqa: S608 - our own names
+        f"count(*) FILTER (WHERE xmin::text::bigint >= {before}) "
+        f"FROM {table} WHERE {alive} GROUP BY location_id"
+    )
+    with _connect(job) as db:
+        found = db.execute(query).fetchall()
+    expected = {
+        location_id(place): hashlib.md5(
+            ",".join(call_id(place, n) for n in range(job.shape.calls(job.days))).encode(),
+            usedforsecurity=False,
+        ).hexdigest()
+        for place in range(job.locations)
+    }
+    is_exact = {row[0]: row[2] for row in found} == expected
+    return sum(row[1] for row in found), sum(row[3] for row in found), is_exact
