@@ -5,7 +5,6 @@ One run at a time: the cores belong to one contender, its PostgreSQL and the ser
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -21,11 +20,10 @@ from statistics import median
 from typing import Any, Self
 
 import psutil
-import psycopg
 import requests
 import sqlalchemy as sa
 
-from benchmarks.contenders import DLT_COLUMNS, Figures, Job
+from benchmarks.contenders import Figures, Job
 from benchmarks.scenarios import (
     AGAIN,
     FRACTIONS,
@@ -39,7 +37,8 @@ from benchmarks.scenarios import (
     Measurement,
     scaled,
 )
-from benchmarks.world import Shape, call_id, location_id, token, user_id
+from benchmarks.stored_rows import connect, stored_rows
+from benchmarks.world import Shape, location_id, token, user_id
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SERVICE
@@ -189,7 +188,7 @@ class Bench:
                 "FROM sync_ledger))::float FROM sync_ledger WHERE user_id <> %s "
                 "GROUP BY user_id ORDER BY 1"
             )
-            with _connect(job) as db:
+            with connect(job) as db:
                 done = [row[0] for row in db.execute(query, [user_id(0)])]
             return Delay(done[len(done) // 2], done[-1])
 
@@ -289,7 +288,7 @@ class Bench:
             "each"
         )
         requests.get(f"{job.api_url}/bench/reset", timeout=60)
-        with _connect(job) as db:
+        with connect(job) as db:
             before = db.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         postgres = self._postgres_cpu()
         began = datetime.now(UTC)
@@ -301,7 +300,7 @@ class Bench:
             return Measurement(name, job.contender, Figures(), fraction, trouble=str(error))
         took = (datetime.now(UTC) - began).total_seconds()
         counts = requests.get(f"{job.api_url}/bench/counts", timeout=60).json()
-        rows, written, is_exact = _look(job, before[0] if before else 0)
+        rows, written, is_exact = stored_rows(job, before[0] if before else 0)
         return Measurement(
             scenario=name,
             contender=job.contender,
@@ -345,7 +344,7 @@ class Bench:
         """The rows of ``call_logs`` as PostgreSQL writes and reads them fastest."""
         path = self._home / "rows.copy"
         with (
-            _connect(job) as db,
+            connect(job) as db,
             db.cursor().copy("COPY call_logs TO STDOUT (FORMAT binary)") as copy,
             path.open("wb") as file,
         ):
@@ -380,31 +379,3 @@ def _middle(delays: Sequence[Delay]) -> Delay:
 def _value(engine: sa.Engine, query: str) -> str:
     with engine.connect() as db:
         return str(db.execute(sa.text(query)).scalar_one())
-
-
-def _connect(job: Job) -> psycopg.Connection:
-    return psycopg.connect(job.database_url.replace("+psycopg", ""))
-
-
-def _look(job: Job, before: int) -> tuple[int, int, bool]:
-    """How many rows there are, how many were written since the transaction ``before``, and whether
-    they are each expected call once and nothing else."""
-    table, key, alive = "call_logs", "call_id", "missing_since IS NULL"
-    if job.contender == "dlt":
-        table, key, alive = "bench.call_logs", DLT_COLUMNS[1], "true"
-    query = (
-        f"SELECT location_id, count(*), md5(string_agg({key}, ',' ORDER BY {key} COLLATE \"C\")), "  # noqa: S608 - our own names
-        f"count(*) FILTER (WHERE xmin::text::bigint >= {before}) "
-        f"FROM {table} WHERE {alive} GROUP BY location_id"
-    )
-    with _connect(job) as db:
-        found = db.execute(query).fetchall()
-    expected = {
-        location_id(place): hashlib.md5(
-            ",".join(call_id(place, n) for n in range(job.shape.calls(job.days))).encode(),
-            usedforsecurity=False,
-        ).hexdigest()
-        for place in range(job.locations)
-    }
-    is_exact = {row[0]: row[2] for row in found} == expected
-    return sum(row[1] for row in found), sum(row[3] for row in found), is_exact
