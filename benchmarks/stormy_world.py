@@ -1,12 +1,12 @@
-"""A HighLevel in a bad mood, and who lives in it: a share of all requests goes wrong, in one of all
-the ways that the sandbox knows, and calls come and go while they are read. Repeatable by its seed.
+"""A faulty HighLevel and its users: a share of all requests fails in one of all the ways that the
+sandbox knows, and calls come and go while they are read. Repeatable by its seed.
 
-No pipeline in here: what one makes of such a world is ``soak.py``.
+No pipeline in here: that is ``soak.py``.
 """
 
 import random
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from voiceai_pipeline.sandbox.faults import CALL_LOGS, KINDS, TOKEN_PATH, VARIAN
 from voiceai_pipeline.sandbox.world import World
 
 LOSING: Final = ("reset", "lost_token_response", "stall", "truncated_json", "gzip_lie")
-"""Faults after which a refresh token is spent and nobody has its successor."""
+"""Faults after which a refresh token is spent and its successor is lost."""
 
 OF_THE_API: Final = tuple(
     kind for kind in KINDS if kind not in ("lost_token_response", "bad_client")
@@ -37,11 +37,11 @@ class StormyWorld(World):
         asked: requests by path.
         injected: faults by kind.
         lost: per location, exchanges whose answer was lost since the last consent.
-        refused: locations told that a scope or the location is not theirs.
+        refused: locations to which a scope or the location itself was denied.
         removed, added: calls that vanished or arrived while they were read, since ``still``.
         oldest: nothing older changes.
-        settled_before: calls older than that are not read again unless the total shows it.
-        touched: locations in which something so old has changed.
+        settled_before: older calls are not read again unless the total shows a change.
+        touched: locations in which such an old call has changed.
     """
 
     def __init__(self, seed: int, **options: Any) -> None:
@@ -70,6 +70,40 @@ class StormyWorld(World):
 
     def arrive(self, location_id: str, at: datetime) -> None:
         self.added[location_id].add(self.calls.add(location_id, at)["id"])
+
+    def change_calls(self, chance: random.Random, window: timedelta) -> None:
+        """Correct a call, remove one or list one late, in one location of twenty.
+
+        Mostly in the trailing ``window`` that is read again, now and then before it, where only the
+        total shows it.
+        """
+        locations = sorted(self.locations)
+        for location_id in chance.sample(locations, max(1, len(locations) // 20)):
+            at = self.clock() - window * chance.random()
+            first, last = max(at, self.settled_before), at + timedelta(hours=8)
+            around = self.calls.between(location_id, first, min(last, self.clock()))
+            what = chance.choice(("change", "vanish", "arrive", "old"))
+            if what == "arrive":
+                self.arrive(location_id, first)
+            elif what == "old":
+                self._change_something_old(chance, location_id)
+            elif around and what == "vanish":
+                self.vanish(location_id, chance.choice(around)["id"])
+            elif around:
+                call_id = chance.choice(around)["id"]
+                self.calls.change(location_id, call_id, summary=f"Corrected {chance.random()}")
+
+    def _change_something_old(self, chance: random.Random, location_id: str) -> None:
+        old = self.calls.between(location_id, self.oldest, self.settled_before)
+        silent = self.envelope(self.locations[location_id]) == "no_total"
+        if not old or silent or location_id in self.touched:
+            return
+        self.touched.add(location_id)
+        if chance.random() < 0.5:
+            self.vanish(location_id, chance.choice(old)["id"])
+        else:
+            span = self.settled_before - self.oldest
+            self.arrive(location_id, self.oldest + span * chance.random())
 
     def fire_faults(
         self, location_ids: set[str], path: str, window: tuple[float, float] | None
@@ -131,18 +165,18 @@ class StormyWorld(World):
 
 
 def cast(users: int, seed: int) -> tuple[tuple[DemoUser, ...], tuple[SandboxLocation, ...]]:
-    """Users with a location each; one in twenty shares one, one in thirty comes by an agency, and
-    some locations answer in the undocumented shapes."""
+    """Users with a location each; one user in twenty shares one, one in thirty connects through an
+    agency, and some locations answer in the undocumented shapes."""
     chance = random.Random(seed)  # noqa: S311
     zones = ("UTC", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Auckland")
-    places: list[SandboxLocation] = []
-    people: list[DemoUser] = []
+    locations: list[SandboxLocation] = []
+    members: list[DemoUser] = []
     for n in range(1, users + 1):
         if n % 20 == 0:
-            place = chance.choice([one for one in places if not one.name.endswith("Branch")])
+            location = chance.choice([one for one in locations if not one.name.endswith("Branch")])
         else:
             envelope: Envelope = chance.choices(("spec", "wild", "no_total"), (17, 2, 1))[0]
-            place = make_location(
+            location = make_location(
                 f"Shop {n} Branch" if n % 30 == 7 else f"Shop {n}",
                 n,
                 "shop",
@@ -150,16 +184,16 @@ def cast(users: int, seed: int) -> tuple[tuple[DemoUser, ...], tuple[SandboxLoca
                 chance.randrange(1, 16),
                 envelope=envelope,
             )
-            places.append(place)
-        people.append(
+            locations.append(location)
+        members.append(
             DemoUser(
                 str(UUID(int=0x4000_8000_0000_0000_0000 + n)),
                 "Kim",
                 "Doe",
                 f"User {n}",
-                place.id,
-                place.company_id,
+                location.id,
+                location.company_id,
                 installs_as="Company" if n % 30 == 7 else "Location",
             )
         )
-    return tuple(people), tuple(places)
+    return tuple(members), tuple(locations)
