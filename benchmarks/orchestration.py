@@ -113,7 +113,7 @@ def report(days: int) -> list[Row]:
     """What a run of ``days`` days asks of the ledger when it ends, and what the UI is shown."""
     from voiceai_pipeline.calls.queries import Talk
     from voiceai_pipeline.core.settings import Settings
-    from voiceai_pipeline.defs import metadata
+    from voiceai_pipeline.defs import numbers
     from voiceai_pipeline.pipeline import open_pipeline
 
     settings = Settings.load(os.environ)
@@ -124,8 +124,8 @@ def report(days: int) -> list[Row]:
         took = time.perf_counter() - began
         began = time.perf_counter()
         for one in reports:
-            metadata.of_calls(one, Talk())
-            metadata.of_status(one, settings.page, Talk(), is_open=False)
+            numbers.of_calls(one, Talk())
+            numbers.of_status(one, settings.page, Talk(), is_open=False)
         shown = time.perf_counter() - began
     return [
         (f"Sync.report, {days} days", took, "s", None),

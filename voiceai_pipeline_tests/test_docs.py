@@ -13,7 +13,7 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.settings import VARIABLES, PageSettings
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs.metadata import of_status
+from voiceai_pipeline.defs.numbers import of_status
 from voiceai_pipeline.highlevel.errors import RULES, Rule
 
 EMPTY = DayReport(date(2026, 11, 20), (), (), (), ())

@@ -7,32 +7,35 @@ Three colours, one meaning each. Green: every user who can be synced is complete
 and a rerun can help. A warning: somebody waits for a person, who is named with the fix.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
-from uuid import UUID
 
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from voiceai_pipeline.calls import queries as call_queries
-from voiceai_pipeline.calls.day_status import DayReport
-from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
-from voiceai_pipeline.calls.sync import Mode, SyncRequestError
-from voiceai_pipeline.connections import circuit_breaker, history
-from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.tokens import UnknownUserError
-from voiceai_pipeline.core.connection import User
-from voiceai_pipeline.core.days import DAYS_PER_RUN, DayResult, DayState, Window
-from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.calls.sync import Mode
+from voiceai_pipeline.core.days import DAYS_PER_RUN
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
-from voiceai_pipeline.core.settings import PageSettings, Settings
+from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import tables
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import checks, freshness, metadata, partitions
+from voiceai_pipeline.defs import check_texts, checks, columns, freshness, numbers, partitions
+from voiceai_pipeline.defs.recording import (
+    log_materialization,
+    observe,
+    read_statuses,
+    record_connections,
+)
+from voiceai_pipeline.defs.steps import (
+    fail_if_any_user_failed,
+    parse_users,
+    refresh,
+    sync_and_record,
+)
 from voiceai_pipeline.pipeline import Pipeline
 
 OWNERS = ["team:data-platform"]
@@ -87,7 +90,7 @@ class SyncConfig(dg.Config):
     group_name="connections",
     kinds={"postgres"},
     owners=OWNERS,
-    metadata=metadata.of_table(tables.api_keys),
+    metadata=columns.of_table(tables.api_keys),
 )
 def user_tokens(
     context: dg.AssetExecutionContext,
@@ -111,7 +114,7 @@ def user_tokens(
     kinds={"postgres", "oauth"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.api_keys),
+    metadata=columns.of_table(tables.api_keys),
 )
 def refreshed_credentials(
     context: dg.AssetExecutionContext,
@@ -134,7 +137,7 @@ def refreshed_credentials(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.call_logs),
+    metadata=columns.of_table(tables.call_logs),
 )
 def call_logs(
     context: dg.AssetExecutionContext,
@@ -152,7 +155,7 @@ def call_logs(
         yield from checks.of_calls(pipeline.engine, pipeline.zone, reports, _today(pipeline))
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
-    fail_if_anybody_did(outcomes, reports)
+    fail_if_any_user_failed(outcomes, reports)
 
 
 @dg.asset(
@@ -179,7 +182,7 @@ def sync_status(
     *Materialize*, *Failed and missing*."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
-        _log(context, "sync_status", status.day, status.facts)
+        log_materialization(context, "sync_status", status.day, status.facts)
     freshness.record(context, pipeline.engine)
     yield from ()
 
@@ -199,7 +202,7 @@ def sync_status(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.drifting_days, {"stored": ["call_logs.call_id"]}),
+    metadata=columns.of_table(tables.drifting_days, {"stored": ["call_logs.call_id"]}),
 )
 def reconciliation(
     context: dg.AssetExecutionContext,
@@ -215,11 +218,11 @@ def reconciliation(
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     opened = {day.day for place in places for day in place.days if day.verdict is Verdict.OPENED}
     for status in read_statuses(context, pipeline, settings.page, opened) if opened else ():
-        _log(context, "sync_status", status.day, status.facts)
-        _observe(context, status)
+        log_materialization(context, "sync_status", status.day, status.facts)
+        observe(context, status)
     if opened:
         freshness.record(context, pipeline.engine)
-    facts = metadata.of_reconciliation(places)
+    facts = numbers.of_reconciliation(places)
     context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
     yield _totals_check(places)
     red = [
@@ -241,7 +244,7 @@ def reconciliation(
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.agents),
+    metadata=columns.of_table(tables.agents),
 )
 def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """The Voice AI agents of every connected location: names and time zones. An agent that was
@@ -255,225 +258,11 @@ def agents(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     kinds={"postgres"},
     owners=OWNERS,
     pool=POOL,
-    metadata=metadata.of_table(tables.locations),
+    metadata=columns.of_table(tables.locations),
 )
 def locations(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Name and time zone of every connected location."""
     return _directory(pipeline.directory.sync_locations(), "locations")
-
-
-# Shared with the jobs ----------------------------------------------------------------------------
-
-
-def parse_users(keys: Iterable[str]) -> list[UUID]:
-    """User ids from partition keys or run config; anything else never reaches a query."""
-    try:
-        return [UUID(key) for key in keys]
-    except ValueError:
-        raise dg.Failure(
-            "A user is named by id, such as 00000000-0000-4000-8000-000000000001. List the users "
-            "with: voiceai-pipeline users",
-            allow_retries=False,
-        ) from None
-
-
-def sync_and_record(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    pipeline: Pipeline,
-    days: Sequence[date],
-    user_ids: Sequence[UUID] | None,
-    mode: Mode,
-    page: PageSettings,
-) -> tuple[list[DayResult], list[DayReport]]:
-    """Sync days of some users (None: of all) and log how each day stands for everybody now.
-
-    Raises:
-        dg.Failure: what was asked for makes no sense, or the ledger cannot be read.
-    """
-    try:
-        outcomes = pipeline.sync.sync_days(
-            days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
-        )
-    except (UnknownUserError, SyncRequestError, PipelineError) as error:
-        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
-    statuses = read_statuses(context, pipeline, page, days)
-    for status in statuses:
-        if status.report.is_green:
-            facts = metadata.of_calls(status.report, status.talk)
-            _log(context, "call_logs", status.day, facts)
-        else:
-            # The events of a red day say why, not only those of its run.
-            _observe(context, status)
-        _log(context, "sync_status", status.day, status.facts)
-    freshness.record(context, pipeline.engine)
-    return outcomes, [status.report for status in statuses]
-
-
-@dataclass(frozen=True)
-class DayStatus:
-    """How a day stands, and what ``sync_status`` shows of it."""
-
-    report: DayReport
-    talk: Talk
-    facts: Mapping[str, Any]
-
-    @property
-    def day(self) -> str:
-        return self.report.day.isoformat()
-
-
-def read_statuses(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    pipeline: Pipeline,
-    page: PageSettings,
-    days: Collection[date],
-) -> list[DayStatus]:
-    """How days stand for everybody, in order; the last one answers for yesterday too, because the
-    page of an asset shows what was recorded last.
-
-    Raises:
-        dg.Failure: the ledger or the calls cannot be read.
-    """
-    try:
-        with pipeline.engine.begin() as db:
-            now = database_now(db)
-        yesterday = now.astimezone(pipeline.zone).date() - timedelta(days=1)
-        reports = {one.day: one for one in pipeline.sync.report({*days, yesterday})}
-        windows = {day: Window.of_day(day, pipeline.zone) for day in sorted(days)}
-        places = {row.location_id for day in windows for row in reports[day].complete}
-        with pipeline.engine.begin() as db:
-            talk = call_queries.talk(db, windows, pipeline.zone, places)
-    except sa.exc.SQLAlchemyError as error:
-        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
-    except PipelineError as error:
-        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
-    return [
-        DayStatus(
-            reports[day],
-            talk[day],
-            metadata.of_status(
-                reports[day],
-                page,
-                talk[day],
-                is_open=window.end > now,
-                hours_until_complete=_lateness(context, reports[day], window, now),
-                yesterday=reports[yesterday] if day == max(windows) else None,
-            ),
-        )
-        for day, window in windows.items()
-    ]
-
-
-def _lateness(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    report: DayReport,
-    window: Window,
-    now: datetime,
-) -> float | None:
-    """How many hours after its end a day became complete; None if it is not, or not over.
-
-    The ledger knows when a day was read last, and every night it is read again: so what was
-    recorded when it became complete stays.
-    """
-    if window.end > now or not report.is_green or not report.complete:
-        return None
-    wanted = dg.AssetRecordsFilter(
-        dg.AssetKey("sync_status"), asset_partitions=[report.day.isoformat()]
-    )
-    for record in context.instance.fetch_materializations(wanted, limit=1).records:
-        recorded = record.asset_materialization
-        known = recorded.metadata.get("hours_until_complete") if recorded else None
-        if known is not None and isinstance(known.value, float):
-            return known.value
-    read_at = max((row.finished_at for row in report.complete if row.finished_at), default=now)
-    return max(0.0, (read_at - window.end) / timedelta(hours=1))
-
-
-def fail_if_anybody_did(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:
-    """Turn the run red if a sync of its own failed.
-
-    Raises:
-        dg.Failure: naming who failed, why and what to do.
-    """
-    if any(outcome.state is DayState.FAILED for outcome in outcomes):
-        raise dg.Failure(
-            metadata.failure_text(outcomes, cleaned),
-            metadata={
-                str(report.day): dg.MetadataValue.md(metadata.table(report))
-                for report in reports
-                if report.failed
-            },
-            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
-        )
-
-
-def record_connections(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    engine: sa.Engine,
-    page: PageSettings,
-    user_ids: Sequence[UUID] | None,
-) -> Mapping[UUID, Mapping[str, Any]]:
-    """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
-    anybody's needs a person; return what the cells show. Who does not exist has none."""
-    with engine.begin() as db:
-        all_connections = connections.all_connections(db)
-        wanted = None if user_ids is None else set(user_ids)
-        cells = {
-            one.user.id: metadata.of_connection(
-                one, history.of_user(db, one.user.id, metadata.EVENTS), page
-            )
-            for one in all_connections
-            if wanted is None or one.user.id in wanted
-        }
-    for user_id, facts in cells.items():
-        _log(context, "user_tokens", str(user_id), facts)
-    # Dagster takes it; only the annotation of log_event does not say so.
-    context.log_event(checks.evaluation(checks.outcome(all_connections)))  # type: ignore[arg-type]
-    return cells
-
-
-def refresh(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    pipeline: Pipeline,
-    page: PageSettings,
-    user_ids: Sequence[UUID],
-) -> None:
-    """Make sure of a valid token for each user, each on their own.
-
-    Raises:
-        dg.Failure: naming those for whom a rerun can help.
-    """
-    outcomes = pipeline.tokens.refresh_due(user_ids)
-    cells = record_connections(context, pipeline.engine, page, user_ids)
-    failed: dict[User, PipelineError] = {}
-    for user_id, error in outcomes.items():
-        if user_id not in cells:
-            unknown = PipelineError(FailureClass.NO_CONNECTION, "there is no such user")
-            failed[User(user_id, str(user_id))] = unknown
-        elif error is None:
-            _log(context, "refreshed_credentials", str(user_id), cells[user_id])
-        elif not error.failure.needs_action:
-            failed[User(user_id, cells[user_id]["user"])] = error
-    if failed:
-        with pipeline.engine.begin() as db:
-            suspended = circuit_breaker.read(db)
-        raise dg.Failure(
-            metadata.refresh_failure_text(failed, len(outcomes), suspended), allow_retries=False
-        )
-
-
-def _log(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    asset: str,
-    partition: str,
-    facts: Mapping[str, Any],
-) -> None:
-    """A materialization of one partition: a run over many must not turn all of them green."""
-    context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
-
-
-def _observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, status: DayStatus) -> None:
-    context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=status.facts))
 
 
 def _today(pipeline: Pipeline) -> date:
@@ -484,13 +273,13 @@ def _today(pipeline: Pipeline) -> date:
 def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
     """A warning: a day that was opened is red on its own and mended by itself within minutes, while
     this stays as it is until the next night; where HighLevel contradicts itself no rerun helps."""
-    facts = metadata.of_reconciliation(places)
+    facts = numbers.of_reconciliation(places)
     passed = facts["days_that_differ"] == 0
     return dg.AssetCheckResult(
         check_name=TOTALS_AGREE,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=metadata.reconciliation_text(places),
+        description=check_texts.reconciliation_text(places),
         metadata={
             name: facts[name]
             for name in (

@@ -23,7 +23,7 @@ from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
-from voiceai_pipeline.defs import metadata
+from voiceai_pipeline.defs import check_texts, texts
 from voiceai_pipeline.defs.markdown import shown
 
 NAME: Final = "no_connection_needs_a_person"
@@ -101,14 +101,14 @@ def of_calls(
         check_name=NO_CALL_TWICE,
         passed=not twice,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=metadata.twice_text(twice, names) if twice else "Every call is stored once.",
+        description=check_texts.twice_text(twice, names) if twice else "Every call is stored once.",
         metadata={"calls_at_several_locations": len(twice)},
     )
     yield dg.AssetCheckResult(
         check_name=ACTIONS_ARE_KNOWN,
         passed=not types,
         severity=dg.AssetCheckSeverity.WARN,
-        description=metadata.types_text(types) if types else "Every action type is known.",
+        description=check_texts.types_text(types) if types else "Every action type is known.",
         metadata={"unknown_types": len(types), "unknown_actions": sum(types.values())},
     )
     judged = volume_anomalies.judge(counts, days)
@@ -118,7 +118,7 @@ def of_calls(
         check_name=VOLUME_IS_USUAL,
         passed=not odd,
         severity=dg.AssetCheckSeverity.WARN,
-        description=metadata.volume_text(judged, names),
+        description=check_texts.volume_text(judged, names),
         metadata={
             "compared": len(judged),
             "unusual": len(odd),
@@ -144,7 +144,7 @@ def _everybody_is_complete(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
         check_name=EVERYBODY_IS_COMPLETE,
         passed=not failed and not unread,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=metadata.failure_text(failed, shown)
+        description=texts.failure_text(failed, shown)
         if failed
         else f"{incomplete} users have not been read yet: "
         f"{', '.join(shown(name, NAME_LENGTH) for name in sorted(unread))}."
@@ -162,7 +162,7 @@ def _nobody_waits(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
         passed=not waiting,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(people)} users wait for a person:\n\n"
-        f"{metadata.waiting_text(waiting)}\n\n"
+        f"{check_texts.waiting_text(waiting)}\n\n"
         "Their days are kept as waiting and filled by themselves once they are back."
         if waiting
         else "Nobody waits for a person.",
@@ -211,7 +211,7 @@ def outcome(people: Sequence[Connection]) -> dg.AssetCheckResult:
         passed=not in_need,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{len(in_need)} of {len(people)} users need a person:\n\n"
-        f"{metadata.connections_text(in_need)}"
+        f"{check_texts.connections_text(in_need)}"
         if in_need
         else "No connection needs a person.",
         metadata={

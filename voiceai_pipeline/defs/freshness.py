@@ -22,7 +22,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import checks, metadata, partitions
+from voiceai_pipeline.defs import check_texts, checks, partitions
 
 NAME: Final = "every_connected_user_is_up_to_date"
 
@@ -96,7 +96,7 @@ def _result(
         check_name=NAME,
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=metadata.stale_text(found, rows, able, due)
+        description=check_texts.stale_text(found, rows, able, due)
         if found
         else f"Everybody who can be synced ({able}) is complete up to {due}, or was connected less "
         f"than {_HOURS} hours ago."

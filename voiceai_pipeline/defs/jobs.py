@@ -16,7 +16,7 @@ from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
-from voiceai_pipeline.defs import assets, channels, marts, retention
+from voiceai_pipeline.defs import assets, dagster_channel, marts, recording, retention, steps
 from voiceai_pipeline.pipeline import Pipeline
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
@@ -61,11 +61,11 @@ def read_user_days(
     except ValueError:
         raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
     days = day_range(first, last)
-    users = assets.parse_users(config.user_ids)
-    outcomes, reports = assets.sync_and_record(
+    users = steps.parse_users(config.user_ids)
+    outcomes, reports = steps.sync_and_record(
         context, pipeline, days, users, Mode.REREAD, settings.page
     )
-    assets.fail_if_anybody_did(outcomes, reports)
+    steps.fail_if_any_user_failed(outcomes, reports)
 
 
 @dg.op(pool=assets.POOL)
@@ -76,12 +76,12 @@ def refresh_due_tokens(
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Renew the tokens whose time has come, and try paused connections again."""
-    user_ids = assets.parse_users(config.user_ids)
+    user_ids = steps.parse_users(config.user_ids)
     if not user_ids:
         with pipeline.engine.begin() as db:
             due = connections.due_for_refresh(db, database_now(db))
         user_ids = [connection.user.id for connection in due]
-    assets.refresh(context, pipeline, settings.page, user_ids)
+    steps.refresh(context, pipeline, settings.page, user_ids)
 
 
 @dg.op
@@ -92,8 +92,8 @@ def record_user_tokens(
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Record how connections stand; asks HighLevel nothing."""
-    user_ids = assets.parse_users(config.user_ids) or None
-    assets.record_connections(context, pipeline.engine, settings.page, user_ids)
+    user_ids = steps.parse_users(config.user_ids) or None
+    recording.record_connections(context, pipeline.engine, settings.page, user_ids)
 
 
 @dg.op
@@ -104,17 +104,17 @@ def deliver_alerts(
 ) -> None:
     """Tell every channel what it has not been told yet, Dagster's UI first."""
     everywhere: list[Channel] = [
-        channels.DagsterEvents(context),
+        dagster_channel.DagsterEvents(context),
         *alert_delivery.channels(settings.alerts),
     ]
     with database.begin() as db:
-        news = alerts.pending(db, channels.DAGSTER)
+        news = alerts.pending(db, dagster_channel.DAGSTER)
     deliveries = [
         alert_delivery.deliver(database, channel, settings.page) for channel in everywhere
     ]
     if users := sorted({notice.user.id for notice in news if notice.user}):
         # Their cells and the check still show how it was before.
-        assets.record_connections(context, database, settings.page, users)
+        recording.record_connections(context, database, settings.page, users)
     for done in deliveries:
         if done.told:
             context.log.info(f"Told {done.channel}: {done.told}.")

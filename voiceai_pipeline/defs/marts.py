@@ -14,7 +14,7 @@ from voiceai_pipeline.core.days import DAYS_PER_RUN
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
-from voiceai_pipeline.defs import metadata, partitions
+from voiceai_pipeline.defs import columns, partitions
 from voiceai_pipeline.defs.markdown import shown
 from voiceai_pipeline.pipeline import Pipeline
 
@@ -55,7 +55,7 @@ def _origins(column: sa.Column[Any]) -> list[str]:
 
 def _of_table(table: sa.Table) -> Mapping[str, Any]:
     lineage = {column.name: _origins(column) for column in table.columns if column.info["from"]}
-    return metadata.of_table(table, lineage, _meaning)
+    return columns.of_table(table, lineage, _meaning)
 
 
 @dg.multi_asset(
@@ -101,9 +101,9 @@ def marts(
             + "\n".join(f"- {cleaned(text)}" for text in built.disagreements[:50]),
             allow_retries=False,
         )
-    from voiceai_pipeline.defs import mart_metadata  # pandas: see Pipeline.marts
+    from voiceai_pipeline.defs import mart_numbers  # pandas: see Pipeline.marts
 
-    shown = mart_metadata.of_days(pipeline.engine, days)
+    shown = mart_numbers.of_days(pipeline.engine, days)
     for table in MARTS:
         for day, facts in sorted(shown[table.name].items()):
             context.log_event(

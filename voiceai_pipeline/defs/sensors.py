@@ -25,7 +25,7 @@ from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import channels, jobs, partitions
+from voiceai_pipeline.defs import dagster_channel, jobs, partitions
 
 BATCH: Final = 500
 """How many users a run request names; a run for more finds out itself who is due."""
@@ -84,7 +84,7 @@ def connection_alerts(
         now = database_now(db)
         pending = {
             f"{notice.alert_id}.{notice.moment}"
-            for channel in channels.names(settings.alerts)
+            for channel in dagster_channel.names(settings.alerts)
             for notice in alerts.pending(db, channel)
         }
     if not pending:

@@ -22,7 +22,7 @@ from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
-from voiceai_pipeline.defs import charts, markdown, metadata
+from voiceai_pipeline.defs import charts, markdown, texts
 from voiceai_pipeline.defs.markdown import JOINER, Markup, shown
 
 CASES: Final = [
@@ -201,9 +201,9 @@ def test_hostile_names_leave_what_the_ui_shows_at_once_short_enough_and_there(na
         (),
         tuple(users[20:]),
     )
-    assert len(metadata.answer(report, PAGE)) <= metadata.SHOWN_AT_ONCE
-    needs = metadata.needs_text(report)
-    assert 100 < len(needs) <= metadata.SHOWN_AT_ONCE
+    assert len(texts.answer(report, PAGE)) <= texts.SHOWN_AT_ONCE
+    needs = texts.needs_text(report)
+    assert 100 < len(needs) <= texts.SHOWN_AT_ONCE
     two = Markup(f"{shown(name, NAME_LENGTH)}, {shown(name, NAME_LENGTH)}")
     drawn = charts.table(("agent", "calls"), [(two, "9")] * 40, "agents", note="n" * 140)
     assert len(drawn) < charts.LIMIT
@@ -212,7 +212,7 @@ def test_hostile_names_leave_what_the_ui_shows_at_once_short_enough_and_there(na
 
 def test_a_name_of_nothing_visible_is_not_bold_nothing() -> None:
     blank = User(UUID(int=7), "\u200b\u202e ")
-    text = metadata.needs_text(DayReport(DAY, (), (), (), (blank,)))
+    text = texts.needs_text(DayReport(DAY, (), (), (), (blank,)))
     assert text.startswith(f"- **{UUID(int=7)}** not tried yet")
 
 
@@ -226,7 +226,7 @@ FOREIGN: Final = (
 
 OURS: Final = {"column.name", "table.name", "self.name"}
 
-SAFE: Final = {"shown", "cleaned", "medium", "_name", "_some_names"}
+SAFE: Final = {"shown", "cleaned", "medium", "_name", "some_names"}
 
 
 def _raw(node: ast.AST) -> Iterator[ast.AST]:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline.defs import mart_metadata
+from voiceai_pipeline.defs import mart_numbers
 from voiceai_pipeline.marts.build import Marts
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 
@@ -39,7 +39,7 @@ def shown(book: Book, mart: str) -> dict[str, Any]:
     """What the UI shows of the day, from marts just built."""
     days = [D - DAY, D]
     assert Marts(book.engine, ZoneInfo("UTC"), MetricRules()).build(days).disagreements == ()
-    facts = mart_metadata.of_days(book.engine, [D])[mart][D]
+    facts = mart_numbers.of_days(book.engine, [D])[mart][D]
     return {
         name: value.md_str.replace("\N{NO-BREAK SPACE}", " ")
         if isinstance(value, dg.MarkdownMetadataValue)

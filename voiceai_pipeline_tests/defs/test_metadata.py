@@ -12,7 +12,7 @@ from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
-from voiceai_pipeline.defs import metadata
+from voiceai_pipeline.defs import numbers, texts
 
 DAY = date(2026, 11, 20)
 
@@ -29,7 +29,7 @@ def failed(number: int) -> DayResult:
 
 
 def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
-    text = metadata.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
+    text = texts.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
     assert "1 user failed on 1 day; the calls of everybody else are stored." in text
     assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: Wait" in text
     assert "Shop 2" not in text
@@ -37,7 +37,7 @@ def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
 
 
 def test_a_thousand_failures_are_counted_and_fifty_are_named() -> None:
-    text = metadata.failure_text([failed(number) for number in range(1000)], cleaned)
+    text = texts.failure_text([failed(number) for number in range(1000)], cleaned)
     assert "1000 users failed" in text
     assert text.count("- Shop") == 50
     assert "and 950 more" in text
@@ -48,17 +48,17 @@ def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_i
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE),), (failed(2),), (waiting,), (User(UUID(int=4), "New"),)
     )
-    text = metadata.answer(report, PAGE)
+    text = texts.answer(report, PAGE)
     assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 users")
     assert "Missing: Shop 2, New." in text
     assert f"(https://dagster.test/assets/call_logs?view=partitions&partition={DAY})" in text
     assert text.endswith("Waiting for a person: 1.")
 
     done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
-    assert metadata.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for e")
-    assert "2026-11-20 so far is" in metadata.answer(done, PAGE, is_open=True)
+    assert texts.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for e")
+    assert "2026-11-20 so far is" in texts.answer(done, PAGE, is_open=True)
     nobody = DayReport(DAY, (), (), (waiting,), ())
-    assert metadata.answer(nobody, PAGE).startswith("**Nothing to read.**")
+    assert texts.answer(nobody, PAGE).startswith("**Nothing to read.**")
 
 
 def test_a_day_is_never_100_percent_while_one_of_thousands_is_missing() -> None:
@@ -75,19 +75,19 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
         (row(4, DayState.WAITING, "Spa", failure=FailureClass.REFRESH_REJECTED),),
         (User(UUID(int=5), "New"),),
     )
-    red, waits, unread = metadata.needs_text(report).splitlines()
+    red, waits, unread = texts.needs_text(report).splitlines()
     assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. W")
     assert waits.startswith("- **Spa** waits for a person: Failed to refresh token. Re-authorize")
     assert "voiceai-pipeline" not in waits
     assert unread.startswith("- **New** not tried yet")
-    assert metadata.needs_text(DayReport(DAY, (), (), (), ())) == ""
+    assert texts.needs_text(DayReport(DAY, (), (), (), ())) == ""
 
     crowd = [
         row(n, DayState.FAILED, f"Shop {n} " + "x" * 60, failure=reason)
         for n, reason in enumerate(list(FailureClass) * 12)
     ]
-    text = metadata.needs_text(DayReport(DAY, (), tuple(crowd), (), ()))
-    assert len(text) <= metadata.SHOWN_AT_ONCE
+    text = texts.needs_text(DayReport(DAY, (), tuple(crowd), (), ()))
+    assert len(text) <= texts.SHOWN_AT_ONCE
     shown = len(text.splitlines()) - 1
     assert shown > 0
     assert text.endswith(f"- and {len(FailureClass) - shown} more causes: see all_users")
@@ -95,7 +95,7 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
 
 def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -> None:
     report = DayReport(DAY, (row(1, DayState.COMPLETE, stored=9),), (failed(2),), (), ())
-    facts = metadata.of_status(
+    facts = numbers.of_status(
         report, PAGE, Talk(12.34, 2), is_open=True, yesterday=report, hours_until_complete=1.26
     )
     assert list(facts)[:4] == [
@@ -108,14 +108,14 @@ def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -
     assert facts["complete_percent"] == 50.0
     assert (facts["calls"], facts["minutes"], facts["trial_calls"]) == (9, 12.3, 2)
     assert facts["hours_until_complete"] == 1.3
-    assert "is_yesterday_complete" not in metadata.of_status(report, PAGE, Talk(), is_open=False)
+    assert "is_yesterday_complete" not in numbers.of_status(report, PAGE, Talk(), is_open=False)
 
 
 def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_name() -> None:
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE, "Fine | Dandy", stored=7),), (failed(2),), (), ()
     )
-    lines = metadata.table(report).splitlines()
+    lines = texts.users_table(report).splitlines()
     assert lines[2].startswith("|Shop 2|")
     assert "|Fine \\| Dandy|" in lines[3]
     assert "|7|" in lines[3]
@@ -126,13 +126,13 @@ def test_users_who_share_a_location_count_its_calls_once() -> None:
         DayResult(User(UUID(int=n), f"Owner {n}"), "LocShared", DAY, DayState.COMPLETE, stored=5)
         for n in (1, 2)
     )
-    facts = metadata.of_calls(DayReport(DAY, both, (), (), ()), Talk())
+    facts = numbers.of_calls(DayReport(DAY, both, (), (), ()), Talk())
     assert facts["calls"] == 5
     assert facts["users_complete"] == 2
 
 
 def test_a_day_without_users_has_a_table_that_says_so() -> None:
-    assert metadata.table(DayReport(DAY, (), (), (), ())) == "No users yet."
+    assert texts.users_table(DayReport(DAY, (), (), (), ())) == "No users yet."
 
 
 PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
@@ -154,7 +154,7 @@ def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:
         scope="locations.readonly",
         refreshed_at=AT,
     )
-    facts = metadata.of_connection(connection, [], PAGE)
+    facts = numbers.of_connection(connection, [], PAGE)
     assert facts["state"] == "needs reconnection: scopes missing"
     assert facts["cause"] == "The connection lacks a scope (voice-ai-dashboard.readonly)"
     assert facts["missing_scopes"] == "voice-ai-dashboard.readonly"
@@ -164,7 +164,7 @@ def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:
 
 
 def test_a_connection_that_stands_has_nothing_to_do() -> None:
-    facts = metadata.of_connection(
+    facts = numbers.of_connection(
         Connection(User(UUID(int=1), "Spa"), ConnectionState.CONNECTED, location_id="Loc1"),
         [],
         PAGE,
@@ -175,7 +175,7 @@ def test_a_connection_that_stands_has_nothing_to_do() -> None:
 
 def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
     run_id = "0f4c3b2a-0000-4000-8000-000000000000"
-    table = metadata.history_table(
+    table = texts.history_table(
         [
             entry(TokenEvent.REFRESH_FAILED, run_id, reason=FailureClass.REFRESH_REJECTED),
             entry(TokenEvent.CONNECTED, actor="page", detail="a|b"),
@@ -194,7 +194,7 @@ def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
     assert f"[0f4c3b2a](https://dagster.test/runs/{run_id})" in newest
     assert "page" in oldest
     assert "a\\|b" in oldest
-    assert metadata.history_table([], PAGE) == "Nothing is recorded yet."
+    assert texts.history_table([], PAGE) == "Nothing is recorded yet."
 
 
 CLOSED = Circuit(0, None, "", None, None, None, None)
@@ -204,7 +204,7 @@ def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
     down = PipelineError(FailureClass.PROVIDER_ERROR, "503 POST /oauth/token")
     failed = {User(UUID(int=n), f"Shop {n}"): down for n in range(12)}
     failed[User(UUID(int=99), "Spa")] = PipelineError(FailureClass.TOKEN_UNREADABLE)
-    text = metadata.refresh_failure_text(failed, 40, CLOSED)
+    text = texts.refresh_failure_text(failed, 40, CLOSED)
     assert text.startswith("13 of 40 tokens could not be renewed; none was lost:\n")
     assert text.count("HighLevel answered with a server error (503 POST /oauth/token)") == 1
     assert "- Shop 0, Shop 1," in text
@@ -219,7 +219,7 @@ def test_suspended_renewals_are_said_once_whatever_each_user_was_told() -> None:
         for n in range(500)
     }
     circuit = Circuit(5, FailureClass.CLIENT_REFUSED, "401 POST /oauth/token", AT, AT, AT, None)
-    text = metadata.refresh_failure_text(failed, 500, circuit)
+    text = texts.refresh_failure_text(failed, 500, circuit)
     assert len(text.splitlines()) == 2
     assert (
         "Shop 9 and 490 more: renewals of all users have been suspended since 2026-11-20 08:12 "

@@ -1,5 +1,4 @@
-"""Dagster's own UI as a channel of alerts, beside those that ``connections/alert_delivery.py``
-brings along."""
+"""Dagster's own UI as an alert channel, beside those of ``connections/alert_delivery.py``."""
 
 from dataclasses import dataclass
 from typing import Final

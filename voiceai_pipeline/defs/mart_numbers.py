@@ -1,9 +1,8 @@
-"""What the UI shows of a mart's day: numbers that plot, and a picture or a table that is seen
-without a click. Business and agent names only; nothing about a caller.
+"""The metadata of a mart's day: numbers that plot, with the pictures and tables of ``charts`` and
+``mart_texts``, read from the marts as they stand.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -12,7 +11,6 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import day_range
-from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
     action_metrics,
@@ -21,9 +19,15 @@ from voiceai_pipeline.database.mart_tables import (
     hourly_activity,
 )
 from voiceai_pipeline.defs import charts
-from voiceai_pipeline.defs.markdown import Markup, shown
+from voiceai_pipeline.defs.mart_texts import (
+    Busiest,
+    actions_table,
+    agents_table,
+    day_of_actions_table,
+    locations_table,
+    values_table,
+)
 from voiceai_pipeline.marts import queries as mart_queries
-from voiceai_pipeline.marts.metrics import SMALL
 
 PICTURED: Final = 28
 """Days in the pictures: four of each weekday."""
@@ -54,7 +58,7 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
             **_of_daily(places),
         }
         shown["agent_performance"][day] = {
-            "agents_28_days": dg.MetadataValue.md(_agents_table(busiest[day].agents)),
+            "agents_28_days": dg.MetadataValue.md(agents_table(busiest[day].agents)),
             **_of_agents(today["agent_performance"]),
         }
         shown["hourly_activity"][day] = _of_hours(
@@ -62,33 +66,22 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
         )
         all_calls = _sum(month["daily_call_metrics"], "calls")
         shown["action_metrics"][day] = {
-            "actions_28_days": dg.MetadataValue.md(_actions_table(busiest[day], all_calls)),
-            "actions_of_the_day": dg.MetadataValue.md(_day_of_actions(busiest[day].of_the_day)),
+            "actions_28_days": dg.MetadataValue.md(actions_table(busiest[day], all_calls)),
+            "actions_of_the_day": dg.MetadataValue.md(
+                day_of_actions_table(busiest[day].of_the_day)
+            ),
             **_of_actions(today["action_metrics"], today["daily_call_metrics"]),
         }
         shown["data_capture_metrics"][day] = {
-            "values_28_days": dg.MetadataValue.md(_values_table(busiest[day].values)),
+            "values_28_days": dg.MetadataValue.md(values_table(busiest[day].values)),
             **_of_captures(today["daily_call_metrics"]),
         }
     return shown
 
 
-_Rows = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Busiest:
-    """What the tables of a day name: of the pictured days, and actions of the day itself."""
-
-    agents: _Rows
-    actions: _Rows
-    of_the_day: _Rows
-    values: _Rows
-
-
-def _busiest(db: sa.Connection, day: date) -> _Busiest:
+def _busiest(db: sa.Connection, day: date) -> Busiest:
     first = day - timedelta(days=PICTURED - 1)
-    return _Busiest(
+    return Busiest(
         agents=mart_queries.busiest_agents(db, first, day, _OF_AGENT, ROWS),
         actions=mart_queries.busiest_actions(db, first, day, ROWS),
         of_the_day=mart_queries.actions_of_day(db, day, ROWS),
@@ -139,7 +132,7 @@ _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
 def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
     known = [at for at in places["calls_known_until"] if pd.notna(at)]
     return {
-        "locations_of_the_day": dg.MetadataValue.md(_locations_table(places)),
+        "locations_of_the_day": dg.MetadataValue.md(locations_table(places)),
         "calls": _sum(places, "calls"),
         "talk_minutes": round(float(places["talk_minutes"].sum()), 1),
         "engaged_calls": _sum(places, "engaged_calls"),
@@ -156,64 +149,6 @@ def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
         **_percent("goal_percent", places, "engaged_goal_calls", "engaged_calls"),
         **({"calls_known_until": dg.MetadataValue.timestamp(min(known))} if known else {}),
     }
-
-
-def _locations_table(places: pd.DataFrame) -> str:
-    rows = [
-        (
-            _location(row),
-            str(row["calls"]),
-            str(row["engaged_calls"]),
-            _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
-            _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
-            "" if row["is_complete"] else "not complete",
-        )
-        for row in places.sort_values("calls", ascending=False).to_dict("records")
-    ]
-    heads = ("location", "calls", "engaged", "goal", "7 days", "")
-    note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
-    return charts.table(heads, rows, "locations", note=note)
-
-
-_OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
-
-
-def _agents_table(agents: _Rows) -> str:
-    most = max((row["calls"] for row in agents), default=0)
-    rows = [
-        (
-            _agent(row),
-            _bar(row["calls"], most),
-            str(row["engaged_calls"]),
-            *(
-                _percent_of(row[name], row["engaged_calls"])
-                for name in ("engaged_goal_calls", "engaged_transferred_calls")
-            ),
-        )
-        for row in agents
-    ]
-    heads = ("agent", "calls", "engaged", "goal", "transfer")
-    note = f"goal, transfer: {_OF_ENGAGED}"
-    return charts.table(heads, rows, "agents", note=note, total=_total(agents))
-
-
-def _agent(row: Mapping[str, Any]) -> Markup:
-    agent_id = row["agent_id"]
-    nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
-    return Markup(f"{_name(row['agent_name'], nameless)}, {_location(row)}")
-
-
-def _location(row: Mapping[Any, Any]) -> Markup:
-    return _name(row["location_name"], row["location_id"])
-
-
-def _name(name: str | None, nameless: str) -> Markup:
-    return shown(name or nameless, NAME_LENGTH)
-
-
-def _total(rows: _Rows) -> int:
-    """How many there are; those looked up are the busiest of them."""
-    return rows[0]["total"] if rows else 0
 
 
 def _of_agents(today: pd.DataFrame) -> Mapping[str, Any]:
@@ -238,45 +173,6 @@ def _of_hours(today: pd.DataFrame, month: pd.DataFrame) -> Mapping[str, Any]:
     }
 
 
-def _actions_table(busiest: _Busiest, all_calls: int) -> str:
-    most = max((row["calls"] for row in busiest.actions), default=0)
-    rows = [
-        (
-            Markup(
-                f"{_name(row['action_name'], 'no name')}, {_name(row['action_type'], 'no type')}"
-            ),
-            _bar(row["calls"], most),
-            _percent_of(row["calls"], all_calls),
-            _of(row["executed_actions"], row["actions"]),
-        )
-        for row in busiest.actions
-    ]
-    heads = ("action", "calls", "share", "executed")
-    note = f"share: of all {all_calls} calls of these days."
-    return charts.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
-
-
-def _day_of_actions(actions: _Rows) -> str:
-    rows = [
-        (
-            _name(row["action_name"] or row["action_type"], "no name"),
-            _agent(row),
-            _of(row["calls"], row["agent_calls"]),
-            *(
-                "" if row[name] is None else f"{row[name]:.1f}"
-                for name in ("p50_latency_seconds", "p90_latency_seconds")
-            ),
-        )
-        for row in actions
-    ]
-    heads = ("action", "agent", "calls", "p50", "p90")
-    note = (
-        "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
-        "nine tenths did not exceed."
-    )
-    return charts.table(heads, rows, "actions", note=note, total=_total(actions))
-
-
 def _of_actions(actions: pd.DataFrame, daily: pd.DataFrame) -> Mapping[str, Any]:
     return {
         "calls": _sum(daily, "calls"),
@@ -288,39 +184,12 @@ def _of_actions(actions: pd.DataFrame, daily: pd.DataFrame) -> Mapping[str, Any]
     }
 
 
-def _values_table(values: _Rows) -> str:
-    most = max((row["engaged_filled_calls"] for row in values), default=0)
-    rows = [
-        (
-            shown(row["data_key"], NAME_LENGTH),
-            _bar(row["engaged_filled_calls"], most),
-            str(row["engaged_calls"]),
-            _percent_of(row["engaged_filled_calls"], row["engaged_calls"]),
-        )
-        for row in values
-    ]
-    note = "of: the engaged calls of the agents that captured it at least once in these days."
-    heads = ("value", "captured in", "of", "share")
-    return charts.table(heads, rows, "values", note=note, total=_total(values))
-
-
 def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
     return {
         "engaged_calls": _sum(daily, "engaged_calls"),
         "engaged_captured_calls": _sum(daily, "engaged_captured_calls"),
         **_percent("captured_percent", daily, "engaged_captured_calls", "engaged_calls"),
     }
-
-
-def _bar(count: int, most: int) -> str:
-    return f"{charts.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
-
-
-_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-
-
-def _of(part: int, whole: int) -> str:
-    return f"{part}{_NO_BREAK}of{_NO_BREAK}{whole}"
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:
@@ -331,15 +200,3 @@ def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str,
     """A share that plots, shown beside what it is of; absent where that is nothing."""
     total = _sum(frame, under)
     return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
-
-
-def _percent_of(over: int, under: int) -> str:
-    """A share of a number that stands beside it; of less than 20 it is in brackets."""
-    if not under:
-        return ""
-    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
-    return text if under >= SMALL else f"({text})"
-
-
-def _change(now: int, before: int) -> str:
-    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""

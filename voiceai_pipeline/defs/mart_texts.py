@@ -1,0 +1,163 @@
+"""The tables that the UI shows of a mart's day, short enough to be seen without a click.
+
+Business and agent names only, nothing about a caller. Nothing is read here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH
+from voiceai_pipeline.defs import charts
+from voiceai_pipeline.defs.markdown import Markup, shown
+from voiceai_pipeline.marts.metrics import SMALL
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Busiest:
+    """What the tables of a day name: of the pictured days, and actions of the day itself."""
+
+    agents: Rows
+    actions: Rows
+    of_the_day: Rows
+    values: Rows
+
+
+def locations_table(places: pd.DataFrame) -> str:
+    rows = [
+        (
+            _location(row),
+            str(row["calls"]),
+            str(row["engaged_calls"]),
+            _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
+            _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
+            "" if row["is_complete"] else "not complete",
+        )
+        for row in places.sort_values("calls", ascending=False).to_dict("records")
+    ]
+    heads = ("location", "calls", "engaged", "goal", "7 days", "")
+    note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
+    return charts.table(heads, rows, "locations", note=note)
+
+
+_OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
+
+
+def agents_table(agents: Rows) -> str:
+    most = max((row["calls"] for row in agents), default=0)
+    rows = [
+        (
+            _agent(row),
+            _bar(row["calls"], most),
+            str(row["engaged_calls"]),
+            *(
+                _percent_of(row[name], row["engaged_calls"])
+                for name in ("engaged_goal_calls", "engaged_transferred_calls")
+            ),
+        )
+        for row in agents
+    ]
+    heads = ("agent", "calls", "engaged", "goal", "transfer")
+    note = f"goal, transfer: {_OF_ENGAGED}"
+    return charts.table(heads, rows, "agents", note=note, total=_total(agents))
+
+
+def _agent(row: Mapping[str, Any]) -> Markup:
+    agent_id = row["agent_id"]
+    nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
+    return Markup(f"{_name(row['agent_name'], nameless)}, {_location(row)}")
+
+
+def _location(row: Mapping[Any, Any]) -> Markup:
+    return _name(row["location_name"], row["location_id"])
+
+
+def _name(name: str | None, nameless: str) -> Markup:
+    return shown(name or nameless, NAME_LENGTH)
+
+
+def _total(rows: Rows) -> int:
+    """How many there are; those looked up are the busiest of them."""
+    return rows[0]["total"] if rows else 0
+
+
+def actions_table(busiest: Busiest, all_calls: int) -> str:
+    most = max((row["calls"] for row in busiest.actions), default=0)
+    rows = [
+        (
+            Markup(
+                f"{_name(row['action_name'], 'no name')}, {_name(row['action_type'], 'no type')}"
+            ),
+            _bar(row["calls"], most),
+            _percent_of(row["calls"], all_calls),
+            _of(row["executed_actions"], row["actions"]),
+        )
+        for row in busiest.actions
+    ]
+    heads = ("action", "calls", "share", "executed")
+    note = f"share: of all {all_calls} calls of these days."
+    return charts.table(heads, rows, "actions", note=note, total=_total(busiest.actions))
+
+
+def day_of_actions_table(actions: Rows) -> str:
+    rows = [
+        (
+            _name(row["action_name"] or row["action_type"], "no name"),
+            _agent(row),
+            _of(row["calls"], row["agent_calls"]),
+            *(
+                "" if row[name] is None else f"{row[name]:.1f}"
+                for name in ("p50_latency_seconds", "p90_latency_seconds")
+            ),
+        )
+        for row in actions
+    ]
+    heads = ("action", "agent", "calls", "p50", "p90")
+    note = (
+        "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
+        "nine tenths did not exceed."
+    )
+    return charts.table(heads, rows, "actions", note=note, total=_total(actions))
+
+
+def values_table(values: Rows) -> str:
+    most = max((row["engaged_filled_calls"] for row in values), default=0)
+    rows = [
+        (
+            shown(row["data_key"], NAME_LENGTH),
+            _bar(row["engaged_filled_calls"], most),
+            str(row["engaged_calls"]),
+            _percent_of(row["engaged_filled_calls"], row["engaged_calls"]),
+        )
+        for row in values
+    ]
+    note = "of: the engaged calls of the agents that captured it at least once in these days."
+    heads = ("value", "captured in", "of", "share")
+    return charts.table(heads, rows, "values", note=note, total=_total(values))
+
+
+def _bar(count: int, most: int) -> str:
+    return f"{charts.bar(count / most if most else None, 6)}{_NO_BREAK}{count}"
+
+
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part}{_NO_BREAK}of{_NO_BREAK}{whole}"
+
+
+def _percent_of(over: int, under: int) -> str:
+    """A share of a number that stands beside it; of less than 20 it is in brackets."""
+    if not under:
+        return ""
+    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
+    return text if under >= SMALL else f"({text})"
+
+
+def _change(now: int, before: int) -> str:
+    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""

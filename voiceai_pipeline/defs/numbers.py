@@ -1,0 +1,157 @@
+"""The metadata of a day, a connection or a reconciliation: numbers that plot, in the order of
+the UI, with the sentences and tables of ``texts`` between them.
+
+No tokens, phone numbers, transcripts or personal call data: Dagster keeps metadata forever.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.queries import Talk
+from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
+from voiceai_pipeline.connections.alert_delivery import page_link
+from voiceai_pipeline.connections.history import Entry
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.failures import for_user
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.defs.texts import (
+    answer,
+    day_link,
+    differences_table,
+    history_table,
+    needs_text,
+    users_table,
+)
+
+
+def of_calls(report: DayReport, talk: Talk) -> Mapping[str, Any]:
+    """A day of ``call_logs``. Users who share a location share its calls: they count once."""
+    places = {row.location_id: row for row in report.complete}.values()
+    return {
+        **_amounts(report, talk),
+        "new": sum(row.new for row in places),
+        "changed": sum(row.changed for row in places),
+        "missing_upstream": sum(row.missing for row in places),
+        "set_aside": sum(row.set_aside for row in places),
+        "unknown_actions": sum(row.unknown_actions for row in places),
+        "locations": len(places),
+        "users_complete": len(report.complete),
+        "users_waiting": len(report.waiting),
+        **_read_until(report),
+    }
+
+
+def of_status(
+    report: DayReport,
+    page: PageSettings,
+    talk: Talk,
+    *,
+    is_open: bool,
+    hours_until_complete: float | None = None,
+    yesterday: DayReport | None = None,
+) -> Mapping[str, Any]:
+    """A day of ``sync_status``: who is complete, who is not, why, and what to do. What fits a
+    look comes first and is short enough for the UI to show without a click.
+
+    Args:
+        is_open: the day is not over yet.
+        hours_until_complete: how long after its end the day became complete.
+        yesterday: given where the asset's own page, which shows what was recorded last, has to
+            answer for yesterday too.
+    """
+    facts: dict[str, Any] = {}
+    if yesterday is not None:
+        facts["is_yesterday_complete"] = dg.MetadataValue.md(answer(yesterday, page))
+    facts["is_this_day_complete"] = dg.MetadataValue.md(answer(report, page, is_open=is_open))
+    if in_need := needs_text(report):
+        facts["who_needs_something"] = dg.MetadataValue.md(in_need)
+    if hours_until_complete is not None:
+        facts["hours_until_complete"] = round(hours_until_complete, 1)
+    return {
+        **facts,
+        "complete_percent": report.complete_percent,
+        "users_complete": len(report.complete),
+        "users_failed": len(report.failed),
+        "users_waiting": len(report.waiting),
+        "users_not_tried": len(report.unread),
+        **_amounts(report, talk),
+        **_read_until(report),
+        "read_again": dg.MetadataValue.url(day_link(page, report.day)),
+        "connections_page": dg.MetadataValue.url(page_link(page, None)),
+        "all_users": dg.MetadataValue.md(users_table(report)),
+    }
+
+
+def _amounts(report: DayReport, talk: Talk) -> dict[str, Any]:
+    places = {row.location_id: row for row in report.complete}.values()
+    return {
+        "calls": sum(row.stored or 0 for row in places),
+        "minutes": round(talk.minutes, 1),
+        "trial_calls": talk.trial_calls,
+    }
+
+
+def of_reconciliation(places: Sequence[LocationComparison]) -> Mapping[str, Any]:
+    """How HighLevel's totals compare with what is stored, over all locations and days."""
+    days = [day for place in places for day in place.days]
+    verdicts = Counter(day.verdict for day in days)
+    differences = [day.difference for day in days]
+    return {
+        "differences": dg.MetadataValue.md(differences_table(places)),
+        "days_checked": len(days) - verdicts[Verdict.NO_TOTAL],
+        "days_that_differ": sum(map(bool, differences)),
+        "days_opened": verdicts[Verdict.OPENED],
+        "days_without_total": verdicts[Verdict.NO_TOTAL],
+        "calls_to_fetch": sum(n for n in differences if n > 0),
+        "calls_gone_upstream": -sum(n for n in differences if n < 0),
+        "locations_asked": len(places) - sum(place.failure is not None for place in places),
+        "locations_not_asked": sum(place.failure is not None for place in places),
+    }
+
+
+def of_connection(
+    connection: Connection, events: Sequence[Entry], page: PageSettings
+) -> Mapping[str, Any]:
+    """A user's connection as a cell of ``user_tokens``: how it stands and how it came to that.
+
+    Args:
+        events: the latest ones, newest first.
+    """
+    instants = {
+        "since": connection.since,
+        "access_token_expires": connection.token_expires_at,
+        "next_renewal": connection.next_attempt_at or connection.refresh_at,
+        "last_renewal": connection.refreshed_at,
+        "refresh_token_ends_unless_used": connection.refresh_token_ends_at,
+    }
+    return {
+        "user": cleaned(connection.user.name, NAME_LENGTH),
+        "state": connection.label,
+        "cause": cleaned(connection.cause),
+        "what_to_do": cleaned(for_user(connection.fix, connection.user.id)) or "nothing",
+        "connection_page": dg.MetadataValue.url(page_link(page, connection.user.id)),
+        "location": cleaned(
+            connection.location_name or connection.location_id or "none", NAME_LENGTH
+        ),
+        "scopes": cleaned(connection.scope or "unknown"),
+        "missing_scopes": ", ".join(connection.missing_scopes) or "none",
+        "failed_attempts": connection.failed_attempts,
+        "token_version": connection.token_version,
+        **{
+            name: dg.MetadataValue.timestamp(instant)
+            for name, instant in instants.items()
+            if instant
+        },
+        "history": dg.MetadataValue.md(history_table(events, page)),
+    }
+
+
+def _read_until(report: DayReport) -> dict[str, Any]:
+    """Up to when everybody's calls are known."""
+    instants = [row.read_until for row in report.complete if row.read_until]
+    return {"read_until": dg.MetadataValue.timestamp(min(instants))} if instants else {}

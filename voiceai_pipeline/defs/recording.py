@@ -1,0 +1,144 @@
+"""Records how days and connections stand in Dagster's event log: materializations, observations
+and check evaluations, partition by partition. It asks HighLevel nothing.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+import sqlalchemy as sa
+
+from voiceai_pipeline.calls import queries as call_queries
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.queries import Talk
+from voiceai_pipeline.connections import history
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.database.engine import database_error, database_now
+from voiceai_pipeline.defs import checks, numbers, texts
+from voiceai_pipeline.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class DayStatus:
+    """How a day stands, and what ``sync_status`` shows of it."""
+
+    report: DayReport
+    talk: Talk
+    facts: Mapping[str, Any]
+
+    @property
+    def day(self) -> str:
+        return self.report.day.isoformat()
+
+
+def read_statuses(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    page: PageSettings,
+    days: Collection[date],
+) -> list[DayStatus]:
+    """How days stand for everybody, in order; the last one answers for yesterday too, because the
+    page of an asset shows what was recorded last.
+
+    Raises:
+        dg.Failure: the ledger or the calls cannot be read.
+    """
+    try:
+        with pipeline.engine.begin() as db:
+            now = database_now(db)
+        yesterday = now.astimezone(pipeline.zone).date() - timedelta(days=1)
+        reports = {one.day: one for one in pipeline.sync.report({*days, yesterday})}
+        windows = {day: Window.of_day(day, pipeline.zone) for day in sorted(days)}
+        places = {row.location_id for day in windows for row in reports[day].complete}
+        with pipeline.engine.begin() as db:
+            talk = call_queries.talk(db, windows, pipeline.zone, places)
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
+    except PipelineError as error:
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
+    return [
+        DayStatus(
+            reports[day],
+            talk[day],
+            numbers.of_status(
+                reports[day],
+                page,
+                talk[day],
+                is_open=window.end > now,
+                hours_until_complete=_lateness(context, reports[day], window, now),
+                yesterday=reports[yesterday] if day == max(windows) else None,
+            ),
+        )
+        for day, window in windows.items()
+    ]
+
+
+def _lateness(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    report: DayReport,
+    window: Window,
+    now: datetime,
+) -> float | None:
+    """How many hours after its end a day became complete; None if it is not, or not over.
+
+    The ledger knows when a day was read last, and every night it is read again: so what was
+    recorded when it became complete stays.
+    """
+    if window.end > now or not report.is_green or not report.complete:
+        return None
+    wanted = dg.AssetRecordsFilter(
+        dg.AssetKey("sync_status"), asset_partitions=[report.day.isoformat()]
+    )
+    for record in context.instance.fetch_materializations(wanted, limit=1).records:
+        recorded = record.asset_materialization
+        known = recorded.metadata.get("hours_until_complete") if recorded else None
+        if known is not None and isinstance(known.value, float):
+            return known.value
+    read_at = max((row.finished_at for row in report.complete if row.finished_at), default=now)
+    return max(0.0, (read_at - window.end) / timedelta(hours=1))
+
+
+def record_connections(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    engine: sa.Engine,
+    page: PageSettings,
+    user_ids: Sequence[UUID] | None,
+) -> Mapping[UUID, Mapping[str, Any]]:
+    """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
+    anybody's needs a person; return what the cells show. Who does not exist has none."""
+    with engine.begin() as db:
+        all_connections = connections.all_connections(db)
+        wanted = None if user_ids is None else set(user_ids)
+        cells = {
+            one.user.id: numbers.of_connection(
+                one, history.of_user(db, one.user.id, texts.EVENTS), page
+            )
+            for one in all_connections
+            if wanted is None or one.user.id in wanted
+        }
+    for user_id, facts in cells.items():
+        log_materialization(context, "user_tokens", str(user_id), facts)
+    # Dagster takes it; only the annotation of log_event does not say so.
+    context.log_event(checks.evaluation(checks.outcome(all_connections)))  # type: ignore[arg-type]
+    return cells
+
+
+def log_materialization(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    asset: str,
+    partition: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """A materialization of one partition: a run over many must not turn all of them green."""
+    context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
+
+
+def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, status: DayStatus) -> None:
+    context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=status.facts))

@@ -1,0 +1,119 @@
+"""What assets and jobs both do: run the core, record the result, and fail with a sentence."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from uuid import UUID
+
+import dagster as dg
+
+from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.sync import Mode, SyncRequestError
+from voiceai_pipeline.connections import circuit_breaker
+from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.defs import freshness, numbers, texts
+from voiceai_pipeline.defs.recording import (
+    log_materialization,
+    observe,
+    read_statuses,
+    record_connections,
+)
+from voiceai_pipeline.pipeline import Pipeline
+
+# Shared with the jobs ----------------------------------------------------------------------------
+
+
+def parse_users(keys: Iterable[str]) -> list[UUID]:
+    """User ids from partition keys or run config; anything else never reaches a query."""
+    try:
+        return [UUID(key) for key in keys]
+    except ValueError:
+        raise dg.Failure(
+            "A user is named by id, such as 00000000-0000-4000-8000-000000000001. List the users "
+            "with: voiceai-pipeline users",
+            allow_retries=False,
+        ) from None
+
+
+def sync_and_record(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    days: Sequence[date],
+    user_ids: Sequence[UUID] | None,
+    mode: Mode,
+    page: PageSettings,
+) -> tuple[list[DayResult], list[DayReport]]:
+    """Sync days of some users (None: of all) and log how each day stands for everybody now.
+
+    Raises:
+        dg.Failure: what was asked for makes no sense, or the ledger cannot be read.
+    """
+    try:
+        outcomes = pipeline.sync.sync_days(
+            days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
+        )
+    except (UnknownUserError, SyncRequestError, PipelineError) as error:
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
+    statuses = read_statuses(context, pipeline, page, days)
+    for status in statuses:
+        if status.report.is_green:
+            facts = numbers.of_calls(status.report, status.talk)
+            log_materialization(context, "call_logs", status.day, facts)
+        else:
+            # The events of a red day say why, not only those of its run.
+            observe(context, status)
+        log_materialization(context, "sync_status", status.day, status.facts)
+    freshness.record(context, pipeline.engine)
+    return outcomes, [status.report for status in statuses]
+
+
+def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:
+    """Turn the run red if a sync of its own failed.
+
+    Raises:
+        dg.Failure: naming who failed, why and what to do.
+    """
+    if any(outcome.state is DayState.FAILED for outcome in outcomes):
+        raise dg.Failure(
+            texts.failure_text(outcomes, cleaned),
+            metadata={
+                str(report.day): dg.MetadataValue.md(texts.users_table(report))
+                for report in reports
+                if report.failed
+            },
+            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
+        )
+
+
+def refresh(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    page: PageSettings,
+    user_ids: Sequence[UUID],
+) -> None:
+    """Make sure of a valid token for each user, each on their own.
+
+    Raises:
+        dg.Failure: naming those for whom a rerun can help.
+    """
+    outcomes = pipeline.tokens.refresh_due(user_ids)
+    cells = record_connections(context, pipeline.engine, page, user_ids)
+    failed: dict[User, PipelineError] = {}
+    for user_id, error in outcomes.items():
+        if user_id not in cells:
+            unknown = PipelineError(FailureClass.NO_CONNECTION, "there is no such user")
+            failed[User(user_id, str(user_id))] = unknown
+        elif error is None:
+            log_materialization(context, "refreshed_credentials", str(user_id), cells[user_id])
+        elif not error.failure.needs_action:
+            failed[User(user_id, cells[user_id]["user"])] = error
+    if failed:
+        with pipeline.engine.begin() as db:
+            suspended = circuit_breaker.read(db)
+        raise dg.Failure(
+            texts.refresh_failure_text(failed, len(outcomes), suspended), allow_retries=False
+        )

@@ -1,0 +1,266 @@
+"""The sentences and tables that the UI shows of days, connections and failed runs.
+
+Pure: nothing is read or recorded here. Those of the checks are in ``check_texts``.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Final
+
+from voiceai_pipeline.calls.day_status import DayReport, span
+from voiceai_pipeline.calls.reconciliation import DayComparison, LocationComparison, Verdict
+from voiceai_pipeline.connections.circuit_breaker import Circuit
+from voiceai_pipeline.connections.history import Entry
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import PipelineError, for_user
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cleaned
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.defs import markdown
+from voiceai_pipeline.defs.markdown import Markup, Shown, shown
+
+LINES: Final = 50
+"""How many users a text or table names."""
+
+NAMES: Final = 10
+"""How many users a line names."""
+
+ROOM: Final = 400
+"""Characters for the names in a line, however they are written."""
+
+EVENTS: Final = 10
+"""How many events of a connection its cell shows."""
+
+SHOWN_AT_ONCE: Final = 999
+"""Dagster's UI shows Markdown of at most so many characters without a click."""
+
+
+def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
+    """Whether a day is complete, in a sentence or two; if not, who is missing and the way on."""
+    able = len(report.complete) + len(report.failed) + len(report.unread)
+    day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
+    waiting = f" Waiting for a person: {len(report.waiting)}." if report.waiting else ""
+    if not able:
+        return f"**Nothing to read.** Nobody can be synced on {day}.{waiting}"
+    if report.is_green:
+        return f"**Yes.** {day} is complete for everybody who can be synced ({able}).{waiting}"
+    missing = [row.user for row in report.failed] + list(report.unread)
+    return (
+        f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
+        f"{able} users who can be synced. Missing: {some_names(missing, shown)}. "
+        f"[Read the day again]({day_link(page, report.day)}): Materialize, Launch; "
+        f"only who is missing is read.{waiting}"
+    )
+
+
+def needs_text(report: DayReport) -> str:
+    """Who needs something, why and what to do, those with the same cause together, as a list that
+    the UI shows without a click; empty if nobody does."""
+    groups: dict[tuple[str, str, str], list[User]] = {}
+    for row in (*report.failed, *report.waiting):
+        known = row.failure.explanation if row.failure else None
+        why = known.message if known else "unknown"
+        fix = known.fix.partition(": voiceai-pipeline")[0] if known else "See the run"
+        groups.setdefault((_STATE[row.state], why, fix), []).append(row.user)
+    lines = [
+        f"- **{some_names(users, shown)}** {state}: {why}. {fix}."
+        for (state, why, fix), users in groups.items()
+    ]
+    if report.unread:
+        lines.append(f"- **{some_names(report.unread, shown)}** not tried yet: Read the day.")
+    kept = len(lines)
+    while kept:
+        rest = [f"- and {len(lines) - kept} more causes: see all_users"]
+        text = "\n".join(lines if kept == len(lines) else [*lines[:kept], *rest])
+        if len(text) <= SHOWN_AT_ONCE:
+            return text
+        kept -= 1
+    return ""
+
+
+_STATE: Final = {DayState.FAILED: "failed", DayState.WAITING: "waits for a person"}
+
+
+def day_link(page: PageSettings, day: date) -> str:
+    """Where Dagster's UI reads a day again: it is chosen there already."""
+    return f"{page.dagster_url}/assets/call_logs?view=partitions&partition={day}"
+
+
+def differences_table(places: Sequence[LocationComparison]) -> str:
+    """Every day that differs, and every location of which nothing can be said."""
+    rows = [_differing(place, day) for place in places for day in place.days if day.difference]
+    rows += [
+        {"location": shown(place.name, NAME_LENGTH), "day": "", "HighLevel": None,
+         "stored": None, "difference": None, "what follows": shown(str(place.failure))}
+        for place in places
+        if place.failure is not None
+    ]  # fmt: skip
+    silent = {
+        place: [day.day for day in place.days if day.verdict is Verdict.NO_TOTAL]
+        for place in places
+    }
+    rows += [
+        {"location": shown(place.name, NAME_LENGTH), "day": span(days), "HighLevel": None,
+         "stored": None, "difference": None,
+         "what follows": "HighLevel gave no total: nothing can be said"}
+        for place, days in silent.items()
+        if days
+    ]  # fmt: skip
+    rest = f"\n\nand {len(rows) - LINES} more" if len(rows) > LINES else ""
+    return rows_table(rows[:LINES]) + rest if rows else "Nothing differs."
+
+
+FOLLOWS: Final = {
+    Verdict.OPENED: "the day is red until it has been read again, which happens by itself",
+    Verdict.CONTRADICTED: "read again for this, and HighLevel lists what is stored: its total "
+    "contradicts its list, which is to be reported to HighLevel",
+}
+
+
+def _differing(place: LocationComparison, day: DayComparison) -> dict[str, Any]:
+    return {
+        "location": shown(place.name, NAME_LENGTH),
+        "day": str(day.day),
+        "HighLevel": day.total,
+        "stored": day.stored,
+        "difference": Markup(f"{day.difference:+}"),
+        "what follows": FOLLOWS[day.verdict],
+    }
+
+
+def history_table(events: Sequence[Entry], page: PageSettings) -> str:
+    """What happened to a connection, newest first."""
+    rows = [
+        {
+            "when (UTC)": f"{event.at:%Y-%m-%d %H:%M:%S}",
+            "what happened": event.sentence,
+            "by": event.actor,
+            "run": Markup(f"[{event.run_id[:8]}]({page.dagster_url}/runs/{event.run_id})")
+            if event.run_id
+            else "",
+        }
+        for event in events
+    ]
+    return rows_table(rows) if rows else "Nothing is recorded yet."
+
+
+def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:
+    """The text of a red refresh run, no Markdown: how many, who, why, and what to do; what befell
+    everybody is said once."""
+    shared = [
+        user
+        for user, error in failed.items()
+        if circuit.is_open and error.failure is circuit.reason
+    ]
+    groups: dict[str, list[User]] = {}
+    for user, error in failed.items():
+        if user not in shared:
+            groups.setdefault(str(error), []).append(user)
+    lines = [f"{len(failed)} of {total} tokens could not be renewed; none was lost:"]
+    if shared:
+        lines.append(f"- {some_names(shared, cleaned)}: {cleaned(circuit_text(circuit))}")
+    lines += at_most(
+        [
+            f"- {some_names(users, cleaned)}: "
+            f"{cleaned(for_user(why, users[0].id) if len(users) == 1 else why)}"
+            for why, users in groups.items()
+        ]
+    )
+    return "\n".join(lines)
+
+
+def circuit_text(circuit: Circuit) -> str:
+    """Why nobody's token is renewed at present, since when, and what to do."""
+    why = PipelineError(circuit.reason, circuit.detail) if circuit.reason else "unknown reason."
+    since = f" since {_utc(circuit.opened_at)}" if circuit.opened_at else ""
+    after = (
+        f" The next attempt is at {_utc(circuit.next_probe_at)}." if circuit.next_probe_at else ""
+    )
+    return f"renewals of all users have been suspended{since}: {why}{after}"
+
+
+def users_table(report: DayReport) -> str:
+    """Everybody, those who need something first."""
+    everybody: Sequence[DayResult | User]
+    everybody = [*report.failed, *report.waiting, *report.unread, *report.complete]
+    # Of ten thousand only those who are shown are put into words.
+    rows = [_cells(one) for one in everybody[:LINES]]
+    rest = f"\n\nand {len(everybody) - LINES} more" if len(everybody) > LINES else ""
+    return rows_table(rows) + rest if rows else "No users yet."
+
+
+def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
+    """The text of a red run or check: how many, who, which days, why, and what to do."""
+    failed = [row for row in outcomes if row.state is DayState.FAILED]
+    by_reason: dict[tuple[str, str], list[DayResult]] = {}
+    for row in failed:
+        by_reason.setdefault((row.user.name, message_for(row)), []).append(row)
+    users, days = {row.user.id for row in failed}, {row.day for row in failed}
+    lines = [
+        f"{len(users)} user{'s' * (len(users) != 1)} failed on {len(days)} "
+        f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
+    ]
+    lines += at_most(
+        [
+            f"- {medium(name, NAME_LENGTH)}, {span([row.day for row in rows])}: "
+            f"{medium(why, SENTENCE_LENGTH)}"
+            for (name, why), rows in by_reason.items()
+        ]
+    )
+    lines.append("")
+    lines.append(
+        'Then materialize these days again ("Failed and missing"): only who failed is read.'
+    )
+    return "\n".join(lines)
+
+
+def at_most(lines: Sequence[str], where: str = ": voiceai-pipeline users") -> list[str]:
+    """Nobody reads a thousand lines, and Dagster keeps every one of them for ever."""
+    rest = len(lines) - LINES
+    return [*lines[:LINES], *([f"- and {rest} more{where}"] if rest > 0 else [])]
+
+
+def message_for(row: DayResult) -> str:
+    return f"{for_user(row.message.rstrip('.'), row.user.id)}."
+
+
+def some_names(users: Sequence[User], medium: Shown) -> str:
+    """At least one, and as many more as there is room for."""
+    names: list[str] = []
+    for user in users[:NAMES]:
+        # Invisible characters leave an empty name, and empty bold shows its asterisks.
+        name = medium(user.name, NAME_LENGTH) or str(user.id)
+        if names and len(", ".join([*names, name])) > ROOM:
+            break
+        names.append(name)
+    rest = len(users) - len(names)
+    return f"{', '.join(names)} and {rest} more" if rest > 0 else ", ".join(names)
+
+
+def _utc(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def _cells(one: DayResult | User) -> dict[str, Any]:
+    if isinstance(one, User):
+        return {
+            "user": shown(one.name, NAME_LENGTH),
+            "state": "not tried",
+            "calls": None,
+            _WORDS: "",
+        }
+    done = one.state is DayState.COMPLETE
+    return {
+        "user": shown(one.user.name, NAME_LENGTH),
+        "state": one.state.value,
+        "calls": one.stored,
+        _WORDS: "" if done else message_for(one),
+    }
+
+
+_WORDS: Final = "what happened, what to do"
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of rows that have the same names."""
+    return "\n".join(markdown.table(list(rows[0]), [list(row.values()) for row in rows]))
