@@ -7,7 +7,7 @@ from voiceai_pipeline.defs import (
     checks,
     freshness,
     jobs,
-    marts,
+    mart_assets,
     resources,
     schedules,
     sensors,
@@ -22,7 +22,7 @@ defs = dg.Definitions(
         assets.reconciliation,
         assets.agents,
         assets.locations,
-        marts.marts,
+        mart_assets.marts,
     ],
     asset_checks=[
         checks.no_connection_needs_a_person,

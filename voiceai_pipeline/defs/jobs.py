@@ -16,7 +16,7 @@ from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
-from voiceai_pipeline.defs import assets, dagster_channel, marts, recording, retention, steps
+from voiceai_pipeline.defs import assets, dagster_channel, mart_assets, recording, retention, steps
 from voiceai_pipeline.pipeline import Pipeline
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
@@ -215,7 +215,7 @@ reconcile = dg.define_asset_job(
 
 build_marts = dg.define_asset_job(
     "build_marts",
-    selection=marts.NAMES,
+    selection=mart_assets.NAMES,
     description="Compute the marts of a day or a range of days anew from the stored calls.",
 )
 

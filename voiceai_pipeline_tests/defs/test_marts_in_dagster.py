@@ -12,7 +12,7 @@ from dagster._serdes import serialize_value
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs import marts, partitions, sensors
+from voiceai_pipeline.defs import mart_assets, partitions, sensors
 from voiceai_pipeline.defs.charts import LIMIT
 from voiceai_pipeline.marts import metrics
 from voiceai_pipeline_tests.support.product import Product
@@ -60,7 +60,7 @@ def test_after_a_sync_the_marts_fill_themselves_and_a_late_edit_reaches_them(
     two: Product,
 ) -> None:
     settle(two)
-    for mart in marts.NAMES:
+    for mart in mart_assets.NAMES:
         assert set(two.week) <= two.days(mart), mart
     done = tick(two)
     assert "newest calls" in done.skip_message
@@ -98,7 +98,7 @@ def test_the_ui_shows_numbers_and_pictures_of_the_marts_and_nothing_of_a_caller(
 ) -> None:
     settle(two)
     texts = []
-    for mart in marts.NAMES:
+    for mart in mart_assets.NAMES:
         wanted = dg.AssetRecordsFilter(dg.AssetKey(mart), asset_partitions=[str(two.yesterday)])
         (record,) = two.instance.fetch_materializations(wanted, limit=1).records
         event = record.asset_materialization

@@ -1,6 +1,6 @@
-"""The marts as assets: one step computes all five of them from one read of the calls.
+"""The marts as assets: one step computes all five from one read of the calls.
 
-What the UI shows of a mart's day is ``mart_metadata.py``.
+What the UI shows of a mart's day is in ``mart_numbers`` and ``mart_texts``.
 """
 
 from collections.abc import Iterator, Mapping
