@@ -4,6 +4,7 @@ over HTTP on loopback, and a clock that the test sets.
 
 import contextlib
 import random
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,17 @@ pytest_plugins = [
     "voiceai_pipeline_tests.support.product",
     "voiceai_pipeline_tests.support.chromium",
 ]
+
+
+def pytest_configure() -> None:
+    """Let the tests and what they start be stopped, also where they run in the background.
+
+    A shell script's background job ignores SIGINT. Dagster copies that to SIGTERM after a run in
+    this process, and every program that a test starts later would inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

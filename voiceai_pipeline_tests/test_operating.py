@@ -17,9 +17,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from voiceai_pipeline_tests.cli.test_supervisor import wait_until
-from voiceai_pipeline_tests.cli.test_up import Up, ended, graphql, partition_stats
 from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.processes import wait_until
+from voiceai_pipeline_tests.support.up import Up, ended, graphql, partition_stats
 
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from voiceai_pipeline.cli.signals import restore_in_child
+
 GRACE: Final = 10.0
 """Seconds between asking a group to end and ending it."""
 
@@ -125,6 +127,7 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=restore_in_child,  # safe: `up` runs no threads
             )
         self._tie(f"+{process.pid}")
         return process

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from uuid import UUID
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.cli.signals import interruptible
 from voiceai_pipeline.cli.supervisor import Supervisor
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
@@ -74,7 +74,7 @@ def run(settings: Settings, port: int, tell: Callable[[str], None]) -> None:
         _refuse_taken_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} make up")
         if settings.read_only_port is not None:
             _refuse_read_only_port(settings.read_only_port, {port, page.port})
-        stack.enter_context(_interruptible())
+        stack.enter_context(interruptible())
 
         is_embedded = settings.database_url is None or settings.dagster_url is None
         tell("Database: starting" if settings.database_url is None else "Database: connecting")
@@ -242,26 +242,6 @@ def _refuse_read_only_port(port: int, others: Collection[int]) -> None:
     _refuse_taken_port("127.0.0.1", port, f"VOICEAI_READ_ONLY_PORT={port + 1} make up")
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop everything just as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    # Ctrl-C too: a shell script's background job is born with it ignored. A hang-up stays ignored
-    # where nohup asked for that.
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # The steps ---------------------------------------------------------------------------------------
 
 
@@ -292,7 +272,7 @@ def _start_sandbox(settings: Settings, supervisor: Supervisor, tell: Callable[[s
     argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
     argv += ["--state-file", str(settings.home / "sandbox.json")]
     supervisor.start("sandbox", argv, os.environ)
-    _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=30)
+    _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=60)
 
 
 def connect_demo_users(pipeline: Pipeline, sandbox: str, tell: Callable[[str], None]) -> None:

@@ -47,8 +47,8 @@ from voiceai_pipeline.sandbox.cast import (
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.cli.test_up import PROGRAM, clean_environment
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
+from voiceai_pipeline_tests.support.up import PROGRAM, clean_environment
 
 CANARIES = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, "hunter2")
 KEYRING = f"test:{base64.b64encode(KEYS['test']).decode()}"

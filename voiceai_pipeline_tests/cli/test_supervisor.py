@@ -15,6 +15,7 @@ import pytest
 
 from voiceai_pipeline.cli import supervisor
 from voiceai_pipeline.cli.supervisor import ChildError, Supervisor
+from voiceai_pipeline_tests.support.processes import SIGNALS, block_signals, is_alive, wait_until
 
 SLEEPER = ["sleep", "1000"]
 
@@ -55,20 +56,6 @@ def children(tmp_path: Path, told: Told) -> Iterator[Supervisor]:
     children = Supervisor(tmp_path / "logs", tmp_path, told)
     yield children
     children.stop()
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie that nobody has collected yet is dead."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10, pause: float = 0.02) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(pause)
 
 
 def my_pids() -> set[int]:
@@ -225,9 +212,9 @@ def test_the_tether_ends_what_does_not_listen_after_its_grace() -> None:
         stubborn.stdout.readline()
         code = "from voiceai_pipeline.cli import supervisor as s; s.GRACE = 0.3; s.tether(['+{}'])"
         code = code.format(stubborn.pid)
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=10)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
-        assert stubborn.wait(5) == -signal.SIGKILL
+        assert stubborn.wait(60) == -signal.SIGKILL
 
 
 def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
@@ -235,7 +222,7 @@ def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
         pipe.write(f"+{ended.pid}\n+{ours.pid}\n-{ended.pid}\n")
         pipe.close()
 
-        assert ours.wait(5) == -signal.SIGTERM
+        assert ours.wait(60) == -signal.SIGTERM
         assert ended.poll() is None
 
 
@@ -244,7 +231,21 @@ def test_what_ends_its_parent_does_not_end_the_tether() -> None:
         pipe.write(f"+{ours.pid}\n")
         pipe.close()
 
-        assert ours.wait(5) == -signal.SIGTERM
+        assert ours.wait(60) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_child_obeys_signals_that_its_parent_ignores_and_blocks(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with parent(tmp_path, "exec sleep 1000", before=block_signals) as (process, pids):
+        os.kill(pids[0], number)
+        wait_until(lambda: not is_alive(pids[0]))
+
+        assert process.stdout is not None
+        assert process.stdout.readline() == (
+            f"The one stopped (killed by {number.name}); starting it again.\n"
+        )
 
 
 @contextlib.contextmanager
@@ -259,7 +260,7 @@ def tether(*, signals: bool = False) -> Iterator[IO[str]]:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 process.send_signal(number)
         yield process.stdin
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
 
 
 def ignores_sigterm(pid: int) -> bool:
@@ -270,10 +271,19 @@ def ignores_sigterm(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def parent(home: Path, first: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A process with a supervisor and two children, and the children's pids."""
+def parent(
+    home: Path, first: str, *, before: Callable[[], None] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process with a supervisor and two children, and the children's pids.
+
+    Args:
+        before: called in the process before it starts its program.
+    """
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(home), first], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-c", PARENT, str(home), first],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
     ) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline()) for _ in range(2)]

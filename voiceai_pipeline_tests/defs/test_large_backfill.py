@@ -24,9 +24,9 @@ from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.server import listen, serve_in_thread
-from voiceai_pipeline_tests.cli.test_supervisor import wait_until
-from voiceai_pipeline_tests.cli.test_up import graphql
+from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.product import Product
+from voiceai_pipeline_tests.support.up import graphql
 
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=ago) for ago in range(90, 0, -1)]

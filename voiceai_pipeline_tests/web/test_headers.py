@@ -6,8 +6,8 @@ from jinja2 import DictLoader
 
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.web.headers import allowed_hosts
-from voiceai_pipeline_tests.cli.test_supervisor import wait_until
 from voiceai_pipeline_tests.support.installation import Installation, Open
+from voiceai_pipeline_tests.support.processes import wait_until
 
 
 def test_every_answer_carries_the_headers_those_of_errors_too(

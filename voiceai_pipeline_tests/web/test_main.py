@@ -18,10 +18,10 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.cli.test_supervisor import wait_until
 from voiceai_pipeline_tests.conftest import KEYS, free_port
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.installation import HARBOR
+from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.visitor import PASSWORD, Visitor
 
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, PASSWORD)

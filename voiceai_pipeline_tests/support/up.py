@@ -1,0 +1,219 @@
+"""The product as real processes: ``voiceai-pipeline up`` with a home and ports of its own, and what
+tests ask of it."""
+
+import base64
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import requests
+
+from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
+from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline_tests.conftest import KEYS, free_port
+from voiceai_pipeline_tests.support.processes import is_alive, wait_until
+
+PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """Ours without what it says of other installations."""
+    ours = ("VOICEAI_", "HIGHLEVEL_", "DAGSTER_", "VITE_")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**plain, "VOICEAI_HOME": str(home), **more}
+
+
+@dataclass
+class Up:
+    """One installation: a home, its ports, and whatever runs for it.
+
+    Attributes:
+        before: called in the process of ``up`` before it starts its program.
+    """
+
+    home: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    sandbox_port: int = field(default_factory=free_port)
+    page_port: int = field(default_factory=free_port)
+    read_only_port: int = field(default_factory=free_port)
+    before: Callable[[], None] | None = None
+    process: subprocess.Popen[str] | None = None
+    pids: set[int] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sandbox(self) -> str:
+        return f"http://127.0.0.1:{self.sandbox_port}"
+
+    @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.page_port}"
+
+    @property
+    def read_only(self) -> str:
+        return f"http://127.0.0.1:{self.read_only_port}"
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def _log(self) -> Path:
+        return self.home.with_name(f"{self.home.name}.out")
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        ports = {
+            "VOICEAI_SANDBOX_PORT": str(self.sandbox_port),
+            "VOICEAI_PAGE_PORT": str(self.page_port),
+        }
+        return clean_environment(self.home, **ports, **self.env)
+
+    def start(self) -> None:
+        """Start, and return once it prints the address."""
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [PROGRAM, "up", "--port", str(self.port)],
+                env=self._environment,
+                cwd=self.home.parent,
+                stdout=log,
+                stderr=log,
+                text=True,
+                preexec_fn=self.before,
+            )
+        wait_until(self._is_up, seconds=300)
+        self.pids = self.living()
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.output
+        return "Ctrl-C stops everything." in self.output
+
+    def try_to_start(self) -> subprocess.CompletedProcess[str]:
+        """Start where it cannot; the whole outcome."""
+        return subprocess.run(
+            [PROGRAM, "up", "--port", str(self.port)],
+            env=self._environment,
+            cwd=self.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def child(self, word: str) -> psutil.Process:
+        (found,) = self._children(word)
+        return found
+
+    def has_another_child(self, word: str, than: psutil.Process) -> bool:
+        """Whether one took the place of `than`; what is being started is not there at once."""
+        return any(child.pid != than.pid for child in self._children(word))
+
+    def _children(self, word: str) -> list[psutil.Process]:
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        return [c for c in children if is_alive(c.pid) and word in " ".join(c.cmdline())]
+
+    def living(self) -> set[int]:
+        """What runs for this home: what `up` started, and the server with its watchdog."""
+        found = {pid for pid in self.pids if is_alive(pid)}
+        if self.process is not None and self.process.poll() is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            found |= {child.pid for child in children if is_alive(child.pid)}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(str(self.home) in word for word in process.cmdline()):
+                    found.add(process.pid)
+        return found
+
+    def everything_has_ended(self) -> bool:
+        return not self.living() and not is_running(self.home)
+
+    def interrupt(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another polite signal; the exit code."""
+        assert self.process is not None
+        self.pids |= self.living()
+        self.process.send_signal(how)
+        return self.process.wait(120)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: nothing can be tidied up."""
+        assert self.process is not None
+        self.pids |= self.living()
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, query: str, database: str = "voiceai") -> list[tuple[Any, ...]]:
+        with EmbeddedPostgres.hold(self.home) as server:
+            url = server.url(database).replace("+psycopg", "")
+            with psycopg.connect(url) as db:
+                return db.execute(query.encode()).fetchall()
+
+
+def graphql(url: str, query: str) -> dict[str, Any]:
+    answer = requests.post(f"{url}/graphql", json={"query": query}, timeout=30)
+    answer.raise_for_status()
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def partition_stats(url: str) -> dict[str, int]:
+    query = """{ assetNodeOrError(assetKey: {path: ["call_logs"]}) { ... on AssetNode {
+        partitionStats { numPartitions numMaterialized numFailed numMaterializing } } } }"""
+    stats: dict[str, int] = graphql(url, query)["assetNodeOrError"]["partitionStats"]
+    return stats
+
+
+@contextlib.contextmanager
+def ended(installation: Up) -> Iterator[Up]:
+    """Whatever a test leaves running ends with it."""
+    try:
+        yield installation
+    finally:
+        if installation.process is not None and installation.process.poll() is None:
+            installation.interrupt()
+        wait_until(installation.everything_has_ended)
+        shutil.rmtree(installation.home, ignore_errors=True)
+
+
+def own_servers(ours: str, dagsters: str, highlevel: str) -> dict[str, str]:
+    """The environment of an installation on servers that somebody else runs."""
+    return {
+        "VOICEAI_DATABASE_URL": ours,
+        "DAGSTER_POSTGRES_URL": dagsters,
+        "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
+        "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
+        "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
+        "HIGHLEVEL_AUTH_URL": f"{highlevel}/v2/oauth/chooselocation",
+        "HIGHLEVEL_TOKEN_URL": f"{highlevel}/oauth/token",
+        "HIGHLEVEL_API_URL": highlevel,
+    }
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(url, timeout=30).ok
+    return False
+
+
+@contextlib.contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Somebody else listens on this port."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        yield
