@@ -41,7 +41,8 @@ from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS
 from voiceai_pipeline.calls.reconciliation import Reconciliation
 from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.alert_delivery import Message, deliver
+from voiceai_pipeline.connections.alert_delivery import deliver
+from voiceai_pipeline.connections.alert_messages import Message
 from voiceai_pipeline.connections.consent import Consent, ConsentError
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
@@ -218,7 +219,7 @@ class Soak:
         self._resume("operate", ours, timedelta(hours=1))
 
     def send(self, message: Message) -> None:
-        """A user reads an alert and does what it asks (``alert_delivery.Channel``)."""
+        """A user reads an alert and does what it asks (``alert_channels.Channel``)."""
         if message.id in self.tally.alerts:
             self.tally.wrong.append(f"alerted twice: {message.id}")
         self.tally.alerts.append(message.id)

@@ -7,7 +7,7 @@ from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.cli.main import cli
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.connections.refresh import STATE_AFTER
+from voiceai_pipeline.connections.refresh_outcome import STATE_AFTER
 from voiceai_pipeline.core.connection import CAUSES, STATES, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.settings import VARIABLES, PageSettings

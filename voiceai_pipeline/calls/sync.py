@@ -27,8 +27,9 @@ from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
-from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches

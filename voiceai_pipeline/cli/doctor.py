@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import circuit_breaker, token_store
+from voiceai_pipeline.connections import circuit_breaker, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, missing_scopes
@@ -245,7 +245,7 @@ def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -
         return Finding("keys", "error", str(error))
     closed = []
     for person in people:
-        row = token_store.read(db, person.user.id, None)
+        row = token_row.read(db, person.user.id, None)
         if row is None:
             continue
         try:

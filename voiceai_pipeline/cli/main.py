@@ -30,7 +30,7 @@ from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import ChooseLocationError, ConsentError
 from voiceai_pipeline.connections.history import Actor
-from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import PipelineError

@@ -22,8 +22,8 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import span
 from voiceai_pipeline.cli.doctor import Finding
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.connection_test import Check
 from voiceai_pipeline.connections.history import Entry
-from voiceai_pipeline.connections.tokens import Check
 from voiceai_pipeline.core.connection import LIVE_STATES, Connection, ConnectionState
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import for_user

@@ -15,13 +15,15 @@ from uuid import UUID
 import sqlalchemy as sa
 import tenacity
 
-from voiceai_pipeline.connections import consent_requests, token_store
+from voiceai_pipeline.connections import connection_store, consent_requests, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor
-from voiceai_pipeline.connections.refresh import WRITE_PAUSES, note_success, planned_refresh
+from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
+from voiceai_pipeline.connections.refresh import WRITE_PAUSES
+from voiceai_pipeline.connections.refresh_outcome import note_success
+from voiceai_pipeline.connections.refresh_plan import needs_refresh, planned_refresh
 from voiceai_pipeline.connections.spool import Spool
-from voiceai_pipeline.connections.token_store import TokenRow
-from voiceai_pipeline.connections.tokens import UnknownUserError, needs_refresh, stored_connection
+from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     Connection,
@@ -279,7 +281,7 @@ class Consent:
         )
         for attempt in attempts:
             with attempt, self._engine.begin() as db:
-                token_store.save_connection(
+                connection_store.save_connection(
                     db,
                     replace(connection, state=state, reason=reason),
                     token,
@@ -333,7 +335,7 @@ class Consent:
         place = fitting[0].location_id
         minted = self._client.location_token(token, company_id, place)
         with self._engine.begin() as db:
-            chosen = token_store.choose_location(db, row, place, actor=self._actor)
+            chosen = connection_store.choose_location(db, row, place, actor=self._actor)
         if not chosen:
             raise PipelineError(
                 FailureClass.NO_LOCATION, "the connection was changed meanwhile; choose again"
@@ -344,7 +346,7 @@ class Consent:
     def _agency_grant(self, user_id: UUID) -> tuple[TokenRow, str, Secret]:
         now = self._now() if self._now else None
         with self._engine.begin() as db:
-            row = token_store.read(db, user_id, now)
+            row = token_row.read(db, user_id, now)
             if row is None and connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
         token = row.token(self._vault, "access_token") if row else None
@@ -369,7 +371,7 @@ class Consent:
         with self._engine.begin() as db:
             if connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
-            token_store.disconnect(db, user_id, read_clock(db, self._now), actor=self._actor)
+            connection_store.disconnect(db, user_id, read_clock(db, self._now), actor=self._actor)
         self._forget_spooled(user_id)
         return stored_connection(self._engine, user_id, self._now)
 

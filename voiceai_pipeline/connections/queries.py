@@ -5,13 +5,14 @@ changes a row is in ``token_store.py``.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
     PROACTIVE_MARGIN,
@@ -140,3 +141,25 @@ def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
     lives = CONNECTION_STATE.in_([state.value for state in LIVE_STATES])
     query = as_of(now).where(lives, is_due, has_rested)
     return [connection_of(row) for row in db.execute(query).mappings()]
+
+
+class UnknownUserError(LookupError):
+    """There is no such user."""
+
+
+def stored_connection(
+    engine: sa.Engine, user_id: UUID, now: Callable[[], datetime] | None = None
+) -> Connection:
+    """A user's connection as it stands.
+
+    Args:
+        now: replaces the database's clock where time is simulated; aware UTC.
+
+    Raises:
+        UnknownUserError: there is no such user.
+    """
+    with engine.begin() as db:
+        connection = connections.one(db, user_id, now() if now else None)
+    if connection is None:
+        raise UnknownUserError(f"no user {user_id}")
+    return connection

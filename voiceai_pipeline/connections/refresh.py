@@ -10,7 +10,6 @@ silent, never a loop.
 Whether a token has to be renewed is decided in ``tokens.py``, the only caller.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -21,12 +20,22 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alerts, circuit_breaker, history, token_store
+from voiceai_pipeline.connections import alerts, circuit_breaker, history, token_row, token_store
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.refresh_outcome import (
+    DOUBT_REST,
+    NO_ATTEMPT,
+    OUTAGE,
+    PAUSE,
+    REPLAYS_REST,
+    STATE_AFTER,
+    note_success,
+)
+from voiceai_pipeline.connections.refresh_plan import planned_refresh
 from voiceai_pipeline.connections.spool import Generation, Spool
-from voiceai_pipeline.connections.token_store import TokenRow
+from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.connection import PROACTIVE_MARGIN, ConnectionState, OAuthToken
+from voiceai_pipeline.core.connection import ConnectionState, OAuthToken
 from voiceai_pipeline.core.failures import (
     OUR_FAILURES,
     PROVIDER_FAILURES,
@@ -43,24 +52,6 @@ log = logging.getLogger(__name__)
 LEASE: Final = timedelta(seconds=60)
 """How long one exchange may take, the write included."""
 
-SPREAD: Final = 0.2
-"""Renewals are planned this part of a token's life ahead at most, by a jitter that is each user's
-own: tokens that were granted in the same minute drift apart (REQUIREMENTS T11)."""
-
-PAUSE: Final = timedelta(hours=6)
-"""How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
-
-DOUBT_REST: Final = timedelta(hours=1)
-"""How long a connection in doubt is left alone after its replay was answered with nothing that
-tells, a server error say."""
-
-REPLAYS_REST: Final = timedelta(hours=24)
-"""How long replays wait for somebody else's success after an exchange was lost although the
-endpoint was answering: half an outage, which would use up one replay after the other."""
-
-OUTAGE: Final = timedelta(hours=1)
-"""An outage of HighLevel's that lasts longer is worth telling somebody."""
-
 WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
 """Seconds between attempts to store a new pair when the database drops the connection: less, with
 the POST before them, than a lease."""
@@ -69,31 +60,8 @@ _WITHOUT_SPOOL: Final = (5.0,) * 120
 """Where the disk refuses the pair as well, its only copy is in memory: the attempts go on for ten
 minutes."""
 
-STATE_AFTER: Final = {
-    FailureClass.REFRESH_REJECTED: ConnectionState.NEEDS_RECONNECT,
-    FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
-    FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
-    FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
-}
-"""What an answer makes of a connection; every other one leaves it as it is. An API that refuses a
-token says nothing about the refresh token, so only the token endpoint's answer revokes."""
-
-_NO_ATTEMPT: Final = OUR_FAILURES | STATE_AFTER.keys()
-"""What does not count as an attempt that failed for a passing reason of the user's: our own faults,
-and what has a state of its own."""
-
 if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
     raise RuntimeError("a token POST must time out before its lease runs out (REQUIREMENTS T3)")
-
-
-def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) -> datetime:
-    """When a token is refreshed automatically (UTC): half an hour before it expires, or a tenth of
-    a short life, and earlier by a stable jitter of the user's own. One without a lifetime is left
-    alone for ``LIFELESS_REST``."""
-    if not lifetime:
-        return granted_at + token_store.LIFELESS_REST
-    jitter = int.from_bytes(hashlib.sha256(user_id.bytes).digest()[:8]) / 2**64
-    return granted_at + lifetime - min(PROACTIVE_MARGIN, lifetime / 10) - lifetime * SPREAD * jitter
 
 
 class Refresher:
@@ -326,7 +294,7 @@ class Refresher:
         for waiting in self._spool.waiting() if self._spool else ():
             with self._engine.begin() as db:
                 now = self._now() if self._now else None
-                row = token_store.read(db, waiting.user_id, now)
+                row = token_row.read(db, waiting.user_id, now)
             if row is not None and _generation(row) == waiting:
                 try:
                     self.restore(row)
@@ -378,7 +346,7 @@ class Refresher:
                     actor=self._actor,
                     event=TokenEvent.REFRESH_FAILED,
                     failure=error.failure,
-                    counts=error.sent and error.failure not in _NO_ATTEMPT,
+                    counts=error.sent and error.failure not in NO_ATTEMPT,
                     detail=error.detail,
                     trace_id=error.trace_id,
                 )
@@ -442,18 +410,6 @@ class Refresher:
             state=row.connection.state,
             versions=(row.version, None),
         )
-
-
-def note_success(db: sa.Connection, actor: Actor, now: datetime, *, granted: bool) -> None:
-    """Note that the token endpoint has accepted our client, and with it end what everybody suffered
-    from.
-
-    Args:
-        granted: it gave new tokens.
-    """
-    if circuit_breaker.count_success(db, granted=granted):
-        history.record(db, TokenEvent.CIRCUIT_CLOSED, at=now, actor=actor)
-        alerts.close(db, None, now)
 
 
 def _generation(row: TokenRow) -> Generation:

@@ -1,155 +1,35 @@
-"""Rows that hold tokens, and every change to one: leases, rotations, connecting, disconnecting.
+"""Writing tokens to a user's row: leases, rotations, the outcome of an exchange, minted tokens.
 
-Tokens pass through here encrypted; when to refresh is decided in ``tokens.py``. A lease
-(``lease_id``) is taken before a token POST and committed, so it is mutual exclusion and the journal
-of the exchange at once (decision 4). Who lost it ends nothing; a new pair is taken from whoever
-brings it, as long as its generation is still the stored one. Every change writes its event
-(``history``) and whether somebody is to be told (``alerts``) in the same transaction.
+Tokens arrive here decrypted and are stored encrypted; when to refresh is decided in ``tokens.py``.
+A lease (``lease_id``) is taken and committed before a token POST, so it is both the lock and the
+journal of the exchange (DESIGN 4). A process that lost its lease may not settle the exchange, but a
+new pair is always stored as long as the generation it replaces is still the stored one. Each change
+writes its event (``history``) and opens or closes the alert in the same transaction.
 """
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.connections import alerts, history
-from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
-    SERVICE,
-    Connection,
     ConnectionState,
     OAuthToken,
     missing_scopes,
 )
-from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.database.tables import api_keys, sync_ledger, users
+from voiceai_pipeline.database.tables import api_keys
 
 ATTENTION_AFTER: Final = 12
 """Renewals that may fail in a row before somebody is told: two hours, at one in ten minutes."""
 
-LIFELESS_REST: Final = timedelta(minutes=10)
-"""How long a pair is used that was granted with no lifetime, before it is refreshed again."""
-
 ENDING_SOON: Final = timedelta(days=30)
 """How long before a refresh token dies unused somebody is told (REQUIREMENTS T14)."""
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """The part of an ``api_keys`` row that the token lifecycle turns on, decrypted on demand.
-
-    Attributes:
-        now: the moment of reading: the database's clock, or the caller's.
-        stored_state: the column as it is; None in a row of the source system.
-        replayed: the exchange in doubt has been repeated already.
-        rows: the user's rows at that moment, as in a ``Stamp``.
-    """
-
-    id: UUID
-    connection: Connection
-    version: int
-    stored_state: str | None
-    lease_id: UUID | None
-    lease_expires_at: datetime | None
-    replayed: bool
-    location_token_expires_at: datetime | None
-    now: datetime
-    rows: str | None
-    _stored: dict[str, str | None] = field(repr=False)
-
-    @property
-    def is_lifeless(self) -> bool:
-        """The pair was granted within the last minutes with a lifetime that was over at once. Only
-        the API can tell whether it works, and a refresh for every use would be a loop."""
-        granted_at, ends_at = self.connection.refreshed_at, self.connection.token_expires_at
-        return (
-            granted_at is not None
-            and ends_at is not None
-            and ends_at <= granted_at
-            and self.now < granted_at + LIFELESS_REST
-        )
-
-    def token(self, vault: TokenVault, column: str) -> Secret | None:
-        """The token in ``column``, or None.
-
-        Raises:
-            PipelineError: TOKEN_UNREADABLE.
-        """
-        stored = self._stored[column]
-        return vault.decrypt(stored, column, self.connection.user.id) if stored else None
-
-
-_TOKEN_COLUMNS = ("access_token", "refresh_token", "location_access_token")
-
-
-_ROWS: Final = "string_agg(id::text || ' ' || xmin::text, ',' ORDER BY id)"
-
-
-def _reading(now: datetime | None) -> sa.Select[Any]:
-    rows = f"(SELECT {_ROWS} FROM api_keys WHERE user_id = users.id AND service = '{SERVICE}')"  # noqa: S608
-    of_user = connections.as_of(now).where(users.c.id == sa.bindparam("user"))
-    return of_user.add_columns(sa.literal_column(rows, sa.Text).label("rows"))
-
-
-_READING: Final = _reading(None)
-"""Every run asks it for every location, and building it takes longer than asking it."""
-
-
-def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | None:
-    """The current row of a user; None if the user never connected or does not exist."""
-    query = _READING if now is None else _reading(now)
-    row = db.execute(query, {"user": user_id}).mappings().one_or_none()
-    if row is None or row["id"] is None:
-        return None
-    return TokenRow(
-        id=row["id"],
-        connection=connections.connection_of(row),
-        version=row["token_version"],
-        stored_state=row["connection_state"],
-        lease_id=row["lease_id"],
-        lease_expires_at=row["lease_expires_at"],
-        replayed=row["refresh_replayed"],
-        location_token_expires_at=row["location_token_expires_at"],
-        now=row["read_at"].astimezone(UTC),
-        rows=row["rows"],
-        _stored={column: row[column] for column in _TOKEN_COLUMNS},
-    )
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Tells whether anything about a user's tokens has changed since it was read before.
-
-    Attributes:
-        rows: which rows, in which version; equal means untouched.
-        expires_at: the first expiry of a token in use there (UTC); None if there is none.
-        now: the database's clock.
-    """
-
-    rows: str | None
-    expires_at: datetime | None
-    now: datetime
-
-
-def stamp(db: sa.Connection, user_id: UUID) -> Stamp:
-    """The stamp of a user's rows, at a fraction of the cost of ``read``: every request needs it."""
-    row = db.execute(_STAMP, {"user": user_id, "service": SERVICE}).one()
-    return Stamp(row.rows, row.expires_at, row.now)
-
-
-_STAMP: Final = sa.text(
-    f"SELECT {_ROWS} AS rows, "  # noqa: S608 - our own names
-    "min(CASE user_type WHEN 'Company' THEN location_token_expires_at ELSE token_expires_at END) "
-    "FILTER (WHERE is_active IS NOT FALSE) AS expires_at, clock_timestamp() AS now "
-    "FROM api_keys WHERE user_id = :user AND service = :service"
-)
 
 
 def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
@@ -223,7 +103,7 @@ def save_rotation(
         "location_token_expires_at": None,
         "failed_attempts": 0,
         "last_failure": None,
-        **_settled(row, state, reason),
+        **settled(row, state, reason),
     }
     if token.refresh_token:
         values["refresh_token"] = vault.encrypt(token.refresh_token, "refresh_token", user_id)
@@ -281,7 +161,7 @@ def settle(
         detail: facts for the history.
     """
     mine = api_keys.c.lease_id == lease if lease else api_keys.c.lease_id.is_(None)
-    values = _settled(row, state, reason, next_attempt_at)
+    values = settled(row, state, reason, next_attempt_at)
     if counts and failure is not None:
         values |= {
             "failed_attempts": api_keys.c.failed_attempts + 1,
@@ -382,7 +262,7 @@ def _problem(
     return reason if state is ConnectionState.PAUSED and is_ending else None
 
 
-def _settled(
+def settled(
     row: TokenRow,
     state: ConnectionState,
     reason: FailureClass | None,
@@ -433,203 +313,3 @@ def save_location_token(
         trace_id=token.trace_id,
     )
     return True
-
-
-# Connecting --------------------------------------------------------------------------------------
-
-
-def save_connection(
-    db: sa.Connection,
-    connection: Connection,
-    token: OAuthToken,
-    vault: TokenVault,
-    *,
-    started_at: datetime,
-    refresh_at: datetime,
-    actor: Actor,
-) -> None:
-    """Connect or reconnect in one transaction: the row is replaced, an exchange in flight loses.
-
-    Args:
-        started_at: when the code's exchange began (UTC); the expiry counts from here.
-        refresh_at: when the first renewal is due (UTC).
-
-    Raises:
-        LookupError: there is no such user.
-    """
-    user_id = connection.user.id
-    found = _lock(db, user_id)
-    if found.one_or_none() is None:
-        raise LookupError(f"no user {user_id}")
-    row = read(db, user_id, started_at)
-    values: dict[str, Any] = {
-        "name": "HighLevel",
-        "service": SERVICE,
-        "access_token": vault.seal(token.access_token, "access_token", user_id),
-        "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id),
-        "token_expires_at": started_at + token.life(started_at),
-        "location_id": connection.location_id,
-        "location_name": connection.location_name,
-        "location_timezone": connection.location_timezone,
-        "company_id": connection.company_id,
-        "user_type": connection.user_type,
-        "scope": connection.scope,
-        "location_access_token": None,
-        "location_token_expires_at": None,
-        "connection_state": connection.state.value,
-        "connection_reason": connection.reason.value if connection.reason else None,
-        "connection_since": started_at,
-        "next_attempt_at": None,
-        "is_active": connection.state is ConnectionState.CONNECTED,
-        "token_version": row.version + 1 if row else 1,
-        "lease_id": None,
-        "lease_started_at": None,
-        "lease_expires_at": None,
-        "refresh_replayed": False,
-        "updated_at": started_at,
-        "refreshed_at": started_at,
-        "refresh_at": refresh_at,
-        "failed_attempts": 0,
-        "last_failure": None,
-    }
-    # Rows that the source system's reconnects left behind.
-    db.execute(
-        sa.update(api_keys)
-        .where(api_keys.c.user_id == user_id, api_keys.c.service == SERVICE)
-        .values(is_active=False)
-    )
-    if row:
-        db.execute(sa.update(api_keys).where(api_keys.c.id == row.id).values(values))
-    else:
-        db.execute(
-            sa.insert(api_keys).values(id=uuid4(), user_id=user_id, created_at=started_at, **values)
-        )
-    if connection.location_id:
-        _move_unfinished_days(db, user_id, connection.location_id)
-    if connection.reason is None:
-        alerts.close(db, user_id, started_at)
-    history.record(
-        db,
-        TokenEvent.CONNECTED,
-        at=started_at,
-        actor=actor,
-        user_id=user_id,
-        state=connection.state,
-        reason=connection.reason,
-        detail=token.remark,
-        versions=(row.version if row else None, values["token_version"]),
-        trace_id=token.trace_id,
-        fingerprint=vault.fingerprint(token.refresh_token) if token.refresh_token else None,
-    )
-
-
-def _lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
-    """Wait for others who change this user; whoever only refers to the user does not wait."""
-    return db.execute(
-        sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
-    )
-
-
-def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor: Actor) -> bool:
-    """Use a location of the agency whose grant the row holds; False if the row has changed."""
-    lacking = missing_scopes(row.connection.scope)
-    state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
-    reason = FailureClass.SCOPE_MISSING if lacking else None
-    user_id = row.connection.user.id
-    _lock(db, user_id)
-    chosen = db.execute(
-        sa.update(api_keys)
-        .where(
-            api_keys.c.id == row.id,
-            api_keys.c.token_version == row.version,
-            api_keys.c.lease_id.is_(None),
-        )
-        .values(
-            {
-                **_settled(row, state, reason),
-                "location_id": location_id,
-                "location_name": None,
-                "location_timezone": None,
-                "location_access_token": None,
-                "location_token_expires_at": None,
-                "updated_at": row.now,
-            }
-        )
-    )
-    if chosen.rowcount != 1:
-        return False
-    _move_unfinished_days(db, user_id, location_id)
-    if reason is None:
-        alerts.close(db, user_id, row.now)
-    history.record(
-        db,
-        TokenEvent.LOCATION_CHOSEN,
-        at=row.now,
-        actor=actor,
-        user_id=user_id,
-        state=state,
-        reason=reason,
-        detail=location_id,
-        versions=(row.version, row.version),
-    )
-    return True
-
-
-def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) -> None:
-    """Days that waited or failed at no location, or at another one, now wait for this one."""
-    elsewhere = sa.and_(
-        sync_ledger.c.user_id == user_id,
-        sync_ledger.c.location_id != location_id,
-        sync_ledger.c.state != DayState.COMPLETE.value,
-    )
-    moved = sa.select(
-        sync_ledger.c.user_id,
-        sa.literal(location_id),
-        sync_ledger.c.day,
-        sa.literal(DayState.WAITING.value),
-    )
-    db.execute(
-        insert(sync_ledger)
-        .from_select(["user_id", "location_id", "day", "state"], moved.where(elsewhere).distinct())
-        .on_conflict_do_nothing()
-    )
-    db.execute(sa.delete(sync_ledger).where(elsewhere))
-
-
-def disconnect(db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor) -> None:
-    """Destroy the stored tokens; the user, the location and the calls stay (REQUIREMENTS T18)."""
-    disconnected = db.execute(
-        sa.update(api_keys)
-        .where(api_keys.c.user_id == user_id, api_keys.c.service == SERVICE)
-        .values(
-            access_token=None,
-            refresh_token=None,
-            location_access_token=None,
-            token_expires_at=None,
-            location_token_expires_at=None,
-            is_active=False,
-            connection_state=ConnectionState.DISCONNECTED.value,
-            connection_reason=None,
-            connection_since=now,
-            next_attempt_at=None,
-            token_version=api_keys.c.token_version + 1,
-            lease_id=None,
-            lease_started_at=None,
-            lease_expires_at=None,
-            refresh_replayed=False,
-            refresh_at=None,
-            failed_attempts=0,
-            last_failure=None,
-            updated_at=now,
-        )
-    )
-    alerts.close(db, user_id, now, quietly=True)
-    if disconnected.rowcount:
-        history.record(
-            db,
-            TokenEvent.DISCONNECTED,
-            at=now,
-            actor=actor,
-            user_id=user_id,
-            state=ConnectionState.DISCONNECTED,
-        )

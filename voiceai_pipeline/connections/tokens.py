@@ -8,23 +8,26 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alerts, history, token_store
+from voiceai_pipeline.connections import alerts, history, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.connection_test import Check, _also
 from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.refresh import LEASE, PAUSE, STATE_AFTER, Refresher
+from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
+from voiceai_pipeline.connections.refresh import LEASE, Refresher
+from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER
+from voiceai_pipeline.connections.refresh_plan import is_due, needs_refresh
 from voiceai_pipeline.connections.spool import Spool
-from voiceai_pipeline.connections.token_store import Stamp, TokenRow
+from voiceai_pipeline.connections.token_row import Stamp, TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
-    PROACTIVE_MARGIN,
     REFRESH_MARGIN,
     SYNC_SCOPE,
     Connection,
@@ -51,33 +54,6 @@ _NO_ACCESS_TOKEN: Final = "HighLevel granted a refresh token only; it is used in
 
 _ALWAYS: Final = timedelta.max
 """As a margin: whatever is left is too little."""
-
-
-class UnknownUserError(LookupError):
-    """There is no such user."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of testing a connection for real.
-
-    Attributes:
-        failure: None if calls can be read with it.
-        missing_scopes: needed and not granted.
-        drift: how the calls read differ from the shape that HighLevel publishes.
-    """
-
-    connection: Connection
-    failure: PipelineError | None
-    missing_scopes: tuple[str, ...]
-    drift: Drift
-
-
-def needs_refresh(
-    expires_at: datetime | None, now: datetime, margin: timedelta = REFRESH_MARGIN
-) -> bool:
-    """True from the moment the margin begins: exactly 5 minutes left is too little."""
-    return expires_at is None or expires_at - now <= margin
 
 
 class Tokens:
@@ -156,7 +132,7 @@ class Tokens:
                 before = row.version if before is None else before
                 if row.version != before:
                     return self._renewed_a_moment_ago(row), row
-                enough = _ALWAYS if when_planned and _is_due(row) else margin
+                enough = _ALWAYS if when_planned and is_due(row) else margin
                 token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
                 if token is not None:
                     return token, row
@@ -179,7 +155,7 @@ class Tokens:
     def _row(self, user_id: UUID) -> TokenRow:
         now = self._now() if self._now else None
         with asking(self._engine) as db:
-            row = token_store.read(db, user_id, now)
+            row = token_row.read(db, user_id, now)
             if row is not None:
                 return row
             if connections.one(db, user_id) is None:
@@ -346,7 +322,7 @@ class Tokens:
 
     def _stamp(self, user_id: UUID) -> Stamp:
         with asking(self._engine) as db:
-            stamp = token_store.stamp(db, user_id)
+            stamp = token_row.stamp(db, user_id)
         return replace(stamp, now=self._now()) if self._now else stamp
 
     def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
@@ -367,7 +343,7 @@ class Tokens:
             return
         now = self._now() if self._now else None
         with self._engine.begin() as db:
-            row = token_store.read(db, user_id, now)
+            row = token_row.read(db, user_id, now)
             if row is not None and self._concerns(row, spent):
                 state = STATE_AFTER[failure]
                 token_store.settle(
@@ -464,34 +440,3 @@ class Spender:
     def _is_untouched(self) -> bool:
         stamp = self._tokens._stamp(self._user_id)
         return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)
-
-
-def stored_connection(
-    engine: sa.Engine, user_id: UUID, now: Callable[[], datetime] | None = None
-) -> Connection:
-    """A user's connection as it stands.
-
-    Args:
-        now: replaces the database's clock where time is simulated; aware UTC.
-
-    Raises:
-        UnknownUserError: there is no such user.
-    """
-    with engine.begin() as db:
-        connection = connections.one(db, user_id, now() if now else None)
-    if connection is None:
-        raise UnknownUserError(f"no user {user_id}")
-    return connection
-
-
-def _is_due(row: TokenRow) -> bool:
-    if row.lease_expires_at is not None and row.lease_expires_at <= row.now:
-        return True  # in doubt
-    planned = row.connection.refresh_at
-    if planned is None:
-        return needs_refresh(row.connection.token_expires_at, row.now, PROACTIVE_MARGIN)
-    return planned <= row.now
-
-
-def _also(drift: Drift) -> str:
-    return f"; {drift}" if drift else ""

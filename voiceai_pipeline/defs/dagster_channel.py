@@ -5,8 +5,8 @@ from typing import Final
 
 import dagster as dg
 
-from voiceai_pipeline.connections import alert_delivery
-from voiceai_pipeline.connections.alert_delivery import Message
+from voiceai_pipeline.connections import alert_channels
+from voiceai_pipeline.connections.alert_messages import Message
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import AlertSettings
 from voiceai_pipeline.defs.markdown import shown
@@ -38,4 +38,4 @@ class DagsterEvents:
 
 def names(settings: AlertSettings) -> list[str]:
     """Every channel there is something to deliver to."""
-    return [DAGSTER, *(channel.name for channel in alert_delivery.channels(settings))]
+    return [DAGSTER, *(channel.name for channel in alert_channels.channels(settings))]

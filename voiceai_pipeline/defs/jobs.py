@@ -9,9 +9,9 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from pydantic import Field
 
 from voiceai_pipeline.calls.sync import Mode
-from voiceai_pipeline.connections import alert_delivery, alerts
+from voiceai_pipeline.connections import alert_channels, alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.alert_delivery import Channel
+from voiceai_pipeline.connections.alert_channels import Channel
 from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
@@ -105,7 +105,7 @@ def deliver_alerts(
     """Tell every channel what it has not been told yet, Dagster's UI first."""
     everywhere: list[Channel] = [
         dagster_channel.DagsterEvents(context),
-        *alert_delivery.channels(settings.alerts),
+        *alert_channels.channels(settings.alerts),
     ]
     with database.begin() as db:
         news = alerts.pending(db, dagster_channel.DAGSTER)

@@ -13,7 +13,7 @@ import dagster as dg
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
-from voiceai_pipeline.connections.alert_delivery import page_link
+from voiceai_pipeline.connections.alert_messages import page_link
 from voiceai_pipeline.connections.history import Entry
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import for_user

@@ -9,7 +9,7 @@ import dagster as dg
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.sync import Mode, SyncRequestError
 from voiceai_pipeline.connections import circuit_breaker
-from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError

@@ -10,7 +10,7 @@ import sys
 import dotenv
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alert_delivery
+from voiceai_pipeline.connections import alert_channels
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
@@ -61,7 +61,7 @@ def _serve(settings: Settings, dagster_url: str | None) -> None:
         open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
     ):
         site = open_site(settings, pipeline, dagster_url)
-        channels = alert_delivery.channels(settings.alerts)
+        channels = alert_channels.channels(settings.alerts)
         with watching(Watch(pipeline.engine, site.dagster.last_sign_of_life, channels, page)):
             log.info("The page listens at %s", page.url)
             serve_until_stopped(create_app(site), listener)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from voiceai_pipeline.connections.tokens import stored_connection
+from voiceai_pipeline.connections.queries import stored_connection
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, day_range, stretches
 from voiceai_pipeline.core.failures import PipelineError

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from voiceai_pipeline.calls import ledger
-from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.database.engine import database_error

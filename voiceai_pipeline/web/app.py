@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from voiceai_pipeline.connections.tokens import UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import access, api, connections, consent

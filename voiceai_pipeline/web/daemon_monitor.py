@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alert_delivery, alerts
-from voiceai_pipeline.connections.alert_delivery import Channel
+from voiceai_pipeline.connections.alert_channels import Channel
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.database.engine import read_clock

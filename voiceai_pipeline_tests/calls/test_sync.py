@@ -26,7 +26,8 @@ from voiceai_pipeline.calls.location_queue import Terms
 from voiceai_pipeline.calls.sync import Mode, Sync, SyncRequestError
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
-from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, User
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches

@@ -13,16 +13,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alert_delivery, alerts
+from voiceai_pipeline.connections import alert_channels, alert_delivery, alert_messages, alerts
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.alert_delivery import (
-    Channel,
-    Delivery,
-    DeliveryError,
-    Email,
-    Message,
-    Webhook,
-)
+from voiceai_pipeline.connections.alert_channels import Channel, DeliveryError, Email, Webhook
+from voiceai_pipeline.connections.alert_delivery import Delivery
+from voiceai_pipeline.connections.alert_messages import Message
 from voiceai_pipeline.connections.alerts import Moment, Notice
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.tokens import Tokens
@@ -300,8 +295,8 @@ def test_only_what_is_configured_is_told() -> None:
     everything = AlertSettings(
         Secret("https://hook.test/x"), ("a@b.test",), "c@b.test", Secret("smtp://mail.test")
     )
-    assert [c.name for c in alert_delivery.channels(everything)] == ["webhook", "email"]
-    assert alert_delivery.channels(AlertSettings(smtp_url=Secret("smtp://mail.test"))) == []
+    assert [c.name for c in alert_channels.channels(everything)] == ["webhook", "email"]
+    assert alert_channels.channels(AlertSettings(smtp_url=Secret("smtp://mail.test"))) == []
 
 
 # Words -------------------------------------------------------------------------------------------
@@ -314,7 +309,7 @@ def notice(
 
 
 def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
-    message = alert_delivery.message_of(notice(FailureClass.REFRESH_REJECTED), PAGE)
+    message = alert_messages.message_of(notice(FailureClass.REFRESH_REJECTED), PAGE)
     assert message.text == (
         "Willow Spa needs a person: Failed to refresh token\n"
         "Since 2026-11-20 08:12 UTC. Until it is done no calls of this user arrive; then they "
@@ -358,7 +353,7 @@ def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
     ],
 )
 def test_each_kind_of_problem_has_its_words(told: Notice, headline: str, sentence: str) -> None:
-    message = alert_delivery.message_of(told, PAGE)
+    message = alert_messages.message_of(told, PAGE)
     assert message.headline == headline
     assert sentence in message.text
     assert ("What to do" in message.text) == (told.moment == "opened")
@@ -372,7 +367,7 @@ def test_each_kind_of_problem_has_its_words(told: Notice, headline: str, sentenc
 def test_every_reason_has_a_message_without_a_placeholder(
     reason: FailureClass, user: User | None
 ) -> None:
-    text = alert_delivery.message_of(notice(reason, user), PAGE).text
+    text = alert_messages.message_of(notice(reason, user), PAGE).text
     assert " USER" not in text
     assert ".." not in text
 
@@ -380,7 +375,7 @@ def test_every_reason_has_a_message_without_a_placeholder(
 def test_a_digest_begins_with_what_concerns_everybody() -> None:
     many = [notice(FailureClass.REFRESH_REJECTED, number=n) for n in range(60)]
     everybody = notice(FailureClass.CLIENT_REFUSED, None, number=99)
-    message = alert_delivery.digest([*many, everybody], PAGE)
+    message = alert_messages.digest([*many, everybody], PAGE)
     assert message.headline == "61 problems began, 0 problems ended"
     assert message.body[0].startswith("- Renewals of all users are suspended")
 
@@ -390,7 +385,7 @@ def test_a_digest_begins_with_what_concerns_everybody() -> None:
 
 def sent(channel: Channel, name: str = "Willow Spa") -> None:
     about = notice(FailureClass.REFRESH_REJECTED, User(SPA.id, name))
-    channel.send(alert_delivery.message_of(about, PAGE))
+    channel.send(alert_messages.message_of(about, PAGE))
 
 
 @pytest.mark.parametrize(

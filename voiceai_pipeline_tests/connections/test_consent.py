@@ -15,7 +15,8 @@ from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Begun, ChooseLocationError, Consent, ConsentError
 from voiceai_pipeline.connections.history import TokenEvent
-from voiceai_pipeline.connections.tokens import Tokens, UnknownUserError
+from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections import connection_store, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections import token_store
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.refresh import LEASE
 from voiceai_pipeline.connections.vault import TokenVault
@@ -147,14 +147,14 @@ def test_a_state_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> 
 # Leases -------------------------------------------------------------------------------------------
 
 
-def row_of(engine: sa.Engine, now: datetime = NOW) -> token_store.TokenRow:
+def row_of(engine: sa.Engine, now: datetime = NOW) -> token_row.TokenRow:
     with engine.begin() as db:
-        row = token_store.read(db, ADA, now)
+        row = token_row.read(db, ADA, now)
     assert row is not None
     return row
 
 
-def take(engine: sa.Engine, row: token_store.TokenRow) -> UUID | None:
+def take(engine: sa.Engine, row: token_row.TokenRow) -> UUID | None:
     with engine.begin() as db:
         return token_store.take_lease(db, row, LEASE)
 
@@ -183,7 +183,7 @@ def test_a_lease_is_taken_once_taken_over_once_and_never_again(ada: sa.Engine) -
     assert take(ada, replay) is None
 
 
-def save(engine: sa.Engine, row: token_store.TokenRow, pair: OAuthToken, vault: TokenVault) -> bool:
+def save(engine: sa.Engine, row: token_row.TokenRow, pair: OAuthToken, vault: TokenVault) -> bool:
     with engine.begin() as db:
         return token_store.save_rotation(
             db, row, pair, vault, started_at=row.now, refresh_at=row.now, actor=Actor()
@@ -204,6 +204,7 @@ def test_only_the_holder_of_the_lease_ends_an_exchange(ada: sa.Engine) -> None:
             uuid4(),
             FailureClass.UNREACHABLE,
             lost=True,
+            counts=True,
             next_attempt_at=None,
             actor=Actor(),
             detail="",
@@ -254,7 +255,7 @@ def test_a_location_token_of_a_pair_that_was_replaced_is_not_kept(
 ) -> None:
     stale = row_of(ada)
     with ada.begin() as db:
-        token_store.disconnect(db, ADA, NOW, actor=Actor())
+        connection_store.disconnect(db, ADA, NOW, actor=Actor())
         minted = OAuthToken(Secret("INVENTED-L"), 60)
         assert not token_store.save_location_token(db, stale, minted, vault, actor=Actor())
     assert row_of(ada).token(vault, "location_access_token") is None
@@ -265,7 +266,7 @@ def test_connecting_somebody_who_is_no_user_is_refused(
 ) -> None:
     nobody = Connection(User(uuid4(), "Nobody"), ConnectionState.CONNECTED)
     with pytest.raises(LookupError), engine.begin() as db:
-        token_store.save_connection(
+        connection_store.save_connection(
             db,
             nobody,
             OAuthToken(Secret("INVENTED"), 60),

@@ -19,11 +19,17 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alerts, circuit_breaker, history, token_store
+from voiceai_pipeline.connections import (
+    alerts,
+    circuit_breaker,
+    connection_store,
+    history,
+    token_row,
+)
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import TokenEvent
-from voiceai_pipeline.connections.refresh import planned_refresh
+from voiceai_pipeline.connections.refresh_plan import planned_refresh
 from voiceai_pipeline.connections.spool import Generation, Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
@@ -611,7 +617,7 @@ def test_a_pair_is_restored_for_who_was_given_up_meanwhile(
     with HighLevelClient(settings) as client:
         tokens = Tokens(engine, vault, client, spool=spool, now=clock)
         with engine.begin() as db:
-            row = token_store.read(db, user, clock.now)
+            row = token_row.read(db, user, clock.now)
         assert row is not None
         pair = OAuthToken(Secret("INVENTED-NEW"), 3600, refresh_token=Secret("INVENTED-NEXT"))
         spool.put(Generation(user, row.id, row.version), pair, clock.now)
@@ -667,7 +673,7 @@ def test_a_pair_on_disk_that_cannot_be_read_keeps_nobody_else_from_being_renewed
 ) -> None:
     odd, well = fleet(engine, 2, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
     with engine.begin() as db:
-        row = token_store.read(db, odd, clock.now)
+        row = token_row.read(db, odd, clock.now)
     assert row is not None
     pair = OAuthToken(Secret("INVENTED"), 3600, refresh_token=Secret("INVENTED"))
     strange = Spool(tmp_path / "spool", TokenVault({"gone": b"g" * 32}))
@@ -721,20 +727,20 @@ def test_a_pair_that_was_overtaken_is_thrown_away(
     settings = replace(highlevel_settings(CALLBACK), token_url=provider.url)
     with HighLevelClient(settings) as client:
         with engine.begin() as db:
-            row = token_store.read(db, user, clock.now)
+            row = token_row.read(db, user, clock.now)
         assert row is not None
         if change == "newer":
             Tokens(engine, vault, client, now=clock).get_valid_token(user)
         else:
             with engine.begin() as db:
-                token_store.disconnect(db, user, clock.now, actor=history.Actor())
+                connection_store.disconnect(db, user, clock.now, actor=history.Actor())
         pair = OAuthToken(Secret("INVENTED-OLD"), 3600, refresh_token=Secret("INVENTED-OLDER"))
         spool.put(Generation(user, row.id, row.version), pair, clock.now)
         tokens = Tokens(engine, vault, client, spool=spool, now=clock)
         assert tokens.refresh_due([]) == {}
     assert list(spool.waiting()) == []
     with engine.begin() as db:
-        after = token_store.read(db, user, clock.now)
+        after = token_row.read(db, user, clock.now)
     assert after is not None
     assert after.token(vault, "access_token") != Secret("INVENTED-OLD")
 
@@ -854,7 +860,7 @@ def test_an_answer_of_the_token_endpoint_means_one_thing_and_keeps_the_tokens(
             tokens.get_valid_token(user)
         assert refused.value.failure is failure
         with engine.begin() as db:
-            after = token_store.read(db, user, clock.now)
+            after = token_row.read(db, user, clock.now)
             entry = history.of_user(db, user)[0]
         assert after is not None
         assert after.connection.state is state

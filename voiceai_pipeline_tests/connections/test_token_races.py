@@ -26,7 +26,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import history, token_store
+from voiceai_pipeline.connections import history, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor, TokenEvent
@@ -222,7 +222,7 @@ def test_a_reader_never_sees_half_a_rotation(
     def rotate() -> None:
         for number in range(rotations):
             with engine.begin() as db:
-                row = token_store.read(db, user.id, datetime(2026, 1, 1, tzinfo=UTC))
+                row = token_row.read(db, user.id, datetime(2026, 1, 1, tzinfo=UTC))
                 assert row is not None
                 lease = token_store.take_lease(db, row, LEASE)
                 assert lease is not None
@@ -299,7 +299,7 @@ def test_a_process_killed_in_the_exchange_is_replayed_once_after_its_lease(
     expire(engine)
     killed_in_the_middle(sandbox, database, user.id)
     with engine.begin() as db:
-        leased = token_store.read(db, user.id, clock.now)
+        leased = token_row.read(db, user.id, clock.now)
     assert leased is not None
     assert leased.lease_id is not None  # the journal of the exchange outlives the process
     assert leased.replayed is False
@@ -307,7 +307,7 @@ def test_a_process_killed_in_the_exchange_is_replayed_once_after_its_lease(
     tokens.get_valid_token(user.id)
     assert refreshes(sandbox) == [200, 200]
     with engine.begin() as db:
-        after = token_store.read(db, user.id, clock.now)
+        after = token_row.read(db, user.id, clock.now)
     assert after is not None
     assert after.connection.state is ConnectionState.CONNECTED
     assert (after.lease_id, after.replayed, after.version) == (None, False, leased.version + 1)
@@ -434,7 +434,7 @@ def test_a_hundred_random_kills_lose_nothing_that_can_be_kept_and_nothing_silent
 
 
 def failure_of_renewal(
-    tokens: Tokens, row: token_store.TokenRow, vault: TokenVault
+    tokens: Tokens, row: token_row.TokenRow, vault: TokenVault
 ) -> FailureClass | None:
     """Why the row's token cannot be renewed; None if it can."""
     try:
@@ -446,7 +446,7 @@ def failure_of_renewal(
 
 def kill_at_random(
     dice: random.Random, engine: sa.Engine, database: Secret, url: str, user_id: UUID
-) -> token_store.TokenRow:
+) -> token_row.TokenRow:
     """Kill a process that renews at a random moment of its work; the row as it leaves it."""
     ours, theirs = processes.Pipe()
     victim = processes.Process(
@@ -468,7 +468,7 @@ def kill_at_random(
     while backends(engine) > 0 and time.monotonic() < deadline:
         time.sleep(0.005)
     with engine.begin() as db:
-        row = token_store.read(db, user_id, None)
+        row = token_row.read(db, user_id, None)
     assert row is not None
     return row
 

@@ -17,17 +17,15 @@ from hypothesis import strategies as st
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.sync import Sync
+from voiceai_pipeline.connections import connection_store, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections import token_store
 from voiceai_pipeline.connections.consent import ChooseLocationError, Consent, ConsentError
 from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.refresh import LEASE, PAUSE
-from voiceai_pipeline.connections.tokens import (
-    REFRESH_MARGIN,
-    Tokens,
-    UnknownUserError,
-    needs_refresh,
-)
+from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.connections.refresh import LEASE
+from voiceai_pipeline.connections.refresh_outcome import PAUSE
+from voiceai_pipeline.connections.refresh_plan import needs_refresh
+from voiceai_pipeline.connections.tokens import REFRESH_MARGIN, Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     REQUESTED_SCOPES,
@@ -325,7 +323,7 @@ def test_who_waited_for_a_short_lived_token_uses_it_too(
 ) -> None:
     sandbox.world.set_token_lifetime(place_of(expired), 60)
     with engine.begin() as db:
-        row = token_store.read(db, expired.user.id, clock.now)
+        row = token_row.read(db, expired.user.id, clock.now)
         assert row is not None
         lease = token_store.take_lease(db, row, LEASE)
         assert lease is not None
@@ -352,7 +350,7 @@ def test_a_loser_with_a_stale_row_cannot_take_the_lease(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock
 ) -> None:
     with engine.begin() as db:
-        stale = token_store.read(db, expired.user.id, clock.now)
+        stale = token_row.read(db, expired.user.id, clock.now)
     assert stale is not None
     tokens.get_valid_token(expired.user.id)
     after = stored(engine, expired.user.id)
@@ -376,7 +374,7 @@ def test_a_revocation_that_another_found_out_is_not_asked_for_again(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     with engine.begin() as db:
-        stale = token_store.read(db, expired.user.id, clock.now)
+        stale = token_row.read(db, expired.user.id, clock.now)
     assert stale is not None
     sandbox.world.revoke(place_of(expired))
     assert (
@@ -647,9 +645,9 @@ def test_a_token_minted_for_the_location_before_is_not_kept_for_the_one_chosen_s
 ) -> None:
     agency = connect("Northwind Agency")
     with engine.begin() as db:
-        before = token_store.read(db, agency.user.id, clock.now)
+        before = token_row.read(db, agency.user.id, clock.now)
         assert before is not None
-        assert token_store.choose_location(db, before, "LocOther", actor=Actor())
+        assert connection_store.choose_location(db, before, "LocOther", actor=Actor())
         minted = OAuthToken(Secret("INVENTED-OLD-PLACE"), 3600)
         assert not token_store.save_location_token(db, before, minted, vault, actor=Actor())
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.token_store import LIFELESS_REST
+from voiceai_pipeline.connections.token_row import LIFELESS_REST
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     DOCUMENTED_LIFE,

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alerts
-from voiceai_pipeline.connections.alert_delivery import Channel, Webhook
+from voiceai_pipeline.connections.alert_channels import Channel, Webhook
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings

@@ -1,0 +1,171 @@
+"""The text of an alert: one message per notice, or a digest of many.
+
+Which alerts exist is in ``alerts.py``; nothing here sends.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from voiceai_pipeline.connections.alerts import Notice
+from voiceai_pipeline.core.failures import FailureClass, for_user
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.settings import PageSettings
+
+LINES: Final = 50
+"""How many of its notices a digest names."""
+
+_NAME_LENGTH: Final = 80
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a channel tells, in plain text.
+
+    Attributes:
+        id: the same however often the same is told, in ASCII letters, digits and dots.
+        headline: one line.
+        body: the lines below it.
+        user_id: whom it is about; None for the whole app, and for several.
+        link: the Connections page, where something can be done.
+    """
+
+    id: str
+    headline: str
+    body: tuple[str, ...]
+    user_id: UUID | None
+    link: str
+
+    @property
+    def text(self) -> str:
+        return "\n".join((self.headline, *self.body))
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def message_of(notice: Notice, page: PageSettings) -> Message:
+    """One notice: who, what happened, since when, what to do, and where."""
+    user_id = notice.user.id if notice.user else None
+    link = page_link(page, user_id)
+    if notice.moment == "closed":
+        body = [f"Since {_utc(notice.at)}; nothing is left to do. {_what_comes_back(notice)}"]
+    else:
+        body = [
+            f"Since {_utc(notice.at)}. {_what_it_costs(notice)}",
+            f"What to do: {_fix(notice)}.",
+        ]
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        body += [f"Dagster: {page.dagster_url}/deployment/daemons"]
+    else:
+        body += [f"Connection: {link}", f"Dagster: {dagster_link(page, user_id)}"]
+    return Message(
+        id=_id(notice),
+        headline=headline(notice),
+        body=tuple(body),
+        user_id=user_id,
+        link=link,
+    )
+
+
+def digest(notices: Sequence[Notice], page: PageSettings) -> Message:
+    """Many notices in one message: how many of each kind, a line for each of the first fifty."""
+    began = [notice for notice in notices if notice.moment == "opened"]
+    ended = [notice for notice in notices if notice.moment == "closed"]
+    # What concerns everybody explains the rest.
+    first = sorted(notices, key=lambda notice: notice.user is not None)
+    lines = [f"- {headline(notice)}, since {_utc(notice.at)}" for notice in first[:LINES]]
+    rest = len(notices) - len(lines)
+    link = page_link(page, None)
+    ids = "/".join(_id(notice) for notice in notices)
+    return Message(
+        id=f"digest.{hashlib.sha256(ids.encode()).hexdigest()[:16]}",
+        headline=f"{_count(began, 'problem')} began, {_count(ended, 'problem')} ended",
+        body=(
+            *lines,
+            *([f"and {rest} more"] if rest else []),
+            f"Who needs what: {link}",
+            f"Dagster: {dagster_link(page, None)}",
+        ),
+        user_id=None,
+        link=link,
+    )
+
+
+def headline(notice: Notice) -> str:
+    """A notice in a line without its full stop."""
+    said = notice.reason.explanation.message
+    who = _name(notice)
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        ended = notice.moment == "closed"
+        return "Dagster works again" if ended else f"Nothing is scheduled any more: {said}"
+    if notice.moment == "closed":
+        return f"{who} works again" if notice.user else "Tokens of all users are renewed again"
+    if not notice.user:
+        return f"Renewals of all users are suspended: {said}"
+    if notice.reason is FailureClass.LOCATION_PAUSED:
+        return f"{who} has been paused for so long that the connection will be lost"
+    if not notice.reason.needs_action:
+        return f"{who}: renewing the token keeps failing: {said}"
+    return f"{who} needs a person: {said}"
+
+
+def page_link(page: PageSettings, user_id: UUID | None) -> str:
+    """Where a person mends it."""
+    return f"{page.url}/users/{user_id}" if user_id else f"{page.url}/"
+
+
+def dagster_link(page: PageSettings, user_id: UUID | None) -> str:
+    """Where Dagster's UI shows the connection, or the renewals of everybody."""
+    if user_id is None:
+        return f"{page.dagster_url}/assets/refreshed_credentials"
+    return f"{page.dagster_url}/assets/user_tokens?view=partitions&partition={user_id}"
+
+
+def _id(notice: Notice) -> str:
+    # With the time, because another database begins to count at 1 again.
+    return f"{notice.alert_id}.{notice.moment}.{notice.at.timestamp():.0f}"
+
+
+def _name(notice: Notice) -> str:
+    """The business, on one line whatever was typed into it."""
+    return cleaned(notice.user.name, _NAME_LENGTH) if notice.user else ""
+
+
+def _fix(notice: Notice) -> str:
+    fix = notice.reason.explanation.fix
+    return for_user(fix, notice.user.id) if notice.user else fix
+
+
+def _what_it_costs(notice: Notice) -> str:
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        return "No day is read and no token is renewed until it runs again; nothing is lost yet."
+    if notice.user is None:
+        return "No user has to reconnect; calls arrive as long as the tokens at hand are valid."
+    if notice.reason is FailureClass.LOCATION_PAUSED:
+        return (
+            "HighLevel has paused the location (billing or agency). In less than 30 days the "
+            "stored grant ends, and then the user has to reconnect."
+        )
+    if not notice.reason.needs_action:
+        return "It is tried again by itself; calls arrive as long as the token at hand is valid."
+    return "Until it is done no calls of this user arrive; then they are filled in by themselves."
+
+
+def _what_comes_back(notice: Notice) -> str:
+    if notice.reason is FailureClass.DAGSTER_SILENT:
+        return "The next night reads the last days again; days before them show as missing."
+    if notice.user is None:
+        return "Renewals that were left out are made up for."
+    return "Days that waited are filled in by themselves."
+
+
+def _count(notices: Sequence[Notice], noun: str) -> str:
+    return f"{len(notices)} {noun}{'s' * (len(notices) != 1)}"
+
+
+def _utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
