@@ -62,8 +62,8 @@ def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> 
 
     Raises:
         SettingsError: the URL cannot be read.
-        voiceai_pipeline.database.embedded.PostgresError: the embedded server cannot run; it says
-        why.
+        PostgresError (``database/embedded_server.py``): the embedded server cannot run; the text
+            says why.
     """
     with ExitStack() as stack:
         url = settings.database_url
@@ -152,7 +152,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         actor: who is named in the history of connections.
 
     Raises:
-        SettingsError, voiceai_pipeline.database.embedded.PostgresError: with what to do.
+        SettingsError, PostgresError: with what to do.
     """
     with ExitStack() as stack:
         vault = open_vault(settings)

@@ -21,7 +21,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import grants, migrate
-from voiceai_pipeline.database.embedded import PostgresError
+from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.views import SCHEMA
 from voiceai_pipeline.highlevel.transport import USER_AGENT

@@ -38,7 +38,7 @@ from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import engine as database_engine
 from voiceai_pipeline.database import grants, migrate
-from voiceai_pipeline.database.embedded import PostgresError
+from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.export import ExportError, Format, Order, export
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline

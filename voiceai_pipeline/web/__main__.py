@@ -14,7 +14,7 @@ from voiceai_pipeline.connections import alert_channels
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
-from voiceai_pipeline.database.embedded import PostgresError
+from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_sentence
 from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.web.app import create_app

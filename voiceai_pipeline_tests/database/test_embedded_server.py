@@ -1,0 +1,170 @@
+"""The embedded server itself: its data, its paths, its log, and what a crash leaves."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from voiceai_pipeline.database import embedded_server
+from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running, stop
+from voiceai_pipeline.database.embedded_server import PostgresError
+from voiceai_pipeline_tests.support.embedded_homes import (
+    ask,
+    connect,
+    hold,
+    holder,
+    kill,
+    postmaster,
+    stopped,
+    wait_until,
+    watchdogs,
+)
+
+
+def test_data_survive_a_restart(new_home: Path) -> None:
+    with EmbeddedPostgres.hold(new_home) as server:
+        assert ask(server, "SHOW fsync") == "on"
+        server.create_database("kept")
+        with connect(server, "kept") as connection:
+            connection.execute("CREATE TABLE note (text text)")
+            connection.execute("INSERT INTO note VALUES ('still here')")
+    wait_until(lambda: stopped(new_home))
+    with EmbeddedPostgres.hold(new_home) as server:
+        assert ask(server, "SELECT text FROM note", "kept") == "still here"
+
+
+def test_a_killed_postmaster_is_restarted_at_the_next_hold(home: Path) -> None:
+    with hold(home) as server:
+        server.create_database("kept")
+        kill(postmaster(home))
+        with hold(home) as again:
+            assert ask(again, "SELECT 1", "kept") == 1
+
+
+def test_a_stale_pid_file_that_names_a_living_stranger_fools_nobody(home: Path) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
+        with hold(home) as server:
+            old = postmaster(home)
+            kill(old)
+            for file in (home / "postgres/data/postmaster.pid", *socket_locks(home)):
+                file.write_text(file.read_text().replace(str(old), str(stranger.pid)))
+            with hold(home):
+                assert ask(server, "SELECT 1") == 1
+                assert postmaster(home) != stranger.pid
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="only Linux tells who listens")
+def test_stopping_it_harms_no_stranger_whom_its_pid_file_names(home: Path) -> None:
+    # As when another container shares the home: the pid in the file is the one it has there.
+    with subprocess.Popen(["/bin/sleep", "60"]) as stranger, hold(home):
+        pid_file = home / "postgres/data/postmaster.pid"
+        pid_file.write_text(pid_file.read_text().replace(str(postmaster(home)), str(stranger.pid)))
+        stop(home)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def socket_locks(home: Path) -> list[Path]:
+    found = list((home / "postgres/run").glob(".s.PGSQL.*.lock"))
+    assert found
+    return found
+
+
+def test_an_interrupted_initdb_does_not_poison_the_next_start(new_home: Path) -> None:
+    with holder(new_home) as process:
+        wait_until(lambda: (new_home / "postgres/data.new/PG_VERSION").exists())
+        process.kill()  # its initdb goes on alone
+    assert not (new_home / "postgres/data").exists()
+    with hold(new_home) as server:
+        assert ask(server, "SELECT 1") == 1
+    assert not (new_home / "postgres/data.new").exists()
+
+
+@pytest.mark.parametrize("name", ['it\'s 100% "ours" + é & ?#', "one,two"])
+def test_any_sign_in_the_path_is_fine(name: str) -> None:
+    # Short above, so that the signs are in the path of the socket too.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        home = Path(folder) / name
+        with hold(home) as server:
+            for driver in ("psycopg", "psycopg2"):
+                engine = sqlalchemy.create_engine(server.url("postgres", driver))
+                with engine.connect() as connection:
+                    assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
+                engine.dispose()
+            sockets = Path(
+                str(ask(server, "SHOW unix_socket_directories"))[1:-1].replace('""', '"')
+            )
+            assert (sockets == home / "postgres/run") == ("," not in name)
+        wait_until(lambda: stopped(home) and not watchdogs(home))
+        sockets.rmdir()
+
+
+def test_a_very_long_path_gets_a_short_private_socket_folder(tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 25)
+    with hold(home) as server:
+        assert ask(server, "SELECT 1") == 1
+        sockets = Path(str(ask(server, "SHOW unix_socket_directories")).strip('"'))
+        assert sockets.parent == Path("/tmp")  # noqa: S108
+        assert sockets.stat().st_mode & 0o777 == 0o700
+        assert is_running(home)
+    wait_until(lambda: stopped(home))
+    try:
+        sockets.chmod(0o777)  # as a stranger might have left it
+        with pytest.raises(PostgresError, match="only this user can enter"):
+            hold(home)
+    finally:
+        shutil.rmtree(sockets)
+
+
+def test_the_log_holds_no_values(home: Path) -> None:
+    with hold(home) as server, connect(server) as connection:
+        connection.execute("CREATE TABLE t (secret text UNIQUE, n int)")
+        connection.execute("INSERT INTO t VALUES (%s, 1)", ["hunter2"])
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("INSERT INTO t VALUES (%s, 1)", ["hunter2"])
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            connection.execute("SELECT %s::int", ["hunter2"])
+    log = (home / "postgres/server.log").read_text()
+    assert "ready to accept connections" in log
+    assert "hunter2" not in log
+
+
+def test_data_keep_the_version_that_wrote_them(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_server, "INSTALLS", {16: "pginstall"})
+    hold(new_home).release()
+    monkeypatch.undo()
+    with hold(new_home) as server:
+        assert str(ask(server, "SHOW server_version")).startswith("16.")
+
+
+def test_a_platform_without_binaries_gets_a_sentence(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_server, "INSTALLS", {})
+    with pytest.raises(PostgresError, match="set VOICEAI_DATABASE_URL and DAGSTER_POSTGRES_URL"):
+        hold(new_home)
+
+
+def test_data_of_another_version_get_a_sentence(new_home: Path) -> None:
+    data = new_home / "postgres/data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("12\n")
+    with pytest.raises(PostgresError, match=r"PostgreSQL 12, and only \[16, 18\]"):
+        hold(new_home)
+
+
+def test_a_server_that_ends_at_once_says_why(new_home: Path) -> None:
+    hold(new_home).release()
+    wait_until(lambda: stopped(new_home))
+    (new_home / "postgres/data/postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(PostgresError, match=r"exited immediately.*no_such_setting"):
+        hold(new_home)
