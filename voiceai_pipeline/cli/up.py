@@ -31,7 +31,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
-from voiceai_pipeline.database import migrate
+from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
 from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, LocationError
@@ -249,7 +249,7 @@ def _migrate(engine: sa.Engine, *, embedded: bool, tell: Callable[[str], None]) 
     """Bring our own database up to date; somebody else's only if it is empty (decision 2)."""
     with engine.begin() as db:
         is_current = migrate.is_current(db)
-        may = embedded or migrate.is_empty(db)
+        may = embedded or adoption.is_empty(db)
     if is_current and not embedded:
         return
     if not may:

@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 import traceback
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.core.settings import VARIABLES, Settings
+from voiceai_pipeline.core.settings import VARIABLES, MetricRules, Settings
 from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
     parse_keys,
@@ -339,3 +340,23 @@ def test_reading_the_settings_needs_nothing_else(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_counts_is_configured_and_what_cannot_be_read_is_refused() -> None:
+    given = {
+        "VOICEAI_ENGAGED_TURNS": "3",
+        "VOICEAI_ENGAGED_SECONDS": "15",
+        "VOICEAI_GOAL_ACTIONS": "SMS, APPOINTMENT_BOOKING",
+        "VOICEAI_COST_PER_MINUTE": "0.13",
+    }
+    rules = MetricRules(3, 15, ("APPOINTMENT_BOOKING", "SMS"), Decimal("0.13"))
+    assert Settings.load(given).metrics == rules
+    assert Settings.load({}).metrics == MetricRules()
+    for name, wrong in (
+        ("VOICEAI_ENGAGED_TURNS", "-1"),
+        ("VOICEAI_ENGAGED_SECONDS", "ten"),
+        ("VOICEAI_GOAL_ACTIONS", "book it"),
+        ("VOICEAI_COST_PER_MINUTE", "1,5"),
+    ):
+        with pytest.raises(SettingsError, match=name):
+            Settings.load({name: wrong})

@@ -1,12 +1,19 @@
-"""Homes for the tests of the embedded server, whose server is stopped after each test."""
+"""Homes for the embedded server, stopped after each test; an empty database; analysts' logins."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+import sqlalchemy as sa
+from psycopg import sql
 
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline_tests.support.analysts import ROLES, plain
 from voiceai_pipeline_tests.support.embedded_homes import end, hold
 
 
@@ -42,3 +49,24 @@ def passable() -> Iterator[Path]:
         Path(folder).chmod(0o755)
         yield Path(folder)
         end(Path(folder) / "home")
+
+
+@pytest.fixture
+def empty(empty_database: Secret) -> Iterator[sa.Engine]:
+    engine = open_engine(empty_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def logins(postgres: EmbeddedPostgres, template: str) -> Iterator[None]:
+    with psycopg.connect(plain(postgres.url("postgres")), autocommit=True) as db:
+        for name, granted in ROLES.items():
+            db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+            for role in granted:
+                db.execute(
+                    sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name))
+                )
+        yield
+        for name in ROLES:
+            db.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))

@@ -4,7 +4,7 @@ many at the edges where a definition turns.
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -265,7 +265,3 @@ def user_of(location_id: str) -> UUID:
 
 def _iso(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
-
-
-def days_between(first: date, last: date) -> Iterable[date]:
-    return [first + n * DAY for n in range((last - first).days + 1)]

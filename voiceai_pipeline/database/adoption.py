@@ -1,0 +1,149 @@
+"""Which tables a database has already, and what prevents us from adopting them.
+
+Reads the catalog only; the tables are created and altered in ``migrate.py``.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.database import views
+from voiceai_pipeline.database.tables import metadata
+
+_TEXT: Final = frozenset({"text", "character varying"})
+_DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    "users": {"id": frozenset({"uuid"})},
+    "api_keys": {
+        "id": frozenset({"uuid"}),
+        "user_id": frozenset({"uuid"}),
+        "service": _TEXT,
+        "access_token": _TEXT,
+        "refresh_token": _TEXT,
+        "token_expires_at": frozenset({"timestamp with time zone"}),
+        "location_id": _TEXT,
+        "location_name": _TEXT,
+        "company_id": _TEXT,
+        "is_active": frozenset({"boolean"}),
+        "created_at": frozenset({"timestamp with time zone"}),
+        "updated_at": frozenset({"timestamp with time zone"}),
+    },
+    "sync_status": {
+        "id": frozenset({"uuid"}),
+        "service": _TEXT,
+        "user_id": frozenset({"uuid"}),
+        "last_sync_at": frozenset({"timestamp with time zone"}),
+        "last_sync_status": _TEXT,
+        "last_sync_message": _TEXT,
+        "records_synced": frozenset({"integer", "bigint"}),
+        "created_at": frozenset({"timestamp with time zone"}),
+        "updated_at": frozenset({"timestamp with time zone"}),
+    },
+}
+"""The source system's tables and the types we can work with (source-system.md)."""
+
+_OURS: Final = (
+    "call_logs",
+    "set_aside_calls",
+    "sync_ledger",
+    "drifting_days",
+    "location_leases",
+    "agents",
+    "locations",
+    "token_events",
+    "connect_requests",
+    "token_circuit",
+    "connection_alerts",
+    "agent_names",
+    "daily_call_metrics",
+    "agent_performance",
+    "hourly_activity",
+    "action_metrics",
+    "data_capture_metrics",
+)
+
+
+def is_empty(db: sa.Connection) -> bool:
+    """True if the search path holds no table of ours and none of the source system's."""
+    return not _existing(db, (*_DOCUMENTED, *_OURS))
+
+
+def table_obstacles(db: sa.Connection) -> list[str]:
+    """Every table and column of an unmigrated database that we can neither adopt nor create."""
+    obstacles = [
+        f"Table {name} exists already and is not ours: rename it, or give the pipeline a database "
+        "of its own."
+        for name in _existing(db, _OURS)
+    ]
+    for table, columns in _DOCUMENTED.items():
+        found = _columns(db, table)
+        if not found:
+            continue
+        for column, types in columns.items():
+            wanted = " or ".join(sorted(types))
+            if column not in found:
+                obstacles.append(f"Table {table} lacks column {column} ({wanted}).")
+            elif found[column] not in types:
+                obstacles.append(f"{table}.{column} is {found[column]}, not {wanted}.")
+        known = metadata.tables[table].columns
+        for ours in known:
+            wanted = ours.type.compile(dialect=db.dialect).lower()
+            if ours.name in columns or ours.name not in found:
+                continue
+            if found[ours.name] not in (_TEXT if wanted == "text" else {wanted}):
+                obstacles.append(f"{table}.{ours.name} is {found[ours.name]}, not {wanted}.")
+        if table != "users":
+            obstacles += [
+                f"{table}.{column} needs a value and has no default, and the pipeline, which adds "
+                "rows there, does not know it."
+                for column in sorted(_required(db, table) - set(known.keys()))
+            ]
+    return obstacles
+
+
+def schema_obstacles(db: sa.Connection) -> list[str]:
+    """Why this user cannot create the views' schema, or replace its views."""
+    query = sa.text(
+        "SELECT current_user AS me, current_database() AS here, "
+        "       to_regnamespace(:schema) IS NOT NULL AS is_there, "
+        "       CASE WHEN to_regnamespace(:schema) IS NULL "
+        "            THEN has_database_privilege(current_database(), 'CREATE') "
+        "            ELSE pg_has_role((SELECT nspowner FROM pg_namespace "
+        "                              WHERE nspname = :schema), 'USAGE') END AS may"
+    )
+    found = db.execute(query, {"schema": views.SCHEMA}).one()
+    if found.may:
+        return []
+    if found.is_there:
+        return [
+            f"The schema {views.SCHEMA} belongs to somebody else. Have its owner run: "
+            f'ALTER SCHEMA {views.SCHEMA} OWNER TO "{found.me}";'
+        ]
+    return [
+        f"The user {found.me} may not create the schema {views.SCHEMA}. Have the database's owner "
+        f'run: CREATE SCHEMA {views.SCHEMA} AUTHORIZATION "{found.me}";'
+    ]
+
+
+def _existing(db: sa.Connection, tables: tuple[str, ...]) -> list[str]:
+    present = sa.text(
+        "SELECT name FROM unnest(CAST(:names AS text[])) AS name "
+        "WHERE to_regclass(name) IS NOT NULL"
+    )
+    return list(db.execute(present, {"names": list(tables)}).scalars())
+
+
+def _columns(db: sa.Connection, table: str) -> dict[str, str]:
+    query = sa.text(
+        "SELECT attname, format_type(atttypid, NULL) AS type FROM pg_attribute "
+        "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped"
+    )
+    return {row.attname: row.type for row in db.execute(query, {"table": table})}
+
+
+def _required(db: sa.Connection, table: str) -> set[str]:
+    query = sa.text(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0 "
+        "AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''"
+    )
+    return set(db.execute(query, {"table": table}).scalars())

@@ -1,0 +1,264 @@
+"""What analysts may read, and all that they may not: found out by connecting as them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database import adoption, grants, migrate
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.engine import open_engine
+from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
+from voiceai_pipeline.database.views import SCHEMA, VIEWS
+from voiceai_pipeline_tests.support.analysts import (
+    CALLER,
+    READS,
+    ROLES,
+    TOKEN,
+    add_call,
+    add_connection,
+    connect_as,
+    is_allowed,
+    plain,
+    read,
+    run,
+)
+
+VERBS = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Something of pg_class outside PostgreSQL's own schemas."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    column: str | None
+
+    @property
+    def quoted(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+
+RELATIONS = """
+SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+       (SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+        ORDER BY attnum LIMIT 1)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+"""
+
+
+def relations(database: Secret) -> list[Relation]:
+    with psycopg.connect(plain(database.reveal())) as db:
+        return [Relation(*row) for row in db.execute(RELATIONS)]
+
+
+def attempts(relation: Relation) -> dict[str, sql.Composable]:
+    """Each verb as a statement that changes nothing where it is allowed."""
+    table, column = relation.quoted, sql.Identifier(relation.column or "")
+    if relation.kind == "S":
+        return {
+            "SELECT": sql.SQL("SELECT last_value FROM {}").format(table),
+            "USAGE": sql.SQL("SELECT nextval({})").format(sql.Literal(table.as_string())),
+        }
+    reading = {"SELECT": sql.SQL("SELECT * FROM {} LIMIT 0").format(table)}
+    if relation.kind == "v":
+        return reading
+    return reading | {
+        "INSERT": sql.SQL(
+            "INSERT INTO {0} OVERRIDING SYSTEM VALUE SELECT * FROM {0} WHERE false"
+        ).format(table),
+        "UPDATE": sql.SQL("UPDATE {0} SET {1} = DEFAULT WHERE false").format(table, column),
+        "DELETE": sql.SQL("DELETE FROM {} WHERE false").format(table),
+        "TRUNCATE": sql.SQL("TRUNCATE {}").format(table),
+        "LOCK": sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table),
+    }
+
+
+def allowed(who: str, database: Secret) -> set[tuple[str, str, str]]:
+    """Schema, relation and verb of all that a login may do, by doing it and by asking."""
+    found: set[tuple[str, str, str]] = set()
+    with connect_as(who, database) as db:
+        for relation in relations(database):
+            for verb, statement in attempts(relation).items():
+                if is_allowed(db, statement):
+                    found.add((relation.schema, relation.name, verb))
+            for verb in VERBS if relation.kind != "S" else ():
+                said = db.execute(
+                    "SELECT has_table_privilege(%s::oid, %s)", (relation.oid, verb)
+                ).fetchone()
+                if said == (True,):
+                    found.add((relation.schema, relation.name, verb))
+    return found
+
+
+def only_the_views_of(who: str) -> set[tuple[str, str, str]]:
+    return {(SCHEMA, name, "SELECT") for name in READS[who]}
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_an_analyst_can_read_their_views_and_do_nothing_else_to_anything(
+    who: str, database: Secret, logins: None
+) -> None:
+    found = relations(database)
+    assert {r.name for r in found if r.schema == "public" and r.kind == "r"} == {
+        *metadata.tables,
+        VERSION_TABLE,
+    }
+    assert {r.name for r in found if r.schema == SCHEMA} == {view.name for view in VIEWS}
+    assert allowed(who, database) == only_the_views_of(who)
+
+
+COLUMNS = """
+SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+  AND NOT a.attisdropped
+  AND has_column_privilege(a.attrelid, a.attnum, 'SELECT,INSERT,UPDATE,REFERENCES')
+"""
+
+
+FUNCTIONS = """
+SELECT p.oid::regprocedure::text FROM pg_proc p
+WHERE p.pronamespace IN ('public'::regnamespace, 'voiceai'::regnamespace)
+  AND has_function_privilege(p.oid, 'EXECUTE')
+"""
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_an_analyst_can_make_nothing_call_nothing_and_become_nobody(
+    who: str, database: Secret, logins: None
+) -> None:
+    with connect_as(who, database) as db:
+        assert db.execute(COLUMNS.encode()).fetchone() == (0,)
+        assert db.execute(FUNCTIONS.encode()).fetchall() == []
+        for statement in (
+            "CREATE TABLE public.mine (a int)",
+            "CREATE VIEW voiceai.mine AS SELECT 1",
+            "CREATE SCHEMA mine",
+            "SET ROLE postgres",
+            "CREATE ROLE mine",
+            "COPY (SELECT 1) TO PROGRAM 'true'",
+        ):
+            assert not is_allowed(db, sql.SQL(statement)), statement
+
+
+def test_migrating_again_takes_back_what_was_granted_by_hand(
+    engine: sa.Engine, database: Secret, logins: None
+) -> None:
+    with engine.begin() as db:
+        db.exec_driver_sql("GRANT SELECT ON api_keys, call_logs TO voiceai_analyst")
+        db.exec_driver_sql("GRANT INSERT ON ALL TABLES IN SCHEMA voiceai TO voiceai_analyst")
+        db.exec_driver_sql("REVOKE SELECT ON voiceai.calls FROM voiceai_analyst")
+
+    migrate.upgrade(engine)
+
+    assert allowed("ada", database) == only_the_views_of("ada")
+
+
+def test_the_roles_of_web_pages_see_nothing_of_ours(empty_database: Secret) -> None:
+    """On Supabase whatever is made in public is open to the key that web pages carry."""
+    engine = open_engine(empty_database)
+    with engine.begin() as db:
+        for role in ("anon", "authenticated"):
+            db.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+            for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+                db.exec_driver_sql(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {role}")
+    try:
+        migrate.upgrade(engine)
+        for role in ("anon", "authenticated"):
+            with connect_as(role, empty_database) as db:
+                seen = {
+                    relation.name
+                    for relation in relations(empty_database)
+                    if any(is_allowed(db, one) for one in attempts(relation).values())
+                }
+                assert db.execute(FUNCTIONS.encode()).fetchall() == []
+            # The source system's own, whose rights are its affair.
+            assert seen == {"users", "api_keys", "sync_status"}
+    finally:
+        with engine.begin() as db:
+            for role in ("anon", "authenticated"):
+                db.exec_driver_sql(f"DROP OWNED BY {role}")
+                db.exec_driver_sql(f"DROP ROLE {role}")
+        engine.dispose()
+
+
+def test_what_was_said_and_by_whom_takes_the_second_role_and_tokens_nobody_sees(
+    engine: sa.Engine, database: Secret, logins: None
+) -> None:
+    with engine.begin() as db:
+        add_connection(db, 1, "Ash")
+        add_call(db, "call1")
+
+    def seen_by(who: str) -> str:
+        views = sorted(READS[who])
+        return str([read(who, database, f"SELECT * FROM voiceai.{view}") for view in views])  # noqa: S608
+
+    assert "call1" in seen_by("ada")
+    assert CALLER not in seen_by("ada")
+    (contents,) = read("bea", database, "SELECT * FROM voiceai.call_contents")
+    assert {name for name, value in contents.items() if CALLER in str(value)} == contents.keys() - {
+        "location_id",
+        "call_id",
+        "started_at",
+    }
+    assert TOKEN not in seen_by("bea")
+
+
+@pytest.fixture
+def plain_owner(postgres: EmbeddedPostgres, empty_database: Secret) -> Iterator[Secret]:
+    """The URL of a database whose user owns the schema public, and may do nothing beyond it."""
+    server = plain(postgres.url("postgres"))
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute("CREATE ROLE tenant LOGIN")
+        for role in grants.ROLES:
+            db.execute(f"ALTER ROLE {role} RENAME TO {role}_aside".encode())
+    with psycopg.connect(plain(empty_database.reveal())) as db:
+        db.execute("ALTER SCHEMA public OWNER TO tenant")
+    yield Secret(empty_database.reveal().replace("//postgres@", "//tenant@"))
+    with psycopg.connect(plain(empty_database.reveal())) as db:
+        db.execute("DROP OWNED BY tenant CASCADE")
+        for role in grants.ROLES:
+            db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    with psycopg.connect(server, autocommit=True) as db:
+        for role in grants.ROLES:
+            db.execute(f"ALTER ROLE {role}_aside RENAME TO {role}".encode())
+        db.execute("DROP ROLE tenant")
+
+
+def test_who_may_not_make_roles_or_schemas_is_told_and_the_rest_works(
+    plain_owner: Secret, empty_database: Secret
+) -> None:
+    engine = open_engine(plain_owner)
+    with pytest.raises(
+        migrate.IncompatibleDatabaseError,
+        match=r'run: CREATE SCHEMA voiceai AUTHORIZATION "tenant";$',
+    ):
+        migrate.upgrade(engine)
+    with engine.begin() as db:
+        assert adoption.is_empty(db)
+    run(empty_database, 'CREATE SCHEMA voiceai AUTHORIZATION "tenant"')
+
+    migrate.upgrade(engine)
+
+    with engine.begin() as db:
+        missing = grants.missing_roles(db)
+        assert migrate.is_current(db)
+        assert db.exec_driver_sql("SELECT count(*) FROM voiceai.calls").scalar_one() == 0
+    assert missing == list(grants.ROLES)
+    said = grants.how_to_make(missing)
+    run(empty_database, said.partition("run: ")[2].partition(" Then")[0])
+    migrate.upgrade(engine)
+    engine.dispose()
+    with psycopg.connect(plain(empty_database.reveal())) as db:
+        db.execute("SET ROLE voiceai_analyst")
+        assert db.execute("SELECT count(*) FROM voiceai.calls").fetchone() == (0,)
+        assert not is_allowed(db, sql.SQL("SELECT FROM voiceai.call_contents"))
