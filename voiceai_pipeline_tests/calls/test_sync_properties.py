@@ -1,6 +1,6 @@
 """Completeness end to end, through HTTP and PostgreSQL: whatever calls do while they are read, in
 whatever order and company days are synced, wherever a process is killed, and on the days on which
-the clocks change. The read alone, with a thousand schedules, is in ``highlevel/test_calls.py``.
+the clocks change. The read alone, with a thousand schedules, is in ``highlevel/test_window.py``.
 """
 
 import multiprocessing

@@ -1,10 +1,13 @@
 """Connections to the database: the pool never hands out one whose server has gone meanwhile."""
 
+from datetime import datetime
+
 import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import engine as engines
+from voiceai_pipeline.database.engine import UtcDateTime
 
 PID = sa.text("SELECT pg_backend_pid()")
 
@@ -21,3 +24,8 @@ def test_a_connection_that_was_ended_while_it_rested_is_replaced_unnoticed(
     with rested.connect() as db:
         assert db.execute(PID).scalar_one() != ended
     rested.dispose()
+
+
+def test_a_naive_time_never_reaches_the_database() -> None:
+    with pytest.raises(ValueError, match="naive"):
+        UtcDateTime().process_bind_param(datetime(2026, 1, 1), None)  # noqa: DTZ001

@@ -20,9 +20,9 @@ from voiceai_pipeline.database.tables import agents, call_logs
 from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline_tests.conftest import KEYS, NOON, Clock, open_client
-from voiceai_pipeline_tests.highlevel.test_calls import WholeRead, read_whole
-from voiceai_pipeline_tests.highlevel.test_client import Answer, Asked, Scripted
-from voiceai_pipeline_tests.highlevel.test_errors import CONTRACT, needs_contract
+from voiceai_pipeline_tests.support.call_lists import WholeRead, read_whole
+from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
+from voiceai_pipeline_tests.support.scripted_server import Asked, Reply, Scripted
 
 pytestmark = needs_contract
 
@@ -37,7 +37,7 @@ EMPTY = "65f0c0ffee0000000000a003"
 
 
 def example(name: str) -> Any:
-    return json.loads((CONTRACT / "examples" / name).read_text())
+    return json.loads((EXAMPLES / name).read_text())
 
 
 def asking(
@@ -45,7 +45,7 @@ def asking(
 ) -> tuple[Any, Asked]:
     """What the client makes of an example, and the request it was the answer to."""
     with (
-        Scripted(Answer(example(name))) as server,
+        Scripted(Reply(example(name))) as server,
         open_client(server.url, clock, api_version) as client,
     ):
         result = ask(client)

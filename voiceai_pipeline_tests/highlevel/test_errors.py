@@ -3,8 +3,6 @@ from an answer nobody knows.
 """
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +15,9 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
+from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
 
-CONTRACT = Path(
-    os.environ.get("VOICEAI_CONTRACT_DIR")
-    or Path(__file__).resolve().parents[3] / "shared" / "contract"
-)
-ERRORS = CONTRACT / "examples" / "errors"
+ERRORS = EXAMPLES / "errors"
 API, TOKEN = Endpoint.API, Endpoint.TOKEN
 
 
@@ -43,7 +38,7 @@ def refusal(
     return caught.value
 
 
-EXAMPLES = {
+MEANINGS = {
     "400_documented.json": (API, FailureClass.OUR_REQUEST),
     "400_location_missing.json": (API, FailureClass.OUR_REQUEST),
     "401_documented.json": (API, FailureClass.ACCESS_REJECTED),
@@ -61,22 +56,18 @@ EXAMPLES = {
     "v3_404_aip.json": (API, FailureClass.CONTRACT_DRIFT),
 }
 
-needs_contract = pytest.mark.skipif(
-    not ERRORS.is_dir(), reason=f"no contract at {CONTRACT}; set VOICEAI_CONTRACT_DIR"
-)
-
 
 @needs_contract
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", MEANINGS)
 def test_every_error_of_the_contract_has_its_meaning(name: str) -> None:
     example = json.loads((ERRORS / name).read_text())
-    endpoint, meaning = EXAMPLES[name]
+    endpoint, meaning = MEANINGS[name]
     assert refusal(endpoint, example["_http_status"], example["body"]).failure is meaning
 
 
 @needs_contract
 def test_no_error_of_the_contract_is_left_out() -> None:
-    assert {path.name for path in ERRORS.glob("*.json")} == set(EXAMPLES)
+    assert {path.name for path in ERRORS.glob("*.json")} == set(MEANINGS)
 
 
 @pytest.mark.parametrize(

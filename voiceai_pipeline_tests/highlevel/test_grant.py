@@ -29,7 +29,10 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import NOON, Clock
+from voiceai_pipeline_tests.conftest import (
+    NOON,
+    Clock,
+)
 from voiceai_pipeline_tests.connections.test_tokens import (
     Endpoint,
     door,
@@ -259,3 +262,40 @@ def test_an_echo_of_the_refresh_token_is_no_grant(
     with door(sandbox, engine, vault, clock, endpoint.url) as tokens, pytest.raises(PipelineError):
         tokens.get_valid_token(expired.user.id)
     assert stored(engine, expired.user.id)["token_version"] == before["token_version"]
+
+
+# Spellings ----------------------------------------------------------------------------------------
+
+GRANT = {"access_token": "ACCESS", "expires_in": 86399, "refresh_token": "REFRESH"}
+
+
+def _json(body: object) -> bytes:
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GRANT,
+        {"accessToken": "ACCESS", "expiresIn": 86399, "refreshToken": "REFRESH"},
+        {"access_token": "ACCESS", "expiresIn": "86399", "refreshToken": "REFRESH"},
+        GRANT | {"expires_in": 86399.0},
+        GRANT | {"access_token": None, "accessToken": "ACCESS"},
+    ],
+)
+def test_a_grant_is_read_in_every_spelling(body: object) -> None:
+    token = granted(_json(body))
+    assert token.access_token.reveal() == "ACCESS"
+    assert token.expires_in == 86399
+    assert token.refresh_token is not None
+    assert token.refresh_token.reveal() == "REFRESH"
+
+
+def test_what_a_grant_leaves_out_is_none() -> None:
+    token = granted(_json({"access_token": "ACCESS", "expires_in": 1}))
+    assert token == OAuthToken(Secret("ACCESS"), 1)
+
+
+@pytest.mark.parametrize("refresh_token", [None, "", 5, []])
+def test_an_unusable_refresh_token_counts_as_left_out(refresh_token: object) -> None:
+    assert granted(_json(GRANT | {"refresh_token": refresh_token})).refresh_token is None

@@ -10,7 +10,7 @@ from voiceai_pipeline.highlevel import published_shape
 from voiceai_pipeline.highlevel.published_shape import Drift, drift_of
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import Connector
-from voiceai_pipeline_tests.highlevel.test_errors import CONTRACT, needs_contract
+from voiceai_pipeline_tests.support.contract import CONTRACT, needs_contract
 
 FULL = dict.fromkeys(published_shape.REQUIRED | published_shape.OPTIONAL | published_shape.SEEN)
 

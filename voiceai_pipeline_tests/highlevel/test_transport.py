@@ -1,34 +1,41 @@
-"""Whether a request was handed over (T8): what stands in the way before that spends nothing, counts
-as no attempt and is named; what comes after leaves the exchange in doubt."""
+"""What is sent with a request, and whether it was handed over (T8): what stands in the way before
+that spends nothing, counts as no attempt and is named; a loss after that leaves the exchange in
+doubt.
+"""
 
 import json
 import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import requests
 import sqlalchemy as sa
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
-from voiceai_pipeline.highlevel.transport import Transport
+from voiceai_pipeline.highlevel.transport import USER_AGENT, Transport
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, free_port
+from voiceai_pipeline_tests.conftest import Clock, free_port, open_client
 from voiceai_pipeline_tests.connections.test_tokens import door, expired, harbor, kept, stored
+from voiceai_pipeline_tests.support.highlevel import read_page
+from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted
+from voiceai_pipeline_tests.support.sockets import (
+    Talk,
+    certificate,
+    hangs_up,
+    is_silent,
+    listening,
+    says,
+)
 
 __all__ = ["expired", "harbor"]  # fixtures
 
@@ -40,91 +47,6 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-
-
-# Small servers ------------------------------------------------------------------------------------
-
-Talk = Callable[[socket.socket], None]
-
-
-@contextmanager
-def listening(talk: Talk) -> Iterator[int]:
-    """A server that gives each connection to ``talk`` and closes it; yields its port."""
-    ended = threading.Event()
-
-    def accept(server: socket.socket) -> None:
-        while not ended.is_set():
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                connection.settimeout(5)
-                try:
-                    talk(connection)
-                except OSError:
-                    continue
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.05)
-        thread = threading.Thread(target=accept, args=(server,), daemon=True)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            ended.set()
-            thread.join()
-
-
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of 127.0.0.1 that only who is given its file trusts, and a server's context."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    address = x509.IPAddress(IPv4Address("127.0.0.1"))
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=36_500))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "endpoint.pem"
-    pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + signed.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return pem, context
-
-
-def says(text: bytes) -> Talk:
-    """Reads what comes first, answers with ``text`` and hangs up."""
-
-    def talk(connection: socket.socket) -> None:
-        connection.recv(65_536)
-        connection.sendall(text)
-
-    return talk
-
-
-def hangs_up(_: socket.socket) -> None:
-    """Takes a connection and closes it at once."""
-
-
-def is_silent(connection: socket.socket) -> None:
-    """Reads and says nothing, for longer than the client waits."""
-    while connection.recv(65_536):
-        pass
 
 
 # Not sent -----------------------------------------------------------------------------------------
@@ -345,3 +267,74 @@ def test_a_trace_id_that_repeats_what_was_sent_is_none(trace_id: object) -> None
     with pytest.raises(HighLevelError) as caught:
         errors.read(errors.Endpoint.TOKEN, response, path="/oauth/token")
     assert caught.value.trace_id is None
+
+
+# What is sent, and where -----------------------------------------------------------------------
+
+
+def test_every_request_names_its_agent(clock: Clock) -> None:
+    with (
+        Scripted(Reply({"callLogs": [], "access_token": "A", "expires_in": 9})) as server,
+        open_client(server.url, clock) as client,
+    ):
+        read_page(client, Secret("A"))
+        client.refresh(Secret("R"), "Location")
+    assert [asked.headers["User-Agent"] for asked in server.asked] == [USER_AGENT] * 2
+    assert server.asked[0].headers["Authorization"] == "Bearer A"
+    assert server.asked[0].headers["Accept"] == "application/json"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(clock: Clock, status: int) -> None:
+    with Scripted(Reply({"callLogs": []})) as elsewhere:
+        away = Reply({}, status, {"Location": f"{elsewhere.url}/stolen"})
+        with Scripted(away) as server, open_client(server.url, clock) as client:
+            for request in (
+                lambda: read_page(client, Secret("A")),
+                lambda: client.refresh(Secret("R"), "Location"),
+                lambda: client.location_token(Secret("A"), "Co", "Loc"),
+            ):
+                with pytest.raises(HighLevelError) as caught:
+                    request()
+                assert caught.value.failure is FailureClass.UNKNOWN_ANSWER
+        assert elsewhere.asked == []
+        assert len(server.asked) == 3
+
+
+def test_the_netrc_file_is_not_consulted(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login stranger password example-only\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with (
+        Scripted(Reply({"callLogs": [], "access_token": "A", "expires_in": 9})) as server,
+        open_client(server.url, clock) as client,
+    ):
+        # The file works: requests itself would send it.
+        requests.get(server.url, timeout=5).close()
+        read_page(client, Secret("A"))
+        client.refresh(Secret("R"), "Location")
+    sent = [asked.headers.get("Authorization") for asked in server.asked]
+    assert sent[0] is not None
+    assert sent[0].startswith("Basic ")
+    assert sent[1:] == ["Bearer A", None]
+
+
+@pytest.mark.parametrize("token", ["with\nnewline-CANARY", "cän-CANARY", "two words-CANARY", ""])
+def test_a_token_that_no_header_can_carry_is_rejected_without_being_quoted(
+    clock: Clock, token: str
+) -> None:
+    with Scripted(Reply()) as server, open_client(server.url, clock) as client:
+        with pytest.raises(HighLevelError) as caught:
+            read_page(client, Secret(token))
+        assert caught.value.failure is FailureClass.ACCESS_REJECTED
+        assert "CANARY" not in "".join(traceback.format_exception(caught.value))
+        assert server.asked == []
+
+
+def test_a_location_id_cannot_leave_its_place_in_the_path(clock: Clock) -> None:
+    with Scripted(Reply({"location": {}})) as server, open_client(server.url, clock) as client:
+        client.location(Secret("A"), "a/b?c=d")
+    assert server.asked[0].path == "/locations/a%2Fb%3Fc%3Dd"

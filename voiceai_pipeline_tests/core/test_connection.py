@@ -1,0 +1,120 @@
+"""How a connection is shown: its state, its cause and its fix."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from voiceai_pipeline.core.connection import (
+    SYNC_SCOPE,
+    Connection,
+    ConnectionState,
+    User,
+    missing_scopes,
+)
+from voiceai_pipeline.core.failures import FailureClass
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        (None, ()),
+        ("", ()),
+        (SYNC_SCOPE, ()),
+        (f"other {SYNC_SCOPE}", ()),
+        ("other", (SYNC_SCOPE,)),
+        (f"{SYNC_SCOPE}s", (SYNC_SCOPE,)),
+    ],
+)
+def test_only_a_known_grant_can_lack_the_scope(
+    granted: str | None, missing: tuple[str, ...]
+) -> None:
+    assert missing_scopes(granted) == missing
+
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ADA = User(UUID(int=1), "Ada")
+
+
+def shown(state: ConnectionState = ConnectionState.CONNECTED, **facts: Any) -> Connection:
+    known = {"location_id": "Loc", "token_expires_at": NOW + timedelta(hours=1), "read_at": NOW}
+    return Connection(ADA, state, **{**known, **facts})
+
+
+@pytest.mark.parametrize(
+    ("connection", "status"),
+    [
+        (shown(), ConnectionState.CONNECTED),
+        (shown(token_expires_at=NOW + timedelta(seconds=301)), ConnectionState.CONNECTED),
+        (shown(token_expires_at=NOW + timedelta(seconds=300)), ConnectionState.EXPIRING),
+        (shown(token_expires_at=NOW - timedelta(days=300)), ConnectionState.EXPIRING),
+        (shown(token_expires_at=None), ConnectionState.EXPIRING),
+        (shown(lease_expires_at=NOW + timedelta(seconds=1)), ConnectionState.REFRESHING),
+        (shown(lease_expires_at=NOW), ConnectionState.IN_DOUBT),
+        (
+            shown(ConnectionState.PAUSED, lease_expires_at=NOW + timedelta(seconds=1)),
+            ConnectionState.REFRESHING,
+        ),
+        (
+            shown(ConnectionState.IN_DOUBT, lease_expires_at=NOW + timedelta(seconds=1)),
+            ConnectionState.REFRESHING,
+        ),
+        *[
+            (shown(state, token_expires_at=None), state)
+            for state in (
+                ConnectionState.IN_DOUBT,
+                ConnectionState.PAUSED,
+                ConnectionState.NEEDS_RECONNECT,
+                ConnectionState.DISCONNECTED,
+                ConnectionState.NEVER_CONNECTED,
+            )
+        ],
+    ],
+)
+def test_what_people_see_of_a_connection_depends_on_the_moment(
+    connection: Connection, status: ConnectionState
+) -> None:
+    assert connection.status is status
+
+
+def test_every_state_says_why_and_only_those_that_need_somebody_say_what_to_do() -> None:
+    reasons = {
+        ConnectionState.PAUSED: FailureClass.LOCATION_PAUSED,
+        ConnectionState.NEEDS_RECONNECT: FailureClass.REFRESH_REJECTED,
+    }
+    for state in ConnectionState:
+        connection = shown(state, reason=reasons.get(state))
+        assert connection.label.startswith(state.explanation.label)
+        assert connection.cause
+        assert not connection.cause.endswith(".")
+        assert bool(connection.fix) is not connection.can_sync, state
+
+
+@pytest.mark.parametrize(
+    ("reason", "label"),
+    [
+        (FailureClass.REFRESH_REJECTED, "needs reconnection: revoked"),
+        (FailureClass.SCOPE_MISSING, "needs reconnection: scopes missing"),
+        (FailureClass.NO_LOCATION, "needs reconnection: no location"),
+        (FailureClass.WRONG_LOCATION, "needs reconnection: wrong location"),
+    ],
+)
+def test_a_connection_that_needs_reconnection_says_which_kind(
+    reason: FailureClass, label: str
+) -> None:
+    connection = shown(ConnectionState.NEEDS_RECONNECT, reason=reason, scope="other.readonly")
+    assert connection.label == label
+    named = "voice-ai-dashboard.readonly" in connection.cause
+    assert named is (reason is FailureClass.SCOPE_MISSING)
+
+
+def test_a_renewal_that_keeps_failing_shows_in_a_connection_that_still_stands() -> None:
+    failing = shown(failed_attempts=3, last_failure=FailureClass.UNREACHABLE)
+    assert failing.can_sync
+    assert failing.cause == (
+        "Renewing the token has failed 3 times in a row: HighLevel could not be reached"
+    )
+    assert failing.fix
+    once = shown(failed_attempts=1, last_failure=FailureClass.UNREACHABLE)
+    assert "failed once" in once.cause

@@ -1,0 +1,36 @@
+"""Days neither overlap nor leave a gap, and are as long as the clocks make them."""
+
+from datetime import UTC, date, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voiceai_pipeline.core.days import Window
+
+
+@given(
+    st.sampled_from(["UTC", "America/New_York", "Europe/Berlin", "Pacific/Auckland"]),
+    st.dates(date(2020, 1, 1), date(2030, 1, 1)),
+    st.integers(0, 26 * 3600),
+)
+def test_an_instant_lies_in_exactly_one_day(name: str, day: date, seconds: int) -> None:
+    zone = ZoneInfo(name)
+    instant = Window.of_day(day, zone).start + timedelta(seconds=seconds)
+    around = [day + timedelta(days=n) for n in range(-2, 4)]
+    assert [d for d in around if instant in Window.of_day(d, zone)] == [
+        instant.astimezone(zone).date()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [(date(2026, 3, 8), 23), (date(2026, 11, 1), 25), (date(2026, 6, 1), 24)],
+)
+def test_days_are_as_long_as_the_clocks_make_them(day: date, hours: int) -> None:
+    window = Window.of_day(day, ZoneInfo("America/New_York"))
+    assert window.end - window.start == timedelta(hours=hours)
+    assert window.start in window
+    assert window.end not in window
+    assert window.start.tzinfo is UTC
