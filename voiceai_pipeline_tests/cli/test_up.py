@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-import psycopg
 import pytest
 import requests
 
@@ -30,7 +29,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.dagster_client import ENDED, Dagster
-from voiceai_pipeline_tests.conftest import KEYS, Connector, free_port
+from voiceai_pipeline_tests.conftest import KEYS, Connector
 from voiceai_pipeline_tests.support.processes import block_signals, is_alive, wait_until
 from voiceai_pipeline_tests.support.up import (
     Up,
@@ -280,109 +279,7 @@ def test_when_it_is_killed_itself_everything_ends_too(demo: Up) -> None:
     assert not answers(demo.url)
 
 
-# What keeps it from starting ---------------------------------------------------------------------
-
-
-def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    with taken(installation.port):
-        stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: Port {installation.port} is taken by another program. Stop that program, or use "
-        f"another port: make up PORT={installation.port + 1}\n"
-    )
-    assert installation.everything_has_ended()
-
-
-def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    with taken(installation.page_port):
-        stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
-        f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
-    )
-    assert installation.everything_has_ended()
-
-
-def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    port = installation.read_only_port
-    installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
-    with taken(port):
-        stopped = installation.try_to_start()
-
-    assert stopped.stderr == (
-        f"Error: Port {port} is taken by another program. Stop that program, or use another port: "
-        f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
-    )
-    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
-    assert installation.try_to_start().stderr == (
-        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, where another part of this is to "
-        "listen. Choose another.\n"
-    )
-    assert installation.everything_has_ended()
-
-
-def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    installation.home.write_text("not a folder")
-
-    stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: {installation.home} cannot be used: File exists. Choose a folder that this user "
-        "can write with VOICEAI_HOME.\n"
-    )
-
-
-def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / "up.lock").mkdir(parents=True)  # root may write anything, but not open a folder
-
-    with pytest.raises(up.UpError, match=r"home cannot be used: Is a directory\. Choose"):
-        up.run(Settings.load({"VOICEAI_HOME": str(home)}), free_port(), print)
-
-
-def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up, "MIN_FREE_BYTES", 2**60)
-
-    with pytest.raises(up.UpError, match=r"has only \d+ MB left.* Free some space"):
-        up.run(Settings.load({"VOICEAI_HOME": str(tmp_path)}), free_port(), print)
-
-
-def test_an_impossible_port_is_refused(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home", port=99999)
-
-    stopped = installation.try_to_start()
-
-    assert stopped.returncode == 2
-    assert "99999 is not in the range 1<=x<=65535" in stopped.stderr
-
-
-def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database: Secret) -> None:
-    url = empty_database.reveal().replace("+psycopg", "")
-    with psycopg.connect(url) as db:
-        db.execute("CREATE TABLE users (id uuid PRIMARY KEY)")
-    installation = Up(tmp_path / "home", env=own_servers(url, url, "http://127.0.0.1:9"))
-
-    stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        "Error: The database needs a migration, and it is not an empty one, so nothing was "
-        "changed. See what would be done with `voiceai-pipeline migrate --sql`, then run "
-        "`voiceai-pipeline migrate`.\n"
-    )
-    with psycopg.connect(url) as db:
-        tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        assert tables.fetchall() == [("users",)]
-    assert installation.everything_has_ended()
+# Real servers ------------------------------------------------------------------------------------
 
 
 def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
@@ -398,9 +295,6 @@ def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
             names = [person.user.name for person in connections.all_connections(db)]
     assert names == ["A real customer"]
     assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
-
-
-# Real servers ------------------------------------------------------------------------------------
 
 
 def test_with_servers_of_ones_own_it_starts_neither_sandbox_nor_database_and_stops_from_anywhere(

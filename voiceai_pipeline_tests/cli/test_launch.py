@@ -1,0 +1,104 @@
+"""``sync``: a Dagster run with a row per user and an honest exit code."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+
+from voiceai_pipeline_tests.conftest import DEMO, free_port
+from voiceai_pipeline_tests.support.command_line import (
+    A_DAY,
+    NEXT_DAY,
+    Program,
+)
+
+
+def test_sync_refuses_an_unknown_user(program: Program, dagsters: str) -> None:
+    refused = program("sync", "--start", A_DAY, "--user", "Nobody", DAGSTER_POSTGRES_URL=dagsters)
+
+    assert refused.code == 1
+    assert "No user 'Nobody'." in refused.err
+
+
+def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
+    program: Program, dagsters: str
+) -> None:
+    _, broken = program.connect("Harbor Dental", "Pine Realty")
+    program.add("Juniper Fitness")
+    program.env["DAGSTER_POSTGRES_URL"] = dagsters
+    stored = program.ask(
+        "SELECT refresh_token, access_token FROM api_keys JOIN users ON users.id = user_id "
+        "WHERE business_name = 'Pine Realty'"
+    )[0]
+    damage(program, broken, "enc:v1:lost:AAAA", "enc:v1:lost:AAAA")
+
+    failed = program.apart("sync", "--start", A_DAY, "--end", NEXT_DAY)
+
+    assert failed.code == 1
+    lines = [line.split() for line in failed.out.splitlines() if "(2 days)" in line]
+    assert {(line[0], line[2], line[3], line[5]) for line in lines} == {
+        ("Harbor", "complete", A_DAY, NEXT_DAY),
+        ("Juniper", "waiting", A_DAY, NEXT_DAY),
+        ("Pine", "failed", A_DAY, NEXT_DAY),
+    }
+    assert "The stored token cannot be decrypted" in failed.out
+    assert " USER" not in failed.out
+    assert "User days" in failed.err
+    assert failed.err.splitlines()[-1].startswith("Error: Dagster run ")
+    assert runs(dagsters) == [("sync_calls", "FAILURE", "command line")]
+
+    damage(program, broken, *stored)
+    program.highlevel.world.clear_requests()
+    healed = program.apart("sync", "--start", A_DAY, "--end", NEXT_DAY, "--only-failed", "--json")
+
+    assert healed.code == 0
+    asked = {request.location_id for request in program.highlevel.requests}
+    assert asked == {DEMO["Pine Realty"].location_id}
+    rows = {(row["user"], row["day"]): row for row in healed.json}
+    assert rows["Pine Realty", A_DAY]["state"] == "complete"
+    assert rows["Pine Realty", A_DAY]["calls"] == rows["Pine Realty", A_DAY]["new"] > 0
+    assert rows["Juniper Fitness", A_DAY]["state"] == "waiting"
+    assert runs(dagsters)[1:] == [("sync_calls", "SUCCESS", "command line")]
+
+    # Nobody is left: unlike a plain rerun of a green day, this reads nothing.
+    program.highlevel.world.clear_requests()
+    assert program.apart("sync", "--start", NEXT_DAY, "--only-failed").code == 0
+    assert program.highlevel.requests == []
+
+    today = datetime.now(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    future = program.apart("sync", "--start", str(tomorrow))
+    assert future.code == 1
+    assert future.err == f"Error: {tomorrow} lies in the future; today is {today}.\n"
+
+
+def test_sync_without_dagsters_database_is_a_sentence(program: Program) -> None:
+    program.connect("Harbor Dental")
+    url = f"postgresql://dagster:hunter2@127.0.0.1:{free_port()}/dagster"
+
+    refused = program("sync", "--start", A_DAY, DAGSTER_POSTGRES_URL=url)
+
+    assert refused.code == 1
+    assert refused.err == (
+        "Error: The database does not answer: nothing listens there. Check that it runs and that "
+        "DAGSTER_POSTGRES_URL names it: host, port, database, user and password.\n"
+    )
+
+
+def damage(program: Program, user: UUID, refresh_token: str, access_token: str) -> None:
+    program.execute(
+        "UPDATE api_keys SET refresh_token = :refresh, access_token = :access "
+        "WHERE user_id = :user",
+        user=user,
+        refresh=refresh_token,
+        access=access_token,
+    )
+
+
+def runs(dagsters: str) -> list[tuple[str, str, str]]:
+    """Dagster's runs, oldest first: job, status and who launched them."""
+    with psycopg.connect(dagsters.replace("+psycopg2", "")) as db:
+        return db.execute(
+            "SELECT pipeline_name, status, run_body::json->'tags'->>'voiceai/launched_by' "
+            "FROM runs ORDER BY id"
+        ).fetchall()

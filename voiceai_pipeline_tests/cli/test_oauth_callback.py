@@ -1,0 +1,204 @@
+"""``connect``: the redirect is caught, waited for or pasted, and belongs to this request."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from voiceai_pipeline.cli import main
+from voiceai_pipeline.sandbox.demo import authorize
+from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.command_line import (
+    Outcome,
+    Program,
+)
+from voiceai_pipeline_tests.support.up import clean_environment
+
+
+def test_connect_catches_the_redirect_and_connects(program: Program) -> None:
+    program.add("Harbor Dental")
+    with program.talking("connect", "Harbor Dental", "--no-browser") as command:
+        url = printed_url(command)
+        callback = consent(url, "Harbor Dental")
+        # A browser opens connections in advance and sends nothing on them for now.
+        with socket.create_connection(address_of(callback)):
+            assert requests.get(callback.replace("/callback", "/favicon"), timeout=5).ok is False
+            page = requests.get(callback, timeout=5)
+            outcome = ending(command)
+
+    assert page.text == "Received. The terminal says how it went; you can close this page."
+    assert outcome.code == 0
+    assert "Harbor Dental" in outcome.out
+    assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
+    assert url_query(url)["redirect_uri"] == [program.env["HIGHLEVEL_REDIRECT_URI"]]
+
+
+def test_connect_refuses_an_answer_to_another_request(program: Program) -> None:
+    program.add("Harbor Dental")
+    with program.talking("connect", "Harbor Dental", "--no-browser") as command:
+        callback = consent(printed_url(command), "Harbor Dental")
+        forged = callback[: callback.index("state=")] + "state=somebody-elses"
+        requests.get(forged, timeout=5)
+        outcome = ending(command)
+
+    assert outcome.code == 1
+    assert "another state" in outcome.err
+    assert "run the command again" in outcome.err
+    assert program.ask("SELECT count(*) FROM api_keys") == [(0,)]
+
+
+def test_connect_says_that_consent_was_refused(program: Program) -> None:
+    program.add("Harbor Dental")
+    with program.talking("connect", "Harbor Dental", "--no-browser") as command:
+        url = printed_url(command)
+        refused = requests.post(
+            url, data={"action": "cancel"}, timeout=5, allow_redirects=False
+        ).headers["Location"]
+        requests.get(refused, timeout=5)
+        outcome = ending(command)
+
+    assert outcome.code == 1
+    assert outcome.err == (
+        "Error: The consent was refused in the browser. Nothing was changed; begin the connection "
+        "again.\n"
+    )
+
+
+def test_connect_of_an_agency_names_its_locations_and_takes_one(program: Program) -> None:
+    program.add("Northwind Agency")
+    bikes = next(p for p in program.highlevel.world.locations.values() if "Bikes" in p.name)
+    outcomes = []
+    for words in ([], ["--location", bikes.id]):
+        with program.talking("connect", "Northwind Agency", "--no-browser", *words) as command:
+            requests.get(consent(printed_url(command), "Northwind Agency"), timeout=5)
+            outcomes.append(ending(command))
+
+    asked, answered = outcomes
+    assert asked.code == 1
+    assert "Choose one of the agency's locations with --location: " in asked.err
+    assert f"({bikes.id})" in asked.err
+    assert answered.code == 0
+    assert program.ask("SELECT location_id FROM api_keys") == [(bikes.id,)]
+
+
+def test_connect_says_that_the_port_of_the_redirect_is_taken(program: Program) -> None:
+    program.add("Harbor Dental")
+    target = urlsplit(program.env["HIGHLEVEL_REDIRECT_URI"])
+    with socket.create_server((target.hostname or "", target.port or 0)):
+        refused = program("connect", "Harbor Dental", "--no-browser")
+
+    assert refused.code == 1
+    assert refused.err == (
+        f"Error: {target.netloc}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
+        "(Address already in use). Stop the program that uses it, or change the variable.\n"
+    )
+
+
+@pytest.mark.parametrize("action", ["allow", "cancel"])
+def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
+    action: str, program: Program, tmp_path: Path
+) -> None:
+    program.add("Harbor Dental")
+    env = {**clean_environment(Path(program.env["VOICEAI_HOME"]), **program.env)}
+    env["VOICEAI_PAGE_PORT"] = str(urlsplit(program.env["HIGHLEVEL_REDIRECT_URI"]).port)
+    log = (tmp_path / "page.log").open("w")
+    argv = [sys.executable, "-m", "voiceai_pipeline.web"]
+    with log, subprocess.Popen(argv, env=env, stdout=log, stderr=log) as page:
+        try:
+            health = f"http://127.0.0.1:{env['VOICEAI_PAGE_PORT']}/health"
+            wait_for(health)
+            with program.talking("connect", "Harbor Dental", "--no-browser") as command:
+                url = printed_url(command)
+                if action == "allow":
+                    back = consent(url, "Harbor Dental")
+                else:
+                    data = {"action": "cancel"}
+                    answer = requests.post(url, data=data, timeout=5, allow_redirects=False)
+                    back = answer.headers["Location"]
+                requests.get(back, timeout=5)
+                outcome = ending(command)
+        finally:
+            page.terminate()
+    if action == "allow":
+        assert outcome.code == 0
+        assert "connected" in outcome.out
+        assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
+    else:
+        assert outcome.code == 1
+        assert "The consent was refused in the browser" in outcome.err
+        assert program.ask("SELECT count(*) FROM api_keys") == [(0,)]
+
+
+def wait_for(url: str) -> None:
+    """Until a server answers."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.ConnectionError):
+            requests.get(url, timeout=2)
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody answers at {url}")
+
+
+def test_where_the_redirect_leads_elsewhere_the_address_is_pasted_and_not_shown(
+    program: Program,
+) -> None:
+    program.add("Harbor Dental")
+    env = {**program.env, "HIGHLEVEL_REDIRECT_URI": "https://dash.example.test/oauth/callback"}
+    pasted = "https://dash.example.test/oauth/callback?code=hunter2&state=wrong\n"
+
+    result = CliRunner(env=env).invoke(
+        main.cli, ["connect", "Harbor Dental", "--no-browser"], input=pasted
+    )
+
+    assert result.exit_code == 1
+    assert "Paste the address you were sent to" in result.output
+    assert "another state" in str(result.exception)
+    assert "hunter2" not in result.output
+
+
+def printed_url(command: subprocess.Popen[str]) -> str:
+    """The authorize page, which the command prints before it waits for the redirect."""
+    assert command.stdout is not None
+    for line in command.stdout:
+        if "chooselocation" in line:
+            url = line.strip()
+            wait_for_port(address_of(url_query(url)["redirect_uri"][0]))
+            return url
+    raise AssertionError("it printed no address")
+
+
+def wait_for_port(address: tuple[str, int]) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(address):
+            return
+        assert time.monotonic() < deadline, "it does not listen"
+        time.sleep(0.02)
+
+
+def consent(url: str, name: str) -> str:
+    """Press Allow; the address that the browser is sent to."""
+    with requests.Session() as browser:
+        return authorize(browser, url, DEMO[name].installs_on)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 0
+
+
+def url_query(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query)
+
+
+def ending(command: subprocess.Popen[str]) -> Outcome:
+    out, err = command.communicate(timeout=20)
+    return Outcome(command.returncode, out, err)

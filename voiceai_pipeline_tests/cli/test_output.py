@@ -1,0 +1,131 @@
+"""What ``users`` prints: every state, what to do about it, and the history of a connection."""
+
+import json
+from uuid import UUID
+
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.connection import STATES, ConnectionState
+from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.command_line import (
+    Program,
+)
+
+
+def test_users_lists_everyone_whatever_their_state(program: Program) -> None:
+    _, unreadable, gone, revoked = program.connect(
+        "Harbor Dental", "Quiet Law", "Pine Realty", "Larch Auto Care"
+    )
+    program.add("Juniper Fitness")
+    program("disconnect", str(gone), "--yes")
+    program.execute(
+        "UPDATE api_keys SET access_token = 'enc:v1:lost:AAAA', refresh_token = 'enc:v1:lost:AAAA' "
+        "WHERE user_id = :user",
+        user=unreadable,
+    )
+    program.execute(
+        "UPDATE api_keys SET connection_state = 'needs_reconnect', "
+        "connection_reason = 'refresh_rejected' WHERE user_id = :user",
+        user=revoked,
+    )
+
+    table = program("users")
+    people = {person["name"]: person for person in program("users", "--json").json}
+
+    assert {name: person["state"] for name, person in people.items()} == {
+        "Harbor Dental": "connected",
+        "Juniper Fitness": "never_connected",
+        "Larch Auto Care": "needs_reconnect",
+        "Pine Realty": "disconnected",
+        "Quiet Law": "connected",
+    }
+    assert people["Harbor Dental"]["what_to_do"] is None
+    assert people["Pine Realty"]["what_to_do"] == (
+        f"No valid OAuth connection found. Fix: Reconnect the user: voiceai-pipeline connect {gone}"
+    )
+    assert people["Larch Auto Care"]["what_to_do"].startswith("Failed to refresh token (")
+    for person in people.values():
+        (line,) = [line for line in table.out.splitlines() if person["id"] in line]
+        assert person["name"] in line
+        assert STATES[ConnectionState(person["state"])].label in line
+        assert person["what_to_do"] is None or person["what_to_do"] in line
+        assert line.rstrip().endswith("never")
+
+
+def test_users_shows_how_the_last_sync_went(program: Program) -> None:
+    (user,) = program.connect("Harbor Dental")
+    program.execute(
+        "INSERT INTO sync_status (id, service, user_id, last_sync_at, last_sync_status, "
+        "last_sync_message, records_synced) VALUES (gen_random_uuid(), 'highlevel', :user, "
+        "'2026-11-20 12:00+00', 'failure', 'Failed to refresh token', 0)",
+        user=user,
+    )
+
+    assert "2026-11-20 12:00Z failure" in program("users").out
+    (person,) = program("users", "--json").json
+    assert person["last_sync_status"] == "failure"
+    assert person["last_sync_message"] == "Failed to refresh token"
+
+
+def test_one_user_shows_what_happened_since_when_and_what_to_do(
+    program: Program, world: World
+) -> None:
+    (user,) = program.connect("Larch Auto Care")
+    program("check", str(user))
+    world.revoke(DEMO["Larch Auto Care"].installs_on)
+    program("check", str(user))
+
+    shown = program("users", "larch auto care").out
+
+    for text in (
+        f"Larch Auto Care  {user}",
+        "needs reconnection: revoked",
+        "Failed to refresh token",
+        f"voiceai-pipeline connect {user}",
+        "voice-ai-dashboard.readonly",
+        "command line",
+    ):
+        assert text in shown
+    assert " USER" not in shown
+    told = program("users", str(user), "--json").json
+    assert [(e["event"], e["actor"]) for e in told["history"]] == [
+        ("tested", "command line"),
+        ("refresh_failed", "command line"),
+        ("tested", "command line"),
+        ("connected", "pipeline"),
+    ]
+    assert "SANDBOX-" not in json.dumps(told)
+    # What happened reads from the newest to the oldest.
+    assert shown.index("could not be renewed") < shown.index("Connected by consent")
+
+
+def test_a_user_to_whom_nothing_has_happened_is_shown_too(program: Program) -> None:
+    program.add("Juniper Fitness")
+    shown = program("users", "Juniper Fitness").out
+    assert "never connected" in shown
+    assert "Nothing has happened to this connection yet." in shown
+
+
+def test_a_user_whose_renewal_keeps_failing_is_shown_with_the_reason(program: Program) -> None:
+    (user,) = program.connect("Harbor Dental")
+    program.execute(
+        "UPDATE api_keys SET failed_attempts = 3, last_failure = 'unreachable', "
+        "token_expires_at = now() - interval '1 hour' WHERE user_id = :user",
+        user=user,
+    )
+    (person,) = program("users", "--json").json
+    assert person["state"] == "expiring"
+    assert "failed 3 times in a row: HighLevel could not be reached" in person["what_to_do"]
+    assert "expiring" in program("users").out
+
+
+def test_a_name_is_shown_as_it_is_also_with_brackets_and_colons(program: Program) -> None:
+    for number, name in enumerate(("Acme [/] Dental", "[red]Brush[/red]", "Dr. :smile:")):
+        with program.engine.begin() as db:
+            connections.add_user(db, UUID(int=number), business_name=name)
+
+    shown = program("users").out
+
+    assert "Acme [/] Dental" in shown
+    assert "[red]Brush[/red]" in shown
+    assert "Dr. :smile:" in shown

@@ -1,0 +1,118 @@
+"""What keeps ``up`` from starting: a sentence that says what to do, and nothing is left running."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from voiceai_pipeline.cli import up
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline_tests.conftest import free_port
+from voiceai_pipeline_tests.support.up import (
+    Up,
+    own_servers,
+    taken,
+)
+
+
+def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    with taken(installation.port):
+        stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {installation.port} is taken by another program. Stop that program, or use "
+        f"another port: make up PORT={installation.port + 1}\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    with taken(installation.page_port):
+        stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
+        f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    port = installation.read_only_port
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
+    with taken(port):
+        stopped = installation.try_to_start()
+
+    assert stopped.stderr == (
+        f"Error: Port {port} is taken by another program. Stop that program, or use another port: "
+        f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
+    )
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
+    assert installation.try_to_start().stderr == (
+        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, where another part of this is to "
+        "listen. Choose another.\n"
+    )
+    assert installation.everything_has_ended()
+
+
+def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
+    installation.home.write_text("not a folder")
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        f"Error: {installation.home} cannot be used: File exists. Choose a folder that this user "
+        "can write with VOICEAI_HOME.\n"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "up.lock").mkdir(parents=True)  # root may write anything, but not open a folder
+
+    with pytest.raises(up.UpError, match=r"home cannot be used: Is a directory\. Choose"):
+        up.run(Settings.load({"VOICEAI_HOME": str(home)}), free_port(), print)
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "MIN_FREE_BYTES", 2**60)
+
+    with pytest.raises(up.UpError, match=r"has only \d+ MB left.* Free some space"):
+        up.run(Settings.load({"VOICEAI_HOME": str(tmp_path)}), free_port(), print)
+
+
+def test_an_impossible_port_is_refused(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home", port=99999)
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 2
+    assert "99999 is not in the range 1<=x<=65535" in stopped.stderr
+
+
+def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database: Secret) -> None:
+    url = empty_database.reveal().replace("+psycopg", "")
+    with psycopg.connect(url) as db:
+        db.execute("CREATE TABLE users (id uuid PRIMARY KEY)")
+    installation = Up(tmp_path / "home", env=own_servers(url, url, "http://127.0.0.1:9"))
+
+    stopped = installation.try_to_start()
+
+    assert stopped.returncode == 1
+    assert stopped.stderr == (
+        "Error: The database needs a migration, and it is not an empty one, so nothing was "
+        "changed. See what would be done with `voiceai-pipeline migrate --sql`, then run "
+        "`voiceai-pipeline migrate`.\n"
+    )
+    with psycopg.connect(url) as db:
+        tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert tables.fetchall() == [("users",)]
+    assert installation.everything_has_ended()
