@@ -64,14 +64,21 @@ NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"
 
 
+_free_ports: set[int] = set()
+
+
 def free_port() -> int:
-    """A port of this machine that nobody listens on, below those that the kernel hands out: what
-    another test opens meanwhile never takes it."""
+    """A port that nothing listens on, handed out once only.
+
+    It lies below those that the kernel hands out, so that no connection of another test takes it.
+    """
     while True:
         port = random.randint(10_000, 30_000)  # noqa: S311 - any will do
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _free_ports:
+                _free_ports.add(port)
+                return port
 
 
 class Clock:
