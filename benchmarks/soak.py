@@ -168,7 +168,7 @@ class Soak:
             now = self.clock()
             due = [one.user.id for one in connections.due_for_refresh(db, now)]
             able = {one.user.id for one in connections.all_connections(db) if one.can_sync}
-            due_days = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, date.min)
+            due_days = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, date.min)
             waiting = ledger.waiting(db, able, date.min)
         if due and self._once("refresh", timedelta(minutes=10)):
             self.tokens.refresh_due(due)

@@ -1,5 +1,5 @@
-"""A worker's lease of one location, in memory: whether it still holds, and whether the worker shows
-signs of life. The leases in the database are in ``leases``.
+"""The lease of one location as its worker holds it, in memory: whether it is still valid, and when
+the worker last showed a sign of life. The rows in the database are in ``leases``.
 """
 
 import contextlib
@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator
 
 
 class LeaseLostError(Exception):
-    """The lease ran out, so another run may be reading: this one must not go on."""
+    """The lease expired, so another run may be reading the location: stop."""
 
 
 class Lease:
-    """The right to read one location, as its reader's thread sees it."""
+    """The right to read one location; used by its worker and by the queue's thread.
+
+    Args:
+        until: when it expires, by ``monotonic``.
+    """
 
     def __init__(self, until: float, monotonic: Callable[[], float]) -> None:
         self._until = until
@@ -20,11 +24,11 @@ class Lease:
         self._asked_at: float | None = None
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """Around each request.
+    def requesting(self) -> Iterator[None]:
+        """Wraps each request.
 
         Raises:
-            LeaseLostError: the lease may be another's by now.
+            LeaseLostError: another run may hold the lease by now.
         """
         self.check()
         self._asked_at = self._seen_at
@@ -34,25 +38,26 @@ class Lease:
             self._asked_at = None
 
     def check(self) -> None:
-        """A sign of life.
+        """Show a sign of life.
 
         Raises:
-            LeaseLostError: the lease may be another's by now.
+            LeaseLostError: another run may hold the lease by now.
         """
         now = self._monotonic()
         if now >= self._until:
             raise LeaseLostError
         self._seen_at = now
 
-    def has_been_silent(self, seconds: float) -> bool:
+    def is_silent(self, seconds: float) -> bool:
+        """Whether the last sign of life is longer ago than ``seconds``."""
         return self._monotonic() - self._seen_at > seconds
 
-    def has_been_asking(self, seconds: float) -> bool:
-        """Whether an answer has been waited for so long."""
+    def is_blocked(self, seconds: float) -> bool:
+        """Whether the worker has waited longer than ``seconds`` for a response."""
         asked_at = self._asked_at
         return asked_at is not None and self._monotonic() - asked_at > seconds
 
-    def prolong(self, until: float) -> None:
+    def extend(self, until: float) -> None:
         self._until = until
 
     def lose(self) -> None:

@@ -1,7 +1,8 @@
-"""``location_leases``: whose turn it is to read a location, by the database's clock.
+"""``location_leases``: which run may read a location, by the database's clock.
 
-A row, not a session's lock: a pooler in transaction mode loses those, and a row says who holds it.
-Each function is one statement that locks rows in one order, so two runs never wait in a circle.
+A row, not a session-level lock: a pooler in transaction mode loses those, and a row names its
+holder. Each function is one statement that locks rows in a fixed order, so two runs cannot
+deadlock.
 """
 
 from collections.abc import Collection
@@ -15,14 +16,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.database.tables import location_leases
 
-_TAKE: Final = sa.text(
+_ACQUIRE: Final = sa.text(
     "INSERT INTO location_leases AS l (location_id, holder, run_id, taken_at, expires_at) "
-    "SELECT p, :holder, :run_id, clock_timestamp(), clock_timestamp() + :lasting "
-    "FROM unnest(:locations) AS p "
-    # Not in the conflict alone: that would lock the rows of whoever is at work.
+    "SELECT name, :holder, :run_id, clock_timestamp(), clock_timestamp() + :duration "
+    "FROM unnest(:locations) AS name "
+    # ON CONFLICT alone would lock the rows of runs that are reading.
     "WHERE NOT EXISTS (SELECT FROM location_leases h "
-    "                  WHERE h.location_id = p AND h.expires_at > clock_timestamp()) "
-    "ORDER BY p "
+    "                  WHERE h.location_id = name AND h.expires_at > clock_timestamp()) "
+    "ORDER BY name "
     "ON CONFLICT (location_id) DO UPDATE SET holder = excluded.holder, run_id = excluded.run_id, "
     "   taken_at = excluded.taken_at, expires_at = excluded.expires_at "
     "WHERE l.expires_at <= clock_timestamp() "
@@ -30,41 +31,41 @@ _TAKE: Final = sa.text(
 ).bindparams(
     sa.bindparam("locations", type_=ARRAY(sa.Text)),
     sa.bindparam("holder", type_=sa.Uuid),
-    sa.bindparam("lasting", type_=sa.Interval),
+    sa.bindparam("duration", type_=sa.Interval),
 )
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who reads a location, and since when (UTC)."""
+    """The run that holds a location's lease, and since when (UTC)."""
 
     run_id: str | None
     taken_at: datetime
 
 
-def take(
+def acquire(
     db: sa.Connection,
     locations: Collection[str],
     holder: UUID,
     run_id: str | None,
-    lasting: timedelta,
+    duration: timedelta,
 ) -> set[str]:
-    """Take the leases that nobody holds; those that were taken."""
+    """Acquire those leases that no run holds; returns the acquired ones."""
     values = {
         "locations": sorted(locations),
         "holder": holder,
         "run_id": run_id,
-        "lasting": lasting,
+        "duration": duration,
     }
-    return set(db.execute(_TAKE, values).scalars())
+    return set(db.execute(_ACQUIRE, values).scalars())
 
 
-def prolong(
-    db: sa.Connection, locations: Collection[str], holder: UUID, lasting: timedelta
+def extend(
+    db: sa.Connection, locations: Collection[str], holder: UUID, duration: timedelta
 ) -> set[str]:
-    """Keep leases; those that are still ours, also where they had run out unnoticed."""
+    """Extend our leases; returns those that are still ours, even if they had expired unnoticed."""
     mine = _mine(locations, holder)
-    until = sa.func.clock_timestamp() + sa.literal(lasting, sa.Interval())
+    until = sa.func.clock_timestamp() + sa.literal(duration, sa.Interval())
     query = (
         sa.update(location_leases)
         .where(location_leases.c.location_id.in_(mine))
@@ -75,13 +76,13 @@ def prolong(
 
 
 def release(db: sa.Connection, locations: Collection[str] | None, holder: UUID) -> None:
-    """Let others read these locations (None: all of ours); what is another's by now stays so."""
+    """Release our leases of these locations (None: all of ours); those of other runs stay."""
     mine = _mine(locations, holder)
     db.execute(sa.delete(location_leases).where(location_leases.c.location_id.in_(mine)))
 
 
 def holders(db: sa.Connection, locations: Collection[str]) -> dict[str, Holder]:
-    """Who holds which of these locations."""
+    """The holders of those of these locations that are leased."""
     query = sa.select(location_leases).where(location_leases.c.location_id.in_(locations))
     return {
         row["location_id"]: Holder(row["run_id"], row["taken_at"])

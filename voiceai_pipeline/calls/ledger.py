@@ -1,10 +1,11 @@
-"""``sync_ledger`` and ``sync_status``: what was synced for whom, and if not, why.
+"""``sync_ledger`` and ``sync_status``: which days of which users are synced, and if not, why.
 
-The ledger has a row per user, location and day; ``sync_status`` one per user, derived from the same
-results in the same transaction, with the source system's columns and meaning.
+The ledger has a row per user, location and day. ``sync_status`` has one per user, derived from the
+same results in the same transaction, with the source system's columns and meaning.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -25,7 +26,7 @@ from voiceai_pipeline.database.tables import NAME, sync_ledger, sync_status, use
 
 @dataclass(frozen=True)
 class UserStatus:
-    """A row of ``sync_status``: the outcome of a user's last sync."""
+    """A row of ``sync_status``: the result of a user's last sync; ``last_sync_at`` is UTC."""
 
     last_sync_at: datetime | None
     status: str | None
@@ -43,7 +44,7 @@ def results(
     return [_result(row) for row in db.execute(query).mappings()]
 
 
-def failed_and_rested(
+def due_for_retry(
     db: sa.Connection,
     user_ids: Collection[UUID],
     failures: Collection[FailureClass],
@@ -51,9 +52,15 @@ def failed_and_rested(
     now: datetime,
     first: date,
 ) -> list[tuple[UUID, date]]:
-    """Failed days of these users, from ``first`` on and oldest first, that are due for another
-    attempt: for one of ``failures``, the n-th in a row longer ago than the n-th of ``delays``. At
-    most ``AT_MOST``: the rest is due again when these are done."""
+    """Failed days of these users that are due for a retry, oldest first; at most ``AT_MOST``.
+
+    A day is due if it failed for one of ``failures``, and its n-th failure in a row is at least the
+    n-th of ``delays`` ago.
+
+    Args:
+        now: aware UTC.
+        first: days before it are not retried.
+    """
     query = sa.text(
         "SELECT user_id, day FROM sync_ledger WHERE state = 'failed' AND day >= :first "
         "AND user_id = ANY(:users) AND failure_class = ANY(:failures) "
@@ -72,8 +79,8 @@ def failed_and_rested(
 
 
 def waiting(db: sa.Connection, user_ids: Collection[UUID], first: date) -> list[tuple[UUID, date]]:
-    """Days of these users, from ``first`` on and oldest first, that wait for a person; at most
-    ``AT_MOST``."""
+    """Days of these users that wait until their connection works again, from ``first`` on, oldest
+    first; at most ``AT_MOST``."""
     query = sa.text(
         "SELECT user_id, day FROM sync_ledger WHERE state = 'waiting' AND day >= :first "
         "AND user_id = ANY(:users) ORDER BY day, user_id LIMIT :at_most"
@@ -86,11 +93,11 @@ def waiting(db: sa.Connection, user_ids: Collection[UUID], first: date) -> list[
 
 
 AT_MOST: Final = 50_000
-"""Rows that a question about everybody's days returns."""
+"""The most rows that a query over all users' days returns."""
 
 
 def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
-    """Those of whom no day has ever been read, or tried to be."""
+    """The users of whom no day was ever read or tried."""
     query = sa.text(
         "SELECT u.id FROM unnest(:users) AS u(id) WHERE NOT EXISTS ("
         "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
@@ -100,14 +107,18 @@ def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
 
 def completed_since(
     db: sa.Connection,
-    places: Collection[tuple[UUID, str]],
+    users_at: Collection[tuple[UUID, str]],
     days: Collection[date],
     since: datetime,
 ) -> list[DayResult]:
-    """Days of these users at these locations whose complete read ended after ``since`` (UTC)."""
-    if not places or not days:
+    """Days of users at their locations whose complete read finished after ``since`` (UTC).
+
+    Args:
+        users_at: user id and location id.
+    """
+    if not users_at or not days:
         return []
-    user_ids, location_ids = zip(*places, strict=True)
+    user_ids, location_ids = zip(*users_at, strict=True)
     values = {
         "users": list(user_ids),
         "locations": list(location_ids),
@@ -127,7 +138,7 @@ _RESULTS = (
 )
 
 
-_PLACES: Final = (
+_USERS_AT: Final = (
     sa.func.unnest(
         sa.bindparam("users", type_=ARRAY(sa.Uuid)),
         sa.bindparam("locations", type_=ARRAY(sa.Text)),
@@ -137,9 +148,9 @@ _PLACES: Final = (
 )
 
 _COMPLETED_SINCE: Final = _RESULTS.join(
-    _PLACES,
-    (_PLACES.c.user_id == sync_ledger.c.user_id)
-    & (_PLACES.c.location_id == sync_ledger.c.location_id),
+    _USERS_AT,
+    (_USERS_AT.c.user_id == sync_ledger.c.user_id)
+    & (_USERS_AT.c.location_id == sync_ledger.c.location_id),
 ).where(
     sync_ledger.c.day.between(sa.bindparam("first"), sa.bindparam("last")),
     sync_ledger.c.state == DayState.COMPLETE.value,
@@ -147,7 +158,7 @@ _COMPLETED_SINCE: Final = _RESULTS.join(
 )
 
 _user: Final = lru_cache(maxsize=20_000)(User)
-"""A user has many days: each holds the same object."""
+"""A user has many days: all hold the same object."""
 
 
 def _result(row: sa.RowMapping) -> DayResult:
@@ -174,7 +185,7 @@ def _result(row: sa.RowMapping) -> DayResult:
 
 
 def lock_users(db: sa.Connection, user_ids: Collection[UUID]) -> None:
-    """Wait for whoever changes these users, in the order in which everybody does: users first."""
+    """Lock these users' rows. Every transaction locks users first, in this order: no deadlock."""
     db.execute(_LOCK_USERS, {"users": list(user_ids)})
 
 
@@ -184,9 +195,9 @@ _LOCK_USERS: Final = sa.text(
 
 
 def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None) -> None:
-    """Write the outcome of days, in one statement however many. ``attempt`` counts failures in a
-    row, whatever is passed."""
-    # A fixed order of rows: two transactions never wait for each other in a circle.
+    """Write the results of days, in one statement. ``attempt`` counts failures in a row, whatever
+    is passed."""
+    # A fixed order of rows, so that two transactions cannot deadlock.
     rows = sorted(outcomes, key=lambda outcome: (str(outcome.user.id), outcome.day))
     if not rows:
         return
@@ -231,11 +242,11 @@ def _record_statement() -> sa.TextClause:
     return sa.text(
         f"INSERT INTO sync_ledger AS l ({names}, run_id, attempt) "  # noqa: S608 - our own names
         f"SELECT {names}, CAST(:run_id AS text), CASE state WHEN 'failed' THEN 1 ELSE 0 END "
-        f"FROM unnest({arrays}) WITH ORDINALITY AS given({names}, place) ORDER BY place "
+        f"FROM unnest({arrays}) WITH ORDINALITY AS given({names}, ordinal) ORDER BY ordinal "
         f"ON CONFLICT (user_id, location_id, day) DO UPDATE SET {updates}, "
         "run_id = excluded.run_id, "
         "attempt = CASE excluded.state WHEN 'failed' THEN l.attempt + 1 ELSE 0 END, "
-        # A read of today that began earlier and ends later does not make the day shorter.
+        # A read of today that started earlier and finishes later must not move read_until back.
         "read_until = CASE excluded.state WHEN 'complete' "
         "THEN greatest(l.read_until, excluded.read_until) ELSE excluded.read_until END"
     )
@@ -244,11 +255,50 @@ def _record_statement() -> sa.TextClause:
 _RECORD: Final = _record_statement()
 
 
-def record_statuses(db: sa.Connection, statuses: Mapping[UUID, UserStatus]) -> None:
-    """Write the ``sync_status`` rows of users; there is one per service and user.
+def record_with_statuses(
+    db: sa.Connection,
+    outcomes: Sequence[DayResult],
+    so_far: Iterable[DayResult],
+    run_id: str | None,
+) -> None:
+    """Write the ledger rows of ``outcomes``, and their users' ``sync_status``.
 
-    The source system may have a unique key here or not; none is needed while the users are locked
-    (``lock_users``).
+    Args:
+        so_far: all results of this sync, ``outcomes`` included: a user's status covers them all.
+    """
+    lock_users(db, {outcome.user.id for outcome in outcomes})
+    record(db, outcomes, run_id)
+    by_user: defaultdict[UUID, list[DayResult]] = defaultdict(list)
+    for outcome in so_far:
+        by_user[outcome.user.id].append(outcome)
+    concerned = {outcome.user.id for outcome in outcomes}
+    record_statuses(db, {user: _status(by_user[user]) for user in concerned})
+
+
+def _status(outcomes: Sequence[DayResult]) -> UserStatus:
+    """A user's ``sync_status`` after these days: success only if every one is complete."""
+    unfinished = [outcome for outcome in outcomes if outcome.state is not DayState.COMPLETE]
+    stored = sum(outcome.stored or 0 for outcome in outcomes)
+    span = f"{len(outcomes)} day{'s' if len(outcomes) != 1 else ''}"
+    if unfinished:
+        message = unfinished[-1].message
+        if len(unfinished) < len(outcomes):
+            message = f"{message} ({len(unfinished)} of {span}, latest {unfinished[-1].day})"
+    else:
+        new, changed = (sum(getattr(o, name) for o in outcomes) for name in ("new", "changed"))
+        message = f"Synced {span}: {stored} calls, {new} new, {changed} changed"
+    return UserStatus(
+        last_sync_at=max((o.finished_at for o in outcomes if o.finished_at), default=None),
+        status="failure" if unfinished else "success",
+        message=message,
+        records_synced=stored,
+    )
+
+
+def record_statuses(db: sa.Connection, statuses: Mapping[UUID, UserStatus]) -> None:
+    """Write the ``sync_status`` rows of users, one per service and user.
+
+    Lock the users first (``lock_users``): the source system may have no unique key here.
     """
     values = {
         "service": SERVICE,
@@ -292,7 +342,7 @@ _UPDATE_STATUSES: Final = sa.text(
 
 
 def statuses(db: sa.Connection, user_ids: Collection[UUID] | None = None) -> dict[UUID, UserStatus]:
-    """The last sync of every user, or of ``user_ids``; users who never had one are absent."""
+    """The last sync of all users, or of ``user_ids``; users without one are absent."""
     query = sa.select(sync_status).where(
         sync_status.c.service == SERVICE, sync_status.c.user_id.is_not(None)
     )

@@ -1,8 +1,8 @@
-"""Reading side by side: so many threads at work, and one more for each that only waits.
+"""A bounded worker pool; a worker blocked on a slow response gives up its slot.
 
-A reader that waits long for an answer costs nothing but its place among those at work. It gives
-that place away and goes on without one, so that a slow tenant does not delay the others
-(REQUIREMENTS S10). Whose turn it is to be read is ``location_queue.py``.
+A worker that waits for a response costs nothing but its slot. It gives the slot up and continues
+without one, so a slow tenant does not delay the others (REQUIREMENTS S10). Which location is read
+next is decided by ``location_queue``.
 """
 
 import threading
@@ -14,101 +14,101 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class _Place:
-    """A reader's room among those at work."""
+class _Slot:
+    """One worker's permission to run."""
 
-    def __init__(self, places: threading.Semaphore) -> None:
-        self._places = places
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots = slots
         self._lock = threading.Lock()
         self.is_held = False
-        self.is_given_away = False
+        self.is_given_up = False
 
-    def take(self) -> None:
-        self._places.acquire()
+    def acquire(self) -> None:
+        self._slots.acquire()
         self.is_held = True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._lock:
             was_held, self.is_held = self.is_held, False
         if was_held:
-            self._places.release()
+            self._slots.release()
 
-    def give_away(self) -> None:
-        self.is_given_away = True
-        self.leave()
+    def give_up(self) -> None:
+        self.is_given_up = True
+        self.release()
 
 
 class WorkerPool(Generic[T]):
-    """Threads that read, of which ``places`` are at work.
+    """Threads of which ``slots`` run at a time; half as many more may be blocked on a response.
 
     Args:
-        places: half as many more may go on without one.
-        slow: seconds of waiting for an answer after which a reader gives its place away.
+        slow: seconds of waiting for a response after which a worker gives up its slot.
     """
 
-    def __init__(self, places: int, slow: float) -> None:
-        self._at_work = places
-        self._spare = places // 2
+    def __init__(self, slots: int, slow: float) -> None:
+        self._size = slots
+        self._spare = slots // 2
         self._slow = slow
-        self._places = threading.Semaphore(places)
-        self._pool = ThreadPoolExecutor(places + self._spare, thread_name_prefix="sync")
-        self._begun: dict[Future[T], tuple[_Place, Callable[[float], bool]]] = {}
+        self._slots = threading.Semaphore(slots)
+        self._pool = ThreadPoolExecutor(slots + self._spare, thread_name_prefix="sync")
+        self._submitted: dict[Future[T], tuple[_Slot, Callable[[float], bool]]] = {}
         self._done: SimpleQueue[Future[T]] = SimpleQueue()
         self._is_closing = False
 
     @property
     def wanted(self) -> int:
-        """How many more to begin, or a place would wait for its next reader; none as long as there
-        are enough, because each beginning costs a transaction."""
-        ahead = len(self._begun) - self._without_place
-        return 0 if ahead > self._at_work + self._spare else 2 * self._at_work - ahead
+        """How many more to submit so that no slot stays idle; 0 while enough are waiting, because
+        each batch of submissions costs a transaction."""
+        ahead = len(self._submitted) - self._without_slot
+        return 0 if ahead > self._size + self._spare else 2 * self._size - ahead
 
     @property
-    def _without_place(self) -> int:
-        return sum(place.is_given_away for place, _ in self._begun.values())
+    def _without_slot(self) -> int:
+        return sum(slot.is_given_up for slot, _ in self._submitted.values())
 
-    def begin(self, read: Callable[[], T], has_waited: Callable[[float], bool]) -> Future[T]:
-        """Read as soon as there is a place.
+    def submit(self, work: Callable[[], T], is_blocked: Callable[[float], bool]) -> Future[T]:
+        """Run ``work`` as soon as a slot is free.
 
         Args:
-            has_waited: whether an answer has been waited for longer than so many seconds.
+            is_blocked: whether it has waited longer than this many seconds for a response.
         """
-        place = _Place(self._places)
+        slot = _Slot(self._slots)
 
-        def read_in_place() -> T:
-            place.take()
+        def run_in_slot() -> T:
+            slot.acquire()
             try:
                 if self._is_closing:
                     raise CancelledError
-                return read()
+                return work()
             finally:
-                place.leave()
+                slot.release()
 
-        future = self._pool.submit(read_in_place)
-        self._begun[future] = (place, has_waited)
+        future = self._pool.submit(run_in_slot)
+        self._submitted[future] = (slot, is_blocked)
         future.add_done_callback(self._done.put)
         return future
 
-    def ended(self, pause: float) -> list[Future[T]]:
-        """Those who have ended, at once if any has, else within ``pause`` seconds; or none."""
-        self._make_room()
-        ended = []
+    def finished(self, timeout: float) -> list[Future[T]]:
+        """The futures that have finished since the last call; waits at most ``timeout`` seconds for
+        the first."""
+        self._free_slots()
+        finished = []
         try:
-            ended.append(self._done.get(timeout=min(pause, self._slow)))
+            finished.append(self._done.get(timeout=min(timeout, self._slow)))
             while True:
-                ended.append(self._done.get_nowait())
+                finished.append(self._done.get_nowait())
         except Empty:
-            for future in ended:
-                del self._begun[future]
-            return ended
+            for future in finished:
+                del self._submitted[future]
+            return finished
 
-    def _make_room(self) -> None:
-        # However many: there are threads for half as many more.
-        for place, has_waited in self._begun.values():
-            if place.is_held and has_waited(self._slow):
-                place.give_away()
+    def _free_slots(self) -> None:
+        # No limit here: the number of threads is the limit.
+        for slot, is_blocked in self._submitted.values():
+            if slot.is_held and is_blocked(self._slow):
+                slot.give_up()
 
     def close(self) -> None:
-        """Wait for those who have a place, or had one; the others never get to read."""
+        """Wait for the work that has started; the rest is cancelled."""
         self._is_closing = True
         self._pool.shutdown(cancel_futures=True)

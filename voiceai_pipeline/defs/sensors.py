@@ -109,7 +109,7 @@ def failed_user_syncs(
     with _reading(database) as db:
         now = database_now(db)
         able = {person.user.id for person in connections.all_connections(db) if person.can_sync}
-        due = ledger.failed_and_rested(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
+        due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
     if not due:
         return dg.SkipReason("No failed day is due for another attempt.")
     # What is being read again is still due by the ledger: nobody is asked for twice.

@@ -45,7 +45,7 @@ QUICK = Terms(
     lease=timedelta(seconds=3),
     silence=timedelta(seconds=20),
     patience=timedelta(seconds=40),
-    look_again=0.1,
+    poll=0.1,
 )
 """A minute's waiting in seconds."""
 
@@ -255,10 +255,10 @@ def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_ru
     with connected(database, engine, "Harbor Dental", "Pine Realty") as runs:
         with engine.begin() as db:
             kept = [place("Harbor Dental")]
-            leases.take(db, kept, uuid4(), "endless", timedelta(hours=1))
+            leases.acquire(db, kept, uuid4(), "endless", timedelta(hours=1))
         with HighLevelClient(highlevel_settings(runs.sandbox.url)) as client:
             tokens = Tokens(engine, TokenVault(KEYS), client)
-            terms = Terms(patience=timedelta(seconds=0.5), look_again=0.1)
+            terms = Terms(patience=timedelta(seconds=0.5), poll=0.1)
             sync = Sync(engine, tokens, client, UTC_ZONE, terms=terms)
             results = sync.sync_days(DAYS)
             (report, *_) = sync.report(DAYS)
@@ -362,7 +362,7 @@ def test_of_many_who_want_a_lease_one_gets_it_and_it_ends_by_itself(engine: sa.E
         me = uuid4()
         start.wait()
         with engine.begin() as db:
-            if leases.take(db, ["b", "a"], me, None, timedelta(seconds=0.5)) == {"a", "b"}:
+            if leases.acquire(db, ["b", "a"], me, None, timedelta(seconds=0.5)) == {"a", "b"}:
                 won.append(me)
 
     threads = [threading.Thread(target=want) for _ in range(8)]
@@ -373,13 +373,13 @@ def test_of_many_who_want_a_lease_one_gets_it_and_it_ends_by_itself(engine: sa.E
     (winner,) = won
     heir = uuid4()
     with engine.begin() as db:
-        assert leases.take(db, ["a"], heir, None, timedelta(hours=1)) == set()
-        assert leases.prolong(db, ["a"], heir, timedelta(hours=1)) == set()
+        assert leases.acquire(db, ["a"], heir, None, timedelta(hours=1)) == set()
+        assert leases.extend(db, ["a"], heir, timedelta(hours=1)) == set()
     time.sleep(0.6)
     with engine.begin() as db:
-        assert leases.take(db, ["a"], heir, None, timedelta(hours=1)) == {"a"}
+        assert leases.acquire(db, ["a"], heir, None, timedelta(hours=1)) == {"a"}
     with engine.begin() as db:
-        assert leases.prolong(db, ["a", "b"], winner, timedelta(hours=1)) == {"b"}
+        assert leases.extend(db, ["a", "b"], winner, timedelta(hours=1)) == {"b"}
         leases.release(db, ["a", "b"], winner)
         assert leases.holders(db, ["a", "b"]).keys() == {"a"}
 
@@ -389,10 +389,10 @@ def test_a_reader_that_gives_no_sign_of_life_is_found_out_and_one_whose_lease_en
     lease = Lease(10.0, lambda: now[0])
     now[0] = 9.0
     lease.check()
-    assert not lease.has_been_silent(5)
-    lease.prolong(30.0)
+    assert not lease.is_silent(5)
+    lease.extend(30.0)
     now[0] = 15.0
-    assert lease.has_been_silent(5)
+    assert lease.is_silent(5)
     now[0] = 30.0
     with pytest.raises(LeaseLostError):
         lease.check()
@@ -402,14 +402,14 @@ def test_a_reader_is_known_to_wait_only_until_its_answer_is_there() -> None:
     now = [0.0]
     lease = Lease(10.0, lambda: now[0])
     now[0] = 5.0
-    assert not lease.has_been_asking(1)
-    with lease.asking():
+    assert not lease.is_blocked(1)
+    with lease.requesting():
         now[0] = 6.0
-        assert not lease.has_been_asking(1)
+        assert not lease.is_blocked(1)
         now[0] = 6.1
-        assert lease.has_been_asking(1)
+        assert lease.is_blocked(1)
     now[0] = 9.0
-    assert not lease.has_been_asking(1)
-    with pytest.raises(KeyError), lease.asking():
+    assert not lease.is_blocked(1)
+    with pytest.raises(KeyError), lease.requesting():
         raise KeyError
-    assert not lease.has_been_asking(-1)
+    assert not lease.is_blocked(-1)

@@ -1279,9 +1279,9 @@ def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engin
         ]  # fmt: skip
         db.execute(ledger_row, values)
         first = min(days)
-        found = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, first)
-        after = ledger.failed_and_rested(db, people, RETRIED, RETRY_DELAYS, now, DAY)
-        some = ledger.failed_and_rested(
+        found = ledger.due_for_retry(db, people, RETRIED, RETRY_DELAYS, now, first)
+        after = ledger.due_for_retry(db, people, RETRIED, RETRY_DELAYS, now, DAY)
+        some = ledger.due_for_retry(
             db, list(people)[:1], RETRIED, RETRY_DELAYS, now + timedelta(days=9), first
         )
         expected = {

@@ -84,7 +84,7 @@ class Stage:
         with self.client() as client:
             tokens = Tokens(self.engine, self.vault, client, now=self.clock)
             second = timedelta(seconds=1)
-            terms = Terms(lease=3 * second, outage=second, look_again=0.1)
+            terms = Terms(lease=3 * second, outage=second, poll=0.1)
             sync = Sync(self.engine, tokens, client, ZONE, now=self.clock, terms=terms)
             return sync.sync_days(DAYS, mode=mode)
 

@@ -80,7 +80,7 @@ def shops(
             UTC_ZONE,
             now=clock,
             workers=workers,
-            terms=terms or Terms(look_again=0.05),
+            terms=terms or Terms(poll=0.05),
         )
         yield Shops(people, sandbox, sync)
 
@@ -169,7 +169,7 @@ def test_of_days_apart_and_of_days_beside_a_bad_one_none_is_left_out(
 def test_what_was_read_is_stored_soon_though_nothing_else_ends(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
-    terms = Terms(together=0.05)
+    terms = Terms(linger=0.05)
     with shops(9, engine, vault, clock, workers=2, terms=terms) as many:
         many.sync.sync_days([DAY])
         clock.sleep(60)

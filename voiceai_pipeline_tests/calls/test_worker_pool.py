@@ -17,7 +17,7 @@ class Reading:
 
     def __init__(self, readers: WorkerPool[None], *, waits: bool) -> None:
         self.began, self.end = threading.Event(), threading.Event()
-        self.future: Future[None] = readers.begin(self._read, lambda _seconds: waits)
+        self.future: Future[None] = readers.submit(self._read, lambda _seconds: waits)
 
     def _read(self) -> None:
         self.began.set()
@@ -51,7 +51,7 @@ def test_one_that_waits_for_an_answer_gives_its_place_to_another(readers: Worker
     assert all(reading.has_begun() for reading in (slow, *quick))
     (other,) = begin(readers, 1)
     assert not other.began.wait(0.1), "all places are taken"
-    assert readers.ended(0) == []
+    assert readers.finished(0) == []
     assert other.has_begun()
     end(other, slow, *quick)
 
@@ -61,7 +61,7 @@ def test_one_that_is_done_waiting_goes_on_without_a_place_and_has_none_to_give_b
 ) -> None:
     (slow,), quick = begin(readers, 1, waits=True), begin(readers, 3)
     assert all(reading.has_begun() for reading in (slow, *quick))
-    readers.ended(0)
+    readers.finished(0)
     (fourth,) = begin(readers, 1)
     assert fourth.has_begun()
     (fifth,) = begin(readers, 1)
@@ -77,7 +77,7 @@ def test_only_half_as_many_more_go_on_without_a_place(readers: WorkerPool[None])
     assert all(reading.has_begun() for reading in slow)
     others = begin(readers, 3)
     for _ in range(3):
-        readers.ended(0)
+        readers.finished(0)
     assert others[0].has_begun()
     assert others[1].has_begun()
     assert not others[2].began.wait(0.1)
@@ -88,7 +88,7 @@ def test_those_at_work_keep_their_places_however_long_it_takes(readers: WorkerPo
     busy = begin(readers, 4)
     assert all(reading.has_begun() for reading in busy)
     (other,) = begin(readers, 1)
-    readers.ended(0.05)
+    readers.finished(0.05)
     assert not other.began.wait(0.1)
     end(busy[0])
     assert other.has_begun()
@@ -102,10 +102,10 @@ def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(
     readings = begin(readers, 8)
     assert readers.wanted == 0
     end(readings[0])
-    assert readers.ended(PATIENCE) == [readings[0].future]
+    assert readers.finished(PATIENCE) == [readings[0].future]
     assert readers.wanted == 0
     end(readings[1])
-    readers.ended(PATIENCE)
+    readers.finished(PATIENCE)
     assert readers.wanted == 2
     end(*readings[2:])
 
@@ -114,7 +114,7 @@ def test_in_place_of_one_that_waits_another_is_wanted(readers: WorkerPool[None])
     readings = begin(readers, 2, waits=True) + begin(readers, 5)
     assert all(reading.has_begun() for reading in readings[:2])
     assert readers.wanted == 0
-    readers.ended(0)
+    readers.finished(0)
     assert readers.wanted == 3
     end(*readings)
 

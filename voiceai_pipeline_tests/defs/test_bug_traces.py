@@ -31,7 +31,7 @@ def test_a_bug_in_a_run_leaves_its_frames_in_dagster_and_never_its_text(
     events = product.instance.all_logs(result.run_id)
     (trace,) = [e.user_message for e in events if "Unexpected error, without" in e.user_message]
     frames = [line for line in trace.splitlines() if line.startswith("  File ")]
-    assert any("/voiceai_pipeline/calls/sync.py" in frame for frame in frames)
+    assert any("/voiceai_pipeline/calls/window_sync.py" in frame for frame in frames)
     assert f"in {HighLevelClient.call_logs_page.__qualname__}" in frames[-2]
     assert f'"{__file__}"' in frames[-1]  # the first foreign one
 
