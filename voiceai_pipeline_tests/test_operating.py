@@ -170,8 +170,8 @@ def test_a_month_of_one_user_is_read_again_from_their_page(product: Up, window: 
     window.get_by_role("link", name=HARBOR.business_name, exact=True).click()
     expect(window.get_by_label("From")).to_have_value(re.compile(r"\d{4}-\d\d-\d\d"))
     picture(window, "a-month-of-one-user")
-    window.get_by_role("button", name="Read these days again").click()
+    window.get_by_role("button", name="Re-sync these days").click()
     # The 31 days begin before the first that there is.
     said = window.get_by_role("status")
-    expect(said).to_contain_text(f"Dagster reads {FIRST} to {TODAY} again")
-    expect(said.get_by_role("link", name="Follow the run")).to_be_visible()
+    expect(said).to_contain_text(f"Dagster is syncing {FIRST} to {TODAY}")
+    expect(said.get_by_role("link", name="Open run")).to_be_visible()

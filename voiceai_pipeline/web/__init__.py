@@ -1,3 +1,5 @@
-"""The pages and ``/functions/v1``. It decides nothing about tokens or syncs: it asks the
-rooms below, and launches a sync as a Dagster run.
+"""The Connections page and ``/functions/v1``, and the monitor of Dagster's daemon.
+
+Requests, forms and responses only: the packages below manage tokens and read calls, and a sync is
+launched as a Dagster run.
 """

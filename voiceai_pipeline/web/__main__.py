@@ -1,5 +1,4 @@
-"""`python -m voiceai_pipeline.web`: serves the Connections page, as `make up` starts it, and
-watches Dagster's daemon."""
+"""`python -m voiceai_pipeline.web`: serves the Connections page and monitors Dagster's daemon."""
 
 import argparse
 import contextlib
@@ -18,7 +17,7 @@ from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_sentence
 from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.web.app import create_app
-from voiceai_pipeline.web.daemon_monitor import Watch, watching
+from voiceai_pipeline.web.daemon_monitor import DaemonMonitor, monitoring
 from voiceai_pipeline.web.server import listen, serve_until_stopped
 from voiceai_pipeline.web.site import ACTOR, open_site
 
@@ -62,7 +61,8 @@ def _serve(settings: Settings, dagster_url: str | None) -> None:
     ):
         site = open_site(settings, pipeline, dagster_url)
         channels = alert_channels.channels(settings.alerts)
-        with watching(Watch(pipeline.engine, site.dagster.last_sign_of_life, channels, page)):
+        last_sign = site.dagster.last_sign_of_life
+        with monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)):
             log.info("The page listens at %s", page.url)
             serve_until_stopped(create_app(site), listener)
 

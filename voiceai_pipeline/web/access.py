@@ -1,6 +1,6 @@
-"""Who may use the page, and which forms are believed: login, session, forged requests.
+"""Access control: login, sessions, and protection against forged forms (CSRF).
 
-Without a password (on loopback only) everybody who reaches the page may use it; forms are checked
+Without a password, which is possible on loopback only, every visitor has access. Forms are checked
 all the same, because any web page can send one to this machine.
 """
 
@@ -34,14 +34,14 @@ Form = Mapping[str, str]
 
 LOGIN: Final = "/login"
 _OPEN: Final = frozenset({LOGIN, CALLBACK_PATH})
-"""What needs no login. HighLevel sends browsers to the callback, and its state is proof enough."""
+"""Paths without login. The callback is protected by its state."""
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes of a request that are read: ours have a few hundred."""
+"""Maximum size of a request body in bytes; ours have a few hundred."""
 
 
 class Access:
-    """Gives every browser a session, and lets nobody in who has to log in first."""
+    """Gives each browser a session, and redirects to the login where one is needed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Access:
         site = site_of(connection)
         other_name = site.name_for_cookies(connection.headers.get("host", ""))
         if other_name is not None and scope["method"] == "GET":
-            answer = RedirectResponse(other_name + _wanted(scope), 307)
+            answer = RedirectResponse(other_name + _requested(scope), 307)
             await answer(scope, receive, send)
             return
         jar = site.jar
@@ -59,13 +59,13 @@ class Access:
         if session is not None and session.id in site.logouts:
             session = None
         is_new = session is None
-        session = session or Session.fresh()
+        session = session or Session.new()
         scope["voiceai_session"] = session
 
         async def send_with_session(message: Message) -> None:
             if message["type"] == "http.response.start" and is_new:
                 headers = MutableHeaders(scope=message)
-                # Logging in and out set a session of their own.
+                # Login and logout set a new session themselves.
                 if not any(c.startswith(cookies.SESSION) for c in headers.getlist("set-cookie")):
                     carrier = Response()
                     cookies.put_session(jar, carrier, session)
@@ -83,14 +83,14 @@ def _is_open(scope: Scope) -> bool:
     return scope["path"] in _OPEN
 
 
-def _wanted(scope: Scope) -> str:
+def _requested(scope: Scope) -> str:
     query = scope["query_string"].decode("latin-1")
     return f"{scope['path']}?{query}" if query else str(scope["path"])
 
 
 def _login_address(scope: Scope) -> str:
-    # A form that was sent is lost: after logging in, its page is shown again.
-    back = safe_back(_wanted(scope)) if scope["method"] == "GET" else HOME
+    # A form's content is lost: after the login its page is shown again.
+    back = safe_back(_requested(scope)) if scope["method"] == "GET" else HOME
     return LOGIN if back == HOME else f"{LOGIN}?next={quote(back, safe='')}"
 
 
@@ -100,9 +100,9 @@ def _login_address(scope: Scope) -> str:
 def posted(
     handler: Callable[[Request, Form], Response],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for a form of ours: whatever is forged, old or too long never reaches it.
+    """An endpoint for one of our forms. Forged, expired or oversized ones never reach ``handler``.
 
-    The handler may wait for the database and for HighLevel: it runs in a thread.
+    The handler runs in a thread, so that it may wait for the database and for HighLevel.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -114,7 +114,7 @@ def posted(
 
 
 def parse_form(body: bytes) -> dict[str, str]:
-    """The fields of a form. Starlette's own parser would need another package."""
+    """The fields of a form. Starlette's own parser needs another package."""
     try:
         return dict(parse_qsl(body.decode(), max_num_fields=50))
     except ValueError:
@@ -122,10 +122,10 @@ def parse_form(body: bytes) -> dict[str, str]:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body of a request, if it is of a length that ours have.
+    """The body of a request, up to ``MAX_BODY``.
 
     Raises:
-        PageError: it is longer, or its end did not arrive.
+        PageError: it is longer, or the client disconnected before its end.
     """
     body = b""
     try:
@@ -134,45 +134,45 @@ async def read_body(request: Request) -> bytes:
             if len(body) > MAX_BODY:
                 raise PageError(
                     413,
-                    "That is too much",
-                    f"The request is longer than {MAX_BODY // 1024} KB. Nothing was changed.",
-                    "Send less.",
+                    "Request too large",
+                    f"The request exceeds {MAX_BODY // 1024} KB. Nothing was changed.",
+                    "Send a smaller request.",
                 )
     except ClientDisconnect:
         raise PageError(
-            400, "The request broke off", "Nothing was changed.", "Try again."
+            400, "The request was incomplete", "Nothing was changed.", "Try again."
         ) from None
     return body
 
 
 def _refuse_forged(request: Request, form: Form) -> None:
-    """Only a form that a page of ours showed in this very session is believed.
+    """Accept only forms that one of our pages showed in this session.
 
     Raises:
-        PageError: another web page sent it, or its token is wrong, old or of another session.
+        PageError: another web page sent it, or its token is wrong, expired or of another session.
     """
     site = site_of(request)
     session = session_of(request)
     token = form.get("form_token", "")
-    is_ours = session is not None and cookies.is_form_token(site.seal, session, token)
-    if not is_ours or not _is_from_here(request, site):
+    is_ours = session is not None and cookies.is_form_token(site.signer, session, token)
+    if not is_ours or not _is_same_origin(request, site):
         raise PageError(
             403,
-            "This form cannot be believed",
-            "It is old, it was made before the page was started again, cookies are off, or "
-            "another web page sent it. Nothing was changed.",
+            "This form has expired",
+            "It is too old, the server has restarted since, cookies are disabled, or another "
+            "website sent it. Nothing was changed.",
             "Go back to the page, reload it and try again.",
         )
 
 
-def _is_from_here(request: Request, site: Site) -> bool:
-    """What the browser itself says of where the form was, as far as it says anything."""
+def _is_same_origin(request: Request, site: Site) -> bool:
+    """Whether the form came from one of our pages, as far as the browser says where it was."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     sender = request.headers.get("origin")
     if sender is None:
         return True
-    # Behind a proxy the browser sees the page's public address.
+    # Behind a proxy the browser uses the public address.
     host = request.headers.get("host", "")
     public = urlsplit(site.page.url)
     return sender in (
@@ -186,7 +186,7 @@ def _is_from_here(request: Request, site: Site) -> bool:
 
 
 def routes() -> list[Route]:
-    """Logging in and out."""
+    """Login and logout."""
     return [
         Route(LOGIN, _login_page, methods=["GET"]),
         Route(LOGIN, posted(_login), methods=["POST"]),
@@ -208,7 +208,7 @@ def _login(request: Request, form: Form) -> Response:
     back = safe_back(form.get("next", HOME))
     if secret is None:
         return redirect(request, back)
-    wait = site.wrong_passwords.wait()
+    wait = site.failed_logins.wait()
     if wait > 0:
         seconds = math.ceil(wait)
         answer = render(
@@ -216,22 +216,22 @@ def _login(request: Request, form: Form) -> Response:
             "login.html",
             status=429,
             back=back,
-            complaint=f"Too many wrong passwords. Wait {seconds} seconds, then try again.",
+            complaint=f"Too many failed attempts. Try again in {seconds} seconds.",
         )
         answer.headers["Retry-After"] = str(seconds)
         return answer
     if not hmac.compare_digest(form.get("password", "").encode(), secret.reveal().encode()):
-        site.wrong_passwords.count()
+        site.failed_logins.count()
         return render(
             request,
             "login.html",
             status=401,
             back=back,
-            complaint="That is not the password. It is the value of VOICEAI_PAGE_SECRET.",
+            complaint="Wrong password. It is the value of VOICEAI_PAGE_SECRET.",
         )
     response = redirect(request, back)
-    # A new id: whoever knew the old one does not come in with it.
-    cookies.put_session(site.jar, response, Session.fresh(is_logged_in=True))
+    # A new id, against session fixation.
+    cookies.put_session(site.jar, response, Session.new(is_logged_in=True))
     return response
 
 
@@ -240,6 +240,6 @@ def _logout(request: Request, _form: Form) -> Response:
     session = session_of(request)
     if session is not None:
         site.logouts.add(session.id)
-    response = redirect(request, LOGIN, Flash("plain", "You are logged out"))
-    cookies.put_session(site.jar, response, Session.fresh())
+    response = redirect(request, LOGIN, Flash("plain", "You have been logged out."))
+    cookies.put_session(site.jar, response, Session.new())
     return response

@@ -1,8 +1,6 @@
-"""What a person on the page, or a program at ``/functions/v1``, can have done to a user.
+"""Launches a user's sync as Dagster runs, for the page's buttons and ``/functions/v1`` alike.
 
-One path for both. Consent is ``voiceai_pipeline.connections.consent``'s, testing and renewing are
-``tokens``'s; what is here is how a sync is launched: as Dagster runs, which do the work and show
-it.
+Consent, tests and refreshes are functions of ``voiceai_pipeline.connections``.
 """
 
 from collections.abc import Sequence
@@ -19,12 +17,12 @@ from voiceai_pipeline.web.site import Site
 
 
 class DaysError(ValueError):
-    """The days cannot be synced; the text says why and what to do."""
+    """These days cannot be synced; the text gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class Launched:
-    """Runs that will sync ``first`` to ``last``, days of the pipeline's time zone."""
+    """Runs that sync the days ``first`` to ``last`` of the pipeline's time zone, both included."""
 
     run_ids: tuple[str, ...]
     first: date
@@ -32,19 +30,20 @@ class Launched:
 
 
 class PartlyLaunchedError(DagsterError):
-    """Dagster stopped answering after some of the runs; they go on.
+    """Dagster failed after some of the runs had been launched; these continue.
 
     Attributes:
-        run_ids: those that were launched.
+        run_ids: the launched runs.
     """
 
     def __init__(self, run_ids: Sequence[str], cause: DagsterError) -> None:
-        super().__init__(f"{cause} The first {len(run_ids)} runs were launched and go on.")
+        count = f"{len(run_ids)} run{'s' if len(run_ids) > 1 else ''}"
+        super().__init__(f"{cause} Before that, {count} had been launched; they continue.")
         self.run_ids = tuple(run_ids)
 
 
 def find(site: Site, user_id: UUID) -> Connection:
-    """A user's connection as it stands.
+    """A user's current connection.
 
     Raises:
         UnknownUserError: there is no such user.
@@ -53,7 +52,7 @@ def find(site: Site, user_id: UUID) -> Connection:
 
 
 def today(site: Site) -> date:
-    """Today in the pipeline's time zone, whose days are the partitions."""
+    """Today in the pipeline's time zone, in which partitions are days."""
     return datetime.now(site.pipeline.zone).date()
 
 
@@ -64,19 +63,19 @@ def sync(
     first: date | None = None,
     last: date | None = None,
 ) -> Launched:
-    """Launch the runs that read a user's days again.
+    """Launch the runs that sync or re-sync a user's days.
 
     Args:
-        launched_by: for the tags of the runs.
-        first: None: today and the days before that the nightly schedule reads, too.
+        launched_by: for the runs' tags.
+        first: None: ``TRAILING_DAYS`` before ``last``, as the nightly schedule does.
         last: included; None: today.
 
     Raises:
         UnknownUserError: there is no such user.
-        PipelineError: the user cannot be synced before a person has acted; nothing was launched.
-        DaysError: ``first`` lies before the first day that Dagster knows, or after ``last``, or
-            ``last`` in the future.
-        DagsterError: it does not answer, or refuses.
+        PipelineError: the user needs action first; nothing was launched.
+        DaysError: ``first`` is before the first partition or after ``last``, or ``last`` is in the
+            future.
+        DagsterError: Dagster does not respond, or refuses.
     """
     obstacle = find(site, user_id).obstacle
     if obstacle is not None:
@@ -84,18 +83,16 @@ def sync(
     earliest = site.dagster.first_day()
     last = last or today(site)
     if last > today(site):
-        raise DaysError(
-            f"{last} lies in the future; today is {today(site)}. Ask for an earlier one."
-        )
+        raise DaysError(f"{last} is in the future; today is {today(site)}. Choose an earlier day.")
     if first is None:
         first = max(earliest, last - timedelta(days=TRAILING_DAYS))
     if first < earliest:
         raise DaysError(
-            f"{first} lies before {earliest}, the first day that can be synced. Ask for a later "
-            "one, or set VOICEAI_START_DATE to an earlier one and start again."
+            f"{first} is before {earliest}, the first day that can be synced. Choose a later day, "
+            "or set VOICEAI_START_DATE to an earlier one and restart."
         )
     if last < first:
-        raise DaysError(f"{last} lies before {first}. Ask for the earlier day first.")
+        raise DaysError(f"{last} is before {first}. Enter the earlier day first.")
     days = day_range(first, last)
     run_ids: list[str] = []
     for stretch in stretches(days, DAYS_PER_RUN):

@@ -1,8 +1,7 @@
 """The source system's endpoints under ``/functions/v1``: sync, refresh, test, status.
 
-For its dashboard and for schedulers. They call what the page's buttons call (``actions``,
-``tokens``) and answer JSON without token material. Callers present ``VOICEAI_API_KEY`` as a bearer
-key.
+For its dashboard and for schedulers. They call the same functions as the page's buttons and return
+JSON without token material. Callers send ``VOICEAI_API_KEY`` as a bearer token.
 """
 
 import hmac
@@ -35,21 +34,22 @@ from voiceai_pipeline.web.site import Site, site_of
 PREFIX: Final = "/functions/v1"
 
 CALLERS_HEADERS: Final = ("authorization", "content-type", "x-client-info", "apikey")
-"""What the existing dashboard's client library sends with every call."""
+"""Headers that the existing dashboard's client library sends with every call."""
 
 _AHEAD: Final = timedelta(days=1)
-"""The end of today in the caller's time zone may lie so far ahead; a later end is a mistake."""
+"""The end of today in the caller's time zone is at most this far ahead; later is a mistake."""
 
 _STATUS: Final = {Remedy.PERSON: 409, Remedy.RERUN: 503, Remedy.OPERATOR: 500}
 
 
 class CallError(Exception):
-    """A call that cannot be answered as asked.
+    """A call that is refused.
 
     Args:
-        error: a word for programs.
-        message: for people: what is wrong and what to do.
-        more: further fields of the answer.
+        status: the HTTP status.
+        error: an error code for programs.
+        message: for users: what is wrong and how to fix it.
+        more: further fields of the body.
     """
 
     def __init__(self, status: int, error: str, message: str, **more: Any) -> None:
@@ -73,16 +73,16 @@ def routes() -> list[Route]:
 
 
 def refusal(status: int, error: str, message: str) -> Response:
-    """An error as all of them look here."""
+    """An error response."""
     return JSONResponse({"success": False, "error": error, "message": message}, status)
 
 
 def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that admits callers with the key and answers every failure as JSON."""
+    """An endpoint that requires the key and returns every failure as JSON."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            _admit(request)
+            _authorize(request)
             body = await read_body(request)
             fields = _fields(body) if request.method == "POST" else {}
             return await run_in_threadpool(handler, request, fields)
@@ -107,7 +107,7 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     return endpoint
 
 
-def _admit(request: Request) -> None:
+def _authorize(request: Request) -> None:
     key = site_of(request).page.api_key
     if key is None:
         raise CallError(
@@ -159,7 +159,7 @@ def _failure(error: PipelineError) -> Response:
 
 @dataclass(frozen=True)
 class Days:
-    """The days a caller asks for, both included; None where they did not say."""
+    """The requested days, both included; None where the caller gave none."""
 
     first: date | None
     last: date | None
@@ -168,7 +168,7 @@ class Days:
 def _sync(request: Request, fields: Fields) -> Response:
     site = site_of(request)
     user_id = _user_id(fields.get("userId"))
-    days = asked_days(fields, datetime.now(UTC), site)
+    days = requested_days(fields, datetime.now(UTC), site)
     launched = actions.sync(site, user_id, "functions API", days.first, days.last)
     query = urlencode({"runId": launched.run_ids}, doseq=True)
     body = {
@@ -183,11 +183,14 @@ def _sync(request: Request, fields: Fields) -> Response:
     return JSONResponse(body, 202)
 
 
-def asked_days(fields: Fields, now: datetime, site: Site) -> Days:
+def requested_days(fields: Fields, now: datetime, site: Site) -> Days:
     """The days of the pipeline's time zone that ``startDate`` and ``endDate`` fall in.
 
+    Args:
+        now: aware UTC.
+
     Raises:
-        CallError: they cannot be read, are in the wrong order, or lie in the future.
+        CallError: they are malformed, in the wrong order, or in the future.
     """
     start, end = (_moment(fields, name, site) for name in ("startDate", "endDate"))
     today = now.astimezone(site.pipeline.zone).date()
@@ -215,7 +218,7 @@ def _day(moment: datetime | date | None, today: date) -> date | None:
 
 
 def _moment(fields: Fields, name: str, site: Site) -> datetime | date | None:
-    """A day, or a time in the pipeline's zone, which is also that of a time without an offset."""
+    """A day, or a time in the pipeline's zone. A time without an offset is in that zone."""
     given = fields.get(name)
     if given is None or given == "":
         return None
@@ -239,8 +242,8 @@ def _moment(fields: Fields, name: str, site: Site) -> datetime | date | None:
 
 
 def _refresh(request: Request, fields: Fields) -> Response:
-    renewed = site_of(request).pipeline.tokens.refresh(_user_id(fields.get("userId")))
-    return JSONResponse({"success": True, **_facts(renewed)})
+    refreshed = site_of(request).pipeline.tokens.refresh(_user_id(fields.get("userId")))
+    return JSONResponse({"success": True, **_facts(refreshed)})
 
 
 def _test(request: Request, fields: Fields) -> Response:
@@ -248,7 +251,7 @@ def _test(request: Request, fields: Fields) -> Response:
     facts = {**_facts(check.connection), "missingScopes": list(check.missing_scopes)}
     if check.failure is None:
         return JSONResponse({"success": True, "message": "Calls can be read.", **facts})
-    # The test was made, and this is its result: no failure of the call.
+    # The test itself worked, and this is its result: not a failure of the call.
     body = {
         "success": False,
         "error": check.failure.failure.value,

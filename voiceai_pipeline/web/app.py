@@ -1,5 +1,4 @@
-"""The page's routes, what stands before them, and what is shown when something is wrong: a table of
-contents."""
+"""The ASGI application: routes, middleware and error pages. Handlers live in their own modules."""
 
 from pathlib import Path
 
@@ -24,11 +23,11 @@ from voiceai_pipeline.web.pages import PageError, problem_page
 from voiceai_pipeline.web.site import Site
 
 HEALTH = {"service": "voiceai-pipeline connections"}
-"""How the command line knows that it is this page that listens on the port of the callback."""
+"""By this the command line recognizes the Connections page on the callback's port."""
 
 
 def create_app(site: Site) -> ASGIApp:
-    """The page over HTTP."""
+    """The pages and ``/functions/v1`` as one application."""
     cors = Middleware(
         CORSMiddleware,
         allow_origins=site.page.allowed_origins,
@@ -58,7 +57,7 @@ def create_app(site: Site) -> ASGIApp:
             UnknownUserError: _unknown_user,
             sa.exc.SQLAlchemyError: _database,
             HTTPException: _http,
-            Exception: _unforeseen,
+            Exception: _bug,
         },
     )
     app.state.site = site
@@ -69,7 +68,7 @@ async def _health(_request: Request) -> Response:
     return JSONResponse(HEALTH)
 
 
-# What is wrong, as a page or, for callers of /functions, as JSON ----------------------------------
+# Errors, as a page or, for callers of /functions, as JSON -----------------------------------------
 
 
 def _answer(request: Request, problem: PageError, error: str) -> Response:
@@ -84,9 +83,9 @@ def _problem(request: Request, problem: Exception) -> Response:
 
 
 def _unknown_user(request: Request, _error: Exception) -> Response:
-    text = "The address names a user who does not exist, or no longer."
+    text = "There is no user with this id. It may have been deleted."
     return problem_page(
-        request, PageError(404, "There is no such user", text, "Find the user in the list.")
+        request, PageError(404, "User not found", text, "Find the user in the list.")
     )
 
 
@@ -97,33 +96,34 @@ def _database(request: Request, error: Exception) -> Response:
     else:
         said = f"{database_error(error)}"
     what, _, remedy = said.partition(". ")
-    text = f"{what}. Nobody's connection was touched."
-    return problem_page(request, PageError(503, "The database does not answer", text, remedy))
+    text = f"{what}. No connection was changed."
+    return problem_page(request, PageError(503, "Database unavailable", text, remedy))
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     if error.status_code == 404:
         problem = PageError(
-            404, "There is no such page", "The address leads nowhere.", "See the list."
+            404, "Page not found", "There is no page at this address.", "Go to the list of users."
         )
     else:
-        text = f"The address does not take a {request.method} request. Nothing was changed."
-        problem = PageError(error.status_code, "That does not work", text, "Use the buttons.")
+        text = f"This address does not accept {request.method} requests. Nothing was changed."
+        problem = PageError(error.status_code, "Method not allowed", text, "Use the buttons.")
     answer = _answer(request, problem, "not_found" if error.status_code == 404 else "not_allowed")
     answer.headers.update(error.headers or {})
     return answer
 
 
-def _unforeseen(request: Request, error: Exception) -> Response:
+def _bug(request: Request, error: Exception) -> Response:
     name = type(error).__name__  # logged by _logging_bugs
-    text = f"Unexpected error ({name}). The log of the page says where."
-    problem = PageError(500, "This is a bug", text, "Report it with the error's name.")
+    text = f"Unexpected error ({name}). The page's log says where it was raised."
+    problem = PageError(500, "Something went wrong", text, "Report it with the error's name.")
     return _answer(request, problem, "internal")
 
 
 def _logging_bugs(app: ASGIApp) -> ASGIApp:
-    """Starlette answers a bug, then raises it again; the server would log it with its text."""
+    """Log bugs without their text. Starlette responds to a bug, then raises it again for the
+    server, which would log it in full."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,6 +1,7 @@
-"""The list of everybody, a page for each, and what the buttons do.
+"""The list of all users, each user's own page, and their buttons; Connect is in ``consent``.
 
-Nobody is ever left out: not who has no connection, not because something else cannot be read.
+The list never leaves a user out: neither without a connection, nor because other data is
+unavailable.
 """
 
 from collections.abc import Sequence
@@ -27,26 +28,26 @@ from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
-from voiceai_pipeline.web.site import Site, site_of
+from voiceai_pipeline.web.site import ACTOR, Site, site_of
 
 PER_PAGE: Final = 100
 MONTH: Final = 31
-"""Days that the page of a user proposes to read again: one run."""
+"""Days that a user's page suggests for a re-sync: one run."""
 
 HISTORY: Final = 50
-"""Events shown of a user."""
+"""Number of events shown for a user."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What part of the list is looked at, as the address says it."""
+class ListQuery:
+    """Search, filter and page of the list, from the query string."""
 
     q: str = ""
     show: str = ""
     page: int = 1
 
     @classmethod
-    def of(cls, request: Request) -> "Asked":
+    def of(cls, request: Request) -> "ListQuery":
         query = request.query_params
         page = query.get("page", "1")
         return cls(
@@ -56,14 +57,14 @@ class Asked:
         )
 
     def address(self, **changed: object) -> str:
-        """The address of the list with something changed; changing what is seen begins at 1."""
+        """The address of the list with a changed search, filter or page; by default page 1."""
         values = {"q": self.q, "show": self.show, "page": 1, **changed}
         query = urlencode({k: v for k, v in values.items() if v and (k, v) != ("page", 1)})
         return f"{HOME}?{query}" if query else HOME
 
 
 def routes() -> list[Route]:
-    """The list, the users' own pages, and the buttons."""
+    """The list, the users' pages, and their buttons except Connect."""
     user = "/users/{user_id:uuid}"
     return [
         Route(HOME, _list, methods=["GET"]),
@@ -75,41 +76,40 @@ def routes() -> list[Route]:
     ]
 
 
-# Looking -----------------------------------------------------------------------------------------
+# Pages -------------------------------------------------------------------------------------------
 
 
 def _list(request: Request) -> Response:
     site = site_of(request)
-    asked = Asked.of(request)
+    query = ListQuery.of(request)
     with site.pipeline.engine.begin() as db:
-        people = connections.all_connections(db)
+        listed = connections.all_connections(db)
     statuses = _last_syncs(site)
-    rows = [Row(person, (statuses or {}).get(person.user.id)) for person in people]
+    rows = [Row(one, (statuses or {}).get(one.user.id)) for one in listed]
     rows.sort(key=lambda row: (row.urgency, row.name.casefold(), str(row.user_id)))
-    found = [row for row in rows if row.matches(asked.q)]
-    waiting = [row for row in found if row.needs_attention]
-    shown = waiting if asked.show == "attention" else found
+    found = [row for row in rows if row.matches(query.q)]
+    needing_action = [row for row in found if row.needs_action]
+    shown = needing_action if query.show == "attention" else found
     pages = max(1, -(-len(shown) // PER_PAGE))
-    page = min(max(1, asked.page), pages)
+    page = min(max(1, query.page), pages)
     return render(
         request,
         "connections.html",
-        asked=asked,
+        query=query,
         rows=shown[(page - 1) * PER_PAGE : page * PER_PAGE],
         total=len(rows),
         found=len(found),
-        waiting=len(waiting),
+        needing_action=len(needing_action),
         page=page,
         pages=pages,
-        back=asked.address(page=page),
+        back=query.address(page=page),
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
     )
 
 
 def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
-    """Of these users, or of everybody. None if they cannot be read: the list shows everybody all
-    the same."""
+    """The last sync of these users, or of all. None if unavailable: the list works without."""
     try:
         with site.pipeline.engine.begin() as db:
             return ledger.statuses(db, user_ids or None)
@@ -118,7 +118,7 @@ def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | 
 
 
 def _open_circuit(site: Site) -> circuit_breaker.Circuit | None:
-    """The circuit while renewals of everybody are suspended."""
+    """The circuit breaker while it suspends all refreshes, else None."""
     try:
         with site.pipeline.engine.begin() as db:
             state = circuit_breaker.read(db)
@@ -148,7 +148,7 @@ def _detail(request: Request) -> Response:
 
 
 def _history(site: Site, user_id: UUID) -> Sequence[history.Entry] | None:
-    """None if it cannot be read."""
+    """The newest events; None if unavailable."""
     try:
         with site.pipeline.engine.begin() as db:
             return history.of_user(db, user_id, HISTORY)
@@ -157,28 +157,28 @@ def _history(site: Site, user_id: UUID) -> Sequence[history.Entry] | None:
 
 
 def _scopes(connection: Connection) -> list[tuple[str, bool]]:
-    """Every scope that was asked for or granted, and whether it was granted."""
+    """Every scope that was requested or granted, and whether it was granted."""
     granted = (connection.scope or "").split()
     extra = sorted(set(granted) - set(REQUESTED_SCOPES))
     return [(scope, scope in granted) for scope in (*REQUESTED_SCOPES, *extra)]
 
 
-# Doing -------------------------------------------------------------------------------------------
+# Buttons -----------------------------------------------------------------------------------------
 
 
 def _test(request: Request, form: Form) -> Response:
     user_id: UUID = request.path_params["user_id"]
     check = site_of(request).pipeline.tokens.check(user_id)
     if check.failure is None:
-        odd = f" They differ from what it publishes: {check.drift}." if check.drift else ""
+        odd = f" Their fields differ from the published API: {check.drift}." if check.drift else ""
         flash = Flash.about(
             user_id,
             "good",
-            "{user}: the test passed",
+            "{user}: connection test passed",
             f"HighLevel accepted the token and listed calls.{odd}",
         )
     else:
-        flash = failed(user_id, "{user}: the test failed", check.failure)
+        flash = _failed(user_id, "{user}: connection test failed", check.failure)
     return redirect(request, safe_back(form.get("back", "")), flash)
 
 
@@ -188,42 +188,42 @@ def _sync(request: Request, form: Form) -> Response:
     try:
         first, last = (_day(form.get(name, "")) for name in ("first", "last"))
         if first is not None:
-            # A month ago, which the page proposes, may lie before there was anything.
+            # The suggested month may start before the first partition.
             first = max(first, site.dagster.first_day())
-        launched = actions.sync(site, user_id, "connections page", first, last)
+        launched = actions.sync(site, user_id, ACTOR, first, last)
     except PipelineError as error:
-        flash = failed(user_id, "{user}: not synced", error)
+        flash = _failed(user_id, "{user}: sync not started", error)
     except DaysError as error:
-        flash = Flash.about(user_id, "bad", "{user}: not synced", str(error))
+        flash = Flash.about(user_id, "bad", "{user}: sync not started", str(error))
     except DagsterError as error:
         run_ids = error.run_ids if isinstance(error, PartlyLaunchedError) else ()
-        flash = Flash.about(user_id, "bad", "{user}: not synced", str(error), run_ids)
+        flash = Flash.about(user_id, "bad", "{user}: sync not started", str(error), run_ids)
     else:
         flash = Flash.about(
             user_id,
             "good",
-            "{user}: a sync was launched",
-            f"Dagster reads {launched.first} to {launched.last} again; the result shows here when "
-            "the run is over.",
+            "{user}: sync started",
+            f"Dagster is syncing {launched.first} to {launched.last}. The result appears here when "
+            "the run has finished.",
             launched.run_ids,
         )
     return redirect(request, safe_back(form.get("back", "")), flash)
 
 
 def _day(text: str) -> date | None:
-    """A day of the form; None if it names none.
+    """A day of the form; None if the field is empty.
 
     Raises:
-        DaysError: it is no day.
+        DaysError: it is not a date.
     """
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
-        raise DaysError("A day is written YYYY-MM-DD. Choose it in the calendar.") from None
+        raise DaysError("Enter each day as YYYY-MM-DD, or pick it in the calendar.") from None
 
 
-def failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
-    """What to show for a failure that has a class: its message and its fix."""
+def _failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
+    """The message and the fix of a failure."""
     return Flash.about(user_id, "bad", title, f"{error.message}. {error.failure.explanation.fix}.")
 
 
@@ -240,6 +240,6 @@ def _disconnect(request: Request, form: Form) -> Response:
         user_id,
         "plain",
         "{user} is disconnected",
-        "The stored tokens were destroyed; the calls stay. Connect again whenever you like.",
+        "The stored tokens were deleted; the calls are kept. You can connect again at any time.",
     )
     return redirect(request, safe_back(form.get("back", "")), flash)

@@ -1,8 +1,9 @@
-"""What the browser keeps for us, signed: its session, the message to show next, the consents that
-it began.
+"""Signed cookies: the session, the message for the next page, the consents in progress.
 
-No names and no tokens are in it: a signed cookie can be read by whoever has it. Who must log in and
-which forms are believed is decided in ``access``.
+They hold no names and no tokens: anyone who has a signed cookie can read it. Which requests need a
+login, and which forms are accepted, is decided in ``access``. Starlette's ``SessionMiddleware``
+would keep all of it in one cookie: two tabs would overwrite each other's consents, every change
+would extend the session, and each part would still need its own expiry.
 """
 
 import hashlib
@@ -23,43 +24,43 @@ FLASH: Final = "voiceai_flash"
 _CONSENT: Final = "voiceai_consent_"
 
 SESSION_LIFE: Final = 12 * 3600
-"""Seconds until a person has to log in again, and until a form is too old to be believed."""
+"""Seconds until a user has to log in again, and until a form expires."""
 
 _FLASH_LIFE: Final = 120
 _CONSENT_LIFE: Final = 30 * 60
-"""As long as the core remembers a consent (``connect_requests.LIFE``)."""
+"""In seconds, as long as a consent request is valid (``consent_requests.LIFE``)."""
 
 
-class Seal:
-    """Signs values for one purpose each, and opens only what it has signed.
+class Signer:
+    """Signs values, each for one purpose, and reads only what it has signed.
 
     Args:
-        secret: the page's password, from which the key is derived, so that sessions outlive a
-            restart and end when the password is changed; None: a key of this process.
+        secret: the page's password. The key is derived from it, so that sessions survive a restart
+            and become invalid when the password changes. None: a random key for this process.
     """
 
     def __init__(self, secret: Secret | None) -> None:
         if secret is None:
             self._key = secrets.token_bytes(32)
         else:
-            # Slow on purpose: everybody gets a signed cookie with the login page, and could try
-            # passwords on it at home.
+            # Slow on purpose: the login page hands out signed cookies, on which passwords could
+            # be tried offline.
             password = secret.reveal().encode()
             self._key = hashlib.scrypt(password, salt=b"voiceai page", n=2**14, r=8, p=1, dklen=32)
 
-    def close(self, purpose: str, value: Any) -> str:
+    def sign(self, purpose: str, value: Any) -> str:
         return self._serializer(purpose).dumps(value)
 
-    def open(self, purpose: str, sealed: str | None, max_age: int) -> Any:
-        """The value, or None if it was not signed here for this purpose, or too long ago.
+    def unsign(self, purpose: str, signed: str | None, max_age: int) -> Any:
+        """The value, or None if the signature is not ours, for another purpose, or too old.
 
         Args:
             max_age: in seconds.
         """
-        if not sealed:
+        if not signed:
             return None
         try:
-            return self._serializer(purpose).loads(sealed, max_age=max_age)
+            return self._serializer(purpose).loads(signed, max_age=max_age)
         except BadData:
             return None
 
@@ -73,20 +74,20 @@ class Seal:
 
 @dataclass(frozen=True)
 class Jar:
-    """Writes cookies the way all of ours are written.
+    """Reads and writes cookies, all of them with the same attributes.
 
     Attributes:
-        secure: for https only.
+        secure: sent over HTTPS only.
     """
 
-    seal: Seal
+    signer: Signer
     secure: bool
 
-    def put(self, response: Response, name: str, value: Any, max_age: int, path: str = "/") -> None:
-        # Lax, not Strict: HighLevel sends the browser back here, and that must be recognized.
+    def set(self, response: Response, name: str, value: Any, max_age: int, path: str = "/") -> None:
+        # Lax, not Strict: the redirect back from HighLevel has to carry them.
         response.set_cookie(
             name,
-            self.seal.close(name, value),
+            self.signer.sign(name, value),
             max_age=max_age,
             path=path,
             secure=self.secure,
@@ -94,12 +95,12 @@ class Jar:
             samesite="lax",
         )
 
-    def drop(self, response: Response, name: str, path: str = "/") -> None:
+    def delete(self, response: Response, name: str, path: str = "/") -> None:
         response.delete_cookie(name, path=path, secure=self.secure, httponly=True, samesite="lax")
 
     def read(self, cookies: Mapping[str, str], name: str, max_age: int) -> Any:
-        """What a cookie holds; None if it is absent, old or not ours."""
-        return self.seal.open(name, cookies.get(name), max_age)
+        """A cookie's value; None if it is absent, expired or not ours."""
+        return self.signer.unsign(name, cookies.get(name), max_age)
 
 
 # The session -------------------------------------------------------------------------------------
@@ -107,13 +108,13 @@ class Jar:
 
 @dataclass(frozen=True)
 class Session:
-    """A browser that visits the page; its id binds forms to it."""
+    """A browser's session; forms are bound to its id."""
 
     id: str
     is_logged_in: bool = False
 
     @classmethod
-    def fresh(cls, *, is_logged_in: bool = False) -> "Session":
+    def new(cls, *, is_logged_in: bool = False) -> "Session":
         return cls(secrets.token_urlsafe(16), is_logged_in)
 
 
@@ -124,30 +125,30 @@ def read_session(jar: Jar, cookies: Mapping[str, str]) -> Session | None:
 
 def put_session(jar: Jar, response: Response, session: Session) -> None:
     value = {"id": session.id, "in": session.is_logged_in}
-    jar.put(response, SESSION, value, SESSION_LIFE)
+    jar.set(response, SESSION, value, SESSION_LIFE)
 
 
-def form_token(seal: Seal, session: Session) -> str:
-    """What a form of this session carries to be believed."""
-    return seal.close("form", session.id)
+def form_token(signer: Signer, session: Session) -> str:
+    """The token that each form of this session carries against forgery (CSRF)."""
+    return signer.sign("form", session.id)
 
 
-def is_form_token(seal: Seal, session: Session, token: str) -> bool:
-    found = seal.open("form", token, SESSION_LIFE)
+def is_form_token(signer: Signer, session: Session, token: str) -> bool:
+    found = signer.unsign("form", token, SESSION_LIFE)
     return isinstance(found, str) and secrets.compare_digest(found, session.id)
 
 
-# The message to show next ------------------------------------------------------------------------
+# The message for the next page -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Flash:
-    """What came of an action, shown on the next page and then forgotten.
+    """The result of an action, shown once, on the next page.
 
     Attributes:
         tone: ``good``, ``bad`` or ``plain``.
-        title: in a few words; ``{user}`` stands for the name, which no cookie holds.
-        text: more, where there is more to say, in sentences.
+        title: a few words; ``{user}`` stands for the user's name, which no cookie holds.
+        text: details in sentences, if any.
         run_ids: Dagster runs to link to.
     """
 
@@ -165,7 +166,7 @@ class Flash:
 
 
 def put_flash(jar: Jar, response: Response, flash: Flash) -> None:
-    jar.put(response, FLASH, asdict(flash), _FLASH_LIFE)
+    jar.set(response, FLASH, asdict(flash), _FLASH_LIFE)
 
 
 def read_flash(jar: Jar, cookies: Mapping[str, str]) -> Flash | None:
@@ -173,38 +174,44 @@ def read_flash(jar: Jar, cookies: Mapping[str, str]) -> Flash | None:
     return Flash(**{**found, "run_ids": tuple(found["run_ids"])}) if found else None
 
 
-# Consents that this browser began ----------------------------------------------------------------
+# Consents in progress ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class BegunHere:
-    """A consent that this browser began: for whom, and where to return to when it is over."""
+class PendingConsent:
+    """A consent that this browser started.
+
+    Attributes:
+        back: the page to return to when it is finished.
+    """
 
     user_id: UUID
     back: str
 
 
-def put_consent(jar: Jar, response: Response, state: Secret, begun: BegunHere) -> None:
-    """Remember a consent. A cookie each, so that several can be under way; it goes to the callback
+def put_consent(jar: Jar, response: Response, state: Secret, pending: PendingConsent) -> None:
+    """Remember a consent: one cookie each, so that several can be in progress, sent to the callback
     only."""
     digest = _digest(state)
-    value = {"state": digest, "user": str(begun.user_id), "back": begun.back}
-    jar.put(response, _CONSENT + digest[:16], value, _CONSENT_LIFE, CALLBACK_PATH)
+    value = {"state": digest, "user": str(pending.user_id), "back": pending.back}
+    jar.set(response, _CONSENT + digest[:16], value, _CONSENT_LIFE, CALLBACK_PATH)
 
 
-def read_consent(jar: Jar, cookies: Mapping[str, str], state: Secret | None) -> BegunHere | None:
-    """What is known of the consent that ``state`` names; None if this browser did not begin it."""
+def read_consent(
+    jar: Jar, cookies: Mapping[str, str], state: Secret | None
+) -> PendingConsent | None:
+    """The consent that ``state`` identifies; None if this browser did not start it."""
     if state is None:
         return None
     digest = _digest(state)
     found = jar.read(cookies, _CONSENT + digest[:16], _CONSENT_LIFE)
     if not found or not secrets.compare_digest(found["state"], digest):
         return None
-    return BegunHere(UUID(found["user"]), found["back"])
+    return PendingConsent(UUID(found["user"]), found["back"])
 
 
-def drop_consent(jar: Jar, response: Response, state: Secret) -> None:
-    jar.drop(response, _CONSENT + _digest(state)[:16], CALLBACK_PATH)
+def delete_consent(jar: Jar, response: Response, state: Secret) -> None:
+    jar.delete(response, _CONSENT + _digest(state)[:16], CALLBACK_PATH)
 
 
 def _digest(state: Secret) -> str:

@@ -1,8 +1,8 @@
-"""Tells people that nothing is scheduled any more: Dagster has given no sign of life for a while.
+"""Alerts when Dagster's daemon or sensors have stopped, and again when they run again.
 
-Everything else that tells people runs in Dagster, which cannot tell of its own end. So the process
-of the Connections page looks every few minutes; it lives without the daemon. The words and the
-channels are ``alert_delivery``'s, and that it is told once is ``connections.alerts``'.
+All other alerts are sent by Dagster, which cannot report its own death; the process of the
+Connections page runs without the daemon. Texts and channels are in ``connections``, which also
+sends each alert only once.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from voiceai_pipeline.web.dagster_client import DagsterError
 log = logging.getLogger(__name__)
 
 SILENCE: Final = timedelta(minutes=30)
-"""Without a sign of life for so long Dagster is taken for dead; so does Dagster itself."""
+"""Without a sign of life for this long Dagster counts as stopped, as in its own UI."""
 
-EVERY: Final = timedelta(minutes=3)
-"""How often it is looked at."""
+INTERVAL: Final = timedelta(minutes=3)
+"""Interval between two checks."""
 
 
-class Watch:
-    """Remembers the last sign of life, and what people were told lies in the database.
+class DaemonMonitor:
+    """Remembers the last sign of life; open alerts are in the database.
 
     Args:
-        last_sign: asks Dagster when its daemon and sensors last showed themselves (UTC); None:
-            never. May raise ``DagsterError``.
-        now: replaces the database's clock where time is simulated; aware UTC.
+        last_sign: returns when Dagster's daemon and sensors were last active (UTC), None: never.
+            May raise ``DagsterError``.
+        now: replaces the database's clock in simulations; aware UTC.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Watch:
         self._now = now
         self._alive_at: datetime | None = None
 
-    def look(self) -> None:
-        """Look once; tell people if the silence has become too long, or has ended.
+    def check(self) -> None:
+        """Check once; send an alert if Dagster has stopped, or runs again.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+            sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
         """
         try:
             sign = self._last_sign()
@@ -67,8 +67,8 @@ class Watch:
             sign = None
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
-            # What was silent before anybody looked has a while to show itself: at a start the page
-            # comes before the daemon. Nor has it ended because somebody else begins to look.
+            # At a start the page comes before the daemon, so the first check starts the clock. Nor
+            # does it end an open alert.
             known = self._alive_at or now
             self._alive_at = known if sign is None else max(sign, known)
             is_news = False
@@ -77,27 +77,27 @@ class Watch:
                 is_news = True
             elif sign is not None and now - sign < SILENCE:
                 is_news = alerts.close(db, None, now, subject=alerts.DAEMON)
-        # As long as it is silent: a channel that was down is tried again, and nobody else does it.
+        # At every check while Dagster is silent: a channel that was down is retried only here.
         for channel in self._channels if is_news else ():
             for reason in alert_delivery.deliver(self._engine, channel, self._page).reasons:
                 log.warning("%s: %s", channel.name, reason)
 
 
 @contextlib.contextmanager
-def watching(watch: Watch) -> Iterator[None]:
-    """Look again and again, in a thread of its own, while the ``with`` lasts."""
+def monitoring(monitor: DaemonMonitor) -> Iterator[None]:
+    """Check at intervals, in a background thread, until the ``with`` block ends."""
     stop = threading.Event()
 
-    def keep_looking() -> None:
+    def keep_checking() -> None:
         while True:
             try:
-                watch.look()
+                monitor.check()
             except sa.exc.SQLAlchemyError as error:
-                log.warning("the database does not answer: %s", type(error).__name__)
-            if stop.wait(EVERY.total_seconds()):
+                log.warning("the database is unavailable: %s", type(error).__name__)
+            if stop.wait(INTERVAL.total_seconds()):
                 return
 
-    thread = threading.Thread(target=keep_looking, name="deadman", daemon=True)
+    thread = threading.Thread(target=keep_checking, name="daemon monitor", daemon=True)
     thread.start()
     try:
         yield

@@ -1,7 +1,6 @@
-"""What we ask of Dagster's webserver over GraphQL: launch a sync, read a run, tidy up at start.
+"""A client for the GraphQL API of Dagster's webserver: launch a sync or a backfill, read a run.
 
-For programs that live without importing ``dagster``, which takes seconds. Nothing is decided here;
-what a run does is in ``defs/``.
+For programs that do not import ``dagster``, which takes seconds. What a run does is in ``defs/``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +12,7 @@ from uuid import UUID
 import requests
 
 _TIMEOUT: Final = 30.0
-"""Seconds for one question. A code location that has just been asked for the first time is slow."""
+"""Seconds for one request. The first one to a code location is slow."""
 
 _REPOSITORY: Final = {
     "repositoryLocationName": "voiceai_pipeline",
@@ -22,16 +21,16 @@ _REPOSITORY: Final = {
 _SYNC_JOB: Final = {**_REPOSITORY, "jobName": "sync_users"}
 
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
-"""Statuses that a run never leaves."""
+"""Final statuses of a run."""
 
 
 class DagsterError(RuntimeError):
-    """Dagster did not do what was asked; the text says why and what to do."""
+    """Dagster did not respond, or refused; the text gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as Dagster knows it. ``status`` is Dagster's own word, such as QUEUED or SUCCESS."""
+    """A run; ``status`` is Dagster's, such as QUEUED or SUCCESS."""
 
     run_id: str
     status: str
@@ -44,11 +43,11 @@ class Run:
 class Dagster:
     """Dagster's webserver at ``url``.
 
-    Every method raises ``DagsterError`` if it does not answer, or answers with an error.
+    Every method raises ``DagsterError`` if it does not respond, or responds with an error.
 
     Args:
-        url: without a slash at the end.
-        timeout: seconds for one question.
+        url: without a trailing slash.
+        timeout: seconds for one request.
     """
 
     def __init__(self, url: str, *, timeout: float = _TIMEOUT) -> None:
@@ -64,20 +63,20 @@ class Dagster:
         keys = connection.get("results") or []
         if not keys:
             raise DagsterError(
-                "Dagster has not loaded the asset call_logs. Wait until its UI shows it, or see "
-                "there why the code location does not load."
+                "Dagster has not loaded the asset call_logs. Wait until its UI shows the asset, or "
+                "check there why the code location does not load."
             )
         return date.fromisoformat(keys[0])
 
     def launch_sync(
         self, days: Sequence[date], user_ids: Collection[UUID], launched_by: str
     ) -> str:
-        """Launch a run that reads consecutive ``days`` again for some users; its id.
+        """Launch a run that syncs consecutive ``days`` of some users; returns the run's id.
 
-        It is queued until the daemon takes it.
+        The run is queued until the daemon starts it.
 
         Args:
-            launched_by: shown among the run's tags.
+            launched_by: the value of a tag of the run.
         """
         config = {
             "user_ids": [str(user_id) for user_id in user_ids],
@@ -92,14 +91,14 @@ class Dagster:
         answer = self._ask(_LAUNCH_RUN, {"params": params})["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise DagsterError(
-                f"Dagster refused to launch the sync ({answer['__typename']}). See in its UI "
-                "whether the code location is loaded, then try again."
+                f"Dagster refused to launch the sync ({answer['__typename']}). Check in "
+                "its UI whether the code location is loaded, then try again."
             )
         run_id: str = answer["run"]["runId"]
         return run_id
 
     def run(self, run_id: str) -> Run | None:
-        """A run; None if Dagster has none of that id (any more)."""
+        """A run; None if Dagster has no run of this id, or has deleted it."""
         query = """query Run($id: ID!) {
             runOrError(runId: $id) { __typename ... on Run { runId status } } }"""
         answer = self._ask(query, {"id": run_id})["runOrError"]
@@ -108,8 +107,8 @@ class Dagster:
         return None
 
     def last_sign_of_life(self) -> datetime | None:
-        """When its daemon and our sensors were last seen at work (UTC): the oldest heartbeat of the
-        daemon's parts, or the newest tick of a sensor, whichever is earlier; None if never."""
+        """When the daemon and our sensors were last active (UTC): the oldest heartbeat of the
+        daemon's parts or the newest sensor tick, whichever is earlier; None if never."""
         answer = self._ask(_SIGNS_OF_LIFE, {"selector": _REPOSITORY})
         parts = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         beats = [part["lastHeartbeatTime"] for part in parts if part["required"]]
@@ -122,10 +121,10 @@ class Dagster:
             return None
         return datetime.fromtimestamp(min([*beats, max(ticks)]), UTC)
 
-    # Starting up ---------------------------------------------------------------------------------
+    # Startup -------------------------------------------------------------------------------------
 
     def is_loaded(self) -> bool:
-        """True once it knows our assets.
+        """Whether our code location is loaded.
 
         Raises:
             LocationError: the code location cannot be loaded.
@@ -143,7 +142,7 @@ class Dagster:
         return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
     def backfill(self, days: Sequence[date], title: str) -> None:
-        """Ask for a backfill of ``call_logs``."""
+        """Launch a backfill of ``call_logs``."""
         params = {
             "assetSelection": [{"path": ["call_logs"]}],
             "partitionNames": [str(day) for day in days],
@@ -164,19 +163,19 @@ class Dagster:
             data = response.json()["data"]
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise DagsterError(
-                f"Dagster does not answer at {self.url} ({type(error).__name__}). Start it with "
+                f"Dagster does not respond at {self.url} ({type(error).__name__}). Start it with "
                 "make up, or wait a minute if it has just been started, then try again."
             ) from error
         if not isinstance(data, dict):
             raise DagsterError(
-                f"Dagster at {self.url} did not understand the question. Run the same release of "
-                "Dagster as this program was installed with."
+                f"Dagster at {self.url} rejected the query. Run the same Dagster release as "
+                "this program was installed with."
             )
         return data
 
 
 class LocationError(DagsterError):
-    """Dagster cannot load our code location; the text holds its reason."""
+    """Dagster cannot load our code location; the text includes its error."""
 
 
 _FIRST_DAY: Final = """

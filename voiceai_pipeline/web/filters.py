@@ -1,4 +1,4 @@
-"""How things are said on the page: times, colours, and what to do with the buttons at hand."""
+"""Presentation of single values in templates: times, colours, and fixes in terms of buttons."""
 
 import re
 from datetime import datetime
@@ -25,7 +25,7 @@ _UNITS: Final = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
 def on_page(text: str) -> str:
-    """A fix as it reads here, where a button does what the command line's commands do."""
+    """A fix in terms of the page's buttons instead of the command line's commands."""
 
     def button(found: re.Match[str]) -> str:
         return " with the button here" if found[1] else f"{_VERBS[found[2]]} with the button here"
@@ -34,7 +34,7 @@ def on_page(text: str) -> str:
 
 
 def tone(connection: Connection) -> str:
-    """The colour of a connection's tag: good, warn, bad or plain. Its words say the same."""
+    """The colour of a connection's tag: good, warn, bad or plain. Its text says the same."""
     found = _TONES[connection.status]
     if found != "good":
         return found
@@ -44,13 +44,13 @@ def tone(connection: Connection) -> str:
 
 
 def moment(at: datetime, zone: ZoneInfo) -> str:
-    """A time in the pipeline's zone, such as ``20 Nov 2026, 14:05 UTC``."""
+    """A time in ``zone``, such as ``20 Nov 2026, 14:05 UTC``."""
     local = at.astimezone(zone)
     return f"{local.day} {local:%b %Y, %H:%M} {local:%Z}"
 
 
 def distance(at: datetime, now: datetime) -> str:
-    """How far away a time is, such as ``3 hours ago`` or ``in 20 minutes``."""
+    """A relative time, such as ``3 hours ago`` or ``in 20 minutes``."""
     seconds = int((now - at).total_seconds())
     for unit, length in _UNITS:
         number = abs(seconds) // length

@@ -1,4 +1,4 @@
-"""What every answer carries to keep browsers from doing more than the page needs."""
+"""Security headers of every response, and the host names that are answered."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ from voiceai_pipeline.core.settings import PageSettings
 
 
 def security_headers(page: PageSettings) -> dict[str, str]:
-    """No scripts, nothing from elsewhere, in no frame, kept by no cache."""
+    """No scripts, no foreign content, no framing, no caching."""
     policy = (
         "default-src 'none'",
         "style-src 'self'",
@@ -23,7 +23,7 @@ def security_headers(page: PageSettings) -> dict[str, str]:
         "Content-Security-Policy": "; ".join(policy),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        # Not no-referrer: forms would then be sent with the origin `null`.
+        # Not no-referrer: the Origin header of forms would then be `null`.
         "Referrer-Policy": "same-origin",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
@@ -35,14 +35,14 @@ def security_headers(page: PageSettings) -> dict[str, str]:
 
 
 def allowed_hosts(page: PageSettings) -> list[str]:
-    """Names under which the page answers. Another site's name that leads here (DNS rebinding) must
-    not be one: its scripts could read every answer."""
+    """Host names that are answered. With any other name that resolves to this machine (DNS
+    rebinding), the scripts of that site could read our responses."""
     names = {"127.0.0.1", "localhost", "::1", page.host, urlsplit(page.url).hostname or page.host}
     return sorted(f"[{name}]" if ":" in name else name for name in names)
 
 
 class SecurityHeaders:
-    """Puts headers on every answer, those of errors included."""
+    """Adds headers to every response, error responses included."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app

@@ -1,6 +1,6 @@
-"""Sessions that were logged out before they expired: a copy of their cookie must not work again.
+"""Sessions that were logged out before they expired, so that a copied cookie stops working.
 
-In a file, because the cookies themselves stay valid across a restart (``cookies.Seal``).
+In a file, because a session cookie stays valid across a restart (``cookies.Signer``).
 """
 
 import logging
@@ -42,7 +42,7 @@ class Logouts:
             log.warning("%s cannot be written: %s", self._path, error.strerror)
 
     def _recent(self) -> dict[str, float]:
-        """Without the sessions whose cookie has expired since."""
+        """Without sessions whose cookie has expired since."""
         oldest = self._now() - SESSION_LIFE
         return {id_: at for id_, at in self._at.items() if at > oldest}
 

@@ -1,7 +1,4 @@
-"""A whole page: a template in its frame, with the message to show, and redirects that leave one.
-
-Also what a page says when something is wrong: ``PageError``.
-"""
+"""Complete responses: rendered templates with the current message, redirects, and error pages."""
 
 import contextlib
 import re
@@ -23,12 +20,12 @@ _OURS: Final = re.compile(r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}")
 
 
 class PageError(Exception):
-    """Why a request is refused, as a page of its own.
+    """A request that is refused with an error page.
 
     Args:
         status: the HTTP status.
         title: what happened, in a few words.
-        text: the same in sentences, and whom it touches.
+        text: the same in sentences, and which users it affects.
         remedy: what to do.
     """
 
@@ -41,18 +38,26 @@ class PageError(Exception):
 
 
 def session_of(request: Request) -> Session | None:
-    """The session that ``access`` found or began; None where a path needs none."""
+    """The session, set by ``access``; None for paths that have none."""
     session: Session | None = request.scope.get("voiceai_session")
     return session
 
 
+def may_see_users(request: Request) -> bool:
+    """Whether the visitor is logged in, or no password is needed. Pages without login, such as the
+    callback, must not show names to other visitors."""
+    session = session_of(request)
+    no_password = site_of(request).page.secret is None
+    return no_password or (session is not None and session.is_logged_in)
+
+
 def safe_back(path: str) -> str:
-    """The address to return to, if it is one of ours; else the list."""
+    """``path`` if it is one of our pages, else the list: never redirect to another site."""
     return path if _OURS.fullmatch(path) else HOME
 
 
 def render(request: Request, template: str, *, status: int = 200, **content: Any) -> Response:
-    """A page: the template with its content, the message of the last action above it."""
+    """A page: the template with its content, below the result of the last action."""
     site = site_of(request)
     session = session_of(request)
     flash = cookies.read_flash(site.jar, request.cookies)
@@ -60,9 +65,9 @@ def render(request: Request, template: str, *, status: int = 200, **content: Any
     zone = site.pipeline.zone
     html = site.templates.get_template(template).render(
         session=session,
-        can_enter=site.page.secret is None or (session is not None and session.is_logged_in),
+        may_see_users=may_see_users(request),
         needs_login=site.page.secret is not None,
-        form_token=cookies.form_token(site.seal, session) if session else "",
+        form_token=cookies.form_token(site.signer, session) if session else "",
         flash=flash and _named(site, flash),
         dagster_url=site.page.dagster_url,
         sandbox_url=site.highlevel.api_url if site.highlevel.is_sandbox else "",
@@ -72,12 +77,12 @@ def render(request: Request, template: str, *, status: int = 200, **content: Any
     )
     response = HTMLResponse(html, status)
     if flash:
-        site.jar.drop(response, cookies.FLASH)
+        site.jar.delete(response, cookies.FLASH)
     return response
 
 
 def _named(site: Site, flash: Flash) -> dict[str, Any]:
-    """The message with the name of its user, which the cookie does not hold."""
+    """The message with its user's name, which the cookie does not hold."""
     name = "The user"
     with contextlib.suppress(sa.exc.SQLAlchemyError), site.pipeline.engine.begin() as db:
         connection = connections.one(db, UUID(flash.user_id)) if flash.user_id else None
@@ -91,7 +96,7 @@ def _named(site: Site, flash: Flash) -> dict[str, Any]:
 
 
 def redirect(request: Request, path: str, flash: Flash | None = None) -> Response:
-    """See other, after an action; the next page shows ``flash``."""
+    """Redirect after an action (303 See Other); the next page shows ``flash``."""
     response = RedirectResponse(path, 303)
     if flash:
         cookies.put_flash(site_of(request).jar, response, flash)

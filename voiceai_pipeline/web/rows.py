@@ -1,6 +1,6 @@
-"""A user as the page shows them: how urgent, in which colour, with which buttons.
+"""How the pages show a user: urgency, colour and buttons.
 
-Pure: from a connection and the last sync; nothing is read here.
+Pure functions of a connection and the last sync; nothing is read here.
 """
 
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ _FINE: Final = 2
 
 @dataclass(frozen=True)
 class Button:
-    """Something that can be done to a user.
+    """An action for a user.
 
     Attributes:
-        path: the last part of the address that does it.
-        asks: it leads to a page that asks first, instead of doing it.
-        is_main: what helps most in the state at hand.
-        is_usual: often enough wanted to have its place in the list.
+        path: the last part of its address.
+        is_link: it opens a page that asks first, instead of acting at once.
+        is_main: the most useful one in the current state.
+        is_listed: shown in the list too, not only on the user's page.
     """
 
     label: str
     path: str
-    asks: bool = False
+    is_link: bool = False
     is_main: bool = False
-    is_usual: bool = True
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)
 class Row:
-    """A user as the list and their own page show them."""
+    """A user in the list or on the user's own page."""
 
     connection: Connection
     last_sync: UserStatus | None
@@ -54,12 +54,12 @@ class Row:
         return filters.tone(self.connection)
 
     @property
-    def needs_attention(self) -> bool:
+    def needs_action(self) -> bool:
         return self.urgency < _FINE
 
     @property
     def urgency(self) -> int:
-        """Smaller is shown first: what worked and no longer does, then who is not connected."""
+        """Sort key: broken connections first, then users who are not connected, then the rest."""
         if self.connection.state in _NOT_CONNECTED:
             return 1
         return 0 if self.tone in ("bad", "warn") else _FINE
@@ -70,16 +70,16 @@ class Row:
         if connection.state in _NOT_CONNECTED:
             return (Button("Connect", "connect", is_main=True),)
         test = Button("Test", "test")
-        disconnect = Button("Disconnect", "disconnect", asks=True)
+        disconnect = Button("Disconnect", "disconnect", is_link=True)
         if connection.can_sync:
             return (
                 Button("Sync now", "sync", is_main=True),
                 test,
-                Button("Reconnect", "connect", is_usual=False),
+                Button("Reconnect", "connect", is_listed=False),
                 disconnect,
             )
-        if self.lacks_choice:
-            choose = Button("Choose location", "location", asks=True, is_main=True)
+        if self.needs_location_choice:
+            choose = Button("Choose location", "location", is_link=True, is_main=True)
             return (choose, Button("Reconnect", "connect"), disconnect)
         if connection.state is ConnectionState.PAUSED:
             return (
@@ -91,21 +91,19 @@ class Row:
 
     @property
     def last_message(self) -> str:
-        """How the last sync went, in words; without the fix where the state says it already."""
+        """The last sync's message; without its fix where the state already names one."""
         message = (self.last_sync.message if self.last_sync else None) or ""
         return message.partition(". Fix: ")[0] if self.connection.obstacle else message
 
     @property
-    def lacks_choice(self) -> bool:
-        """An agency has given consent, and nobody has said for which of its locations."""
+    def needs_location_choice(self) -> bool:
+        """Consent was given for an agency, and none of its locations has been chosen yet."""
         connection = self.connection
         is_agency = connection.user_type == "Company"
         return is_agency and connection.obstacle is FailureClass.NO_LOCATION
 
     def matches(self, wanted: str) -> bool:
-        """Whether a search finds the user: by name, location or id."""
+        """Whether a search by name, location or id finds the user."""
         connection = self.connection
-        place = (connection.location_name, connection.location_id, str(connection.user.id))
-        return any(
-            wanted.casefold() in text.casefold() for text in (self.name, *filter(None, place))
-        )
+        ids = (connection.location_name, connection.location_id, str(connection.user.id))
+        return any(wanted.casefold() in text.casefold() for text in (self.name, *filter(None, ids)))

@@ -11,13 +11,13 @@ from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, Pag
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.web import filters
-from voiceai_pipeline.web.cookies import Jar, Seal
+from voiceai_pipeline.web.cookies import Jar, Signer
 from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.logouts import Logouts
 from voiceai_pipeline.web.throttle import Throttle
 
 ACTOR: Final = "connections page"
-"""Who acts, in the history of connections and in the tags of runs."""
+"""The actor, in the history of connections and in the tags of runs."""
 
 
 def _templates() -> Environment:
@@ -39,24 +39,24 @@ class Site:
     Attributes:
         page: its address and access settings.
         dagster: the webserver it calls; links that users follow go to ``page.dagster_url``.
-        seal: signs the cookies.
+        signer: signs cookies and form tokens.
         logouts: sessions that were logged out before they expired.
-        wrong_passwords: counts failed logins.
+        failed_logins: limits password guessing.
     """
 
     pipeline: Pipeline
     highlevel: HighLevelSettings
     page: PageSettings
     dagster: Dagster
-    seal: Seal
+    signer: Signer
     logouts: Logouts
-    wrong_passwords: Throttle = field(default_factory=Throttle)
+    failed_logins: Throttle = field(default_factory=Throttle)
     templates: Environment = field(default_factory=_templates)
 
     @property
     def jar(self) -> Jar:
         """Reads and writes the cookies."""
-        return Jar(self.seal, secure=self.page.url.startswith("https://"))
+        return Jar(self.signer, secure=self.page.url.startswith("https://"))
 
     @property
     def callback_leads_here(self) -> bool:
@@ -99,6 +99,6 @@ def open_site(settings: Settings, pipeline: Pipeline, dagster_url: str | None = 
         highlevel=settings.highlevel,
         page=settings.page,
         dagster=Dagster(dagster_url or settings.page.dagster_url),
-        seal=Seal(settings.page.secret),
+        signer=Signer(settings.page.secret),
         logouts=Logouts(settings.home / "logouts"),
     )

@@ -1,4 +1,4 @@
-"""How many wrong passwords are too many: counted in memory, for everybody together."""
+"""Rate limit for failed logins: in memory, for all visitors together."""
 
 import time
 from collections import deque
@@ -7,15 +7,15 @@ from typing import Final
 
 LIMIT: Final = 5
 WINDOW: Final = 60.0
-"""So many wrong ones within so many seconds, and nobody's password is looked at any more."""
+"""After so many failures within so many seconds, no password is checked."""
 
 
 class Throttle:
-    """Counts failures. For everybody together, because behind a proxy all come from one address;
-    whoever is logged in already is not touched.
+    """Counts failures, for all visitors together: behind a proxy all share one address. Sessions
+    that are already logged in are not affected.
 
     Args:
-        now: seconds of a clock that never goes back.
+        now: seconds of a monotonic clock.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -23,11 +23,11 @@ class Throttle:
         self._failures: deque[float] = deque(maxlen=LIMIT)
 
     def wait(self) -> float:
-        """Seconds until the next attempt is looked at; 0 if it is now."""
+        """Seconds until the next attempt is allowed; 0 if it is now."""
         if len(self._failures) < LIMIT:
             return 0.0
         return max(0.0, self._failures[0] + WINDOW - self._now())
 
     def count(self) -> None:
-        """Note a failure."""
+        """Record a failure."""
         self._failures.append(self._now())

@@ -1,6 +1,6 @@
-"""A small HTTP server that speaks as much of Dagster's GraphQL as the page asks for.
+"""A small HTTP server with the part of Dagster's GraphQL API that the pages use.
 
-That the real webserver understands the same questions is tested in ``cli/test_up.py``.
+``cli/test_up.py`` runs the same queries against the real webserver.
 """
 
 import json
@@ -13,16 +13,16 @@ from uuid import uuid4
 
 @dataclass
 class DagsterStandIn:
-    """Launches nothing and remembers what it was asked to.
+    """Launches nothing and records the requests.
 
     Attributes:
         launched: the parameters of every launch, oldest first.
         first_day: the first partition.
         refuse_after: how many launches are accepted; None: all.
         is_down: answers 503, as a proxy before a dead webserver does.
-        heartbeats: of the daemon's parts, in seconds of the epoch; None: never.
+        heartbeats: of the daemon's parts, in seconds since the epoch; None: never.
         ticks: the last one of each sensor.
-        looked_at: how often it was asked for a sign of life.
+        monitored: how many times a sign of life was requested.
     """
 
     launched: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class DagsterStandIn:
     is_down: bool = False
     heartbeats: list[float | None] = field(default_factory=list)
     ticks: list[float] = field(default_factory=list)
-    looked_at: int = 0
+    monitored: int = 0
     _server: ThreadingHTTPServer | None = None
 
     @property
@@ -76,7 +76,7 @@ class DagsterStandIn:
                 }
             }
         if "daemonHealth" in query:
-            self.looked_at += 1
+            self.monitored += 1
             beats = [{"required": True, "lastHeartbeatTime": beat} for beat in self.heartbeats]
             idle = {"required": False, "lastHeartbeatTime": None}
             ticks = [{"sensorState": {"ticks": [{"timestamp": at}]}} for at in self.ticks]

@@ -1,4 +1,4 @@
-"""Who comes in, and which forms are believed."""
+"""Login, sessions and forged forms."""
 
 import json
 
@@ -13,7 +13,7 @@ from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
 # Forged forms ------------------------------------------------------------------------------------
 
 
-def test_only_a_form_of_this_very_session_is_believed(installation: Installation) -> None:
+def test_only_a_form_of_the_same_session_is_accepted(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     path = f"/users/{HARBOR}/disconnect"
@@ -34,7 +34,7 @@ def test_only_a_form_of_this_very_session_is_believed(installation: Installation
     assert installation.connection(HARBOR).label == "connected"
 
 
-def test_a_form_that_another_web_page_sent_is_refused_even_with_the_token(
+def test_a_form_from_another_website_is_refused_even_with_the_token(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -48,29 +48,29 @@ def test_a_form_that_another_web_page_sent_is_refused_even_with_the_token(
             {"Origin": "http://127.0.0.1:1"},
         ):
             assert visitor.post(path, follow=False, **headers).status_code == 403
-        believed = visitor.post(
+        accepted = visitor.post(
             path, follow=False, Origin=installation.url, Sec_Fetch_Site="same-origin"
         )
 
-    assert believed.status_code == 200
+    assert accepted.status_code == 200
 
 
-def test_a_form_from_the_pages_public_address_is_believed(open_page: Open) -> None:
+def test_a_form_from_the_public_address_is_accepted(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
         installation.add("Harbor Dental")
         with installation.visitor() as visitor:
-            # Over https the cookie is for https only; here the proxy is left out.
+            # The cookie is for HTTPS only, and this test has no proxy that speaks it.
             session = visitor.get().cookies.get_dict()
             visitor.session.headers["Cookie"] = f"{cookies.SESSION}={session[cookies.SESSION]}"
-            believed = visitor.post(
+            accepted = visitor.post(
                 f"/users/{HARBOR}/connect", follow=False, Origin="https://calls.example.test"
             )
 
-    assert believed.status_code == 200
-    assert "; Secure" in believed.headers["set-cookie"]
+    assert accepted.status_code == 200
+    assert "; Secure" in accepted.headers["set-cookie"]
 
 
-def test_a_body_that_is_too_long_or_no_form_is_refused(installation: Installation) -> None:
+def test_a_body_that_is_too_long_or_not_a_form_is_refused(installation: Installation) -> None:
     installation.add("Harbor Dental")
     with installation.visitor() as visitor:
         long = visitor.post(f"/users/{HARBOR}/connect", {"x": "y" * MAX_BODY})
@@ -85,14 +85,14 @@ def test_a_body_that_is_too_long_or_no_form_is_refused(installation: Installatio
 # Login -------------------------------------------------------------------------------------------
 
 
-def test_without_a_password_on_loopback_nobody_logs_in(installation: Installation) -> None:
+def test_without_a_password_on_loopback_no_login_is_needed(installation: Installation) -> None:
     with installation.visitor() as visitor:
         assert visitor.get("/").status_code == 200
         assert visitor.get("/login", follow=False).headers["Location"] == "/"
         assert "Log out" not in visitor.get("/").text
 
 
-def test_with_a_password_nothing_is_shown_or_done_before_it_is_given(open_page: Open) -> None:
+def test_with_a_password_nothing_is_shown_or_done_before_login(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
         installation.add("Harbor Dental")
         with installation.visitor() as visitor:
@@ -109,7 +109,7 @@ def test_with_a_password_nothing_is_shown_or_done_before_it_is_given(open_page: 
             assert visitor.get("/static/page.css").status_code == 200
 
 
-def test_the_password_opens_the_page_that_was_asked_for_until_one_logs_out(
+def test_login_leads_to_the_requested_page_and_lasts_until_logout(
     open_page: Open,
 ) -> None:
     with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
@@ -128,7 +128,7 @@ def test_the_password_opens_the_page_that_was_asked_for_until_one_logs_out(
     assert entered.headers["Location"] == "/?q=harbor"
     # A new id: the old one is of no use to anyone who knew it (session fixation).
     assert json.loads(unsigned(before))["id"] != json.loads(unsigned(inside))["id"]
-    assert "You are logged out" in left.text
+    assert "You have been logged out." in left.text
     assert after.status_code == 303
 
 
@@ -152,7 +152,7 @@ def _enters(installation: Installation, cookie: str) -> bool:
     return answer.status_code == 200
 
 
-def test_the_session_cookie_is_for_this_page_and_no_script(open_page: Open) -> None:
+def test_the_session_cookie_has_every_protective_attribute(open_page: Open) -> None:
     with (
         open_page(
             VOICEAI_PAGE_SECRET=PASSWORD, VOICEAI_PAGE_URL="https://calls.example.test"
@@ -164,14 +164,14 @@ def test_the_session_cookie_is_for_this_page_and_no_script(open_page: Open) -> N
         assert attribute in set_cookie
 
 
-def test_nobody_is_sent_elsewhere_after_logging_in(open_page: Open) -> None:
+def test_login_never_redirects_to_another_site(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
         for target in ("https://evil.test", "//evil.test", "/\\evil.test"):
             with installation.visitor() as visitor:
                 assert visitor.log_in(next=target).headers["Location"] == "/"
 
 
-def test_wrong_passwords_are_refused_and_after_five_nobodys_is_looked_at(
+def test_after_five_wrong_passwords_none_is_checked_for_a_while(
     open_page: Open,
 ) -> None:
     with (
@@ -186,13 +186,13 @@ def test_wrong_passwords_are_refused_and_after_five_nobodys_is_looked_at(
         working = inside.get("/")
 
     assert {answer.status_code for answer in wrong} == {401}
-    assert "That is not the password" in wrong[0].text
+    assert "Wrong password." in wrong[0].text
     assert too_many.status_code == right.status_code == 429
     assert 0 < int(right.headers["Retry-After"]) <= 60
     assert working.status_code == 200
 
 
-def test_a_login_form_of_another_session_is_not_believed(open_page: Open) -> None:
+def test_a_login_form_of_another_session_is_refused(open_page: Open) -> None:
     with (
         open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation,
         installation.visitor() as mine,

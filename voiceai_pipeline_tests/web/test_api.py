@@ -1,4 +1,4 @@
-"""The source system's endpoints: who may call them, what they take, and what they answer."""
+"""The source system's endpoints: authorization, parameters and responses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DASHBOARD = "https://dashboard.example.test"
 
 @dataclass
 class Caller:
-    """A program with the key."""
+    """A client that has the key."""
 
     installation: Installation
 
@@ -55,7 +55,7 @@ def connected(caller: Caller) -> Iterator[Caller]:
 
 
 def ranges(caller: Caller) -> list[tuple[str, ...]]:
-    """The days of every run that was launched."""
+    """First and last day of every launched run."""
     configs = [
         launched["runConfigData"]["ops"]["read_user_days"]["config"]
         for launched in caller.installation.dagster.launched
@@ -67,10 +67,10 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-# Who may call ------------------------------------------------------------------------------------
+# Authorization -----------------------------------------------------------------------------------
 
 
-def test_without_the_key_nothing_is_answered(caller: Caller) -> None:
+def test_without_the_key_every_endpoint_answers_401(caller: Caller) -> None:
     endpoints = (
         ("POST", "sync-highlevel-calls"),
         ("POST", "oauth-refresh"),
@@ -92,7 +92,7 @@ def test_without_the_key_nothing_is_answered(caller: Caller) -> None:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_without_a_configured_key_they_are_off_and_say_which_variable_to_set(
+def test_without_a_configured_key_they_are_off_and_name_the_variable(
     open_page: Open,
 ) -> None:
     with open_page(VOICEAI_API_KEY="") as installation:
@@ -102,7 +102,7 @@ def test_without_a_configured_key_they_are_off_and_say_which_variable_to_set(
     assert "VOICEAI_API_KEY" in answer.json()["message"]
 
 
-def test_only_the_allowed_web_pages_may_call_from_a_browser(open_page: Open) -> None:
+def test_only_allowed_origins_may_call_from_a_browser(open_page: Open) -> None:
     with open_page(VOICEAI_ALLOWED_ORIGINS=DASHBOARD) as installation:
 
         def preflight(origin: str, path: str) -> requests.Response:
@@ -133,7 +133,7 @@ def test_only_the_allowed_web_pages_may_call_from_a_browser(open_page: Open) -> 
 # Sync --------------------------------------------------------------------------------------------
 
 
-def test_a_sync_launches_the_same_run_as_the_page_and_says_where_to_follow_it(
+def test_a_sync_launches_the_same_run_as_the_page_and_returns_its_addresses(
     connected: Caller,
 ) -> None:
     answer = connected.sync()
@@ -170,7 +170,7 @@ def test_dates_are_days_or_times_with_or_without_an_offset(connected: Caller) ->
     ]
 
 
-def test_a_start_without_an_end_reaches_until_today_in_runs_of_31_days(connected: Caller) -> None:
+def test_a_start_without_an_end_means_until_today_in_runs_of_31_days(connected: Caller) -> None:
     start = today() - timedelta(days=40)
     answer = connected.sync(startDate=str(start))
 
@@ -207,7 +207,7 @@ MISTAKES: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
-def test_what_makes_no_sense_is_refused_with_a_sentence(connected: Caller) -> None:
+def test_invalid_fields_are_refused_with_a_message(connected: Caller) -> None:
     for fields, status, error in MISTAKES:
         answer = connected.sync(**fields)
 
@@ -217,7 +217,7 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(connected: Caller) -> No
     assert connected.installation.dagster.launched == []
 
 
-def test_what_is_no_json_object_is_refused(caller: Caller) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(caller: Caller) -> None:
     for body in (b"", b"not json", b"[]", b'"x"', b"\xff"):
         answer = caller.call("sync-highlevel-calls", body)
 
@@ -232,7 +232,7 @@ def test_a_body_that_is_too_long_is_refused(caller: Caller) -> None:
     assert answer.json()["success"] is False
 
 
-def test_a_user_who_must_reconnect_is_refused_with_the_source_systems_message(
+def test_a_user_without_connection_is_refused_with_the_source_systems_message(
     caller: Caller,
 ) -> None:
     answer = caller.sync()
@@ -246,7 +246,7 @@ def test_a_user_who_must_reconnect_is_refused_with_the_source_systems_message(
     }
 
 
-def test_a_dagster_that_does_not_answer_is_said_and_what_was_launched_too(
+def test_an_unavailable_dagster_is_an_error_that_lists_the_runs_launched_before_it(
     connected: Caller,
 ) -> None:
     connected.installation.dagster.is_down = True
@@ -259,13 +259,13 @@ def test_a_dagster_that_does_not_answer_is_said_and_what_was_launched_too(
     assert down.json()["error"] == "dagster_unavailable"
     assert down.json()["runIds"] == []
     assert partly.json()["runIds"] == connected.installation.dagster.run_ids
-    assert "The first 1 runs were launched and go on." in partly.json()["message"]
+    assert "Before that, 1 run had been launched; they continue." in partly.json()["message"]
 
 
 # Refresh and test --------------------------------------------------------------------------------
 
 
-def test_a_refresh_exchanges_the_refresh_token_and_tells_until_when_the_new_one_lasts(
+def test_a_refresh_spends_the_refresh_token_and_returns_the_new_expiry(
     connected: Caller,
 ) -> None:
     before = connected.installation.connection(HARBOR)
@@ -284,7 +284,7 @@ def test_a_refresh_exchanges_the_refresh_token_and_tells_until_when_the_new_one_
     }
 
 
-def test_a_refresh_that_highlevel_refuses_says_what_to_do(connected: Caller) -> None:
+def test_a_refresh_that_highlevel_rejects_says_what_to_do(connected: Caller) -> None:
     connected.installation.sandbox.world.revoke("LocHarborDental000001")
     answer = connected.call("oauth-refresh", {"userId": str(HARBOR)})
 
@@ -294,7 +294,7 @@ def test_a_refresh_that_highlevel_refuses_says_what_to_do(connected: Caller) -> 
     assert connected.installation.connection(HARBOR).label == "needs reconnection: revoked"
 
 
-def test_a_test_tells_whether_calls_can_be_read(connected: Caller) -> None:
+def test_a_test_says_whether_calls_can_be_read(connected: Caller) -> None:
     good = connected.call("oauth-test", {"userId": str(HARBOR)})
     connected.installation.sandbox.world.pause("LocHarborDental000001")
     bad = connected.call("oauth-test", {"userId": str(HARBOR)})
@@ -311,7 +311,7 @@ def test_a_test_tells_whether_calls_can_be_read(connected: Caller) -> None:
 # Status ------------------------------------------------------------------------------------------
 
 
-def test_the_status_is_the_users_sync_status_row_and_the_runs(caller: Caller) -> None:
+def test_the_status_is_the_users_sync_status_row_and_the_given_runs(caller: Caller) -> None:
     at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
     with caller.installation.pipeline.engine.begin() as db:
         ledger.record_statuses(db, {HARBOR: UserStatus(at, "failure", "why", 3)})
@@ -336,7 +336,7 @@ def test_the_status_is_the_users_sync_status_row_and_the_runs(caller: Caller) ->
     assert down.json()["runs"][0]["status"] is None
 
 
-def test_other_addresses_and_methods_are_answered_as_json(caller: Caller) -> None:
+def test_unknown_addresses_methods_and_ids_are_answered_as_json(caller: Caller) -> None:
     nowhere = caller.call("nothing")
     wrong = caller.call("oauth-test")
     no_uuid = caller.call("sync-status/harbor")

@@ -1,5 +1,6 @@
-"""The page in a real Chromium: the ways people take, with mouse and keyboard, wide and narrow,
-light and dark. A test fails too if the browser complains of anything (``open_window``).
+"""The pages in a real Chromium: with mouse and keyboard, wide and narrow, light and dark.
+
+A test also fails if the browser reports an error (``open_window``).
 """
 
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from voiceai_pipeline_tests.support.installation import AGENCY, CEDAR, HARBOR, I
 from voiceai_pipeline_tests.support.receivers import serving
 from voiceai_pipeline_tests.support.visitor import PASSWORD
 
-# Every text with a colour of its own against what is painted behind it (WCAG 2, 1.4.3).
+# The contrast of every text with its background (WCAG 2, 1.4.3).
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const rgba = colour => {
@@ -57,7 +58,7 @@ CONTRAST = """() => {
 
 
 def furnish(installation: Installation) -> None:
-    """Somebody in each state that has a look of its own, and a long name and message."""
+    """Users in each state that looks different, with a long name and a long message."""
     installation.add("Harbor Dental", "Cedar Vets", "Willow Spa", "Juniper Fitness")
     for user_id in (HARBOR, CEDAR, UUID(DEMO["Willow Spa"].id)):
         installation.connect(user_id)
@@ -77,7 +78,7 @@ def press(page: Page, button: str) -> None:
     page.get_by_role("button", name=button).click()
 
 
-# Ways people take --------------------------------------------------------------------------------
+# Workflows ---------------------------------------------------------------------------------------
 
 
 def test_connect_revoke_test_and_reconnect(
@@ -96,7 +97,8 @@ def test_connect_revoke_test_and_reconnect(
     expect(page.get_by_role("row", name="Harbor Dental")).to_contain_text("connected")
 
     page.goto(installation.sandbox.url)
-    press(page, "Revoke: Harbor Dental")
+    with page.expect_navigation():
+        press(page, "Revoke: Harbor Dental")
     page.goto(installation.url)
     press(page, "Test: Harbor Dental")
     expect(page.get_by_role("alert")).to_contain_text("Failed to refresh token")
@@ -108,7 +110,7 @@ def test_connect_revoke_test_and_reconnect(
     press(page, "Allow")
     expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
     press(page, "Test: Harbor Dental")
-    expect(page.get_by_role("status")).to_contain_text("Harbor Dental: the test passed")
+    expect(page.get_by_role("status")).to_contain_text("Harbor Dental: connection test passed")
 
     page.get_by_role("link", name="Harbor Dental", exact=True).click()
     events = page.get_by_role("row")
@@ -116,14 +118,14 @@ def test_connect_revoke_test_and_reconnect(
     expect(page.get_by_role("row", name="The token could not be renewed")).to_be_visible()
 
 
-class _Doorstep(BaseHTTPRequestHandler):
-    """An authorize address that sends browsers on, to another host, with all that they brought."""
+class _Redirecting(BaseHTTPRequestHandler):
+    """An authorize page that redirects to another host, with the whole path and query."""
 
-    onward: str
+    target: str
 
     def do_GET(self) -> None:
         self.send_response(302)
-        self.send_header("Location", self.onward + self.path)
+        self.send_header("Location", self.target + self.path)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -131,13 +133,13 @@ class _Doorstep(BaseHTTPRequestHandler):
         pass
 
 
-def test_connect_arrives_wherever_highlevel_sends_the_browser_on_to(
+def test_connect_works_across_redirects_to_other_hosts(
     open_page: Open, sandbox: RunningSandbox, open_window: OpenWindow
 ) -> None:
-    """Its login and its white labels live on hosts that nobody here knows."""
-    doorstep = type("Doorstep", (_Doorstep,), {"onward": sandbox.url})
+    """HighLevel's login and its white labels are on hosts that we do not know."""
+    redirecting = type("Redirecting", (_Redirecting,), {"target": sandbox.url})
     with (
-        serving(ThreadingHTTPServer(("127.0.0.1", 0), doorstep)) as port,
+        serving(ThreadingHTTPServer(("127.0.0.1", 0), redirecting)) as port,
         open_page(
             HIGHLEVEL_AUTH_URL=f"http://127.0.0.1:{port}/v2/oauth/chooselocation"
         ) as installation,
@@ -162,7 +164,7 @@ def test_a_refused_consent_changes_nothing(installation: Installation, chromium:
         press(page, "Connect: Harbor Dental")
         press(page, "Cancel")
         heading = page.get_by_role("heading", level=1)
-        expect(heading).to_have_text("The connection was not made")
+        expect(heading).to_have_text("Not connected")
         expect(page.get_by_role("main")).to_contain_text("was refused in the browser")
         page.get_by_role("link", name="Go to the list").click()
         expect(page.get_by_role("row", name="Harbor Dental")).to_contain_text("never connected")
@@ -193,7 +195,7 @@ def test_sync_now_links_to_the_run(installation: Installation, open_window: Open
     page.goto(installation.url)
 
     press(page, "Sync now: Harbor Dental")
-    link = page.get_by_role("link", name="Follow the run")
+    link = page.get_by_role("link", name="Open run")
     run_id = installation.dagster.run_ids[0]
     expect(link).to_have_attribute("href", f"{installation.dagster.url}/runs/{run_id}")
 
@@ -223,13 +225,15 @@ class TestAnAgency:
         assert installation.connection(AGENCY).location_name == "Northwind Vans"
 
 
-def test_with_the_keyboard_alone(installation: Installation, open_window: OpenWindow) -> None:
+def test_connect_works_with_the_keyboard_alone(
+    installation: Installation, open_window: OpenWindow
+) -> None:
     installation.add("Harbor Dental")
     page = open_window()
     page.goto(installation.url)
 
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     connect = page.get_by_role("button", name="Connect: Harbor Dental")
     for _ in range(12):
@@ -247,12 +251,12 @@ def test_with_the_keyboard_alone(installation: Installation, open_window: OpenWi
         if allow.evaluate("e => e === document.activeElement"):
             break
     page.keyboard.press("Enter")
-    # What came of it is read out, and the next Tab goes on from there.
+    # Screen readers announce the result, and the next Tab continues from there.
     expect(page.get_by_role("status")).to_be_focused()
     expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
 
 
-def test_without_javascript_nothing_is_missing(
+def test_connect_and_search_work_without_javascript(
     installation: Installation, open_window: OpenWindow
 ) -> None:
     installation.add("Harbor Dental")
@@ -262,9 +266,9 @@ def test_without_javascript_nothing_is_missing(
     press(page, "Connect: Harbor Dental")
     press(page, "Allow")
     expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
-    page.get_by_role("searchbox").fill("nobody")
+    page.get_by_role("searchbox").fill("unknown")
     press(page, "Search")
-    expect(page.get_by_role("heading", name="Nobody is found")).to_be_visible()
+    expect(page.get_by_role("heading", name="No matching users")).to_be_visible()
 
 
 def test_logging_in_and_out(open_page: Open, open_window: OpenWindow) -> None:
@@ -273,7 +277,7 @@ def test_logging_in_and_out(open_page: Open, open_window: OpenWindow) -> None:
         page = open_window()
         page.goto(f"{installation.url}/users/{HARBOR}")
 
-        expect(page.get_by_label("Password of this page")).to_be_focused()
+        expect(page.get_by_label("Password")).to_be_focused()
         page.keyboard.type(PASSWORD)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Harbor Dental")
@@ -281,13 +285,13 @@ def test_logging_in_and_out(open_page: Open, open_window: OpenWindow) -> None:
         press(page, "Allow")
         expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
         press(page, "Log out")
-        expect(page.get_by_role("status")).to_contain_text("You are logged out")
+        expect(page.get_by_role("status")).to_contain_text("You have been logged out.")
 
 
 # Looks -------------------------------------------------------------------------------------------
 
 
-def test_every_page_fits_reads_and_is_built_for_everybody(
+def test_every_page_fits_its_window_and_is_accessible(
     installation: Installation, open_window: OpenWindow
 ) -> None:
     furnish(installation)
@@ -314,7 +318,7 @@ def test_every_page_fits_reads_and_is_built_for_everybody(
             assert unnamed.count() == 0
             ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
             assert len(ids) == len(set(ids))
-        # Every button of a list says whose it is.
+        # Every button of the list names its user.
         page.goto(installation.url)
         for button in page.locator("table button, table a.button").all():
             assert ": " in (button.get_attribute("aria-label") or "")
@@ -336,4 +340,4 @@ def test_on_a_phone_the_table_is_cards_and_still_a_table_to_a_screen_reader(
     assert page.get_by_role("table").get_by_role("cell").count() == 8
     button = page.get_by_role("button", name="Connect: Harbor Dental").bounding_box()
     assert button is not None
-    assert button["height"] >= 40  # a thumb hits it
+    assert button["height"] >= 40  # large enough for a thumb

@@ -1,4 +1,4 @@
-"""The list and a user's own page, and what their buttons do."""
+"""The list, a user's own page, and their buttons."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def row(html: str, name: str) -> str:
 # The list ----------------------------------------------------------------------------------------
 
 
-def test_everybody_is_listed_and_who_needs_something_comes_first(
+def test_all_users_are_listed_and_those_who_need_action_come_first(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental", "Maple Plumbing", "Cedar Vets", "Juniper Fitness")
@@ -57,7 +57,7 @@ def test_everybody_is_listed_and_who_needs_something_comes_first(
     assert "Sync now" not in maple
 
 
-def test_a_row_tells_the_last_sync_and_why_it_failed(installation: Installation) -> None:
+def test_a_row_shows_the_last_sync_and_why_it_failed(installation: Installation) -> None:
     installation.add("Harbor Dental", "Maple Plumbing", "Cedar Vets")
     an_hour_ago = datetime.now(UTC) - timedelta(minutes=61)
     said = "No valid OAuth connection found. Fix: Reconnect the user: voiceai-pipeline connect USER"
@@ -83,12 +83,12 @@ def test_a_search_finds_by_name_location_or_id_and_the_filter_keeps_it(
             assert names(visitor.get(f"/?q={wanted}").text) == ["Harbor Dental"]
         assert names(visitor.get("/?show=attention").text) == ["Maple Plumbing"]
         filtered = visitor.get("/?q=plumb&show=attention").text
-        nobody = visitor.get("/?q=harbor&show=attention").text
+        none = visitor.get("/?q=harbor&show=attention").text
         strange = visitor.get("/?q=%3Cscript%3E&page=-3&show=x").text
 
     assert names(filtered) == ["Maple Plumbing"]
     assert 'href="/?q=plumb"' in filtered
-    assert "No user who needs attention matches “harbor”." in nobody
+    assert "No user who needs action matches “harbor”." in none
     assert "&lt;script&gt;" in strange
     assert "<script" not in strange
 
@@ -107,9 +107,9 @@ def test_a_long_list_is_shown_a_hundred_at_a_time(installation: Installation) ->
     assert 'rel="prev" href="/"' in second
 
 
-def test_without_users_it_says_where_they_come_from(installation: Installation) -> None:
+def test_without_users_the_list_says_where_they_come_from(installation: Installation) -> None:
     with installation.visitor() as visitor:
-        assert "There are no users yet" in visitor.get().text
+        assert "No users yet" in visitor.get().text
 
 
 def test_a_name_is_text_and_never_markup(installation: Installation) -> None:
@@ -124,11 +124,11 @@ def test_a_name_is_text_and_never_markup(installation: Installation) -> None:
         assert "&lt;script&gt;alert(1)" in html
 
 
-# Nobody is left out ------------------------------------------------------------------------------
+# Unavailable data --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("table", ["sync_status", "token_circuit"])
-def test_a_table_that_cannot_be_read_hides_nobody(installation: Installation, table: str) -> None:
+def test_an_unreadable_table_hides_no_user(installation: Installation, table: str) -> None:
     installation.add("Harbor Dental", "Maple Plumbing")
     with installation.pipeline.engine.begin() as db:
         db.execute(sa.text(f"ALTER TABLE {table} RENAME TO gone"))
@@ -137,22 +137,22 @@ def test_a_table_that_cannot_be_read_hides_nobody(installation: Installation, ta
         detail = visitor.get(f"/users/{HARBOR}")
 
     assert names(html) == ["Harbor Dental", "Maple Plumbing"]
-    assert ("The last syncs cannot be read" in html) == (table == "sync_status")
+    assert ("Last syncs are unavailable" in html) == (table == "sync_status")
     assert detail.status_code == 200
 
 
-def test_a_history_that_cannot_be_read_hides_nothing_else(installation: Installation) -> None:
+def test_an_unreadable_history_hides_nothing_else(installation: Installation) -> None:
     installation.add("Harbor Dental")
     with installation.pipeline.engine.begin() as db:
         db.execute(sa.text("ALTER TABLE token_events RENAME TO gone"))
     with installation.visitor() as visitor:
         html = visitor.get(f"/users/{HARBOR}").text
 
-    assert "The history cannot be read" in html
+    assert "The history is unavailable" in html
     assert "never connected" in html
 
 
-def test_a_state_that_this_version_does_not_know_hides_nobody(
+def test_a_state_unknown_to_this_version_hides_no_user(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental", "Maple Plumbing")
@@ -165,7 +165,7 @@ def test_a_state_that_this_version_does_not_know_hides_nobody(
     assert "connected" in row(html, "Harbor Dental")
 
 
-def test_a_database_without_our_tables_is_a_page_that_says_what_to_do(
+def test_a_database_without_tables_is_a_page_that_says_what_to_do(
     installation: Installation,
 ) -> None:
     with installation.pipeline.engine.begin() as db:
@@ -177,7 +177,7 @@ def test_a_database_without_our_tables_is_a_page_that_says_what_to_do(
     assert "Create them with: voiceai-pipeline migrate" in answer.text
 
 
-def test_suspended_renewals_are_one_banner_with_the_reason_and_the_fix(
+def test_suspended_refreshes_are_one_banner_with_the_reason_and_the_fix(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental", "Maple Plumbing")
@@ -189,7 +189,7 @@ def test_suspended_renewals_are_one_banner_with_the_reason_and_the_fix(
     with installation.visitor() as visitor:
         html = visitor.get().text
 
-    assert html.count("tokens are suspended") == 1
+    assert html.count("Token refreshes are suspended for all users") == 1
     assert "HighLevel refused this app&#39;s client id or client secret (HTTP 401)" in html
     assert "Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET" in html
 
@@ -205,7 +205,7 @@ def test_a_users_page_answers_why_it_no_longer_works(installation: Installation)
         tested = visitor.post(f"/users/{HARBOR}/test", {"back": f"/users/{HARBOR}"})
 
     assert tested.url.endswith(f"/users/{HARBOR}")
-    assert "Harbor Dental: the test failed" in tested.text
+    assert "Harbor Dental: connection test failed" in tested.text
     assert "needs reconnection: revoked" in tested.text
     assert "Re-authorize the OAuth connection with the button here." in tested.text
     events = re.findall(r"<td role=\"cell\"><span>([A-Z][^<]+)</span>", tested.text)
@@ -226,7 +226,7 @@ def test_a_missing_scope_is_named_on_the_users_page(installation: Installation) 
     assert re.search(r"voice-ai-dashboard\.readonly</code> <span class=\"tag bad\">missing", html)
 
 
-def test_what_does_not_exist_is_a_page_of_its_own(installation: Installation) -> None:
+def test_unknown_users_and_addresses_have_an_error_page(installation: Installation) -> None:
     with installation.visitor() as visitor:
         for path in (f"/users/{UUID(int=99)}", "/users/harbor", "/nothing"):
             answer = visitor.get(path)
@@ -240,7 +240,7 @@ def test_what_does_not_exist_is_a_page_of_its_own(installation: Installation) ->
 # Buttons -----------------------------------------------------------------------------------------
 
 
-def test_a_passed_test_says_so_once(installation: Installation) -> None:
+def test_a_passed_test_is_shown_once(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     with installation.visitor() as visitor:
@@ -248,8 +248,8 @@ def test_a_passed_test_says_so_once(installation: Installation) -> None:
         again = visitor.get("/?q=harbor")
 
     assert tested.url.endswith("/?q=harbor")
-    assert "Harbor Dental: the test passed" in tested.text
-    assert "the test passed" not in again.text
+    assert "Harbor Dental: connection test passed" in tested.text
+    assert "connection test passed" not in again.text
 
 
 def test_sync_now_launches_a_run_for_today_and_the_three_days_before(
@@ -271,11 +271,11 @@ def test_sync_now_launches_a_run_for_today_and_the_three_days_before(
     }
     tags = {tag["key"]: tag["value"] for tag in launched["executionMetadata"]["tags"]}
     assert tags == {"voiceai/launched_by": "connections page"}
-    assert "Harbor Dental: a sync was launched" in pressed.text
+    assert "Harbor Dental: sync started" in pressed.text
     assert f"{installation.dagster.url}/runs/{installation.dagster.run_ids[0]}" in pressed.text
 
 
-def test_sync_now_does_not_reach_before_the_first_partition(installation: Installation) -> None:
+def test_sync_now_starts_no_earlier_than_the_first_partition(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     today = datetime.now(installation.pipeline.zone).date()
@@ -287,7 +287,7 @@ def test_sync_now_does_not_reach_before_the_first_partition(installation: Instal
     assert ops["read_user_days"]["config"]["first"] == installation.dagster.first_day
 
 
-def test_a_month_of_one_user_is_read_again_from_their_page(installation: Installation) -> None:
+def test_a_month_of_one_user_is_re_synced_from_the_users_page(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     today = datetime.now(installation.pipeline.zone).date()
@@ -298,20 +298,20 @@ def test_a_month_of_one_user_is_read_again_from_their_page(installation: Install
         assert f'name="last" value="{today}"' in shown
         days = {"first": str(month_ago), "last": str(today), "back": f"/users/{HARBOR}"}
         pressed = visitor.post(f"/users/{HARBOR}/sync", days)
-        assert f"Dagster reads {month_ago} to {today} again" in pressed.text
-        # What the page proposes may reach back before there was anything.
+        assert f"Dagster is syncing {month_ago} to {today}." in pressed.text
+        # The suggested month may start before the first partition.
         installation.dagster.first_day = str(today - timedelta(days=5))
-        assert f"Dagster reads {today - timedelta(days=5)} to" in visitor.post(
+        assert f"Dagster is syncing {today - timedelta(days=5)} to" in visitor.post(
             f"/users/{HARBOR}/sync", days
         ).text  # fmt: skip
 
         for wrong, sentence in (
-            ({"first": "yesterday"}, "A day is written YYYY-MM-DD."),
-            ({"first": str(today), "last": str(month_ago)}, f"{month_ago} lies before {today}."),
-            ({"last": str(today + timedelta(days=1))}, "lies in the future; today is"),
+            ({"first": "yesterday"}, "Enter each day as YYYY-MM-DD"),
+            ({"first": str(today), "last": str(month_ago)}, f"{month_ago} is before {today}."),
+            ({"last": str(today + timedelta(days=1))}, "is in the future; today is"),
         ):
             refused = visitor.post(f"/users/{HARBOR}/sync", days | wrong)
-            assert "Harbor Dental: not synced" in refused.text
+            assert "Harbor Dental: sync not started" in refused.text
             assert sentence in refused.text
 
     asked = [
@@ -324,7 +324,7 @@ def test_a_month_of_one_user_is_read_again_from_their_page(installation: Install
     ]
 
 
-def test_a_user_who_must_reconnect_is_not_synced_and_told_why(
+def test_a_user_without_connection_is_not_synced_and_the_page_says_why(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -335,7 +335,7 @@ def test_a_user_who_must_reconnect_is_not_synced_and_told_why(
     assert "No valid OAuth connection found. Reconnect the user with the button" in pressed.text
 
 
-def test_a_dagster_that_does_not_answer_is_a_sentence(installation: Installation) -> None:
+def test_an_unavailable_dagster_is_a_message(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     installation.dagster.is_down = True
@@ -343,7 +343,7 @@ def test_a_dagster_that_does_not_answer_is_a_sentence(installation: Installation
         pressed = visitor.post(f"/users/{HARBOR}/sync")
 
     assert pressed.status_code == 200
-    assert f"Dagster does not answer at {installation.dagster.url}" in pressed.text
+    assert f"Dagster does not respond at {installation.dagster.url}" in pressed.text
     assert "Start it with make up" in pressed.text
 
 
@@ -361,7 +361,7 @@ def test_disconnect_asks_first_and_keeps_the_user(installation: Installation) ->
     assert installation.connection(HARBOR).token_expires_at is None
 
 
-def test_nobody_is_sent_elsewhere_after_an_action(installation: Installation) -> None:
+def test_an_action_never_redirects_to_another_site(installation: Installation) -> None:
     installation.add("Harbor Dental")
     elsewhere = (
         "https://evil.test/",
@@ -378,7 +378,7 @@ def test_nobody_is_sent_elsewhere_after_an_action(installation: Installation) ->
             assert "a" not in pressed.cookies
 
 
-def test_links_lead_to_dagster_where_people_find_it(open_page: Open) -> None:
+def test_links_lead_to_dagsters_public_address(open_page: Open) -> None:
     with (
         open_page(VOICEAI_DAGSTER_URL="https://dagster.example.test") as installation,
         installation.visitor() as visitor,

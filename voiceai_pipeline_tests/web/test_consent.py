@@ -1,4 +1,4 @@
-"""Connect and the callback: what is accepted, and what every refusal looks like."""
+"""Connect, the callback, and the choice of an agency's location."""
 
 import re
 from datetime import timedelta
@@ -29,14 +29,14 @@ from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
 
 
 def with_query(url: str, **changed: str | None) -> str:
-    """An address with parameters replaced, or taken away where None."""
+    """An address with parameters replaced, or removed where None."""
     parts = urlsplit(url)
     query = {**{k: v[0] for k, v in parse_qs(parts.query).items()}, **changed}
     given = {k: v for k, v in query.items() if v is not None}
     return parts._replace(query=urlencode(given)).geturl()
 
 
-# The way there and back --------------------------------------------------------------------------
+# To HighLevel and back ---------------------------------------------------------------------------
 
 
 def test_connect_leads_to_highlevels_page_with_everything_it_needs(
@@ -58,7 +58,7 @@ def test_connect_leads_to_highlevels_page_with_everything_it_needs(
     }
 
 
-def test_the_page_that_leads_there_says_for_whom_and_has_a_link_too(
+def test_the_page_that_leads_to_highlevel_names_the_user_and_has_a_link(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -66,24 +66,24 @@ def test_the_page_that_leads_there_says_for_whom_and_has_a_link_too(
         leaving = visitor.post(f"/users/{HARBOR}/connect", follow=False)
 
     assert leaving.status_code == 200
-    assert "Taking you to HighLevel to give consent for Harbor Dental" in leaving.text
+    assert "Redirecting to HighLevel to connect Harbor Dental" in leaving.text
     goal = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', leaving.text)
     assert goal is not None
     assert f'href="{goal[1]}" autofocus' in leaving.text
 
 
-def test_a_real_highlevel_is_not_told_who_our_user_is(
+def test_our_user_id_is_sent_to_the_sandbox_only(
     open_page: Open,
 ) -> None:
     with open_page(
-        HIGHLEVEL_CLIENT_ID=SANDBOX_CLIENT_ID, HIGHLEVEL_CLIENT_SECRET="not looked at here"
+        HIGHLEVEL_CLIENT_ID=SANDBOX_CLIENT_ID, HIGHLEVEL_CLIENT_SECRET="not checked here"
     ) as installation:
         installation.add("Harbor Dental")
         with installation.visitor() as visitor:
             assert "user" not in parse_qs(urlsplit(visitor.begin(HARBOR)).query)
 
 
-def test_back_from_highlevel_the_user_is_connected_and_the_page_says_so(
+def test_the_callback_connects_the_user_and_returns_to_the_page(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -101,16 +101,16 @@ def test_back_from_highlevel_the_user_is_connected_and_the_page_says_so(
     assert "consent" not in " ".join(visitor.session.cookies.keys())
 
 
-def test_a_consent_without_a_needed_scope_is_no_success(installation: Installation) -> None:
+def test_a_consent_without_a_required_scope_is_not_a_success(installation: Installation) -> None:
     installation.add("Cedar Vets")
     with installation.visitor() as visitor:
         back = visitor.connect(CEDAR)
 
-    assert "Cedar Vets has given consent, but" in back.text
+    assert "Cedar Vets: consent given, action needed" in back.text
     assert "The connection lacks a scope (voice-ai-dashboard.readonly)" in back.text
 
 
-def test_two_consents_can_be_under_way_in_one_browser(installation: Installation) -> None:
+def test_two_consents_can_be_in_progress_in_one_browser(installation: Installation) -> None:
     installation.add("Harbor Dental", "Cedar Vets")
     with installation.visitor() as visitor:
         first, second = visitor.begin(HARBOR), visitor.begin(CEDAR)
@@ -120,10 +120,10 @@ def test_two_consents_can_be_under_way_in_one_browser(installation: Installation
     assert "Harbor Dental is connected" in back.text
 
 
-def test_localhost_is_led_to_the_address_that_highlevel_sends_browsers_back_to(
+def test_localhost_is_redirected_to_the_host_of_the_redirect_uri(
     installation: Installation,
 ) -> None:
-    """To a browser they are two sites, and the cookie of one is not shown to the other."""
+    """To a browser they are two sites with separate cookies."""
     host = installation.url.removeprefix("http://").replace("127.0.0.1", "localhost")
     with installation.visitor(Host=host) as visitor:
         answer = visitor.get("/?q=harbor", follow=False)
@@ -132,7 +132,7 @@ def test_localhost_is_led_to_the_address_that_highlevel_sends_browsers_back_to(
     assert answer.headers["Location"] == f"{installation.url}/?q=harbor"
 
 
-def test_behind_a_proxy_nobody_is_led_anywhere(open_page: Open) -> None:
+def test_behind_a_proxy_no_host_is_redirected(open_page: Open) -> None:
     with (
         open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation,
         installation.visitor() as visitor,
@@ -140,7 +140,7 @@ def test_behind_a_proxy_nobody_is_led_anywhere(open_page: Open) -> None:
         assert visitor.get("/", follow=False).status_code == 200
 
 
-def test_a_redirect_uri_that_leads_elsewhere_is_said_before_anything_begins(
+def test_a_redirect_uri_of_another_site_is_an_error_before_the_consent_starts(
     open_page: Open,
 ) -> None:
     elsewhere = "https://dashboard.example.test/oauth/callback"
@@ -155,16 +155,16 @@ def test_a_redirect_uri_that_leads_elsewhere_is_said_before_anything_begins(
     assert f"HIGHLEVEL_REDIRECT_URI is {elsewhere}" in answer.text
 
 
-# What does not finish a consent ------------------------------------------------------------------
+# Callbacks that are refused ----------------------------------------------------------------------
 
 
-def test_a_callback_that_lacks_something_is_a_page_that_says_so(
+def test_an_incomplete_callback_is_a_page_that_says_what_is_missing(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
     wrong: list[tuple[dict[str, str | None], str]] = [
         ({"state": None}, "The address has no state"),
-        ({"state": "of somebody else"}, "none of ours"),
+        ({"state": "unknown"}, "none of ours"),
         ({"code": None}, "came back without a code"),
         ({"code": None, "error": "access_denied"}, "was refused in the browser"),
     ]
@@ -180,7 +180,7 @@ def test_a_callback_that_lacks_something_is_a_page_that_says_so(
         assert installation.connection(HARBOR).label == "never connected"
         right = visitor.get(callback)
 
-    assert "Harbor Dental is connected" in right.text  # nothing has used the state up
+    assert "Harbor Dental is connected" in right.text  # the state was not used up
 
 
 def test_a_callback_works_once(installation: Installation) -> None:
@@ -210,8 +210,8 @@ def test_a_consent_that_took_too_long_is_refused(installation: Installation) -> 
     assert "took longer than 30 minutes" in late.text
 
 
-def test_another_browser_cannot_finish_what_this_one_began(installation: Installation) -> None:
-    """Else somebody could have their own HighLevel account connected in the place of a user."""
+def test_another_browser_cannot_finish_a_consent(installation: Installation) -> None:
+    """Otherwise an attacker could connect their own HighLevel account to a user."""
     installation.add("Harbor Dental")
     with installation.visitor() as mine, installation.visitor() as other:
         callback = mine.allow(mine.begin(HARBOR))
@@ -225,19 +225,19 @@ def test_another_browser_cannot_finish_what_this_one_began(installation: Install
     assert "Harbor Dental is connected" in right.text
 
 
-def test_a_consent_that_the_command_line_began_is_finished_here(
+def test_a_consent_started_on_the_command_line_is_finished_by_the_page(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
-    begun = installation.pipeline.consent.begin(HARBOR)
+    started = installation.pipeline.consent.begin(HARBOR)
     with installation.visitor() as visitor:
-        back = visitor.get(visitor.allow(f"{begun.url}&user={HARBOR}"))
+        back = visitor.get(visitor.allow(f"{started.url}&user={HARBOR}"))
 
     assert "Harbor Dental is connected" in back.text
-    assert installation.pipeline.consent.outcome(begun.state) == "connected"
+    assert installation.pipeline.consent.outcome(started.state) == "connected"
 
 
-def test_a_code_that_highlevel_refuses_is_a_page_that_says_whom_it_touches(
+def test_a_rejected_code_is_a_page_that_names_the_affected_user(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -248,11 +248,11 @@ def test_a_code_that_highlevel_refuses_is_a_page_that_says_whom_it_touches(
     assert refused.status_code == 400
     assert "HighLevel refused the code" in refused.text
     assert "Nothing was changed" in refused.text
-    assert "It concerns Harbor Dental only." in refused.text
+    assert "Only Harbor Dental is affected." in refused.text
     assert "SANDBOX-CODE" not in refused.text
 
 
-def test_a_highlevel_that_does_not_answer_is_a_page_that_says_whom_it_touches(
+def test_an_unavailable_highlevel_is_a_page_that_names_the_affected_user(
     installation: Installation,
 ) -> None:
     installation.add("Harbor Dental")
@@ -262,19 +262,19 @@ def test_a_highlevel_that_does_not_answer_is_a_page_that_says_whom_it_touches(
         refused = visitor.get(callback)
 
     assert refused.status_code == 502
-    assert "HighLevel did not finish the connection" in refused.text
+    assert "The connection failed" in refused.text
     assert "HighLevel answered with a server error" in refused.text
-    assert "It concerns Harbor Dental only." in refused.text
+    assert "Only Harbor Dental is affected." in refused.text
 
 
-def test_with_a_password_the_callback_works_and_shows_no_name_to_strangers(
+def test_with_a_password_the_callback_works_without_login_and_shows_no_name(
     open_page: Open,
 ) -> None:
     with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as installation:
         installation.add("Harbor Dental")
-        begun = installation.pipeline.consent.begin(HARBOR)
-        with installation.visitor() as stranger:
-            back = stranger.get(stranger.allow(f"{begun.url}&user={HARBOR}"))
+        started = installation.pipeline.consent.begin(HARBOR)
+        with installation.visitor() as visitor:
+            back = visitor.get(visitor.allow(f"{started.url}&user={HARBOR}"))
         connected = installation.connection(HARBOR).label
 
     assert connected == "connected"
@@ -301,24 +301,24 @@ class TestAnAgency:
         vans = SandboxLocation(**{**vars(vans), "company_id": motors.company_id})
         return World(locations=(motors, vans))
 
-    def test_of_several_locations_the_page_lets_a_person_choose(self, agency: Installation) -> None:
+    def test_one_of_several_locations_is_chosen_on_the_page(self, agency: Installation) -> None:
         with agency.visitor() as visitor:
             offered = visitor.connect(AGENCY)
-            places = re.findall(r'name="location_id" value="([^"]+)"', offered.text)
+            locations = re.findall(r'name="location_id" value="([^"]+)"', offered.text)
             none = visitor.post(f"/users/{AGENCY}/location")
             wrong = visitor.post(f"/users/{AGENCY}/location", {"location_id": "LocElsewhere"})
-            chosen = visitor.post(f"/users/{AGENCY}/location", {"location_id": places[1]})
+            chosen = visitor.post(f"/users/{AGENCY}/location", {"location_id": locations[1]})
 
         assert offered.url == f"{agency.url}/users/{AGENCY}/location"
-        assert "Which location is Northwind Agency?" in offered.text
-        assert len(places) == 2
+        assert "Choose the location of Northwind Agency" in offered.text
+        assert len(locations) == 2
         assert none.status_code == wrong.status_code == 422
-        assert "Choose one of the locations first." in none.text
-        assert "The agency has no such location." in wrong.text
+        assert "Choose a location first." in none.text
+        assert "The agency does not have this location." in wrong.text
         assert "Northwind Agency is connected" in chosen.text
-        assert agency.connection(AGENCY).location_id == places[1]
+        assert agency.connection(AGENCY).location_id == locations[1]
 
-    def test_until_then_the_list_offers_the_choice(self, agency: Installation) -> None:
+    def test_the_list_offers_the_choice_until_it_is_made(self, agency: Installation) -> None:
         with agency.visitor() as visitor:
             visitor.connect(AGENCY)
             html = visitor.get().text
@@ -327,7 +327,7 @@ class TestAnAgency:
         assert f'href="/users/{AGENCY}/location" aria-label="Choose location: Northwind' in html
 
 
-def test_who_is_no_agency_has_no_locations_to_choose_from(installation: Installation) -> None:
+def test_a_user_without_agency_has_no_locations_to_choose_from(installation: Installation) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
     with installation.visitor() as visitor:

@@ -1,4 +1,4 @@
-"""How things are said: times, fixes, colours."""
+"""Times, fixes and colours in templates."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,11 +40,11 @@ CONNECTION = Connection(
         ),
     ],
 )
-def test_a_command_that_has_a_button_is_said_as_the_button(text: str, said: str) -> None:
+def test_a_command_with_a_button_becomes_the_button(text: str, said: str) -> None:
     assert filters.on_page(text) == said
 
 
-def test_no_fix_tells_people_on_the_page_to_type_a_command_that_has_a_button() -> None:
+def test_no_fix_on_the_page_names_a_command_that_has_a_button() -> None:
     fixes = [e.fix for e in EXPLANATIONS.values()] + [e.fix for e in STATES.values()]
     fixes += [replace(CONNECTION, state=ConnectionState.NEVER_CONNECTED).fix]
 
@@ -63,16 +63,16 @@ def test_no_fix_tells_people_on_the_page_to_type_a_command_that_has_a_button() -
         (-3600, "in 1 hour"),
     ],
 )
-def test_distances_are_said_in_words(seconds: int, said: str) -> None:
+def test_relative_times_are_words(seconds: int, said: str) -> None:
     assert filters.distance(NOON - timedelta(seconds=seconds), NOON) == said
 
 
-def test_times_are_of_the_pipelines_zone_and_say_so() -> None:
+def test_times_are_in_the_pipelines_zone_and_name_it() -> None:
     assert filters.moment(NOON, ZoneInfo("UTC")) == "20 Nov 2026, 12:00 UTC"
     assert filters.moment(NOON, ZoneInfo("America/New_York")) == "20 Nov 2026, 07:00 EST"
 
 
-def test_a_connection_that_stands_is_green_until_something_is_wrong_with_it() -> None:
+def test_a_working_connection_is_green_and_a_problem_changes_its_colour() -> None:
     assert filters.tone(CONNECTION) == "good"
     assert filters.tone(replace(CONNECTION, failed_attempts=2)) == "warn"
     assert filters.tone(replace(CONNECTION, location_id=None)) == "bad"

@@ -1,4 +1,4 @@
-"""What every answer carries, and under which names the page answers at all."""
+"""Security headers of every response, and the host names that are answered."""
 
 import pytest
 import requests
@@ -10,7 +10,7 @@ from voiceai_pipeline_tests.support.installation import Installation, Open
 from voiceai_pipeline_tests.support.processes import wait_until
 
 
-def test_every_answer_carries_the_headers_those_of_errors_too(
+def test_every_response_has_the_headers_errors_included(
     installation: Installation,
 ) -> None:
     answers = [
@@ -68,15 +68,15 @@ def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
     assert "Traceback" not in caplog.text
 
 
-def test_over_https_browsers_are_told_to_stay_there(open_page: Open) -> None:
+def test_over_https_browsers_must_keep_using_https(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
         answer = requests.get(f"{installation.url}/health", timeout=10)
 
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_another_sites_name_that_leads_here_is_not_answered(open_page: Open) -> None:
-    """DNS rebinding: the scripts of that site could read every answer."""
+def test_an_unknown_host_name_is_not_answered(open_page: Open) -> None:
+    """DNS rebinding: the scripts of that site could read every response."""
     with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
         port = installation.url.rpartition(":")[2]
 
@@ -90,7 +90,7 @@ def test_another_sites_name_that_leads_here_is_not_answered(open_page: Open) -> 
             assert status(host) == 400
 
 
-def test_the_bound_address_is_one_of_the_names() -> None:
+def test_the_bound_address_is_one_of_the_host_names() -> None:
     page = PageSettings("fd00::7", 8791, "http://[fd00::7]:8791", "http://127.0.0.1:3000")
 
     assert "[fd00::7]" in allowed_hosts(page)

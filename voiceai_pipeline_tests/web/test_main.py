@@ -63,7 +63,7 @@ def started(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]
         process.wait()
 
 
-def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
+def test_it_starts_answers_and_stops_and_its_log_holds_no_address_and_no_secret(
     environment: dict[str, str], database: Secret, dagster: DagsterStandIn, tmp_path: Path
 ) -> None:
     engine = open_engine(database)
@@ -76,7 +76,7 @@ def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
     environment["VOICEAI_DAGSTER_URL"] = dagster.url
     with started(environment, tmp_path) as process:
         wait_until(lambda: "The page listens at" in log.read_text(), seconds=30)
-        wait_until(lambda: dagster.looked_at == 1)  # whether it is alive
+        wait_until(lambda: dagster.monitored == 1)  # by the daemon monitor
         with Visitor(url) as visitor:
             visitor.log_in()
             connected = visitor.connect(HARBOR)
@@ -91,7 +91,7 @@ def test_it_starts_answers_and_stops_and_its_log_has_no_address_and_no_secret(
     assert not [secret for secret in SECRETS if secret in log.read_text()]
 
 
-def test_a_taken_port_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_taken_port_is_a_message(environment: dict[str, str], tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", int(environment["VOICEAI_PAGE_PORT"])))
         other.listen()
@@ -105,7 +105,7 @@ def test_a_taken_port_is_a_sentence(environment: dict[str, str], tmp_path: Path)
     )
 
 
-def test_on_an_address_that_others_reach_it_does_not_start_without_a_password(
+def test_it_does_not_start_without_a_password_beyond_loopback(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment |= {"VOICEAI_PAGE_HOST": "0.0.0.0", "VOICEAI_PAGE_SECRET": ""}  # noqa: S104
@@ -115,7 +115,7 @@ def test_on_an_address_that_others_reach_it_does_not_start_without_a_password(
     assert "VOICEAI_PAGE_SECRET is not set" in (tmp_path / "page.log").read_text()
 
 
-def test_it_does_without_dagster_in_its_process() -> None:
+def test_it_does_not_import_dagster() -> None:
     code = (
         "import sys, voiceai_pipeline.web.__main__;"
         "print([name for name in sys.modules if name.split('.')[0] == 'dagster'])"

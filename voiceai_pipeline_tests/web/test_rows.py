@@ -1,4 +1,4 @@
-"""Which buttons a user has, and who is shown first."""
+"""A user's buttons and urgency."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,7 @@ NEVER = Connection(User(UUID(int=2), "Maple Plumbing"), ConnectionState.NEVER_CO
         (replace(CONNECTED, state=ConnectionState.DISCONNECTED), ["Connect"]),
     ],
 )
-def test_the_buttons_fit_the_state_and_the_first_is_what_helps_most(
+def test_the_buttons_fit_the_state_and_the_most_useful_one_comes_first(
     connection: Connection, labels: list[str]
 ) -> None:
     buttons = Row(connection, None).buttons
@@ -55,13 +55,13 @@ def test_the_buttons_fit_the_state_and_the_first_is_what_helps_most(
     assert [button.is_main for button in buttons] == [True] + [False] * (len(labels) - 1)
 
 
-def test_what_worked_and_no_longer_does_is_more_urgent_than_who_was_never_connected() -> None:
+def test_a_broken_connection_is_more_urgent_than_one_that_was_never_made() -> None:
     urgencies = [Row(one, None).urgency for one in (REVOKED, PAUSED, NEVER, CONNECTED)]
 
     assert urgencies == [0, 0, 1, 2]
     failing = replace(CONNECTED, failed_attempts=3, last_failure=FailureClass.PROVIDER_ERROR)
-    assert Row(failing, None).needs_attention
-    assert not Row(CONNECTED, None).needs_attention
+    assert Row(failing, None).needs_action
+    assert not Row(CONNECTED, None).needs_action
 
 
 @pytest.mark.parametrize("state", ConnectionState)
@@ -69,7 +69,7 @@ def test_every_state_has_a_button(state: ConnectionState) -> None:
     assert Row(replace(CONNECTED, state=state), None).buttons
 
 
-def test_the_last_syncs_message_does_not_repeat_the_fix_that_the_state_says() -> None:
+def test_the_last_syncs_message_does_not_repeat_the_fix_of_the_state() -> None:
     failed = UserStatus(NOON, "failure", "It broke (HTTP 503). Fix: Wait", 0)
 
     assert Row(CONNECTED, failed).last_message == "It broke (HTTP 503). Fix: Wait"

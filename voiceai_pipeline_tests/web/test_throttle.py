@@ -1,9 +1,9 @@
-"""Five wrong passwords in a minute are enough."""
+"""The rate limit for failed logins."""
 
 from voiceai_pipeline.web.throttle import LIMIT, WINDOW, Throttle
 
 
-def test_after_five_failures_in_a_minute_everybody_waits_until_the_first_is_a_minute_old() -> None:
+def test_after_five_failures_the_next_attempt_waits_until_the_first_is_a_minute_old() -> None:
     now = 1000.0
     throttle = Throttle(lambda: now)
     for _ in range(LIMIT - 1):
