@@ -111,7 +111,7 @@ class World:
         if state_file is not None:
             state_file.parent.mkdir(parents=True, exist_ok=True)
         if state_file is not None and state_file.exists():
-            self._load(state_file.read_text(encoding="utf-8"))
+            self.load(state_file.read_text(encoding="utf-8"))
         elif demo_troubles or (demo_troubles is None and state_file is not None):
             self.with_demo_troubles()
 
@@ -353,26 +353,37 @@ class World:
     def _save(self) -> None:
         if self.state_file is None:
             return
-        state = {
-            "version": _STATE_VERSION,
-            "oauth": self._oauth.as_json(),
-            "grace_seconds": self._oauth.grace_seconds,
-            "faults": self._faults.as_json(),
-            "paused": sorted(self._paused),
-            "revoked": sorted(self._revoked),
-            "fully_granting": sorted(self._fully_granting),
-            "envelopes": self._envelopes,
-            "lifetimes": self._lifetimes,
-            "calls": self.calls.as_json(),
-        }
         draft = self.state_file.with_name(self.state_file.name + ".tmp")
         # Tokens: nobody else may read them, not even for the moment before a chmod.
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            json.dump(state, out)
+            out.write(self.dump())
         draft.replace(self.state_file)
 
-    def _load(self, text: str) -> None:
+    def dump(self) -> str:
+        """Tokens, faults and changed calls, as a state file holds them."""
+        with self._lock:
+            return json.dumps(
+                {
+                    "version": _STATE_VERSION,
+                    "oauth": self._oauth.as_json(),
+                    "grace_seconds": self._oauth.grace_seconds,
+                    "faults": self._faults.as_json(),
+                    "paused": sorted(self._paused),
+                    "revoked": sorted(self._revoked),
+                    "fully_granting": sorted(self._fully_granting),
+                    "envelopes": self._envelopes,
+                    "lifetimes": self._lifetimes,
+                    "calls": self.calls.as_json(),
+                }
+            )
+
+    def load(self, text: str) -> None:
+        """Continue from what `dump` returned.
+
+        Raises:
+            ValueError: it is not the state of a sandbox.
+        """
         with contextlib.suppress(ValueError):
             state = json.loads(text)
             if isinstance(state, dict) and state.get("version") == _STATE_VERSION:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -104,54 +105,124 @@ def world() -> World:
     return World()
 
 
+@dataclass(frozen=True)
+class Connected:
+    """The demo's users, eleven of them connected: a database to copy and the sandbox's state."""
+
+    template: str
+    sandbox_state: str
+
+
+@pytest.fixture(scope="session")
+def connected(
+    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Connected:
+    """Every consent of the demo, given once per session."""
+    name, world = "template_connected", World()
+    postgres.create_database(name, template=template)
+    with running(world, limits=False) as sandbox:
+        home = tmp_path_factory.mktemp("connected")
+        settings = Settings.load(_environment(home, postgres.url(name), "", sandbox.url))
+        with open_pipeline(settings) as pipeline:
+            connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
+            connect.add()
+            for user in DEMO_USERS:
+                if user.role != "never_connected":
+                    pipeline.consent.connect(UUID(user.id), connect.code(user))
+            connect.browser.close()
+    return Connected(name, world.dump())
+
+
+@pytest.fixture(scope="session")
+def dagster_template(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with Dagster's own tables, to copy: creating them takes seconds."""
+    name = "template_dagster"
+    postgres.create_database(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_POSTGRES_URL", postgres.url(name, driver="psycopg2"))
+        patch.chdir(tmp_path_factory.mktemp("dagster"))
+        with dg.DagsterInstance.from_config(str(PROJECT)):
+            pass
+    return name
+
+
+@pytest.fixture
+def dagster_database(postgres: EmbeddedPostgres, dagster_template: str) -> Iterator[str]:
+    """The URL of a database with Dagster's tables, dropped after the test."""
+    name = f"dagster_{next(_numbers)}"
+    postgres.create_database(name, template=dagster_template)
+    yield postgres.url(name, driver="psycopg2")
+    postgres.drop_database(name)
+
+
 @pytest.fixture
 def product(
     world: World,
-    postgres: EmbeddedPostgres,
     database: Secret,
+    dagster_database: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Product]:
-    name = f"dagster_{next(_numbers)}"
-    postgres.create_database(name)
+    """All users added, none of them connected."""
+    with _opened(world, database.reveal(), dagster_database, tmp_path, monkeypatch) as product:
+        product.connect.add()
+        yield product
+
+
+@pytest.fixture
+def demo(
+    connected: Connected,
+    postgres: EmbeddedPostgres,
+    dagster_database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Product]:
+    """Eleven users connected, with the troubles of the demo."""
+    name = f"demo_{next(_numbers)}"
+    postgres.create_database(name, template=connected.template)
+    world = World()
+    world.load(connected.sandbox_state)
+    for user in DEMO_USERS:
+        if user.role == "revoked":
+            world.revoke(str(user.location_id))
+        if user.role == "paused":
+            world.pause(str(user.location_id))
+    world.with_demo_troubles()
+    with _opened(world, postgres.url(name), dagster_database, tmp_path, monkeypatch) as product:
+        yield product
+    postgres.drop_database(name)
+
+
+@contextmanager
+def _opened(
+    world: World, database: str, dagster_database: str, home: Path, patch: pytest.MonkeyPatch
+) -> Iterator[Product]:
     with running(world, limits=False) as sandbox:
-        environment = {
-            "VOICEAI_HOME": str(tmp_path),
-            "VOICEAI_DATABASE_URL": database.reveal(),
-            "VOICEAI_TOKEN_KEYS": "test:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
-            "DAGSTER_POSTGRES_URL": postgres.url(name, driver="psycopg2"),
-            "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
-            "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
-            "HIGHLEVEL_AUTH_URL": f"{sandbox.url}/v2/oauth/chooselocation",
-            "HIGHLEVEL_TOKEN_URL": f"{sandbox.url}/oauth/token",
-            "HIGHLEVEL_API_URL": sandbox.url,
-        }
+        environment = _environment(home, database, dagster_database, sandbox.url)
         for variable, value in environment.items():
-            monkeypatch.setenv(variable, value)
-        monkeypatch.chdir(tmp_path)  # dagster.yaml keeps its files in a relative folder
+            patch.setenv(variable, value)
+        patch.chdir(home)  # dagster.yaml keeps its files in a relative folder
         with (
             open_pipeline(Settings.load(os.environ)) as pipeline,
             dg.DagsterInstance.from_config(str(PROJECT)) as instance,
         ):
             connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
             connect.users = {user.business_name: user for user in world.users}
-            connect.add()
             yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
             connect.browser.close()
-    postgres.drop_database(name)
 
 
-@pytest.fixture
-def demo(product: Product) -> Product:
-    """Eleven users connected, with the troubles of the demo."""
-    for user in DEMO_USERS:
-        if user.role == "never_connected":
-            continue
-        product.connect(user.business_name)
-        location = str(user.location_id)
-        if user.role == "revoked":
-            product.sandbox.world.revoke(location)
-        if user.role == "paused":
-            product.sandbox.world.pause(location)
-    product.sandbox.world.with_demo_troubles()
-    return product
+def _environment(
+    home: Path, database: str, dagster_database: str, sandbox_url: str
+) -> dict[str, str]:
+    return {
+        "VOICEAI_HOME": str(home),
+        "VOICEAI_DATABASE_URL": database,
+        "VOICEAI_TOKEN_KEYS": "test:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
+        "DAGSTER_POSTGRES_URL": dagster_database,
+        "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
+        "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
+        "HIGHLEVEL_AUTH_URL": f"{sandbox_url}/v2/oauth/chooselocation",
+        "HIGHLEVEL_TOKEN_URL": f"{sandbox_url}/oauth/token",
+        "HIGHLEVEL_API_URL": sandbox_url,
+    }
