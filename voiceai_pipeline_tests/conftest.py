@@ -44,6 +44,9 @@ from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 
 pytest_plugins = [
+    "voiceai_pipeline_tests.support.alert_receivers",
+    "voiceai_pipeline_tests.support.token_endpoint",
+    "voiceai_pipeline_tests.support.token_fleet",
     "voiceai_pipeline_tests.support.product",
     "voiceai_pipeline_tests.support.chromium",
 ]

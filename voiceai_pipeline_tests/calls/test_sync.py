@@ -58,7 +58,7 @@ UTC_ZONE = ZoneInfo("UTC")
 HEALTHY = [name for name, user in DEMO.items() if user.role in ("healthy", "bad_day")]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["voiceai_pipeline_tests.connections.test_token_races", __name__])
+processes.set_forkserver_preload(["voiceai_pipeline_tests.support.token_processes", __name__])
 
 
 def place(name: str) -> str:

@@ -39,7 +39,7 @@ from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline_tests.calls.test_sync import HEALTHY, midnight, place, retry_at, table
 from voiceai_pipeline_tests.calls.test_sync_properties import Moving, holds_exactly, listed, stored
 from voiceai_pipeline_tests.conftest import Clock, Connector, free_port, highlevel_settings
-from voiceai_pipeline_tests.connections.test_token_faults import told
+from voiceai_pipeline_tests.support.token_fleet import told
 
 NAME = "Harbor Dental"
 HARBOR = place(NAME)

@@ -1,52 +1,41 @@
-"""Who there is and how each stands: everyone is always listed, whatever became of their row."""
+"""Users and their connections as they are listed."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import connection_store, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.refresh import LEASE
-from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core.connection import Connection, ConnectionState, OAuthToken, User
+from voiceai_pipeline.core.connection import (
+    Connection,
+    ConnectionState,
+)
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.core.secret import Secret
-
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-ADA, BEN = (UUID(f"00000000-0000-4000-8000-00000000000{n}") for n in (1, 2))
-
-
-def add(engine: sa.Engine, user_id: UUID, name: str = "", first: str = "", last: str = "") -> None:
-    with engine.begin() as db:
-        connections.add_user(db, user_id, business_name=name, first_name=first, last_name=last)
+from voiceai_pipeline_tests.conftest import (
+    Clock,
+)
+from voiceai_pipeline_tests.support.user_rows import ADA, BEN, NOW, add, legacy, one
 
 
-def legacy(engine: sa.Engine, user_id: UUID, **values: object) -> None:
-    """A row as the existing application writes it."""
-    row = {
-        "id": uuid4(),
-        "user_id": user_id,
-        "service": "highlevel",
-        "access_token": "INVENTED-A",
-        "refresh_token": "INVENTED-R",
-        "is_active": True,
-        "location_id": "Loc",
-        **values,
-    }
-    names = ", ".join(row)
-    slots = ", ".join(f":{name}" for name in row)
-    with engine.begin() as db:
-        db.execute(sa.text(f"INSERT INTO api_keys ({names}) VALUES ({slots})"), row)  # noqa: S608
+def test_who_is_due_is_listed_from_the_planned_moment_on_however_long_ago(
+    harbor: Connection, engine: sa.Engine, clock: Clock
+) -> None:
+    assert harbor.refresh_at is not None
+    assert harbor.token_expires_at is not None
+    assert timedelta(minutes=30) <= harbor.token_expires_at - harbor.refresh_at
+    assert harbor.token_expires_at - harbor.refresh_at <= timedelta(minutes=30, hours=4.8)
 
+    def due() -> list[UUID]:
+        with engine.connect() as db:
+            return [c.user.id for c in connections.due_for_refresh(db, clock.now)]
 
-def one(engine: sa.Engine, user_id: UUID) -> Connection:
-    with engine.connect() as db:
-        found = connections.one(db, user_id)
-    assert found is not None
-    return found
+    clock.now = harbor.refresh_at - timedelta(seconds=1)
+    assert due() == []
+    clock.now += timedelta(seconds=1)
+    assert due() == [harbor.user.id]
+    clock.now += timedelta(days=300)
+    assert due() == [harbor.user.id]
 
 
 def test_everyone_is_listed_by_name(engine: sa.Engine) -> None:
@@ -142,141 +131,3 @@ def test_a_state_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> 
         ("Ada", ConnectionState.CONNECTED),
         ("Ben", ConnectionState.NEVER_CONNECTED),
     ]
-
-
-# Leases -------------------------------------------------------------------------------------------
-
-
-def row_of(engine: sa.Engine, now: datetime = NOW) -> token_row.TokenRow:
-    with engine.begin() as db:
-        row = token_row.read(db, ADA, now)
-    assert row is not None
-    return row
-
-
-def take(engine: sa.Engine, row: token_row.TokenRow) -> UUID | None:
-    with engine.begin() as db:
-        return token_store.take_lease(db, row, LEASE)
-
-
-@pytest.fixture
-def ada(engine: sa.Engine) -> sa.Engine:
-    add(engine, ADA, "Ada")
-    legacy(engine, ADA)
-    return engine
-
-
-def test_a_lease_is_taken_once_taken_over_once_and_never_again(ada: sa.Engine) -> None:
-    free = row_of(ada)
-    first = take(ada, free)
-    assert first is not None
-    assert take(ada, free) is None
-    held = row_of(ada, NOW + LEASE - timedelta(milliseconds=1))
-    assert held.lease_id == first
-    assert take(ada, held) is None
-    abandoned = row_of(ada, NOW + LEASE)
-    second = take(ada, abandoned)
-    assert second not in (None, first)
-    assert take(ada, abandoned) is None
-    replay = row_of(ada, NOW + 5 * LEASE)
-    assert replay.replayed
-    assert take(ada, replay) is None
-
-
-def save(engine: sa.Engine, row: token_row.TokenRow, pair: OAuthToken, vault: TokenVault) -> bool:
-    with engine.begin() as db:
-        return token_store.save_rotation(
-            db, row, pair, vault, started_at=row.now, refresh_at=row.now, actor=Actor()
-        )
-
-
-def test_only_the_holder_of_the_lease_ends_an_exchange(ada: sa.Engine) -> None:
-    row = row_of(ada)
-    lease = take(ada, row)
-    assert lease is not None
-    state, event = ConnectionState.NEEDS_RECONNECT, TokenEvent.REFRESH_FAILED
-    with ada.begin() as db:
-        for other in (uuid4(), None):
-            assert not token_store.settle(db, row, other, state, actor=Actor(), event=event)
-        assert not token_store.leave_in_doubt(
-            db,
-            row,
-            uuid4(),
-            FailureClass.UNREACHABLE,
-            lost=True,
-            counts=True,
-            next_attempt_at=None,
-            actor=Actor(),
-            detail="",
-        )
-    assert row_of(ada).connection.state is ConnectionState.CONNECTED
-    with ada.begin() as db:
-        assert token_store.settle(db, row, lease, state, actor=Actor(), event=event)
-    assert row_of(ada).connection.state is state
-
-
-def test_a_pair_replaces_its_own_generation_once(ada: sa.Engine, vault: TokenVault) -> None:
-    row = row_of(ada)
-    assert take(ada, row) is not None
-    pair = OAuthToken(Secret("INVENTED-A2"), 60, refresh_token=Secret("INVENTED-R2"))
-    assert save(ada, row, pair, vault)
-    assert not save(ada, row, pair, vault)
-    after = row_of(ada)
-    assert after.token(vault, "access_token") == Secret("INVENTED-A2")
-    assert after.token(vault, "refresh_token") == Secret("INVENTED-R2")
-    assert (after.version, after.lease_id) == (row.version + 1, None)
-
-
-def test_a_pair_that_comes_after_its_replay_was_refused_mends_the_connection(
-    ada: sa.Engine, vault: TokenVault
-) -> None:
-    row = row_of(ada)
-    assert take(ada, row) is not None
-    replay = row_of(ada, NOW + LEASE)
-    lease = take(ada, replay)
-    rejected = FailureClass.REFRESH_REJECTED
-    with ada.begin() as db:
-        assert token_store.settle(
-            db,
-            replay,
-            lease,
-            ConnectionState.NEEDS_RECONNECT,
-            rejected,
-            actor=Actor(),
-            event=TokenEvent.REFRESH_FAILED,
-        )
-    pair = OAuthToken(Secret("INVENTED-A2"), 60, refresh_token=Secret("INVENTED-R2"))
-    assert save(ada, row, pair, vault)
-    assert row_of(ada).connection.state is ConnectionState.CONNECTED
-
-
-def test_a_location_token_of_a_pair_that_was_replaced_is_not_kept(
-    ada: sa.Engine, vault: TokenVault
-) -> None:
-    stale = row_of(ada)
-    with ada.begin() as db:
-        connection_store.disconnect(db, ADA, NOW, actor=Actor())
-        minted = OAuthToken(Secret("INVENTED-L"), 60)
-        assert not token_store.save_location_token(db, stale, minted, vault, actor=Actor())
-    assert row_of(ada).token(vault, "location_access_token") is None
-
-
-def test_connecting_somebody_who_is_no_user_is_refused(
-    engine: sa.Engine, vault: TokenVault
-) -> None:
-    nobody = Connection(User(uuid4(), "Nobody"), ConnectionState.CONNECTED)
-    with pytest.raises(LookupError), engine.begin() as db:
-        connection_store.save_connection(
-            db,
-            nobody,
-            OAuthToken(Secret("INVENTED"), 60),
-            vault,
-            started_at=NOW,
-            refresh_at=NOW,
-            actor=Actor(),
-        )
-
-
-def test_a_row_without_any_mention_of_a_token_is_shown(ada: sa.Engine) -> None:
-    row = row_of(ada)
-    assert "INVENTED" not in repr(row)

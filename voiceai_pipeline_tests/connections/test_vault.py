@@ -26,7 +26,7 @@ USER = UUID("00000000-0000-4000-8000-000000000001")
 TOKEN = Secret("INVENTED-TOKEN")
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["voiceai_pipeline_tests.connections.test_token_races", __name__])
+processes.set_forkserver_preload(["voiceai_pipeline_tests.support.token_processes", __name__])
 
 
 def refusal(open_it: Callable[[], Secret]) -> str:

@@ -29,7 +29,7 @@ from voiceai_pipeline_tests.support.schemas import everything, run
 processes = multiprocessing.get_context("forkserver")
 
 
-processes.set_forkserver_preload(["voiceai_pipeline_tests.connections.test_token_races", __name__])
+processes.set_forkserver_preload(["voiceai_pipeline_tests.support.token_processes", __name__])
 
 
 def test_an_empty_database_gets_the_tables_that_the_code_sees(empty: sa.Engine) -> None:

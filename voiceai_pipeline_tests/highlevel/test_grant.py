@@ -33,16 +33,7 @@ from voiceai_pipeline_tests.conftest import (
     NOON,
     Clock,
 )
-from voiceai_pipeline_tests.connections.test_tokens import (
-    Endpoint,
-    door,
-    endpoint,
-    expired,
-    harbor,
-    stored,
-)
-
-__all__ = ["endpoint", "expired", "harbor"]  # fixtures
+from voiceai_pipeline_tests.support.token_endpoint import Endpoint, door, stored
 
 CASES = json.loads((Path(__file__).parents[1] / "data/token_answers.json").read_text())["answers"]
 PATH = "/oauth/token"

@@ -25,7 +25,6 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.transport import USER_AGENT, Transport
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import Clock, free_port, open_client
-from voiceai_pipeline_tests.connections.test_tokens import door, expired, harbor, kept, stored
 from voiceai_pipeline_tests.support.highlevel import read_page
 from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted
 from voiceai_pipeline_tests.support.sockets import (
@@ -36,8 +35,7 @@ from voiceai_pipeline_tests.support.sockets import (
     listening,
     says,
 )
-
-__all__ = ["expired", "harbor"]  # fixtures
+from voiceai_pipeline_tests.support.token_endpoint import door, kept, stored
 
 GRANT = b'{"access_token": "at-2", "refresh_token": "rt-2", "expires_in": 86399}'
 

@@ -1,0 +1,81 @@
+"""The text of alerts."""
+
+import pytest
+
+from voiceai_pipeline.connections import alert_messages
+from voiceai_pipeline.connections.alerts import Notice
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.failures import OUR_FAILURES, PROVIDER_FAILURES, FailureClass
+from voiceai_pipeline_tests.support.alert_receivers import PAGE, SPA, notice
+
+
+def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
+    message = alert_messages.message_of(notice(FailureClass.REFRESH_REJECTED), PAGE)
+    assert message.text == (
+        "Willow Spa needs a person: Failed to refresh token\n"
+        "Since 2026-11-20 08:12 UTC. Until it is done no calls of this user arrive; then they "
+        "are filled in by themselves.\n"
+        "What to do: Re-authorize the OAuth connection: voiceai-pipeline connect "
+        f"{SPA.id}.\n"
+        f"Connection: https://voice.test/users/{SPA.id}\n"
+        f"Dagster: https://dagster.test/assets/user_tokens?view=partitions&partition={SPA.id}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "headline", "sentence"),
+    [
+        (
+            notice(FailureClass.LOCATION_PAUSED),
+            "Willow Spa has been paused for so long that the connection will be lost",
+            "In less than 30 days",
+        ),
+        (
+            notice(FailureClass.PROVIDER_ERROR),
+            "Willow Spa: renewing the token keeps failing: HighLevel answered with a server error",
+            "It is tried again by itself",
+        ),
+        (
+            notice(FailureClass.CLIENT_REFUSED, None),
+            "Renewals of all users are suspended: HighLevel refused this app's client id or client "
+            "secret",
+            "No user has to reconnect",
+        ),
+        (
+            notice(FailureClass.CLIENT_REFUSED, None, "closed"),
+            "Tokens of all users are renewed again",
+            "nothing is left to do",
+        ),
+        (
+            notice(FailureClass.REFRESH_REJECTED, SPA, "closed"),
+            "Willow Spa works again",
+            "Days that waited are filled in by themselves.",
+        ),
+    ],
+)
+def test_each_kind_of_problem_has_its_words(told: Notice, headline: str, sentence: str) -> None:
+    message = alert_messages.message_of(told, PAGE)
+    assert message.headline == headline
+    assert sentence in message.text
+    assert ("What to do" in message.text) == (told.moment == "opened")
+
+
+@pytest.mark.parametrize(
+    ("reason", "user"),
+    [(reason, SPA) for reason in FailureClass]
+    + [(reason, None) for reason in sorted(OUR_FAILURES | PROVIDER_FAILURES)],
+)
+def test_every_reason_has_a_message_without_a_placeholder(
+    reason: FailureClass, user: User | None
+) -> None:
+    text = alert_messages.message_of(notice(reason, user), PAGE).text
+    assert " USER" not in text
+    assert ".." not in text
+
+
+def test_a_digest_begins_with_what_concerns_everybody() -> None:
+    many = [notice(FailureClass.REFRESH_REJECTED, number=n) for n in range(60)]
+    everybody = notice(FailureClass.CLIENT_REFUSED, None, number=99)
+    message = alert_messages.digest([*many, everybody], PAGE)
+    assert message.headline == "61 problems began, 0 problems ended"
+    assert message.body[0].startswith("- Renewals of all users are suspended")
