@@ -4,10 +4,10 @@ The list never leaves a user out: neither without a connection, nor because othe
 unavailable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -21,14 +21,14 @@ from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.web import actions
+from voiceai_pipeline.web import sync
 from voiceai_pipeline.web.access import Form, posted
-from voiceai_pipeline.web.actions import DaysError, PartlyLaunchedError
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
+from voiceai_pipeline.web.sync import DaysError, PartlyLaunchedError
 
 PER_PAGE: Final = 100
 MONTH: Final = 31
@@ -36,6 +36,8 @@ MONTH: Final = 31
 
 HISTORY: Final = 50
 """Number of events shown for a user."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,30 +111,31 @@ def _list(request: Request) -> Response:
 
 
 def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
-    """The last sync of these users, or of all. None if unavailable: the list works without."""
-    try:
-        with site.pipeline.engine.begin() as db:
-            return ledger.statuses(db, user_ids or None)
-    except sa.exc.SQLAlchemyError:
-        return None
+    """The last sync of these users, or of all."""
+    return _read_or_none(site, lambda db: ledger.statuses(db, user_ids or None))
 
 
 def _open_circuit(site: Site) -> circuit_breaker.Circuit | None:
-    """The circuit breaker while it suspends all refreshes, else None."""
+    """The circuit breaker while it suspends all refreshes."""
+    circuit = _read_or_none(site, circuit_breaker.read)
+    return circuit if circuit is not None and circuit.is_open else None
+
+
+def _read_or_none(site: Site, read: Callable[[sa.Connection], T]) -> T | None:
+    """What ``read`` returns; None if the database cannot provide it: the pages work without."""
     try:
         with site.pipeline.engine.begin() as db:
-            state = circuit_breaker.read(db)
+            return read(db)
     except sa.exc.SQLAlchemyError:
         return None
-    return state if state.is_open else None
 
 
 def _detail(request: Request) -> Response:
     site = site_of(request)
     user_id: UUID = request.path_params["user_id"]
-    connection = actions.find(site, user_id)
+    connection = site.connection(user_id)
     statuses = _last_syncs(site, user_id)
-    today = actions.today(site)
+    today = site.today()
     return render(
         request,
         "user.html",
@@ -141,19 +144,10 @@ def _detail(request: Request) -> Response:
         row=Row(connection, (statuses or {}).get(user_id)),
         back=f"/users/{user_id}",
         scopes=_scopes(connection),
-        history=_history(site, user_id),
+        history=_read_or_none(site, lambda db: history.of_user(db, user_id, HISTORY)),
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
     )
-
-
-def _history(site: Site, user_id: UUID) -> Sequence[history.Entry] | None:
-    """The newest events; None if unavailable."""
-    try:
-        with site.pipeline.engine.begin() as db:
-            return history.of_user(db, user_id, HISTORY)
-    except sa.exc.SQLAlchemyError:
-        return None
 
 
 def _scopes(connection: Connection) -> list[tuple[str, bool]]:
@@ -190,7 +184,7 @@ def _sync(request: Request, form: Form) -> Response:
         if first is not None:
             # The suggested month may start before the first partition.
             first = max(first, site.dagster.first_day())
-        launched = actions.sync(site, user_id, ACTOR, first, last)
+        launched = sync.launch(site, user_id, ACTOR, first, last)
     except PipelineError as error:
         flash = _failed(user_id, "{user}: sync not started", error)
     except DaysError as error:
@@ -228,7 +222,7 @@ def _failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
 
 
 def _ask_disconnect(request: Request) -> Response:
-    connection = actions.find(site_of(request), request.path_params["user_id"])
+    connection = site_of(request).connection(request.path_params["user_id"])
     back = safe_back(request.query_params.get("back", ""))
     return render(request, "disconnect.html", row=Row(connection, None), back=back)
 

@@ -17,7 +17,7 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
-from voiceai_pipeline.web import actions, cookies, filters
+from voiceai_pipeline.web import cookies, filters
 from voiceai_pipeline.web.access import Form, posted
 from voiceai_pipeline.web.cookies import Flash, PendingConsent
 from voiceai_pipeline.web.pages import (
@@ -38,7 +38,7 @@ def routes() -> list[Route]:
     return [
         Route(f"{user}/connect", posted(_connect), methods=["POST"]),
         Route(CALLBACK_PATH, _callback, methods=["GET"]),
-        Route(f"{user}/location", _offer_locations, methods=["GET"]),
+        Route(f"{user}/location", _location_form, methods=["GET"]),
         Route(f"{user}/location", posted(_choose_location), methods=["POST"]),
     ]
 
@@ -56,7 +56,7 @@ def _connect(request: Request, form: Form) -> Response:
             "address that users open), add it to the app in the HighLevel marketplace, and "
             "restart.",
         )
-    user = actions.find(site, user_id).user
+    user = site.connection(user_id).user
     started = site.pipeline.consent.begin(user_id, browser_bound=True)
     address = started.url
     if site.highlevel.is_sandbox:
@@ -139,7 +139,7 @@ def _failed(site: Site, pending: PendingConsent | None, error: PipelineError) ->
 
 def _name(site: Site, pending: PendingConsent | None) -> str:
     """The user of a consent; named only in the browser that started it."""
-    return actions.find(site, pending.user_id).user.name if pending else "one user"
+    return site.connection(pending.user_id).user.name if pending else "one user"
 
 
 def _status(error: PipelineError) -> int:
@@ -150,14 +150,10 @@ def _status(error: PipelineError) -> int:
 # An agency's location ----------------------------------------------------------------------------
 
 
-def _offer_locations(request: Request) -> Response:
-    return _location_form(request)
-
-
 def _location_form(request: Request, complaint: str = "", status: int = 200) -> Response:
     site = site_of(request)
     user_id: UUID = request.path_params["user_id"]
-    row = Row(actions.find(site, user_id), None)
+    row = Row(site.connection(user_id), None)
     try:
         locations = site.pipeline.consent.locations(user_id)
     except PipelineError as error:

@@ -1,12 +1,16 @@
 """What every request handler works with, assembled once per process."""
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
+from voiceai_pipeline.connections.queries import stored_connection
+from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
@@ -57,6 +61,18 @@ class Site:
     def jar(self) -> Jar:
         """Reads and writes the cookies."""
         return Jar(self.signer, secure=self.page.url.startswith("https://"))
+
+    def connection(self, user_id: UUID) -> Connection:
+        """A user's current connection.
+
+        Raises:
+            UnknownUserError: there is no such user.
+        """
+        return stored_connection(self.pipeline.engine, user_id)
+
+    def today(self) -> date:
+        """Today in the pipeline's time zone, in which partitions are days."""
+        return datetime.now(self.pipeline.zone).date()
 
     @property
     def callback_leads_here(self) -> bool:

@@ -6,14 +6,16 @@ Fixtures that open one are in ``web/conftest.py``.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import socket
 from uuid import UUID
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.pipeline import Pipeline
+from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.server import RunningSandbox
+from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.app import create_app
 from voiceai_pipeline.web.server import serve_in_thread
 from voiceai_pipeline.web.site import Site
@@ -27,6 +29,13 @@ HARBOR = UUID(DEMO["Harbor Dental"].id)
 MAPLE = UUID(DEMO["Maple Plumbing"].id)
 CEDAR = UUID(DEMO["Cedar Vets"].id)
 AGENCY = UUID(DEMO["Northwind Agency"].id)
+
+
+def agency_world() -> World:
+    """An agency with two locations, one of which is its demo user's."""
+    motors = next(p for p in DEMO_LOCATIONS if p.id == DEMO["Northwind Agency"].location_id)
+    vans = make_location("Northwind Vans", 50, "motors", "Europe/Berlin", 3)
+    return World(locations=(motors, replace(vans, company_id=motors.company_id)))
 
 
 @dataclass

@@ -16,12 +16,18 @@ from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, SandboxLocation, make_location
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.chromium import OpenWindow
-from voiceai_pipeline_tests.support.installation import AGENCY, CEDAR, HARBOR, Installation, Open
+from voiceai_pipeline_tests.support.installation import (
+    AGENCY,
+    CEDAR,
+    HARBOR,
+    Installation,
+    Open,
+    agency_world,
+)
 from voiceai_pipeline_tests.support.receivers import serving
 from voiceai_pipeline_tests.support.visitor import PASSWORD
 
@@ -205,10 +211,7 @@ class TestAnAgency:
 
     @pytest.fixture
     def world(self) -> World:
-        motors = next(p for p in DEMO_LOCATIONS if p.id == DEMO["Northwind Agency"].location_id)
-        vans = make_location("Northwind Vans", 50, "motors", "Europe/Berlin", 3)
-        vans = SandboxLocation(**{**vars(vans), "company_id": motors.company_id})
-        return World(locations=(motors, vans))
+        return agency_world()
 
     def test_the_location_of_an_agency_is_chosen_on_the_page(
         self, installation: Installation, open_window: OpenWindow

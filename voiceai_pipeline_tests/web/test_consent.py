@@ -9,21 +9,18 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES
 from voiceai_pipeline.sandbox.cast import (
-    DEMO_LOCATIONS,
     SANDBOX_CLIENT_ID,
-    SandboxLocation,
-    make_location,
 )
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web import cookies
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.installation import (
     AGENCY,
     CEDAR,
     HARBOR,
     Installation,
     Open,
+    agency_world,
 )
 from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
 
@@ -296,10 +293,7 @@ class TestAnAgency:
 
     @pytest.fixture
     def world(self) -> World:
-        motors = next(p for p in DEMO_LOCATIONS if p.id == DEMO["Northwind Agency"].location_id)
-        vans = make_location("Northwind Vans", 50, "motors", "Europe/Berlin", 3)
-        vans = SandboxLocation(**{**vars(vans), "company_id": motors.company_id})
-        return World(locations=(motors, vans))
+        return agency_world()
 
     def test_one_of_several_locations_is_chosen_on_the_page(self, agency: Installation) -> None:
         with agency.visitor() as visitor:

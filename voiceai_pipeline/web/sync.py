@@ -5,11 +5,9 @@ Consent, tests and refreshes are functions of ``voiceai_pipeline.connections``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
-from voiceai_pipeline.connections.queries import stored_connection
-from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, day_range, stretches
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DagsterError
@@ -42,21 +40,7 @@ class PartlyLaunchedError(DagsterError):
         self.run_ids = tuple(run_ids)
 
 
-def find(site: Site, user_id: UUID) -> Connection:
-    """A user's current connection.
-
-    Raises:
-        UnknownUserError: there is no such user.
-    """
-    return stored_connection(site.pipeline.engine, user_id)
-
-
-def today(site: Site) -> date:
-    """Today in the pipeline's time zone, in which partitions are days."""
-    return datetime.now(site.pipeline.zone).date()
-
-
-def sync(
+def launch(
     site: Site,
     user_id: UUID,
     launched_by: str,
@@ -77,13 +61,13 @@ def sync(
             future.
         DagsterError: Dagster does not respond, or refuses.
     """
-    obstacle = find(site, user_id).obstacle
+    obstacle = site.connection(user_id).obstacle
     if obstacle is not None:
         raise PipelineError(obstacle)
-    earliest = site.dagster.first_day()
-    last = last or today(site)
-    if last > today(site):
-        raise DaysError(f"{last} is in the future; today is {today(site)}. Choose an earlier day.")
+    earliest, today = site.dagster.first_day(), site.today()
+    last = last or today
+    if last > today:
+        raise DaysError(f"{last} is in the future; today is {today}. Choose an earlier day.")
     if first is None:
         first = max(earliest, last - timedelta(days=TRAILING_DAYS))
     if first < earliest:
