@@ -1,7 +1,7 @@
-"""What docs/operating.md tells people to click, clicked in Chromium on the running product.
+"""The steps of docs/operating.md, clicked in Chromium on the running product.
 
-The tests are ordered: each takes up where the one before it left off. The pictures of docs/ are
-what they see; to take them anew:
+The tests are ordered: each continues where the previous one stopped. The pictures in docs/ are
+their screenshots; to take new ones:
 
     VOICEAI_PICTURES=docs .venv/bin/pytest voiceai_pipeline_tests/test_operating.py
 """
@@ -31,8 +31,8 @@ CALLS = "/voice-ai/dashboard/call-logs"
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """`make up`, once its first week has arrived: one day of it is red, and those before it have
-    not been read."""
+    """`make up`, after its first week was read: one day is red, and earlier days have not been
+    read."""
     home = tmp_path_factory.mktemp("operating") / "home"
     with ended(Up(home, {"VOICEAI_START_DATE": str(FIRST)})) as product:
         product.start()
@@ -51,7 +51,7 @@ def window(chromium: Browser) -> Iterator[Page]:
 
 
 def picture(page: Page, name: str) -> None:
-    """Keep what is seen as a picture of docs/, if that is asked for."""
+    """Save a screenshot for docs/, if requested."""
     if folder := os.environ.get("VOICEAI_PICTURES"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
@@ -61,8 +61,8 @@ def sandbox(product: Up, path: str, **body: Any) -> None:
     answer.raise_for_status()
 
 
-def asked_for(product: Up) -> set[str]:
-    """The locations whose calls were asked for since the last time."""
+def requested_locations(product: Up) -> set[str]:
+    """The locations whose calls were requested since the last time."""
     asked = requests.get(f"{product.sandbox}/sandbox/requests", timeout=10).json()
     requests.delete(f"{product.sandbox}/sandbox/requests", timeout=10).raise_for_status()
     return {one["location_id"] for one in asked if one["path"] == CALLS}
@@ -136,7 +136,7 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
     wait_until(lambda: _backfills(product)[0] == "COMPLETED_FAILED", seconds=300)
     stats = partition_stats(product.url)
     assert (stats["numFailed"], stats["numMaterialized"]) == (10, 1)
-    # Everybody else has all their calls of these days.
+    # All other users have every call of these days.
     complete = product.ask(
         "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "
         "AND day < current_date"
@@ -145,7 +145,7 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
 
 
 def _backfills(product: Up) -> list[str]:
-    """How the backfills stand, newest first."""
+    """The statuses of the backfills, newest first."""
     query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
     found = graphql(product.url, query)["partitionBackfillsOrError"]["results"]
     return [one["status"] for one in found]
@@ -153,7 +153,7 @@ def _backfills(product: Up) -> list[str]:
 
 def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -> None:
     sandbox(product, "heal", location_id=COPPER.location_id)
-    asked_for(product)
+    requested_locations(product)
     window.goto(f"{product.url}/assets/call_logs?view=partitions")
     expect(window.get_by_text("Failed (10)")).to_be_visible()
     dialog = materialize(window)
@@ -162,16 +162,16 @@ def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -
     picture(window, "failed-and-missing")
     launch(dialog, "Launch backfill")
     wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 11, seconds=300)
-    assert asked_for(product) == {COPPER.location_id}
+    assert requested_locations(product) == {COPPER.location_id}
 
 
-def test_a_month_of_one_user_is_read_again_from_their_page(product: Up, window: Page) -> None:
+def test_a_month_of_one_user_is_re_synced_from_the_users_page(product: Up, window: Page) -> None:
     window.goto(product.page)
     window.get_by_role("link", name=HARBOR.business_name, exact=True).click()
     expect(window.get_by_label("From")).to_have_value(re.compile(r"\d{4}-\d\d-\d\d"))
     picture(window, "a-month-of-one-user")
     window.get_by_role("button", name="Re-sync these days").click()
-    # The 31 days begin before the first that there is.
+    # The 31 days start before the first partition.
     said = window.get_by_role("status")
     expect(said).to_contain_text(f"Dagster is syncing {FIRST} to {TODAY}")
     expect(said.get_by_role("link", name="Open run")).to_be_visible()

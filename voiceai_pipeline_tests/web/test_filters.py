@@ -1,24 +1,16 @@
 """Times, fixes and colours in templates."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from voiceai_pipeline.core.connection import STATES, Connection, ConnectionState, User
+from voiceai_pipeline.core.connection import STATES, ConnectionState
 from voiceai_pipeline.core.failures import EXPLANATIONS, FailureClass
 from voiceai_pipeline.web import filters
-
-NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-CONNECTION = Connection(
-    User(UUID(int=1), "Harbor Dental"),
-    ConnectionState.CONNECTED,
-    location_id="Loc1",
-    token_expires_at=NOON + timedelta(hours=5),
-    read_at=NOON,
-)
+from voiceai_pipeline_tests.support.connection import CONNECTED, NOON
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ def test_a_command_with_a_button_becomes_the_button(text: str, said: str) -> Non
 
 def test_no_fix_on_the_page_names_a_command_that_has_a_button() -> None:
     fixes = [e.fix for e in EXPLANATIONS.values()] + [e.fix for e in STATES.values()]
-    fixes += [replace(CONNECTION, state=ConnectionState.NEVER_CONNECTED).fix]
+    fixes += [replace(CONNECTED, state=ConnectionState.NEVER_CONNECTED).fix]
 
     assert [fix for fix in map(filters.on_page, fixes) if "USER" in fix] == []
 
@@ -73,18 +65,18 @@ def test_times_are_in_the_pipelines_zone_and_name_it() -> None:
 
 
 def test_a_working_connection_is_green_and_a_problem_changes_its_colour() -> None:
-    assert filters.tone(CONNECTION) == "good"
-    assert filters.tone(replace(CONNECTION, failed_attempts=2)) == "warn"
-    assert filters.tone(replace(CONNECTION, location_id=None)) == "bad"
+    assert filters.tone(CONNECTED) == "good"
+    assert filters.tone(replace(CONNECTED, failed_attempts=2)) == "warn"
+    assert filters.tone(replace(CONNECTED, location_id=None)) == "bad"
     broken = replace(
-        CONNECTION,
+        CONNECTED,
         state=ConnectionState.NEEDS_RECONNECT,
         reason=FailureClass.REFRESH_REJECTED,
     )
     assert filters.tone(broken) == "bad"
-    assert filters.tone(replace(CONNECTION, state=ConnectionState.PAUSED)) == "warn"
+    assert filters.tone(replace(CONNECTED, state=ConnectionState.PAUSED)) == "warn"
 
 
 @pytest.mark.parametrize("state", ConnectionState)
 def test_every_state_has_a_colour(state: ConnectionState) -> None:
-    assert filters.tone(replace(CONNECTION, state=state)) in ("good", "warn", "bad", "plain")
+    assert filters.tone(replace(CONNECTED, state=state)) in ("good", "warn", "bad", "plain")

@@ -1,7 +1,6 @@
 """A user's buttons and urgency."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -10,15 +9,8 @@ from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.core.connection import Connection, ConnectionState, User
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web.rows import Row
+from voiceai_pipeline_tests.support.connection import CONNECTED, NOON
 
-NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-CONNECTED = Connection(
-    User(UUID(int=1), "Harbor Dental"),
-    ConnectionState.CONNECTED,
-    location_id="Loc1",
-    token_expires_at=NOON + timedelta(hours=5),
-    read_at=NOON,
-)
 IN_DOUBT = replace(CONNECTED, state=ConnectionState.IN_DOUBT)
 REVOKED = replace(
     CONNECTED, state=ConnectionState.NEEDS_RECONNECT, reason=FailureClass.REFRESH_REJECTED
