@@ -1,23 +1,14 @@
 """The checks on a real instance: each seen true and seen false."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline_tests.support.dagster_runs import checks_of, facts_of
 from voiceai_pipeline_tests.support.product import Product
 
 ACTION = {"actionType": "TELEPATHY", "actionName": "Guess"}
-
-
-def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    return {check.check_name: check for check in result.get_asset_check_evaluations()}
-
-
-def facts(check: dg.AssetCheckEvaluation) -> Mapping[str, Any]:
-    return {name: value.value for name, value in check.metadata.items()}
 
 
 def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
@@ -27,7 +18,7 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     maple = product.connect("Maple Plumbing")
     first = product.sync([product.yesterday])
     assert first.success
-    assert checks(first)["no_call_is_stored_twice"].passed
+    assert checks_of(first)["no_call_is_stored_twice"].passed
 
     # Maple's connection gives Pine's calls: HighLevel's own mistake, or somebody's at consent.
     with product.pipeline.engine.begin() as db:
@@ -42,7 +33,7 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
                    {"at": moment, "call": call})  # fmt: skip
     again = product.sync([product.yesterday], reread=True)
     assert not again.success  # blocking: what adds the calls up must not run on
-    twice = checks(again)["no_call_is_stored_twice"]
+    twice = checks_of(again)["no_call_is_stored_twice"]
     assert not twice.passed
     assert twice.severity is dg.AssetCheckSeverity.ERROR
     assert f"- {call}: " in str(twice.description)
@@ -52,13 +43,13 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     product.sandbox.world.calls.remove(str(maple.location_id), added["id"])
     mended = product.sync([product.yesterday], reread=True)
     assert mended.success  # what is no longer listed counts nowhere
-    assert checks(mended)["no_call_is_stored_twice"].passed
+    assert checks_of(mended)["no_call_is_stored_twice"].passed
 
 
 def test_action_types_that_nobody_documents_are_named_and_counted(product: Product) -> None:
     pine = product.connect("Pine Realty")
     first = product.sync([product.yesterday])
-    assert checks(first)["every_action_type_is_known"].passed
+    assert checks_of(first)["every_action_type_is_known"].passed
 
     place = str(pine.location_id)
     moment = datetime.combine(product.yesterday, datetime.min.time(), UTC)
@@ -67,14 +58,14 @@ def test_action_types_that_nobody_documents_are_named_and_counted(product: Produ
         product.sandbox.world.calls.change(place, call["id"], executedCallActions=actions)
     result = product.sync([product.yesterday], reread=True)
     assert result.success
-    check = checks(result)["every_action_type_is_known"]
+    check = checks_of(result)["every_action_type_is_known"]
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert str(check.description).splitlines()[-2:] == [
         r"- \<b>: 2 actions",
         "- TELEPATHY: 2 actions",
     ]
-    assert facts(check) == {"unknown_types": 2, "unknown_actions": 4}
+    assert facts_of(check) == {"unknown_types": 2, "unknown_actions": 4}
 
 
 def test_what_cannot_be_stored_as_a_call_is_a_warning_that_says_where_it_is_kept(
@@ -82,17 +73,17 @@ def test_what_cannot_be_stored_as_a_call_is_a_warning_that_says_where_it_is_kept
 ) -> None:
     pine = product.connect("Pine Realty")
     first = product.sync([product.yesterday])
-    assert checks(first)["no_call_was_set_aside"].passed
+    assert checks_of(first)["no_call_was_set_aside"].passed
 
     noon = datetime.combine(product.yesterday, datetime.min.time(), UTC) + timedelta(hours=12)
     product.sandbox.world.calls.add(str(pine.location_id), noon, id="")
     result = product.sync([product.yesterday], reread=True)
     assert result.success  # no rerun helps
-    check = checks(result)["no_call_was_set_aside"]
+    check = checks_of(result)["no_call_was_set_aside"]
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
     assert "table set_aside_calls" in str(check.description)
-    assert facts(check) == {"set_aside": 1}
+    assert facts_of(check) == {"set_aside": 1}
 
 
 def test_a_renewal_that_keeps_failing_needs_a_person_though_the_connection_still_works(
@@ -109,7 +100,7 @@ def test_a_renewal_that_keeps_failing_needs_a_person_though_the_connection_still
                 ),
                 {"times": times, "id": pine.user.id},
             )
-        return checks(product.run("inspect_connections"))["no_connection_needs_a_person"]
+        return checks_of(product.run("inspect_connections"))["no_connection_needs_a_person"]
 
     assert fails(11).passed
     after_two_hours = fails(12)
@@ -121,7 +112,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     product: Product,
 ) -> None:
     pine = product.connect("Pine Realty")
-    young = checks(product.sync([product.yesterday]))["volume_is_within_its_usual_band"]
+    young = checks_of(product.sync([product.yesterday]))["volume_is_within_its_usual_band"]
     assert young.passed
     assert "nothing to compare with yet" in str(young.description)
 
@@ -147,7 +138,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
         # Today is not judged, for it is not over; yesterday is, whatever was read.
         result = product.sync([product.today])
         assert result.success
-        return checks(result)["volume_is_within_its_usual_band"]
+        return checks_of(result)["volume_is_within_its_usual_band"]
 
     stored = len(product.calls())
     usual = past_weeks(stored)
@@ -158,7 +149,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     odd = past_weeks(stored * 10)
     assert not odd.passed
     assert odd.severity is dg.AssetCheckSeverity.WARN
-    shown = facts(odd)
+    shown = facts_of(odd)
     assert (shown["compared"], shown["unusual"], shown["calls"]) == (2, 2, stored)
     assert shown["usual_from"] < stored * 10 < shown["usual_to"]
     assert (

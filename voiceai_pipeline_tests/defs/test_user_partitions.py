@@ -1,8 +1,6 @@
 """What becomes of a user's partition: it is kept whatever happens to the user, and only ids are
 partitions (REQUIREMENTS D9, D12)."""
 
-from typing import Any
-
 import dagster as dg
 import pytest
 import sqlalchemy as sa
@@ -10,17 +8,10 @@ import sqlalchemy as sa
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
 from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.dagster_runs import cell
 from voiceai_pipeline_tests.support.product import Product
 
 NO_IDS = ["x'; DROP TABLE users;--", "a|b", "a...b", "Ключ 🔑", "x" * 600, " "]
-
-
-def cell(product: Product, asset: str, partition: str) -> dict[str, Any]:
-    """What the newest event of a partition shows."""
-    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
-    (record,) = product.instance.fetch_materializations(wanted, limit=1).records
-    assert record.asset_materialization is not None
-    return {name: value.value for name, value in record.asset_materialization.metadata.items()}
 
 
 def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
