@@ -19,7 +19,7 @@ from voiceai_pipeline.defs.markdown import shown
 from voiceai_pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from voiceai_pipeline.marts.build import Built
+    from voiceai_pipeline.marts.build import BuildResult
 
 OWNERS = ["team:data-platform"]
 THEY_ADD_UP = "the_marts_add_up_to_the_calls"
@@ -111,7 +111,7 @@ def marts(
             )
 
 
-def _check(built: "Built") -> dg.AssetCheckResult:
+def _check(built: "BuildResult") -> dg.AssetCheckResult:
     wrong = built.disagreements
     return dg.AssetCheckResult(
         asset_key="daily_call_metrics",

@@ -178,7 +178,7 @@ def stale_marts(
         now = database_now(db)
         stale = marts.stale(since, partitions.FIRST_DAY, now.astimezone(zone).date())
     if not stale.days:
-        context.update_cursor(stale.looked_until.isoformat())
+        context.update_cursor(stale.checked_until.isoformat())
         return dg.SkipReason("Every mart has seen the newest calls.")
     if _is_under_way(context.instance, jobs.build_marts.name, since=now - STUCK):
         return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")

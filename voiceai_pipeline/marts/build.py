@@ -1,9 +1,9 @@
-"""Builds the marts: reads a consistent moment, computes, verifies, replaces, all or nothing.
+"""Builds the marts: reads one snapshot, computes, verifies and replaces, all or nothing.
 
-A mart of a day counts on calls of other days too (callers of a week, calls that follow within a
-day), so what a late call, an edit or a vanished call makes stale is decided here as well, by the
-ledger: a day is stale when the ledger has a newer entry for a day it counts on than the one it has
-seen, or when it was computed in another zone or by other rules than hold now.
+A day's marts depend on calls of other days too: callers of the week, calls that follow within 24
+hours. So this module also decides which days are stale: those for which the ledger has a newer
+entry, for any day they depend on, than the build saw; and those built in another time zone or by
+other rules.
 """
 
 import hashlib
@@ -22,49 +22,50 @@ from voiceai_pipeline.core.days import Window, day_range, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.engine import database_error, database_now, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
-from voiceai_pipeline.marts import call_reader, metrics
-from voiceai_pipeline.marts import mart_store as tables
-from voiceai_pipeline.marts.call_facts import Place
+from voiceai_pipeline.marts import call_reader, mart_store, metrics
+from voiceai_pipeline.marts.call_facts import MartLocation
 from voiceai_pipeline.marts.call_reader import LedgerDay
+from voiceai_pipeline.marts.mart_store import MartState
 from voiceai_pipeline.marts.metrics import MartRows
 
 CALLS_AT_ONCE: Final = 250_000
-"""How many calls are computed together: memory stays flat beyond it."""
+"""Calls that one batch may have, unless one location alone has more: bounds memory."""
 
 LOCATIONS_AT_ONCE: Final = 200
 
-NEWS_AT_ONCE: Final = 50_000
-"""How many entries of the ledger are looked at together: a second's work."""
+ENTRIES_AT_ONCE: Final = 50_000
+"""Ledger entries that one check for stale marts reads, which takes about a second."""
 
-UNSEEN: Final = timedelta(hours=6)
-"""An entry can become visible this long after its time: no run is longer (dagster.yaml)."""
+VISIBILITY_LAG: Final = timedelta(hours=6)
+"""A ledger entry can become visible this long after its time: the longest run (dagster.yaml)."""
 
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Stale:
-    """Marts that are not what their calls say, as far as the ledger was looked through.
+    """The stale marts that one check of the ledger found.
 
     Attributes:
-        days: the days, with the locations it concerns.
-        looked_until: if there are none: up to here there is nothing more to find (UTC).
-        fingerprint: the same while nothing new has made anything stale.
+        days: the stale days, each with the ids of its locations.
+        checked_until: if there are none, the next check can start here (UTC).
+        fingerprint: changes when something new makes a mart stale.
     """
 
     days: Mapping[date, Collection[str]]
-    looked_until: datetime
+    checked_until: datetime
     fingerprint: str
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a build came to.
+class BuildResult:
+    """What a build did.
 
     Attributes:
         days: the days built, in order.
         locations: how many locations have marts for them.
-        disagreements: where marts and calls did not add up; these locations were left as they were.
+        disagreements: sentences about marts that do not add up to the calls; these locations keep
+            the marts they had.
     """
 
     days: tuple[date, ...]
@@ -73,7 +74,7 @@ class Built:
 
 
 class Marts:
-    """Computes the marts of days, for all locations or some.
+    """Builds marts, and finds the stale ones.
 
     Args:
         zone: the pipeline's, whose days the ledger has.
@@ -94,14 +95,16 @@ class Marts:
         self._version = metrics.version(rules)
         self._now = now
 
-    def build(self, days: Collection[date], location_ids: Collection[str] | None = None) -> Built:
-        """Compute the marts of ``days`` and put them in the place of what is there.
+    def build(
+        self, days: Collection[date], location_ids: Collection[str] | None = None
+    ) -> BuildResult:
+        """Compute the marts of ``days`` and replace the stored ones.
 
         A location's days change together or not at all, and only if they add up to the calls.
 
         Args:
-            days: days of each location's own zone.
-            location_ids: None: all that have calls or an entry in the ledger.
+            days: days of each location's own time zone.
+            location_ids: None: all locations with calls or a ledger entry.
 
         Raises:
             PipelineError: DATABASE.
@@ -116,20 +119,23 @@ class Marts:
                 locations = max(locations, len(found))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        return Built(tuple(wanted), locations, tuple(wrong))
+        return BuildResult(tuple(wanted), locations, tuple(wrong))
 
     def _sizes(self, days: list[date], location_ids: Collection[str] | None) -> dict[str, int]:
         first, last = _enclosing(days)
         with self._engine.begin() as db:
             found = call_reader.sizes(db, first, last, location_ids)
-        # A location that was asked for and has nothing left must not keep its old rows.
+        # A requested location that has no calls any more must not keep its old rows.
         return dict.fromkeys(location_ids or (), 0) | found
 
     def _build(self, location_ids: list[str], days: list[date]) -> list[str]:
-        """Build a batch in one transaction; what does not add up, location by location."""
+        """Build a batch in one transaction; if it does not add up, each location separately.
+
+        Returns the disagreements that remain.
+        """
         with self._engine.begin() as holder:
-            tables.lock(holder, location_ids)
-            with call_reader.begin(self._engine) as db, db.begin() as transaction:
+            mart_store.lock(holder, location_ids)
+            with call_reader.snapshot(self._engine) as db, db.begin() as transaction:
                 self._take_snapshot(db, location_ids)
                 wrong = self._compute_and_replace(db, location_ids, days)
                 if wrong:
@@ -139,14 +145,14 @@ class Marts:
         return wrong
 
     def _take_snapshot(self, db: sa.Connection, location_ids: list[str]) -> None:
-        """Let ``db`` see a moment at which nobody is writing these locations.
+        """Start the snapshot of ``db`` at a moment when no sync is writing these locations.
 
-        A window's entry in the ledger gets its time before it becomes visible. Were the moment in
-        between, a newer entry could be seen and this one not, and the day would never look stale.
+        A ledger entry gets its time before its commit. A snapshot in between could see a newer
+        entry but not this one, and the day would never be found stale.
         """
         with self._engine.begin() as gate:
             call_store.lock_locations(gate, location_ids)
-            database_now(db)  # the first statement fixes what the transaction sees
+            database_now(db)  # the first statement takes the snapshot
 
     def _compute_and_replace(
         self, db: sa.Connection, location_ids: list[str], days: list[date]
@@ -156,57 +162,58 @@ class Marts:
         ledger = call_reader.ledger_days(
             db, location_ids, days[0] - FIRST_DAY * _DAY, days[-1] + LAST_DAY * _DAY
         )
-        known = {
-            location_id: list(known_times(rows, self._zone)) for location_id, rows in ledger.items()
+        windows = {
+            location_id: list(read_windows(rows, self._zone))
+            for location_id, rows in ledger.items()
         }
-        places = call_reader.places(db, location_ids, known, self._zone)
+        locations = call_reader.read_locations(db, location_ids, windows, self._zone)
         stored = call_reader.read_calls(db, location_ids, first, last)
-        rows = metrics.compute(places, days, stored, self._rules)
-        status = self._status(places, ledger, days, now)
-        tables.replace(db, location_ids, days, _published(rows, status))
-        return tables.disagreements(db, places, days, first, last)
+        rows = metrics.compute(locations, days, stored, self._rules)
+        status = self._status(locations, ledger, days, now)
+        mart_store.replace(db, location_ids, days, _published(rows, status))
+        return mart_store.disagreements(db, locations, days, first, last)
 
     def _status(
         self,
-        places: Sequence[Place],
+        locations: Sequence[MartLocation],
         ledger: Mapping[str, Sequence[LedgerDay]],
         days: Sequence[date],
         now: datetime,
     ) -> pd.DataFrame:
-        """How each day stands by the ledger: the columns beside the numbers."""
+        """The columns beside the numbers: how complete each day is, and its rules."""
         goals = self._rules.goal_actions
         rows = []
-        for place in places:
-            entries = ledger.get(place.location_id, ())
+        for location in locations:
+            entries = ledger.get(location.location_id, ())
             for day in days:
-                whole = Window.of_day(day, place.zone)
-                ours = [e for e in entries if -FIRST_DAY <= (e.day - day).days <= LAST_DAY]
-                beside = {e.day: e for e in ours}
+                whole = Window.of_day(day, location.zone)
+                relevant = [e for e in entries if -FIRST_DAY <= (e.day - day).days <= LAST_DAY]
+                by_day = {e.day: e for e in relevant}
                 overlapping = _overlapping(whole, self._zone)
-                incomplete = [d for d in overlapping if not self._is_read(beside.get(d))]
+                incomplete = [d for d in overlapping if not self._is_read(by_day.get(d))]
                 rows.append(
                     {
-                        "location": place.location_id,
+                        "location": location.location_id,
                         "day": pd.Timestamp(day),
-                        "location_name": place.name,
-                        "timezone": place.zone.key,
-                        "is_timezone_assumed": place.is_zone_assumed,
-                        "is_complete": place.is_known(day, day),
-                        "is_7d_complete": place.is_known(day - LOOK_BACK * _DAY, day),
+                        "location_name": location.name,
+                        "timezone": location.zone.key,
+                        "is_timezone_assumed": location.is_zone_assumed,
+                        "is_complete": location.is_read(day, day),
+                        "is_7d_complete": location.is_read(day - LOOK_BACK * _DAY, day),
                         "is_over": whole.end <= now,
-                        "calls_known_until": place.known_until(day),
+                        "calls_known_until": location.read_until(day),
                         "last_successful_sync_at": max(
-                            (e.succeeded_at for e in ours if e.succeeded_at), default=None
+                            (e.succeeded_at for e in relevant if e.succeeded_at), default=None
                         ),
                         "incomplete_sync_days": len(incomplete),
-                        "synced_at": max((e.finished_at for e in ours if e.finished_at),
+                        "synced_at": max((e.finished_at for e in relevant if e.finished_at),
                                          default=None),
                         "goal_actions": ",".join(goals),
                         "is_goal_comparable": metrics.BOOKING not in goals
                         or day >= metrics.BOOKINGS_SINCE,
                         "rules_version": self._version,
                         "computed_at": now,
-                        "is_in_ledger": any(d in beside for d in overlapping),
+                        "is_in_ledger": any(d in by_day for d in overlapping),
                     }
                 )  # fmt: skip
         return pd.DataFrame(rows)
@@ -219,10 +226,10 @@ class Marts:
         )
 
     def stale(self, since: datetime | None, first: date, last: date) -> Stale:
-        """Which days' marts are stale or missing, and of which locations.
+        """Find the days and locations whose marts are stale or missing.
 
         Args:
-            since: where an earlier look that found nothing ended (UTC); None: look at everything.
+            since: ``checked_until`` of the last check that found nothing (UTC); None: check all.
             first, last: the days that may have marts.
 
         Raises:
@@ -230,62 +237,68 @@ class Marts:
         """
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
-            entries = tables.news(db, since, NEWS_AT_ONCE)
-            is_all = len(entries) < NEWS_AT_ONCE
-            news = {(at, day): moment for at, day, moment in entries if at}
-            names = tables.zones(db)
-            reach = [day for _, day in news]
-            built = (
-                tables.built(
+            entries = mart_store.ledger_entries(db, since, ENTRIES_AT_ONCE)
+            is_all = len(entries) < ENTRIES_AT_ONCE
+            finished = {
+                (location_id, day): finished_at
+                for location_id, day, finished_at in entries
+                if location_id
+            }
+            names = mart_store.zones(db)
+            days_read = [day for _, day in finished]
+            states = (
+                mart_store.mart_states(
                     db,
-                    sorted({at for at, _ in news}),
-                    min(reach) - LAST_DAY * _DAY,
-                    max(reach) + FIRST_DAY * _DAY,
+                    sorted({location_id for location_id, _ in finished}),
+                    min(days_read) - LAST_DAY * _DAY,
+                    max(days_read) + FIRST_DAY * _DAY,
                 )
-                if news
+                if finished
                 else {}
             )
-            found = set(tables.redefined(db, self._zone, self._version, NEWS_AT_ONCE))
+            found = set(mart_store.redefined(db, self._zone, self._version, ENTRIES_AT_ONCE))
         by_name = {name: call_reader.zone_of(name) or self._zone for name in set(names.values())}
-        zones = {place: by_name[name] for place, name in names.items()}
-        found |= stale_days(news, built, zones, self._zone)
+        zones = {location: by_name[name] for location, name in names.items()}
+        found |= stale_days(finished, states, zones, self._zone)
         days: defaultdict[date, set[str]] = defaultdict(set)
         for location_id, day in found:
             if first <= day <= last:
                 days[day].add(location_id)
-        concerned = {location_id for places in days.values() for location_id in places}
+        affected = {location_id for locations in days.values() for location_id in locations}
         causes = (
             entries[-1][2] if entries else None,
-            sorted((place, zones[place].key) for place in concerned & zones.keys()),
-            sorted((day, sorted(places)) for day, places in days.items()),
+            sorted((location, zones[location].key) for location in affected & zones.keys()),
+            sorted((day, sorted(locations)) for day, locations in days.items()),
             self._version,
         )
         return Stale(
             days,
-            now - UNSEEN if is_all else entries[-1][2],
+            now - VISIBILITY_LAG if is_all else entries[-1][2],
             hashlib.sha256(repr(causes).encode()).hexdigest()[:16],
         )
 
 
 def stale_days(
-    news: Mapping[tuple[str, date], datetime],
-    built: Mapping[tuple[str, date], tables.Built],
+    finished: Mapping[tuple[str, date], datetime],
+    states: Mapping[tuple[str, date], MartState],
     zones: Mapping[str, ZoneInfo],
     pipeline_zone: ZoneInfo,
 ) -> set[tuple[str, date]]:
-    """Which (location, day) the ledger's news make stale: those that count on a day of the news
-    and have seen nothing as new, and those that have calls now and no mart.
+    """Which (location, day) have stale marts: those that depend on a day with a newer ledger entry
+    than their build saw, and those that may have calls now and have no mart.
 
     Args:
-        news: by location and day of the pipeline's zone, when the entry was written (UTC).
+        finished: by location and day of the pipeline's zone, when the entry was written (UTC).
+        states: of the marts that may depend on these days.
+        zones: of each location; the pipeline's where a location is missing.
     """
     stale = set()
-    for (location_id, day), finished_at in news.items():
+    for (location_id, day), finished_at in finished.items():
         zone = zones.get(location_id, pipeline_zone)
         own = set(_overlapping(Window.of_day(day, pipeline_zone), zone))
-        for away in range(-LAST_DAY, FIRST_DAY + 1):
-            cell = (location_id, day + away * _DAY)
-            mart = built.get(cell)
+        for offset in range(-LAST_DAY, FIRST_DAY + 1):
+            cell = (location_id, day + offset * _DAY)
+            mart = states.get(cell)
             if mart is None:
                 if cell[1] in own:
                     stale.add(cell)
@@ -294,8 +307,8 @@ def stale_days(
     return stale
 
 
-def known_times(entries: Sequence[LedgerDay], zone: ZoneInfo) -> Iterator[Window]:
-    """The times of which every call has been read: days read to their ends join the next."""
+def read_windows(entries: Sequence[LedgerDay], zone: ZoneInfo) -> Iterator[Window]:
+    """The windows in which every call has been read; a day read to its end joins the next."""
     current: Window | None = None
     for entry in entries:
         start = Window.of_day(entry.day, zone).start
@@ -312,14 +325,14 @@ def known_times(entries: Sequence[LedgerDay], zone: ZoneInfo) -> Iterator[Window
 
 
 def _overlapping(window: Window, zone: ZoneInfo) -> list[date]:
-    """The days of ``zone`` that have an instant in common with ``window``."""
+    """The days of ``zone`` that overlap ``window``."""
     first = window.start.astimezone(zone).date()
     last = (window.end - timedelta(microseconds=1)).astimezone(zone).date()
     return day_range(first, last)
 
 
 def _enclosing(days: Sequence[date]) -> tuple[datetime, datetime]:
-    """Instants that enclose these days in every zone on earth: UTC-12 to UTC+14."""
+    """Instants (UTC) that enclose these days in every time zone: UTC-12 to UTC+14."""
     utc = ZoneInfo("UTC")
     first = datetime.combine(days[0], time(), utc) - timedelta(hours=14)
     return first, datetime.combine(days[-1] + _DAY, time(), utc) + timedelta(hours=12)
@@ -339,17 +352,17 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
 
 
 def _published(rows: MartRows, status: pd.DataFrame) -> MartRows:
-    """The rows as their tables have them: with their status, and only where there is something to
-    say: a day that the ledger does not know and that has no call is left out."""
+    """The rows as the tables store them, with their status; without the days that have neither a
+    ledger entry nor a call."""
     keys = ["location", "day"]
     daily = rows.daily_call_metrics.merge(status, on=keys)
     any_call = daily["calls"] + daily["trial_calls"] + daily["missing_calls"] > 0
     daily = daily[daily["is_in_ledger"] | any_call]
-    beside = status[[*keys, "is_complete", "computed_at"]]
+    shared = status[[*keys, "is_complete", "computed_at"]]
     frames = {"daily_call_metrics": daily}
     for table in MARTS[1:]:
         frame = getattr(rows, table.name)
-        frames[table.name] = frame.astype({"location": object}).merge(beside, on=keys)
+        frames[table.name] = frame.astype({"location": object}).merge(shared, on=keys)
     for name, frame in frames.items():
         frame = frame.rename(columns={"location": "location_id", "agent": "agent_id"})
         frames[name] = frame.assign(day=[day.date() for day in frame["day"]])

@@ -1,7 +1,7 @@
-"""What is known of each call, as a column of 0 and 1 for every count: the facts that metrics sum.
+"""Facts about each call: one column of 0 and 1 for every count. ``metrics.py`` sums them.
 
-Pandas only. No SQL, no clock, no Dagster; callers and calls are numbers, transcripts are counts of
-turns. The sums are in ``metrics.py``.
+Pandas only: no SQL, no clock, no Dagster. Callers and calls are numbers, transcripts are counts of
+turns, so nothing personal gets here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _BUCKETS: Final = (
     "duration_600s_and_more",
 )
 AT_MAX_MS: Final = 2_000
-"""How far below the agent's maximum a call still counts as cut off by it."""
+"""A call this much shorter than the agent's maximum duration still counts as cut off by it."""
 
 FOLLOW_UP: Final = pd.Timedelta(hours=24)
 
@@ -41,12 +41,13 @@ _MINUTES: Final = 7 * 24 * 60
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """What is known of an agent today.
+    """An agent's names, and its settings of today.
 
     Attributes:
-        names: what it was called, and since when (UTC), oldest first.
-        max_seconds: its maxCallDuration.
-        working_hours: its agentWorkingHours, as HighLevel writes them (CONTRACT 3).
+        names: each name with the time from which it applies (UTC), oldest first.
+        zone: the agent's own; None: its location's.
+        max_seconds: its maxCallDuration; None: no limit known.
+        working_hours: its agentWorkingHours, as HighLevel sends them (CONTRACT 3).
     """
 
     names: tuple[tuple[datetime, str], ...] = ()
@@ -56,7 +57,7 @@ class AgentFacts:
     working_hours: Any = None
 
     def name_on(self, until: datetime) -> str | None:
-        """Its last name before ``until``; before the first one is known, the first."""
+        """Its last name before ``until`` (UTC), else its first known one; None without any."""
         names = [name for since, name in self.names if since < until] or [
             name for _, name in self.names[:1]
         ]
@@ -64,13 +65,13 @@ class AgentFacts:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A location, and for which time its calls are known.
+class MartLocation:
+    """A location, its agents, and the windows in which every call has been read.
 
     Attributes:
-        zone: whose days its marts have.
-        is_zone_assumed: HighLevel did not say; the pipeline's zone stands in.
-        known: the times of which every call has been read: apart from each other, in order.
+        zone: its marts have days of this time zone.
+        is_zone_assumed: HighLevel gave none, so it is the pipeline's.
+        read_windows: every call in them has been read; in order, with gaps between them.
     """
 
     location_id: str
@@ -78,35 +79,37 @@ class Place:
     is_zone_assumed: bool = False
     name: str | None = None
     agents: Mapping[str, AgentFacts] = field(default_factory=dict)
-    known: tuple[Window, ...] = ()
+    read_windows: tuple[Window, ...] = ()
 
-    def known_until(self, day: date) -> datetime | None:
-        """Up to when the day's calls are known without a gap (UTC); None: not its beginning."""
+    def read_until(self, day: date) -> datetime | None:
+        """Up to when (UTC) the day has been read without a gap; None: not from its start."""
         whole = Window.of_day(day, self.zone)
-        for window in self.known:
+        for window in self.read_windows:
             if whole.start in window:
                 return min(window.end, whole.end)
         return None
 
-    def is_known(self, first: date, last: date) -> bool:
-        """Every call from the first day's beginning to the last day's end has been read."""
+    def is_read(self, first: date, last: date) -> bool:
+        """Whether every call from the start of ``first`` to the end of ``last`` has been read."""
         start, end = Window.of_day(first, self.zone).start, Window.of_day(last, self.zone).end
-        return any(window.start <= start and end <= window.end for window in self.known)
+        return any(window.start <= start and end <= window.end for window in self.read_windows)
 
 
 @dataclass(frozen=True)
-class Calls:
-    """The stored calls of some places.
+class StoredCalls:
+    """The stored calls of some locations, one row each unless stated otherwise.
+
+    The base set is what metrics count: no trial calls, and no calls that HighLevel no longer lists.
 
     Attributes:
-        calls: of the days asked for: ``location``, ``call``, ``agent`` ('' if none),
+        calls: all calls of the requested days: ``location``, ``call``, ``agent`` ('' if none),
             ``started_at`` (UTC), ``duration_ms`` (NaN if not given), ``turns`` (of the caller),
             ``is_trial``, ``is_trial_unknown``, ``is_missing``, ``has_transcript``,
-            ``has_summary``, ``caller`` and ``number`` (0 if not known).
-        actions: of the base set: ``call``, ``type``, ``name``, ``is_executed``, ``triggered_at``,
-            ``executed_at`` (NaT if absent or unreadable).
-        captured: of the base set: ``call`` and ``key`` of every value that is not empty.
-        around: the base set from ``mart_tables.LOOK_BACK`` days before the first day to 24 hours
+            ``has_summary``, ``caller`` and ``number`` (0 if unknown).
+        actions: of the base set, a row for each action: ``call``, ``type``, ``name``,
+            ``is_executed``, ``triggered_at``, ``executed_at`` (NaT if absent or unreadable).
+        captured: of the base set, a row for each value that is not empty: ``call``, ``key``.
+        around: the base set, from ``mart_tables.LOOK_BACK`` days before the first day to 24 hours
             after the last: ``location``, ``started_at``, ``caller``, ``number``.
     """
 
@@ -116,10 +119,10 @@ class Calls:
     around: pd.DataFrame
 
 
-def with_local_time(frame: pd.DataFrame, places: Sequence[Place]) -> pd.DataFrame:
-    """With ``day``, ``hour`` and ``local`` (naive) in each location's own zone."""
-    zones = {place.location_id: place.zone for place in places}
-    # An empty column would turn into strings, which compare with nothing else where pyarrow is.
+def with_local_time(frame: pd.DataFrame, locations: Sequence[MartLocation]) -> pd.DataFrame:
+    """Add ``day``, ``hour`` and ``local`` (naive) in each location's own time zone."""
+    zones = {location.location_id: location.zone for location in locations}
+    # With pyarrow installed, an empty column would become strings and not compare with zones.
     zone = frame["location"].map(zones).astype(object)
     local = pd.Series(pd.NaT, index=frame.index, dtype="datetime64[us]")
     for one in set(zones.values()):
@@ -129,10 +132,10 @@ def with_local_time(frame: pd.DataFrame, places: Sequence[Place]) -> pd.DataFram
 
 
 def with_facts(
-    calls: pd.DataFrame, places: Sequence[Place], stored: Calls, rules: MetricRules
+    calls: pd.DataFrame, locations: Sequence[MartLocation], stored: StoredCalls, rules: MetricRules
 ) -> pd.DataFrame:
-    """With a column of 0 and 1 for every count: what each call adds to it."""
-    # HighLevel leaves trialCall out at times; such a call is counted, or a real one would be lost.
+    """Add a column for every count and sum: what each call contributes to it."""
+    # HighLevel sometimes omits trialCall. Such a call counts: otherwise a real one could be lost.
     live = ~calls["is_trial"] & ~calls["is_missing"]
     duration = calls["duration_ms"]
     engaged = (
@@ -145,13 +148,13 @@ def with_facts(
     captured = live & calls["call"].isin(stored.captured["call"])
     of_call = actions.groupby("call").size()
     unknown = actions[~actions["type"].isin(ACTION_TYPES)].groupby("call").size()
-    followed_up = _is_known_for_a_day(calls, places)
+    followed_up = _is_follow_up_read(calls, locations)
     same_number = _is_followed(calls, stored.around, "number")
     same_caller = _is_followed(calls, stored.around, "caller")
     judged, asked = engaged & followed_up & (calls["number"] != 0), live & (calls["caller"] != 0)
     asked &= followed_up
-    limit_known, at_limit = _at_limit(calls, places)
-    hours_known, after_hours = _after_hours(calls, places)
+    limit_known, at_limit = _at_limit(calls, locations)
+    hours_known, after_hours = _after_hours(calls, locations)
     bucket = np.digitize(duration, BUCKETS_MS)
     flags = {
         "calls": live,
@@ -200,37 +203,39 @@ def with_facts(
     return pd.concat([keys, deleted, pd.DataFrame(columns, index=calls.index)], axis=1)
 
 
-def _is_known_for_a_day(calls: pd.DataFrame, places: Sequence[Place]) -> pd.Series:
-    """All that happened in the 24 hours after the call has been read: they have elapsed, too."""
-    known = np.zeros(len(calls), dtype=bool)
+def _is_follow_up_read(calls: pd.DataFrame, locations: Sequence[MartLocation]) -> pd.Series:
+    """Whether the 24 hours after each call have passed and every call in them has been read."""
+    read = np.zeros(len(calls), dtype=bool)
     rows_of = calls.groupby("location", observed=True).indices
-    for place in places:
-        rows = rows_of.get(place.location_id, _NO_ROWS)
+    for location in locations:
+        rows = rows_of.get(location.location_id, _NO_ROWS)
         started = calls["started_at"].iloc[rows]
-        for window in place.known if len(rows) else ():
+        for window in location.read_windows if len(rows) else ():
             inside = (started >= window.start) & (started + FOLLOW_UP <= window.end)
-            known[rows] |= inside.to_numpy()
-    return pd.Series(known, index=calls.index)
+            read[rows] |= inside.to_numpy()
+    return pd.Series(read, index=calls.index)
 
 
-def _is_followed(calls: pd.DataFrame, around: pd.DataFrame, who: str) -> pd.Series:
-    """The same ``who`` called the location again, later and within 24 hours."""
-    moments = around.loc[around[who] != 0, ["location", who, "started_at"]].drop_duplicates()
-    moments = moments.sort_values(["location", who, "started_at"])
-    following = moments.groupby(["location", who], observed=True, sort=False)["started_at"].shift(
+def _is_followed(calls: pd.DataFrame, around: pd.DataFrame, key: str) -> pd.Series:
+    """Whether the same ``key`` (caller or number) called the location again within 24 hours."""
+    moments = around.loc[around[key] != 0, ["location", key, "started_at"]].drop_duplicates()
+    moments = moments.sort_values(["location", key, "started_at"])
+    following = moments.groupby(["location", key], observed=True, sort=False)["started_at"].shift(
         -1
     )
     moments["is_followed"] = following - moments["started_at"] <= FOLLOW_UP
-    keys = ["location", who, "started_at"]
+    keys = ["location", key, "started_at"]
     found = calls[keys].merge(moments, on=keys, how="left")["is_followed"]
     return pd.Series(found.eq(True).to_numpy(), index=calls.index)
 
 
-def _at_limit(calls: pd.DataFrame, places: Sequence[Place]) -> tuple[pd.Series, pd.Series]:
+def _at_limit(
+    calls: pd.DataFrame, locations: Sequence[MartLocation]
+) -> tuple[pd.Series, pd.Series]:
     limits = [
-        (place.location_id, agent_id, facts.max_seconds * 1000)
-        for place in places
-        for agent_id, facts in place.agents.items()
+        (location.location_id, agent_id, facts.max_seconds * 1000)
+        for location in locations
+        for agent_id, facts in location.agents.items()
         if facts.max_seconds is not None
     ]
     limit = _of_agent(calls, limits, "limit")
@@ -241,7 +246,7 @@ def _at_limit(calls: pd.DataFrame, places: Sequence[Place]) -> tuple[pd.Series, 
 def _of_agent(
     calls: pd.DataFrame, values: Sequence[tuple[str, str, float]], name: str
 ) -> pd.Series:
-    """What is known of each call's agent; NaN where nothing is."""
+    """The value of each call's agent; NaN where it has none."""
     table = pd.DataFrame(values, columns=["location", "agent", name])
     found = calls[["location", "agent"]].astype({"location": object, "agent": object})
     return pd.Series(
@@ -250,17 +255,19 @@ def _of_agent(
     )
 
 
-def _after_hours(calls: pd.DataFrame, places: Sequence[Place]) -> tuple[pd.Series, pd.Series]:
+def _after_hours(
+    calls: pd.DataFrame, locations: Sequence[MartLocation]
+) -> tuple[pd.Series, pd.Series]:
     known = np.zeros(len(calls), dtype=bool)
     after = np.zeros(len(calls), dtype=bool)
     rows_of = calls.groupby(["location", "agent"], observed=True).indices
-    for place in places:
-        for agent_id, facts in place.agents.items():
+    for location in locations:
+        for agent_id, facts in location.agents.items():
             open_minutes = _open_minutes(facts.working_hours)
-            rows = rows_of.get((place.location_id, agent_id), _NO_ROWS)
+            rows = rows_of.get((location.location_id, agent_id), _NO_ROWS)
             if open_minutes is None or not len(rows):
                 continue
-            local = calls["started_at"].iloc[rows].dt.tz_convert(facts.zone or place.zone).dt
+            local = calls["started_at"].iloc[rows].dt.tz_convert(facts.zone or location.zone).dt
             minute = local.day_of_week * 1440 + local.hour * 60 + local.minute
             known[rows] = True
             after[rows] = ~open_minutes[minute.to_numpy()]
@@ -268,10 +275,10 @@ def _after_hours(calls: pd.DataFrame, places: Sequence[Place]) -> tuple[pd.Serie
 
 
 def _open_minutes(hours: Any) -> "np.ndarray[Any, np.dtype[np.bool_]] | None":
-    """Which minutes of a week, from Monday, are working hours; None where nothing is set.
+    """Which minutes of a week, from Monday 00:00, are working hours; None if none are set.
 
-    An interval that ends before it begins runs past midnight. An end at 23:59 is midnight: the API
-    cannot say 24:00.
+    An interval whose end is before its start runs past midnight. An end of 23:59 means midnight:
+    the API cannot express 24:00.
     """
     minutes = np.zeros(_MINUTES, dtype=bool)
     found = False
@@ -286,5 +293,5 @@ def _open_minutes(hours: Any) -> "np.ndarray[Any, np.dtype[np.bool_]] | None":
                 minutes[(first + start + np.arange(length)) % _MINUTES] = True
                 found = True
         except (KeyError, TypeError, ValueError):
-            return None  # half of somebody's hours would be worse than none
+            return None  # part of an agent's hours would be worse than none
     return minutes if found else None

@@ -1,8 +1,8 @@
 """Reads what the marts are computed from: stored calls, the sync ledger, locations and agents.
 
-Only what is counted is read: transcripts become a number of turns, callers and calls 64-bit hashes,
-extracted values nothing but their names, all of it inside the database. A million calls then fit in
-memory, and no personal data leave their table.
+The database reduces each call to what is counted: a transcript to a number of turns, callers and
+calls to 64-bit hashes, extracted values to their names. So a million calls fit in memory, and
+personal data never leave their table.
 """
 
 import io
@@ -19,20 +19,22 @@ import sqlalchemy as sa
 from voiceai_pipeline.core.days import DayState, Window
 from voiceai_pipeline.database.mart_tables import LOOK_BACK
 from voiceai_pipeline.database.tables import agent_names, agents, locations, sync_ledger
-from voiceai_pipeline.marts.call_facts import AgentFacts, Calls, Place
+from voiceai_pipeline.marts.call_facts import AgentFacts, MartLocation, StoredCalls
 
 _CHUNK: Final = 200_000
-"""Rows parsed at once: bounds what text takes beside the numbers it becomes."""
+"""Rows parsed at once: bounds the memory for text beside the numbers it becomes."""
 
 
 @dataclass(frozen=True)
 class LedgerDay:
-    """What the ledger says of a location's day, for whichever of its users came furthest.
+    """The ledger's entries of all users for a location's day.
 
     Attributes:
-        read_until: up to when the day was read completely (UTC); None: it was not.
-        finished_at: when the newest of its entries was written (UTC).
-        succeeded_at: when the newest complete one was.
+        day: of the pipeline's time zone.
+        read_until: up to when the day was read completely (UTC), by the user who got furthest;
+            None: it was not.
+        finished_at: when the newest entry was written (UTC).
+        succeeded_at: when the newest complete entry was written (UTC).
     """
 
     day: date
@@ -41,18 +43,16 @@ class LedgerDay:
     succeeded_at: datetime | None
 
 
-def begin(engine: sa.Engine) -> sa.Connection:
-    """A connection whose transaction sees one moment: calls, ledger and directory of one state."""
+def snapshot(engine: sa.Engine) -> sa.Connection:
+    """A connection whose transaction sees calls, ledger and directory as of one moment."""
     return engine.connect().execution_options(isolation_level="REPEATABLE READ")
-
-
-# What there is -----------------------------------------------------------------------------------
 
 
 def sizes(
     db: sa.Connection, first: datetime, last: datetime, location_ids: Collection[str] | None = None
 ) -> dict[str, int]:
-    """How many calls each location has between two instants; locations of the ledger too."""
+    """How many calls each location has between two instants (UTC); 0 for one that is only in the
+    ledger."""
     query = sa.text(
         "SELECT location_id, sum(calls)::bigint AS calls FROM ("
         "  SELECT location_id, count(*) AS calls FROM call_logs "
@@ -77,7 +77,7 @@ def sizes(
 def ledger_days(
     db: sa.Connection, location_ids: Collection[str], first: date, last: date
 ) -> dict[str, list[LedgerDay]]:
-    """The ledger by location and day, in order."""
+    """The ledger by location, each with its days in order."""
     complete = sync_ledger.c.state == DayState.COMPLETE.value
     query = (
         sa.select(
@@ -99,17 +99,17 @@ def ledger_days(
     return days
 
 
-def places(
+def read_locations(
     db: sa.Connection,
     location_ids: Collection[str],
-    known: Mapping[str, Sequence[Window]],
+    windows: Mapping[str, Sequence[Window]],
     pipeline_zone: ZoneInfo,
-) -> list[Place]:
-    """The locations with their agents, as the directory knows them today.
+) -> list[MartLocation]:
+    """The locations with their agents, as the directory has them today.
 
     Args:
-        known: see ``Place.known``.
-        pipeline_zone: stands in where a location's is not known.
+        windows: ``MartLocation.read_windows``, by location.
+        pipeline_zone: for locations without a time zone.
     """
     query = sa.select(locations).where(locations.c.location_id.in_(location_ids))
     rows = {row["location_id"]: row for row in db.execute(query).mappings()}
@@ -119,20 +119,20 @@ def places(
         row = rows.get(location_id)
         zone = zone_of(row["timezone"] if row else None)
         found.append(
-            Place(
+            MartLocation(
                 location_id=location_id,
                 zone=zone or pipeline_zone,
                 is_zone_assumed=zone is None,
                 name=row["name"] if row else None,
                 agents=agents_of.get(location_id, {}),
-                known=tuple(known.get(location_id, ())),
+                read_windows=tuple(windows.get(location_id, ())),
             )
         )
     return found
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:
-    """The zone of that IANA name; None for none and for a name that nobody knows."""
+    """The time zone of an IANA name; None for no name and for an unknown one."""
     try:
         return ZoneInfo(name) if name else None
     except (KeyError, ValueError, OSError):
@@ -170,8 +170,6 @@ def _agents(db: sa.Connection, location_ids: Collection[str]) -> dict[str, dict[
     return found
 
 
-# Reading -----------------------------------------------------------------------------------------
-
 _CALLER: Final = (
     "coalesce(hashtextextended(coalesce(nullif(contact_id, ''), nullif(from_number, '')), 0), 0)"
 )
@@ -183,7 +181,7 @@ _STARTED: Final = "(extract(epoch FROM started_at) * 1000000)::bigint"
 _OURS: Final = "location_id = ANY(%(ids)s) AND started_at >= %(first)s AND started_at < %(last)s"
 _BASE: Final = f"{_OURS} AND missing_since IS NULL AND is_trial IS NOT TRUE"
 
-# string_to_array and not a regular expression: measured, it takes a third of the time.
+# string_to_array, because it takes a third of the time of a regular expression (measured).
 _CALLS_SQL: Final = f"""
     SELECT location_id AS location, {_CALL} AS call, coalesce(agent_id, '') AS agent,
            {_STARTED} AS started_at, round(duration_seconds * 1000) AS duration_ms,
@@ -215,7 +213,7 @@ _ACTIONS_SQL: Final = f"""
     WHERE {_BASE} AND jsonb_typeof(action) = 'object'
 """  # noqa: S608 - our own text
 
-# Empty: null, a blank text, a list or an object with nothing in it. False and 0 are answers.
+# Empty: null, blank text, an empty list or object. False and 0 are answers.
 _CAPTURED_SQL: Final = f"""
     SELECT {_CALL} AS call, entry.key
     FROM call_logs, jsonb_each(
@@ -228,8 +226,8 @@ _CAPTURED_SQL: Final = f"""
 
 def read_calls(
     db: sa.Connection, location_ids: Collection[str], first: datetime, last: datetime
-) -> Calls:
-    """Everything the marts need of the calls from ``first`` to before ``last`` (UTC)."""
+) -> StoredCalls:
+    """Read what the marts need of the calls from ``first`` to before ``last`` (UTC)."""
     reach = timedelta(days=1)
     ours = {"ids": list(location_ids), "first": first, "last": last}
     wide = ours | {"first": first - timedelta(days=LOOK_BACK), "last": last + reach}
@@ -271,7 +269,7 @@ def read_calls(
         "triggered_at": "object",
         "executed_at": "object",
     }
-    return Calls(
+    return StoredCalls(
         calls=_timed(calls),
         actions=_read(db, _ACTIONS_SQL, ours, action_types),
         captured=_read(db, _CAPTURED_SQL, ours, {"call": "int64", "key": "category"}),
@@ -289,7 +287,7 @@ def _timed(frame: pd.DataFrame) -> pd.DataFrame:
 def _read(
     db: sa.Connection, query: str, values: Mapping[str, Any], types: Mapping[str, str]
 ) -> pd.DataFrame:
-    """The query's rows by COPY, chunk by chunk; texts become categories at once."""
+    """Read the query's rows by COPY, chunk by chunk; texts become categories at once."""
     driver = db.connection.driver_connection
     assert driver is not None  # noqa: S101 - a checked-out connection has one
     parts: list[pd.DataFrame] = []
@@ -304,7 +302,7 @@ def _read(
             na_values={name: [""] for name in types if name not in texts},
         )
         for name, kind in types.items():
-            if kind == "object":  # only instants are; what cannot be read is none
+            if kind == "object":  # only instants are; an unreadable one becomes NaT
                 part[name] = pd.to_datetime(
                     part[name], format="ISO8601", utc=True, errors="coerce"
                 ).astype("datetime64[us, UTC]")
@@ -332,7 +330,7 @@ _PARSED: Final = {"bool": "int8", "object": "str", "category": "category"}
 
 
 def _joined(parts: list[pd.DataFrame], categories: list[str]) -> pd.DataFrame:
-    """The parts as one frame; a category column stays one though parts know other categories."""
+    """The parts as one frame; category columns stay categorical though the categories differ."""
     if len(parts) == 1:
         return parts[0]
     for name in categories:

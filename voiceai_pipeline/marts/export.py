@@ -1,7 +1,7 @@
-"""Writes calls or metrics of some days to a file that other tools read: CSV or Parquet.
+"""Exports: writes the calls or metrics of some days to a CSV or Parquet file for other tools.
 
-Rows pass through in batches, so a million calls take no more memory than a batch. A file appears
-whole under its name, or not at all. Which rows there are is in ``marts/extracts.py``.
+Rows pass through in batches, so a million calls take no more memory than one batch. A file appears
+complete under its name, or not at all. Which rows and columns it has is in ``extracts.py``.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.extracts import Extract, Field, Kind
 
 _AT_ONCE: Final = 20_000
-"""Rows in memory, and in a row group of Parquet."""
+"""Rows in one batch, which is also one row group of Parquet."""
 
 _AT_ONCE_WITH_CONTENT: Final = 2_000
-"""A transcript is some kilobytes long."""
+"""Fewer, because a transcript takes some kilobytes."""
 
 _DECIMALS: Final = 6
-"""Digits after the point that Parquet keeps of an exact number."""
+"""Digits that Parquet keeps after the decimal point."""
 
 
 class Format(StrEnum):
@@ -51,11 +51,11 @@ class Order:
 
     Attributes:
         what: ``calls``, or the name of a mart.
-        first, last: days, both included: of ``zone`` for calls, of each location's own zone for
-            a mart.
-        location_ids: only of these locations; None: of all.
-        trial, missing, content: of calls, also test calls, those that HighLevel no longer lists,
-            and what was said and by whom.
+        first, last: days, both included: of ``zone`` for calls, of each location's own time zone
+            for a mart.
+        location_ids: None: all locations.
+        trial, missing: for calls: include trial calls, and calls that HighLevel no longer lists.
+        content: for calls: include what was said and by whom.
     """
 
     what: str
@@ -69,14 +69,14 @@ class Order:
 
 
 def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[bytes]) -> int:
-    """Write what was ordered; how many rows it is.
+    """Write an export; return its number of rows.
 
     Args:
-        target: a file that is not there yet, made for its owner alone where it holds content; or
-            a stream.
+        target: a file that does not exist yet, readable only by its owner if it has content; or a
+            stream.
 
     Raises:
-        ExportError: the file cannot be written, or Parquet without its package.
+        ExportError: the file cannot be written, or the package for Parquet is not installed.
     """
     extract = _extract(order)
     at_once = _AT_ONCE_WITH_CONTENT if order.content else _AT_ONCE
@@ -86,7 +86,7 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
             target = stack.enter_context(_new_file(target, private=order.content))
         writer = open_writer(target, extract.fields)
         count = 0
-        with extracts.reading(engine, extract, at_once) as batches:
+        with extracts.read_batches(engine, extract, at_once) as batches:
             for rows in batches:
                 writer.write(rows)
                 count += len(rows)
@@ -111,12 +111,12 @@ def _extract(order: Order) -> Extract:
 
 @contextlib.contextmanager
 def _new_file(path: Path, *, private: bool) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is complete, and never another's."""
-    exists = f"{path} exists already and was left as it is. Choose another name, or delete it."
+    """A file that gets its name once it is complete, and never replaces another."""
+    exists = f"{path} already exists and was not changed. Choose another name, or delete it."
     if path.exists() or path.is_symlink():
         raise ExportError(exists)
     try:
-        # Made for its owner alone, whatever it will be.
+        # Readable only by its owner until it is complete.
         draft = tempfile.NamedTemporaryFile(  # noqa: SIM115 - kept under another name
             dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
         )
@@ -132,12 +132,12 @@ def _new_file(path: Path, *, private: bool) -> Iterator[IO[bytes]]:
         raise ExportError(exists) from None
     except OSError as error:
         advice = (
-            "Free some space, and try again."
+            "Free some disk space and try again."
             if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "Choose a folder that is there and that this user can write."
+            else "Choose an existing folder that this user can write to."
         )
         raise ExportError(
-            f"{path} could not be written: {error.strerror}. Nothing was left of it. {advice}"
+            f"{path} could not be written: {error.strerror}. No part of it was kept. {advice}"
         ) from error
 
 
@@ -156,15 +156,15 @@ class _Writer(Protocol):
 # CSV ---------------------------------------------------------------------------------------------
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-_NUMBER_OF_A_PHONE: Final = re.compile(r"\+[0-9]{6,15}")
+_PHONE_NUMBER: Final = re.compile(r"\+[0-9]{6,15}")
 
 
 def _harmless(text: str) -> str:
-    """A text that spreadsheets show and do not run: an apostrophe before what looks like a formula.
+    """The text with an apostrophe before what a spreadsheet would run as a formula (CWE-1236).
 
-    Callers decide what transcripts, names and data say (CWE-1236). A telephone number is none.
+    Callers decide what transcripts, names and data say. A telephone number is not a formula.
     """
-    if text.startswith(_FORMULA) and not _NUMBER_OF_A_PHONE.fullmatch(text):
+    if text.startswith(_FORMULA) and not _PHONE_NUMBER.fullmatch(text):
         return f"'{text}"
     return text
 
@@ -181,7 +181,7 @@ _AS_TEXT: Final[dict[Kind, Callable[[Any], Any]]] = {
 
 
 class _Csv:
-    """RFC 4180: a header, lines that end with CRLF. In UTF-8; nothing stands for NULL."""
+    """RFC 4180 in UTF-8: a header, CRLF after each line; NULL is empty."""
 
     def __init__(self, file: IO[bytes], fields: Sequence[Field]) -> None:
         self._file = file
@@ -210,14 +210,14 @@ class _Csv:
 
 
 def _parquet() -> Callable[[IO[bytes], Sequence[Field]], _Writer]:
-    """The writer of Parquet files; its package is found only when it is asked for."""
+    """The writer for Parquet, whose package is imported only if it is needed."""
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise ExportError(
             "Parquet needs the package pyarrow, which is not installed. Install it with: make "
-            "parquet. Or write CSV instead: --format csv"
+            "parquet. Or write CSV: --format csv"
         ) from None
 
     types = {

@@ -1,6 +1,7 @@
-"""Calls and metrics to be handed out: which rows, in which columns, read as a stream.
+"""Extracts for export: which rows and columns of calls or of a mart, read as a stream.
 
-One statement is one snapshot: what is written meanwhile is not in it. Formats are in ``export.py``.
+One statement reads one snapshot, without what is written meanwhile. File formats are in
+``export.py``.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -30,7 +31,7 @@ MART_NAMES: Final = tuple(mart.name for mart in MARTS)
 
 
 class Kind(StrEnum):
-    """What a column's values are in Python; JSON and ids are text."""
+    """The Python type of a column's values; JSON and ids are text."""
 
     TEXT = "str"
     INTEGER = "int"
@@ -43,7 +44,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """A column of an extract; ``comment`` is the table's."""
+    """A column of an extract; ``comment`` is that of the table."""
 
     name: str
     kind: Kind
@@ -52,7 +53,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Extract:
-    """Rows that can be asked for: their columns, and the query that selects just those."""
+    """The columns of an extract, and the query that selects exactly these."""
 
     fields: Sequence[Field]
     query: sa.Select[Any]
@@ -66,13 +67,13 @@ def calls(
     missing: bool = False,
     content: bool = False,
 ) -> Extract:
-    """Calls that began in ``window``, one row each however many users see it, oldest first.
+    """Calls that started in ``window``, oldest first: one row each, however many users see it.
 
     Args:
-        location_ids: only calls of these; None: of all.
-        trial: with test calls.
-        missing: with calls that HighLevel no longer lists.
-        content: with what was said and by whom.
+        location_ids: None: all locations.
+        trial: include trial calls.
+        missing: include calls that HighLevel no longer lists.
+        content: include what was said and by whom.
     """
     columns: list[sa.ColumnElement[Any]] = [
         call_logs.c.location_id,
@@ -108,7 +109,7 @@ def calls(
 
 
 def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
-    """A mart's rows of the locations' own days from ``first`` to ``last``, both included."""
+    """A mart's rows from ``first`` to ``last``, both included: days of each location's own zone."""
     (table,) = (mart for mart in MARTS if mart.name == name)
     query = (
         sa.select(table)
@@ -121,16 +122,16 @@ def mart(name: str, first: date, last: date, location_ids: Collection[str] | Non
 
 
 @contextmanager
-def reading(
+def read_batches(
     engine: sa.Engine, extract: Extract, at_once: int
 ) -> Iterator[Iterator[Sequence[Sequence[Any]]]]:
-    """The rows in batches of ``at_once``: no more than one batch is ever in memory."""
+    """The rows in batches of ``at_once``; memory never holds more than one batch."""
     with engine.connect().execution_options(postgresql_readonly=True, yield_per=at_once) as db:
         yield db.execute(extract.query).partitions()
 
 
 def _extract(query: sa.Select[Any]) -> Extract:
-    """The query, with what no format knows a type for as text."""
+    """The query, with types that no file format has cast to text."""
     plain = [
         sa.cast(column, sa.Text).label(column.name)
         if isinstance(column.type, (JSONB, sa.Uuid)) or column.name == ACTION_TYPES.name

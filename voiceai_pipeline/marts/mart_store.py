@@ -21,13 +21,13 @@ from voiceai_pipeline.database.mart_tables import (
     hourly_activity,
 )
 from voiceai_pipeline.database.tables import locations, sync_ledger
-from voiceai_pipeline.marts.call_facts import Place
+from voiceai_pipeline.marts.call_facts import MartLocation
 from voiceai_pipeline.marts.call_reader import zone_of
 from voiceai_pipeline.marts.metrics import MartRows
 
 
 def lock(db: sa.Connection, location_ids: Collection[str]) -> None:
-    """Let one transaction at a time build these locations; released by its end."""
+    """Lock these locations: one transaction at a time builds them. Its end releases the lock."""
     db.execute(
         sa.text(
             "SELECT pg_advisory_xact_lock(hashtextextended('voiceai marts ' || id, 0)) "
@@ -37,13 +37,10 @@ def lock(db: sa.Connection, location_ids: Collection[str]) -> None:
     )
 
 
-# Writing -----------------------------------------------------------------------------------------
-
-
 def replace(
     db: sa.Connection, location_ids: Collection[str], days: Sequence[date], rows: MartRows
 ) -> None:
-    """Make the marts of these locations and days equal to ``rows``."""
+    """Replace the marts of these locations and days by ``rows``."""
     for table in MARTS:
         db.execute(
             sa.delete(table).where(
@@ -67,7 +64,7 @@ def _copy(db: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
 
 
 def _values(column: pd.Series) -> list[Any]:
-    """As Python's own values, None where there is none."""
+    """As plain Python values, None where one is missing."""
     plain = column.astype(object)
     return list(plain.where(plain.notna(), None))
 
@@ -97,22 +94,22 @@ _PUBLISHED: Final = {
 
 def disagreements(
     db: sa.Connection,
-    places: Sequence[Place],
+    mart_locations: Sequence[MartLocation],
     days: Sequence[date],
     first: datetime,
     last: datetime,
 ) -> list[str]:
-    """Where the marts of these days do not add up to the calls in the table, in words.
+    """Sentences about the marts of these days that do not add up to the stored calls.
 
-    The calls are counted by the database, on its own: by location and local day.
+    The database counts the calls independently, by location and local day.
 
     Args:
-        first, last: instants (UTC) that enclose the days in every zone.
+        first, last: instants (UTC) that enclose the days in every time zone.
     """
-    ids = [place.location_id for place in places]
+    ids = [location.location_id for location in mart_locations]
     values = {
         "ids": ids,
-        "zones": [place.zone.key for place in places],
+        "zones": [location.zone.key for location in mart_locations],
         "first": first,
         "last": last,
     }
@@ -143,21 +140,31 @@ def disagreements(
     return found
 
 
-# What is stale -----------------------------------------------------------------------------------
+# Finding stale marts -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Built:
-    """A day of a location as it was last computed."""
+class MartState:
+    """What a location's day was last built from.
+
+    Attributes:
+        synced_at: the newest ledger entry it saw (UTC); None: there was none.
+    """
 
     synced_at: datetime | None
     timezone: str
     rules_version: str
 
 
-def news(db: sa.Connection, since: datetime | None, limit: int) -> list[tuple[str, date, datetime]]:
-    """Location, day and time of the ledger's entries written after ``since`` (UTC; None: ever),
-    oldest first, ``limit`` at most."""
+def ledger_entries(
+    db: sa.Connection, since: datetime | None, limit: int
+) -> list[tuple[str, date, datetime]]:
+    """Location, day and time (UTC) of ledger entries, oldest first.
+
+    Args:
+        since: only entries written after this (UTC); None: all.
+        limit: at most this many.
+    """
     query = sa.select(
         sync_ledger.c.location_id, sync_ledger.c.day, sync_ledger.c.finished_at
     ).where(sync_ledger.c.finished_at.is_not(None))
@@ -167,23 +174,23 @@ def news(db: sa.Connection, since: datetime | None, limit: int) -> list[tuple[st
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def built(
+def mart_states(
     db: sa.Connection, location_ids: Collection[str], first: date, last: date
-) -> dict[tuple[str, date], Built]:
-    """Which days of these locations have marts, and from what."""
+) -> dict[tuple[str, date], MartState]:
+    """The days of these locations that have marts, and what they were built from."""
     table = daily_call_metrics
     query = sa.select(
         table.c.location_id, table.c.day, table.c.synced_at, table.c.timezone,
         table.c.rules_version,
     ).where(table.c.location_id.in_(location_ids), table.c.day.between(first, last))  # fmt: skip
     return {
-        (row.location_id, row.day): Built(row.synced_at, row.timezone, row.rules_version)
+        (row.location_id, row.day): MartState(row.synced_at, row.timezone, row.rules_version)
         for row in db.execute(query)
     }
 
 
 def zones(db: sa.Connection) -> dict[str, str | None]:
-    """The name of each location's zone, as the directory has it."""
+    """The name of each location's time zone, as the directory has it."""
     return {
         row.location_id: row.timezone
         for row in db.execute(sa.select(locations.c.location_id, locations.c.timezone))
@@ -193,26 +200,26 @@ def zones(db: sa.Connection) -> dict[str, str | None]:
 def redefined(
     db: sa.Connection, pipeline_zone: ZoneInfo, rules_version: str, limit: int
 ) -> list[tuple[str, date]]:
-    """Days with marts in another zone than their location's, or by other rules, oldest first.
+    """Days with marts built in another zone than their location's, or by other rules, oldest first.
 
     Args:
-        limit: how many at most; the others come up once these are mended.
+        limit: at most this many; the others are found once these are rebuilt.
     """
-    # Comparing the row below and above uses the index: equal rows, nearly all, are never visited.
+    # Searching below and above the current values uses the index and skips equal rows: nearly all.
     query = sa.text(
         "SELECT other.location_id, other.day FROM ("
         "  SELECT d.location_id, coalesce(z.timezone, :zone) AS timezone FROM ("
         "    SELECT location_id FROM locations "
         "    UNION SELECT location_id FROM api_keys WHERE location_id IS NOT NULL "
         "  ) AS d LEFT JOIN unnest(CAST(:ids AS text[]), CAST(:zones AS text[])) "
-        "    AS z(location_id, timezone) USING (location_id)) AS place "
+        "    AS z(location_id, timezone) USING (location_id)) AS wanted "
         "CROSS JOIN LATERAL ("
         "  SELECT location_id, day FROM daily_call_metrics m "
-        "  WHERE m.location_id = place.location_id "
-        "    AND (m.timezone, m.rules_version) < (place.timezone, :rules) "
+        "  WHERE m.location_id = wanted.location_id "
+        "    AND (m.timezone, m.rules_version) < (wanted.timezone, :rules) "
         "  UNION ALL SELECT location_id, day FROM daily_call_metrics m "
-        "  WHERE m.location_id = place.location_id "
-        "    AND (m.timezone, m.rules_version) > (place.timezone, :rules) LIMIT :limit) AS other "
+        "  WHERE m.location_id = wanted.location_id "
+        "    AND (m.timezone, m.rules_version) > (wanted.timezone, :rules) LIMIT :limit) AS other "
         "ORDER BY 2, 1 LIMIT :limit"
     )
     usable = {

@@ -1,8 +1,7 @@
-"""The metrics: from stored calls to marts, in pandas. Calls in, marts out.
+"""The metrics: computes the rows of every mart from the stored calls, in pandas.
 
-Definitions are those of REQUIREMENTS section M; where they leave a choice, the comment at the place
-says which was made. No SQL, no clock, no Dagster, and nothing personal comes in: callers and calls
-are numbers, transcripts are counts of turns.
+Definitions are those of REQUIREMENTS section M; where they leave a choice, a comment says which was
+made. No SQL, no clock, no Dagster. What each call contributes is in ``call_facts.py``.
 """
 
 import hashlib
@@ -18,20 +17,26 @@ import pandas as pd
 from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline.marts.call_facts import AgentFacts, Calls, Place, with_facts, with_local_time
+from voiceai_pipeline.marts.call_facts import (
+    AgentFacts,
+    MartLocation,
+    StoredCalls,
+    with_facts,
+    with_local_time,
+)
 
 BOOKING: Final = "APPOINTMENT_BOOKING"
 
 BOOKINGS_SINCE: Final = date(2025, 9, 9)
-"""HighLevel lists APPOINTMENT_BOOKING in calls from this day on only (CONTRACT 2.4)."""
+"""HighLevel lists APPOINTMENT_BOOKING only in calls from this day on (CONTRACT 2.4)."""
 
 SMALL: Final = 20
-"""With fewer calls than this a share says little."""
+"""A share of fewer calls than this is not meaningful."""
 
 _DAY: Final = timedelta(days=1)
 
 _REVISION: Final = 1
-"""To be raised when a definition in here changes: every mart is then computed anew."""
+"""Increase this when a definition changes, here or in ``call_facts.py``: every mart is rebuilt."""
 
 _RATIOS: Final = (
     ("engagement_rate", "engaged_calls", "calls"),
@@ -45,13 +50,12 @@ _RATIOS: Final = (
     ("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls"),
     ("after_hours_rate", "after_hours_calls", "hours_known_calls"),
 )
-"""Shares of engaged calls count engaged calls only, so that none exceeds 1."""
+"""Rate, numerator, denominator. Shares of engaged calls count only those, so none exceeds 1."""
 
 
 @dataclass(frozen=True)
 class MartRows:
-    """One frame for each mart: the columns of ``database/mart_tables.py`` that follow from
-    calls."""
+    """One frame for each mart, with the columns of ``mart_tables.py`` that follow from calls."""
 
     daily_call_metrics: pd.DataFrame
     agent_performance: pd.DataFrame
@@ -61,38 +65,35 @@ class MartRows:
 
 
 def version(rules: MetricRules) -> str:
-    """A fingerprint of everything that is counted by: equal version, equal definitions."""
+    """A fingerprint of the definitions and rules: equal versions mean equal definitions."""
     return hashlib.sha256(f"{_REVISION} {rules}".encode()).hexdigest()[:12]
 
 
 def compute(
-    places: Sequence[Place], days: Sequence[date], stored: Calls, rules: MetricRules
+    locations: Sequence[MartLocation], days: Sequence[date], stored: StoredCalls, rules: MetricRules
 ) -> MartRows:
-    """The marts of some days for some places.
+    """Compute the marts of some days for some locations.
 
     Args:
-        days: days of each place's own zone, in order and without a gap.
-        stored: see ``Calls``; calls outside the days are left out here.
+        days: days of each location's own time zone, in order and without a gap.
+        stored: calls outside the days are ignored.
     """
-    calls = with_local_time(stored.calls, places)
+    calls = with_local_time(stored.calls, locations)
     wanted = (calls["day"] >= pd.Timestamp(days[0])) & (calls["day"] <= pd.Timestamp(days[-1]))
-    calls = with_facts(calls[wanted], places, stored, rules)
-    around = with_local_time(stored.around, places)
+    calls = with_facts(calls[wanted], locations, stored, rules)
+    around = with_local_time(stored.around, locations)
     by_day = _measured(calls, ["location", "day"], rules)
     return MartRows(
-        daily_call_metrics=_daily(by_day, around, places, days, rules),
-        agent_performance=_agents(_measured(calls, ["location", "day", "agent"], rules), places),
+        daily_call_metrics=_daily(by_day, around, locations, days, rules),
+        agent_performance=_agents(_measured(calls, ["location", "day", "agent"], rules), locations),
         hourly_activity=_hours(_measured(calls, ["location", "day", "hour"], rules)),
         action_metrics=_actions(calls, stored.actions),
         data_capture_metrics=_captures(calls, stored.captured),
     )
 
 
-# Sums over them ----------------------------------------------------------------------------------
-
-
 def _measured(calls: pd.DataFrame, by: list[str], rules: MetricRules) -> pd.DataFrame:
-    """All measures, a row for each group that has a call, trial and missing ones included."""
+    """All measures, a row for each group with a call, be it a trial or a missing one."""
     not_summed = ["location", "day", "hour", "agent", "call", "caller", "duration_ms"]
     summed = [name for name in calls.columns if name not in (*not_summed, "is_agent_deleted")]
     groups = calls.groupby(by, observed=True, sort=True)
@@ -112,7 +113,7 @@ def _measured(calls: pd.DataFrame, by: list[str], rules: MetricRules) -> pd.Data
 
 
 def _completed(table: pd.DataFrame, rules: MetricRules) -> pd.DataFrame:
-    """With everything that follows from the sums."""
+    """Add everything that follows from the sums."""
     derived: dict[str, Any] = {
         "talk_seconds": table["talk_ms"] / 1000,
         "talk_minutes": table["talk_ms"] / 60_000,
@@ -125,27 +126,27 @@ def _completed(table: pd.DataFrame, rules: MetricRules) -> pd.DataFrame:
 
 
 def _cost(minutes: pd.Series, rules: MetricRules) -> pd.Series:
-    """The estimate, exact to the last decimal; nothing without a rate."""
+    """The estimated cost as exact decimals; None without a rate."""
     rate = rules.cost_per_minute
     costs = [None if rate is None else Decimal(int(count)) * rate for count in minutes]
     return pd.Series(costs, index=minutes.index, dtype=object)
 
 
 def _share(over: pd.Series, under: pd.Series) -> pd.Series:
-    """``over / under``; NaN where there is nothing to divide by."""
+    """``over / under``; NaN where ``under`` is 0."""
     return over / under.where(under != 0)
 
 
 def _daily(
     measured: pd.DataFrame,
     around: pd.DataFrame,
-    places: Sequence[Place],
+    locations: Sequence[MartLocation],
     days: Sequence[date],
     rules: MetricRules,
 ) -> pd.DataFrame:
-    """A row for every place and day, with callers and trend over more than the day."""
+    """A row for every location and day, with the callers and the trend of the days before."""
     cells = pd.MultiIndex.from_product(
-        [[place.location_id for place in places], pd.to_datetime(list(days))],
+        [[location.location_id for location in locations], pd.to_datetime(list(days))],
         names=["location", "day"],
     )
     measured = measured.astype({"location": object}).set_index(["location", "day"])
@@ -164,21 +165,21 @@ def _daily(
     for day in map(pd.Timestamp, days):
         week = seen[(seen_day > day - 7 * _DAY) & (seen_day <= day)]
         callers = week.groupby(["location", "caller"]).sum()
-        everybody = callers.groupby("location").size()
+        all_callers = callers.groupby("location").size()
         repeated = callers[callers >= 2].groupby("location").size()
-        for place in places:
-            at = place.location_id
+        for location in locations:
+            at = location.location_id
             last = sum(per_day.get((at, day - n * _DAY), 0) for n in range(7))
             before = sum(per_day.get((at, day - n * _DAY), 0) for n in range(7, 14))
             rows.append(
                 {
                     "location": at,
                     "day": day,
-                    "callers_7d": int(everybody.get(at, 0)),
+                    "callers_7d": int(all_callers.get(at, 0)),
                     "repeat_callers_7d": int(repeated.get(at, 0)),
                     "calls_7d": int(last),
                     "calls_previous_7d": int(before),
-                    "calls_by_now_last_week": _by_now_last_week(around, place, day, per_day),
+                    "calls_by_now_last_week": _by_now_last_week(around, location, day, per_day),
                 }
             )
     trend = pd.DataFrame(rows).set_index(["location", "day"])
@@ -193,7 +194,7 @@ _FLOATS: Final = frozenset({"talk_seconds", "talk_minutes"})
 
 
 def _may_be_absent(name: str) -> bool:
-    """NULL where there are no calls to take it of."""
+    """Whether the column is NULL on a day without calls."""
     return name.endswith(("_rate", "_duration_seconds")) or name in (
         "estimated_cost",
         "is_small_sample",
@@ -202,22 +203,22 @@ def _may_be_absent(name: str) -> bool:
 
 
 def _by_now_last_week(
-    around: pd.DataFrame, place: Place, day: pd.Timestamp, per_day: Mapping[Any, int]
+    around: pd.DataFrame, location: MartLocation, day: pd.Timestamp, per_day: Mapping[Any, int]
 ) -> int:
-    """Calls seven days before, up to the local time until which this day is known."""
+    """Calls seven days earlier, up to the local time of day until which this day has been read."""
     week_ago = day - 7 * _DAY
-    until = place.known_until(day.date())
+    until = location.read_until(day.date())
     if until is None:
         return 0
-    now = pd.Timestamp(until).tz_convert(place.zone).tz_localize(None)
+    now = pd.Timestamp(until).tz_convert(location.zone).tz_localize(None)
     if now >= day + _DAY:
-        return int(per_day.get((place.location_id, week_ago), 0))
-    mine = around[(around["location"] == place.location_id) & (around["day"] == week_ago)]
+        return int(per_day.get((location.location_id, week_ago), 0))
+    mine = around[(around["location"] == location.location_id) & (around["day"] == week_ago)]
     return int((mine["local"] < now - 7 * _DAY).sum())
 
 
-def _agents(table: pd.DataFrame, places: Sequence[Place]) -> pd.DataFrame:
-    by_id = {place.location_id: place for place in places}
+def _agents(table: pd.DataFrame, locations: Sequence[MartLocation]) -> pd.DataFrame:
+    by_id = {location.location_id: location for location in locations}
     names, deleted = [], []
     for location, day, agent, said in zip(
         table["location"], table["day"], table["agent"], table["is_agent_deleted"], strict=True
@@ -243,7 +244,7 @@ def _actions(calls: pd.DataFrame, actions: pd.DataFrame) -> pd.DataFrame:
         name=masked_all(found["name"]), is_unknown_type=~found["type"].isin(ACTION_TYPES)
     ).assign(type=masked_all(found["type"]))
     latency = (found["executed_at"] - found["triggered_at"]).dt.total_seconds()
-    # An execution before its trigger is a mistake of a clock, not a latency.
+    # An execution before its trigger comes from a wrong clock and is not a latency.
     found = found.assign(latency=latency.where(latency >= 0))
     groups = found.groupby([*by, "type", "name"], observed=True)
     table = pd.DataFrame(
@@ -269,7 +270,7 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
     by = ["location", "day", "agent"]
     live = calls.loc[calls["calls"] == 1, [*by, "call", "engaged_calls"]]
     found = captured.merge(live, on="call")
-    # Two keys may be one once they are masked: a call fills it once.
+    # Two keys may become equal once masked: a call fills such a key once.
     found = found.assign(key=masked_all(found["key"])).drop_duplicates(["call", "key"])
     groups = found.groupby([*by, "key"], observed=True)["engaged_calls"]
     table = pd.DataFrame(
@@ -283,17 +284,17 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
     ).rename(columns={"key": "data_key"})
 
 
-# Names that people chose -------------------------------------------------------------------------
+# Masking -----------------------------------------------------------------------------------------
 
 _PERSONAL: Final = re.compile(r"\+?\d[\d\s().\-/]{5,}\d|\S+@\S+")
 
 
 def masked(name: str) -> str:
-    """A configured name without the telephone numbers and e-mail addresses that are in it."""
+    """A name that a user chose, with telephone numbers and e-mail addresses replaced by "…"."""
     return _PERSONAL.sub("…", name)
 
 
 def masked_all(names: Iterable[str]) -> list[str]:
-    """``masked`` for many: there are few different ones."""
+    """``masked`` for many names, of which few are distinct."""
     known: dict[str, str] = {}
     return [known.setdefault(name, masked(name)) for name in names]

@@ -1,6 +1,4 @@
-"""Reads the marts for the tables and charts in Dagster. Read only; the rows are written by
-``mart_store.py``.
-"""
+"""Queries over the marts, for the tables and charts in Dagster. Nothing is written here."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -20,7 +18,7 @@ from voiceai_pipeline.database.mart_tables import (
 def read_rows(
     db: sa.Connection, table: sa.Table, first: date, last: date, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Columns of a mart's days, a row for each of its own; None stays None."""
+    """Some columns of a mart's rows of these days; NULL is None."""
     query = sa.select(*(table.c[name] for name in columns)).where(table.c.day.between(first, last))
     return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns), dtype=object)
 
@@ -33,7 +31,7 @@ def read_sums(
     by: Sequence[str],
     sums: Sequence[str],
 ) -> pd.DataFrame:
-    """Sums over a mart's days, all locations together, for each group of ``by``."""
+    """Sums over these days and all locations, for each group of ``by``."""
     keys = [table.c[name] for name in by]
     query = (
         sa.select(*keys, *(sa.func.sum(table.c[name]) for name in sums))
@@ -46,18 +44,18 @@ def read_sums(
 def busiest_agents(
     db: sa.Connection, first: date, last: date, sums: Sequence[str], limit: int
 ) -> list[dict[str, Any]]:
-    """The agents with the most calls in these days: last name, location's name, sums; and how many
-    agents there are (``total``)."""
+    """The agents with the most calls on these days: latest name, location's name, sums, and how
+    many agents there are (``total``)."""
     table, daily = agent_performance, daily_call_metrics
     named = sa.func.array_agg(aggregate_order_by(table.c.agent_name, table.c.day.desc()))[1]
-    place = sa.func.max(daily.c.location_name)
+    location_name = sa.func.max(daily.c.location_name)
     calls = sa.func.sum(table.c.calls)
     query = (
         sa.select(
             table.c.location_id,
             table.c.agent_id,
             named.label("agent_name"),
-            place.label("location_name"),
+            location_name.label("location_name"),
             *(sa.func.sum(table.c[name]).label(name) for name in sums),
             sa.func.count().over().label("total"),
         )
@@ -71,15 +69,15 @@ def busiest_agents(
 
 
 def busiest_actions(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:
-    """The actions in the most calls of these days: type, name, sums; and how many there are
-    (``total``)."""
+    """The actions in the most calls of these days: type, name, sums, and how many actions there
+    are (``total``)."""
     table = action_metrics
     calls = sa.func.sum(table.c.calls)
     query = (
         sa.select(
             table.c.action_type,
             table.c.action_name,
-            # A call has one day and one agent, so over these its actions of one name add up.
+            # Not additive over action names, but over days and agents: a call has one of each.
             calls.label("calls"),
             sa.func.sum(table.c.actions).label("actions"),
             sa.func.sum(table.c.executed_actions).label("executed_actions"),
@@ -94,8 +92,8 @@ def busiest_actions(db: sa.Connection, first: date, last: date, limit: int) -> l
 
 
 def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, Any]]:
-    """The rows of a day in the most calls, with the names of agent and location; and how many rows
-    there are (``total``)."""
+    """The rows of a day with the most calls, with the names of agent and location, and how many
+    rows there are (``total``)."""
     table, agent, daily = action_metrics, agent_performance, daily_call_metrics
     of_agent = (
         (agent.c.location_id == table.c.location_id)
@@ -119,10 +117,10 @@ def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, A
 
 
 def captured_values(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:
-    """The values captured in the most engaged calls of these days; beside them the engaged calls of
-    the agents that captured it, and how many values there are (``total``).
+    """The values captured in the most engaged calls of these days, with the engaged calls of the
+    agents that capture them, and how many values there are (``total``).
 
-    Who never captures a value is not asked for it: their calls would make every share small.
+    An agent that never captures a value does not ask for it: its calls would dilute every share.
     """
     query = sa.text(
         "WITH captured AS ("

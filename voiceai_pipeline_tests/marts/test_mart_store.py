@@ -1,4 +1,4 @@
-"""Which marts are stale: news in the ledger, another time zone, other definitions."""
+"""Which marts are stale: after newer ledger entries, for another time zone, by other rules."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -7,23 +7,23 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline.marts import mart_store
 from voiceai_pipeline.marts.build import stale_days
+from voiceai_pipeline.marts.mart_store import MartState
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
-from voiceai_pipeline_tests.support.mart_desk import PLACE, UTC_ZONE, D, Desk
+from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
 
 
 def test_a_late_edit_and_a_vanished_call_change_every_number_that_depends_on_them(
     book: Book, desk: Desk
 ) -> None:
-    book.location(PLACE, "UTC")
+    book.location(LOCATION, "UTC")
     last = D + 9 * DAY
-    book.read(PLACE, D - 14 * DAY, last)
+    book.read(LOCATION, D - 14 * DAY, last)
     noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
     caller = {"contact_id": "contact-a"}
-    late = book.call(PLACE, noon, transcript="", summary="", **caller)
-    book.call(PLACE, noon - timedelta(hours=20), **caller)
-    book.call(PLACE, noon + 6 * DAY, **caller)
+    late = book.call(LOCATION, noon, transcript="", summary="", **caller)
+    book.call(LOCATION, noon - timedelta(hours=20), **caller)
+    book.call(LOCATION, noon + 6 * DAY, **caller)
     desk.settle()
     before = {row["day"]: row for row in desk.rows("daily_call_metrics")}
     assert before[D]["engaged_calls"] == 0
@@ -34,7 +34,7 @@ def test_a_late_edit_and_a_vanished_call_change_every_number_that_depends_on_the
             sa.text("UPDATE call_logs SET transcript = E'human:Hi\nhuman:Bye' WHERE call_id = :id"),
             {"id": late},
         )
-    book.read(PLACE, D, D, finished_at=desk.now)
+    book.read(LOCATION, D, D, finished_at=desk.now)
     desk.settle()
     assert desk.row()["engaged_calls"] == 1
     assert desk.row()["calls_without_transcript"] == 0
@@ -42,7 +42,7 @@ def test_a_late_edit_and_a_vanished_call_change_every_number_that_depends_on_the
         db.execute(
             sa.text("UPDATE call_logs SET missing_since = now() WHERE call_id = :id"), {"id": late}
         )
-    book.read(PLACE, D, D, finished_at=desk.now + timedelta(hours=1))
+    book.read(LOCATION, D, D, finished_at=desk.now + timedelta(hours=1))
     desk.settle()
     after = {row["day"]: row for row in desk.rows("daily_call_metrics")}
     assert (after[D]["calls"], after[D]["missing_calls"]) == (0, 1)
@@ -52,13 +52,11 @@ def test_a_late_edit_and_a_vanished_call_change_every_number_that_depends_on_the
     assert desk.rows("agent_performance", day=D)[0]["calls"] == 0
 
 
-def test_a_zone_that_becomes_known_and_rules_that_change_make_every_day_stale(
-    book: Book, desk: Desk
-) -> None:
-    book.location(PLACE, None)
-    book.read(PLACE, D, D + DAY)
+def test_a_new_time_zone_and_changed_rules_make_every_day_stale(book: Book, desk: Desk) -> None:
+    book.location(LOCATION, None)
+    book.read(LOCATION, D, D + DAY)
     desk.settle()
-    assert desk.stale(MetricRules(engaged_turns=3)) == {D: {PLACE}, D + DAY: {PLACE}}
+    assert desk.stale(MetricRules(engaged_turns=3)) == {D: {LOCATION}, D + DAY: {LOCATION}}
     with book.engine.begin() as db:
         db.execute(sa.text("UPDATE locations SET timezone = 'Europe/Berlin'"))
     assert set(desk.stale()) >= {D, D + DAY}
@@ -66,30 +64,28 @@ def test_a_zone_that_becomes_known_and_rules_that_change_make_every_day_stale(
     assert {row["timezone"] for row in desk.rows("daily_call_metrics")} == {"Europe/Berlin"}
 
 
-def test_news_of_a_day_make_stale_what_counts_on_it_and_nothing_else() -> None:
+def test_a_newer_entry_makes_stale_the_days_that_depend_on_it_and_no_others() -> None:
     at = datetime(2026, 11, 20, tzinfo=UTC)
-    built = {
-        ("Loc", D + n * DAY): mart_store.Built(at - DAY, "UTC", "rules") for n in range(-30, 30)
-    }
+    built = {("Loc", D + n * DAY): MartState(at - DAY, "UTC", "rules") for n in range(-30, 30)}
     stale = stale_days({("Loc", D): at}, built, {"Loc": UTC_ZONE}, UTC_ZONE)
     assert stale == {("Loc", D + n * DAY) for n in range(-2, 15)}
-    seen = {cell: mart_store.Built(at, "UTC", "rules") for cell in built}
+    seen = {cell: MartState(at, "UTC", "rules") for cell in built}
     assert stale_days({("Loc", D): at}, seen, {}, UTC_ZONE) == set()
     auckland = {"Loc": ZoneInfo("Pacific/Auckland")}
     missing = stale_days({("Loc", D): at}, {}, auckland, UTC_ZONE)
     assert missing == {("Loc", D), ("Loc", D + DAY)}
 
 
-def test_a_look_through_the_ledger_that_found_nothing_goes_on_where_it_ended(
+def test_a_check_that_found_nothing_is_continued_where_it_stopped(
     book: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D + 4 * DAY)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D + 4 * DAY)
     desk.settle()
-    monkeypatch.setattr("voiceai_pipeline.marts.build.NEWS_AT_ONCE", 2)
+    monkeypatch.setattr("voiceai_pipeline.marts.build.ENTRIES_AT_ONCE", 2)
     cursor = None
     for _ in range(3):
-        look = desk.marts().stale(cursor, D, D + 9 * DAY)
-        assert not look.days
-        cursor = look.looked_until
+        check = desk.marts().stale(cursor, D, D + 9 * DAY)
+        assert not check.days
+        cursor = check.checked_until
     assert cursor == desk.now - timedelta(hours=6)

@@ -1,4 +1,4 @@
-"""The metrics: every one against a second implementation in SQL, then edges, sums and names."""
+"""The metrics: each compared with a second implementation in SQL; edge cases, sums, masking."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -16,11 +16,11 @@ from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.mart_tables import MARTS, daily_call_metrics, hourly_activity
 from voiceai_pipeline.marts import metrics
 from voiceai_pipeline.marts.build import Marts
-from voiceai_pipeline.marts.call_facts import Calls, Place
+from voiceai_pipeline.marts.call_facts import MartLocation, StoredCalls
 from voiceai_pipeline.marts.metrics import masked
 from voiceai_pipeline_tests.support import mart_oracle
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
-from voiceai_pipeline_tests.support.mart_desk import PLACE, UTC_ZONE, D, Desk
+from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
 
 RULES = MetricRules(cost_per_minute=Decimal("0.13"))
 
@@ -99,7 +99,7 @@ OF_STATUS = {
     "incomplete_sync_days", "synced_at", "rules_version", "computed_at", "is_agent_deleted",
     "weekday",
 }  # fmt: skip
-"""Columns with a test of their own in test_build.py."""
+"""Columns with a test of their own, here or in test_build.py."""
 
 
 def _not_compared(mart: str, rows: mart_oracle.Rows) -> set[str]:
@@ -108,14 +108,14 @@ def _not_compared(mart: str, rows: mart_oracle.Rows) -> set[str]:
 
 
 def test_today_compares_with_last_week_up_to_the_same_time(book: Book, desk: Desk) -> None:
-    book.location(PLACE, "UTC")
+    book.location(LOCATION, "UTC")
     desk.now = datetime(2026, 11, 10, 12, tzinfo=UTC)
-    book.read(PLACE, D - 14 * DAY, D, until=desk.now)
+    book.read(LOCATION, D - 14 * DAY, D, until=desk.now)
     for hour in (9, 11, 12, 15):
-        book.call(PLACE, datetime(2026, 11, 3, hour, tzinfo=UTC))
+        book.call(LOCATION, datetime(2026, 11, 3, hour, tzinfo=UTC))
     for ago in range(8, 12):
-        book.call(PLACE, datetime(2026, 11, 10, 9, tzinfo=UTC) - ago * DAY)
-    book.call(PLACE, datetime(2026, 11, 10, 9, tzinfo=UTC))
+        book.call(LOCATION, datetime(2026, 11, 10, 9, tzinfo=UTC) - ago * DAY)
+    book.call(LOCATION, datetime(2026, 11, 10, 9, tzinfo=UTC))
     desk.build(D - DAY, D)
     row = desk.row()
     assert (row["is_over"], row["is_7d_complete"]) == (False, False)
@@ -124,15 +124,15 @@ def test_today_compares_with_last_week_up_to_the_same_time(book: Book, desk: Des
     assert row["calls_change_7d"] == -7 / 8
     assert desk.row(D - DAY)["is_7d_complete"] is True
     assert desk.row(D - DAY)["calls_by_now_last_week"] == 1
-    book.read(PLACE, D - 13 * DAY, D - 13 * DAY, state="failed")  # of the week before
+    book.read(LOCATION, D - 13 * DAY, D - 13 * DAY, state="failed")  # of the week before
     desk.build(D - DAY)
     assert desk.row(D - DAY)["is_7d_complete"] is False
 
 
 def test_without_a_rate_there_is_no_estimate_of_cost(book: Book, desk: Desk) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D + DAY)
-    book.call(PLACE, datetime(2026, 11, 10, 12, tzinfo=UTC), duration_seconds=61)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D + DAY)
+    book.call(LOCATION, datetime(2026, 11, 10, 12, tzinfo=UTC), duration_seconds=61)
     desk.build(D, D + DAY)
     for mart in ("daily_call_metrics", "agent_performance", "hourly_activity"):
         assert {row["estimated_cost"] for row in desk.rows(mart)} == {None}
@@ -141,56 +141,54 @@ def test_without_a_rate_there_is_no_estimate_of_cost(book: Book, desk: Desk) -> 
     assert costs == [Decimal("0.26"), 0]  # a day without calls
 
 
-def test_who_calls_twice_in_seven_days_is_a_repeat_caller_among_all_callers(
-    book: Book, desk: Desk
-) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D - 7 * DAY, D)
+def test_a_caller_with_two_calls_in_seven_days_is_a_repeat_caller(book: Book, desk: Desk) -> None:
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D - 7 * DAY, D)
     noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
     for ago, caller in ((0, "a"), (3, "a"), (6, "a"), (6, "b"), (7, "b"), (0, "")):
-        book.call(PLACE, noon - ago * DAY, contact_id=caller)
+        book.call(LOCATION, noon - ago * DAY, contact_id=caller)
     desk.build(D)
     row = desk.row()
     assert (row["calls_7d"], row["callers_7d"], row["repeat_callers_7d"]) == (5, 2, 1)
     assert row["repeat_caller_rate"] == 1 / 2
 
 
-def test_a_call_fills_a_value_once_though_two_of_its_names_are_one_once_masked(
+def test_a_call_fills_a_value_once_when_two_of_its_names_are_equal_once_masked(
     book: Book, desk: Desk
 ) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D)
     noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
-    book.call(PLACE, noon, extracted_data={"+1 555 010 0001": "yes", "+1 555 010 0002": "no"})
+    book.call(LOCATION, noon, extracted_data={"+1 555 010 0001": "yes", "+1 555 010 0002": "no"})
     desk.build(D)
     row = desk.row(mart="data_capture_metrics")
     assert (row["data_key"], row["filled_calls"], row["fill_rate"]) == ("…", 1, 1.0)
 
 
 def test_small_samples_are_marked_below_twenty(book: Book, desk: Desk) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D)
     noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
     for _ in range(19):
-        book.call(PLACE, noon)
+        book.call(LOCATION, noon)
     desk.build(D)
     assert desk.row()["is_small_sample"] is True
-    book.call(PLACE, noon, transcript="")
+    book.call(LOCATION, noon, transcript="")
     desk.build(D)
     assert desk.row()["is_small_sample"] is False
     assert desk.row()["is_engaged_small_sample"] is True
 
 
 def test_a_day_keeps_the_name_that_its_agent_had_then(book: Book, desk: Desk) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D + DAY)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D + DAY)
     for day in (D, D + DAY):
-        book.call(PLACE, datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
+        book.call(LOCATION, datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
     with book.engine.begin() as db:
         for since, name in ((D - DAY, "Ann"), (D + DAY, "Front desk +1 555 010 0007")):
             db.execute(
-                sa.text("INSERT INTO agent_names VALUES (:place, 'agent-days', :since, :name)"),
-                {"place": PLACE, "since": since, "name": name},
+                sa.text("INSERT INTO agent_names VALUES (:location, 'agent-days', :since, :name)"),
+                {"location": LOCATION, "since": since, "name": name},
             )
         db.execute(sa.text("UPDATE agents SET missing_since = now() WHERE agent_id = 'agent-days'"))
     desk.build(D, D + DAY)
@@ -199,14 +197,14 @@ def test_a_day_keeps_the_name_that_its_agent_had_then(book: Book, desk: Desk) ->
     assert all(row["is_agent_deleted"] for row in agents)
 
 
-def test_an_agent_is_deleted_if_its_calls_say_so_though_it_is_still_listed(
+def test_an_agent_is_deleted_if_its_calls_say_so_even_if_it_is_still_listed(
     book: Book, desk: Desk
 ) -> None:
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D, D + DAY)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D + DAY)
     noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
-    book.call(PLACE, noon)
-    book.call(PLACE, noon + DAY, is_agent_deleted=True)
+    book.call(LOCATION, noon)
+    book.call(LOCATION, noon + DAY, is_agent_deleted=True)
     desk.build(D, D + DAY)
     agents = [desk.row(day, "agent_performance") for day in (D, D + DAY)]
     assert [row["is_agent_deleted"] for row in agents] == [False, True]
@@ -223,12 +221,12 @@ ADDITIVE = [
 
 @st.composite
 def stored(draw: st.DrawFn) -> pd.DataFrame:
-    """Calls of two places over a week, anywhere in it."""
-    begin = int(datetime(2026, 10, 29, tzinfo=UTC).timestamp())
+    """Calls of two locations at any time of a week."""
+    start = int(datetime(2026, 10, 29, tzinfo=UTC).timestamp())
     one = st.tuples(
         st.sampled_from(["LocA", "LocB"]),
         st.sampled_from(["", "a", "b"]),
-        st.integers(begin, begin + 7 * 86_400),
+        st.integers(start, start + 7 * 86_400),
         st.one_of(st.just(float("nan")), st.integers(0, 900_000).map(float)),
         st.integers(0, 3),
         st.booleans(),
@@ -254,7 +252,10 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
 def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
     calls: pd.DataFrame,
 ) -> None:
-    places = [Place("LocA", ZoneInfo("America/New_York")), Place("LocB", ZoneInfo("Asia/Kolkata"))]
+    locations = [
+        MartLocation("LocA", ZoneInfo("America/New_York")),
+        MartLocation("LocB", ZoneInfo("Asia/Kolkata")),
+    ]
     days = [date(2026, 10, 28) + n * DAY for n in range(9)]
     base = calls[~calls["is_trial"] & ~calls["is_missing"]]
     live = base["call"].iloc[::2]
@@ -263,7 +264,9 @@ def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
          "triggered_at": pd.Timestamp(0, tz="UTC"), "executed_at": pd.Timestamp(1, tz="UTC")}
     )  # fmt: skip
     captured = pd.DataFrame({"call": live, "key": "name"})
-    rows = metrics.compute(places, days, Calls(calls, actions, captured, base), MetricRules())
+    rows = metrics.compute(
+        locations, days, StoredCalls(calls, actions, captured, base), MetricRules()
+    )
     daily = rows.daily_call_metrics
     for name in ADDITIVE:
         if name == "estimated_cost":
@@ -291,5 +294,5 @@ def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
         ("Option 2024-2025", "Option …"),
     ],
 )
-def test_names_that_people_chose_are_masked(name: str, shown: str) -> None:
+def test_names_that_users_chose_are_masked(name: str, shown: str) -> None:
     assert masked(name) == shown

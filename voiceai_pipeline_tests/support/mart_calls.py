@@ -1,5 +1,5 @@
-"""Invented calls for the tests of the marts: every shape that the contract allows, at random, with
-many at the edges where a definition turns.
+"""Generated calls for the tests of the marts: every shape that the contract allows, at random, many
+of them at the boundaries of a definition.
 """
 
 import json
@@ -67,7 +67,7 @@ AGENTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Book:
-    """Fills a migrated database with invented calls and what the ledger says of them."""
+    """Fills a migrated database with generated calls and their ledger entries."""
 
     engine: sa.Engine
     seed: int = 0
@@ -75,7 +75,7 @@ class Book:
     _dice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self._dice = random.Random(self.seed)  # noqa: S311 - invented calls
+        self._dice = random.Random(self.seed)  # noqa: S311 - test data
 
     def location(self, location_id: str, zone: str | None, agent_zone: str | None = None) -> None:
         now = datetime(2025, 1, 1, tzinfo=UTC)
@@ -91,11 +91,11 @@ class Book:
             for agent_id, raw in AGENTS.items():
                 db.execute(
                     sa.text(
-                        "INSERT INTO agents VALUES (:place, :id, :id, :zone, "
+                        "INSERT INTO agents VALUES (:location, :id, :id, :zone, "
                         "CAST(:raw AS jsonb), :now, :now, NULL)"
                     ),
                     {
-                        "place": location_id,
+                        "location": location_id,
                         "id": agent_id,
                         "zone": agent_zone,
                         "raw": json.dumps(raw),
@@ -113,7 +113,7 @@ class Book:
         until: datetime | None = None,
         finished_at: datetime | None = None,
     ) -> None:
-        """The ledger's rows for days of UTC: read to their ends, the last one to ``until``."""
+        """Ledger rows for days of UTC: each read to its end, or to ``until`` if that is earlier."""
         for n in range((last - first).days + 1):
             day = first + n * DAY
             end = datetime.combine(day + DAY, time(), UTC)
@@ -121,14 +121,14 @@ class Book:
                 db.execute(
                     sa.text(
                         "INSERT INTO sync_ledger (user_id, location_id, day, state, read_until, "
-                        "finished_at) VALUES (:user, :place, :day, :state, :until, :at) "
+                        "finished_at) VALUES (:user, :location, :day, :state, :until, :at) "
                         "ON CONFLICT (user_id, location_id, day) DO UPDATE SET "
                         "state = excluded.state, read_until = excluded.read_until, "
                         "finished_at = excluded.finished_at"
                     ),
                     {
                         "user": user_of(location_id),
-                        "place": location_id,
+                        "location": location_id,
                         "day": day,
                         "state": state,
                         "until": None if state != "complete" else min(end, until or end),
@@ -137,7 +137,7 @@ class Book:
                 )
 
     def call(self, location_id: str, started_at: datetime, **values: Any) -> str:
-        """One call, a plain engaged one where ``values`` say nothing else; returns its id."""
+        """Store one call, by default an ordinary engaged one; returns its id."""
         self._calls += 1
         row = {
             "location_id": location_id,
@@ -149,7 +149,7 @@ class Book:
             "duration_seconds": 60.0,
             "is_trial": False,
             "is_agent_deleted": False,
-            "summary": "Somebody called.",
+            "summary": "A patient called.",
             "transcript": "bot:Hello\nhuman:Hi\nbot:Yes?\nhuman:Bye",
             "executed_call_actions": [],
             "extracted_data": None,
@@ -189,30 +189,30 @@ class Book:
     def at_random(
         self, location_id: str, first: date, last: date, count: int, **fixed: Any
     ) -> None:
-        """Calls of any shape between two days of UTC, many of them near each other."""
+        """Store random calls between two days of UTC, many of them close to each other."""
         self.store([self._any(location_id, first, last) | fixed for _ in range(count)])
 
     def _any(self, location_id: str, first: date, last: date) -> dict[str, Any]:
         self._calls += 1
         dice = self._dice
         seconds = dice.randrange(((last - first).days + 1) * 86_400)
-        if dice.random() < 0.2:  # instants that callers share, and the ends of days and hours
+        if dice.random() < 0.2:  # times that calls share, and the ends of days and hours
             seconds -= seconds % 3600
         started_at = datetime.combine(first, time(), UTC) + timedelta(seconds=seconds)
-        person = dice.randrange(300)
+        caller = dice.randrange(300)
         return {
             "location_id": location_id,
             "call_id": f"call-{self._calls}",
             "agent_id": dice.choice((*AGENTS, "agent-gone", None, "")),
-            "contact_id": dice.choice((f"contact-{person}", f"contact-{person}", "", None)),
-            "from_number": dice.choice((f"+1555{person % 100:07d}", None, "")),
+            "contact_id": dice.choice((f"contact-{caller}", f"contact-{caller}", "", None)),
+            "from_number": dice.choice((f"+1555{caller % 100:07d}", None, "")),
             "started_at": started_at,
             "duration_seconds": dice.choice(
                 (*DURATIONS, dice.randrange(900), dice.randrange(9000) / 10, None)
             ),
             "is_trial": dice.choices((False, True, None), (90, 5, 5))[0],
             "is_agent_deleted": dice.choice((False, None, True)),
-            "summary": dice.choice(("Somebody called.", "", "  ", None)),
+            "summary": dice.choice(("A patient called.", "", "  ", None)),
             "transcript": self._transcript(),
             "executed_call_actions": [
                 self._action(started_at) for _ in range(dice.choice((0, 0, 0, 1, 2, 4)))

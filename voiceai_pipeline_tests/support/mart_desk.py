@@ -15,11 +15,11 @@ UTC_ZONE = ZoneInfo("UTC")
 D = date(2026, 11, 10)
 
 
-PLACE = "LocHere"
+LOCATION = "LocHere"
 
 
 class Desk:
-    """Builds marts at a moment of the test's and reads them back."""
+    """Builds marts at a time that the test sets, and reads them back."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
@@ -43,10 +43,10 @@ class Desk:
 
     def stale(self, rules: MetricRules | None = None) -> dict[date, set[str]]:
         found = self.marts(rules).stale(None, date(2026, 10, 1), date(2026, 11, 20))
-        return {day: set(places) for day, places in found.days.items()}
+        return {day: set(locations) for day, locations in found.days.items()}
 
     def settle(self) -> None:
-        """What the sensor does, until nothing is stale."""
+        """Build stale marts, as the sensor does, until there are none."""
         stale = self.stale()
         self.build(*stale)
         assert self.stale() == {}

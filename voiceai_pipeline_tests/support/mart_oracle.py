@@ -1,4 +1,4 @@
-"""The marts a second time, in plain SQL: what the pandas of ``marts/metrics.py`` is compared with.
+"""An oracle for the marts: a second implementation of ``marts/metrics.py``, in plain SQL.
 
 Written from the definitions (REQUIREMENTS M), not from the code. The pipeline's zone is UTC here.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 _TABLES = r"""
-CREATE TEMPORARY TABLE place ON COMMIT DROP AS
+CREATE TEMPORARY TABLE location ON COMMIT DROP AS
   SELECT l.location_id, coalesce(l.timezone, 'UTC') AS zone FROM locations l;
 CREATE TEMPORARY TABLE ledger ON COMMIT DROP AS
   SELECT location_id, day, max(read_until) AS read_until FROM sync_ledger
@@ -91,7 +91,7 @@ WITH facts AS (
         (o.a < o.b AND now.dow = o.dow AND now.t >= o.a AND now.t < o.b)
         OR (o.a > o.b AND now.dow = o.dow AND now.t >= o.a)
         OR (o.a > o.b AND now.dow = o.dow % 7 + 1 AND now.t < o.b))) AS is_open
-  FROM call_logs c JOIN place p USING (location_id)
+  FROM call_logs c JOIN location p USING (location_id)
   LEFT JOIN agent a ON a.location_id = c.location_id AND a.agent_id = c.agent_id
 )
 SELECT *, live AND turns >= :turns AND coalesce(d, -1) >= :seconds AS engaged FROM facts
@@ -194,7 +194,7 @@ SELECT p.location_id, w.day::date AS day, {_MEASURES.replace("count(*)", "count(
       AND (s.day + interval '1 day') AT TIME ZONE 'UTC' > w.day AT TIME ZONE p.zone
       AND coalesce(r.read_until, '-infinity') < least((s.day + interval '1 day')
         AT TIME ZONE 'UTC', (w.day + interval '1 day') AT TIME ZONE p.zone)) AS is_complete
-FROM place p CROSS JOIN unnest(CAST(:days AS date[])) AS d(day)
+FROM location p CROSS JOIN unnest(CAST(:days AS date[])) AS d(day)
 CROSS JOIN LATERAL (SELECT d.day::timestamp AS day) AS w
 LEFT JOIN judged j ON j.location_id = p.location_id AND j.day = w.day
 GROUP BY p.location_id, p.zone, w.day
@@ -272,7 +272,7 @@ Rows = dict[tuple[Any, ...], dict[str, Any]]
 
 
 def prepare(db: sa.Connection, **values: Any) -> None:
-    """Judge every call. ``values``: days, goals, turns, seconds, rate."""
+    """Compute the facts of every call. ``values``: days, goals, turns, seconds, rate."""
     for statement in _TABLES.split(";"):
         db.exec_driver_sql(statement)
     db.execute(sa.text(_FACTS), values)
