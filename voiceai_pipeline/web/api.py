@@ -24,12 +24,12 @@ from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.database.engine import database_error
-from voiceai_pipeline.web import sync
+from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import read_body
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import PageError
 from voiceai_pipeline.web.site import Site, site_of
-from voiceai_pipeline.web.sync import DaysError, PartlyLaunchedError
+from voiceai_pipeline.web.sync_runs import DaysError, PartlyLaunchedError
 
 PREFIX: Final = "/functions/v1"
 
@@ -169,7 +169,7 @@ def _sync(request: Request, fields: Fields) -> Response:
     site = site_of(request)
     user_id = _user_id(fields.get("userId"))
     days = requested_days(fields, datetime.now(UTC), site)
-    launched = sync.launch(site, user_id, "functions API", days.first, days.last)
+    launched = sync_runs.launch(site, user_id, "functions API", days.first, days.last)
     query = urlencode({"runId": launched.run_ids}, doseq=True)
     body = {
         "success": True,

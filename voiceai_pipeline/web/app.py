@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
-from voiceai_pipeline.web import access, api, connections, consent
+from voiceai_pipeline.web import access, api, connect, users
 from voiceai_pipeline.web.headers import SecurityHeaders, allowed_hosts, security_headers
 from voiceai_pipeline.web.pages import PageError, problem_page
 from voiceai_pipeline.web.site import Site
@@ -41,7 +41,7 @@ def create_app(site: Site) -> ASGIApp:
             Mount(api.PREFIX, routes=api.routes(), middleware=[cors]),
             Mount(
                 "/",
-                routes=[*access.routes(), *connections.routes(), *consent.routes()],
+                routes=[*access.routes(), *users.routes(), *connect.routes()],
                 middleware=[Middleware(access.Access)],
             ),
         ],

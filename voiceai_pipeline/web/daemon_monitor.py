@@ -1,4 +1,4 @@
-"""Alerts when Dagster's daemon or sensors have stopped, and again when they run again.
+"""Sends an alert when Dagster's daemon or sensors have stopped, and one when they run again.
 
 All other alerts are sent by Dagster, which cannot report its own death; the process of the
 Connections page runs without the daemon. Texts and channels are in ``connections``, which also

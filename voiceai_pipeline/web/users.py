@@ -1,4 +1,4 @@
-"""The list of all users, each user's own page, and their buttons; Connect is in ``consent``.
+"""The list of all users, each user's own page, and their buttons; Connect is in ``connect``.
 
 The list never leaves a user out: neither without a connection, nor because other data is
 unavailable.
@@ -21,14 +21,14 @@ from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.web import sync
+from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import Form, posted
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
-from voiceai_pipeline.web.sync import DaysError, PartlyLaunchedError
+from voiceai_pipeline.web.sync_runs import DaysError, PartlyLaunchedError
 
 PER_PAGE: Final = 100
 MONTH: Final = 31
@@ -96,7 +96,7 @@ def _list(request: Request) -> Response:
     page = min(max(1, query.page), pages)
     return render(
         request,
-        "connections.html",
+        "users.html",
         query=query,
         rows=shown[(page - 1) * PER_PAGE : page * PER_PAGE],
         total=len(rows),
@@ -184,7 +184,7 @@ def _sync(request: Request, form: Form) -> Response:
         if first is not None:
             # The suggested month may start before the first partition.
             first = max(first, site.dagster.first_day())
-        launched = sync.launch(site, user_id, ACTOR, first, last)
+        launched = sync_runs.launch(site, user_id, ACTOR, first, last)
     except PipelineError as error:
         flash = _failed(user_id, "{user}: sync not started", error)
     except DaysError as error:

@@ -12,8 +12,8 @@ from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.web.connections import PER_PAGE
-from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, MAPLE, Installation, Open
+from voiceai_pipeline.web.users import PER_PAGE
+from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, MAPLE, Installation
 
 
 def names(html: str) -> list[str]:
@@ -165,18 +165,6 @@ def test_a_state_unknown_to_this_version_hides_no_user(
     assert "connected" in row(html, "Harbor Dental")
 
 
-def test_a_database_without_tables_is_a_page_that_says_what_to_do(
-    installation: Installation,
-) -> None:
-    with installation.pipeline.engine.begin() as db:
-        db.execute(sa.text("ALTER TABLE users RENAME TO gone"))
-    with installation.visitor() as visitor:
-        answer = visitor.get()
-
-    assert answer.status_code == 503
-    assert "Create them with: voiceai-pipeline migrate" in answer.text
-
-
 def test_suspended_refreshes_are_one_banner_with_the_reason_and_the_fix(
     installation: Installation,
 ) -> None:
@@ -226,17 +214,6 @@ def test_a_missing_scope_is_named_on_the_users_page(installation: Installation) 
     assert re.search(r"voice-ai-dashboard\.readonly</code> <span class=\"tag bad\">missing", html)
 
 
-def test_unknown_users_and_addresses_have_an_error_page(installation: Installation) -> None:
-    with installation.visitor() as visitor:
-        for path in (f"/users/{UUID(int=99)}", "/users/harbor", "/nothing"):
-            answer = visitor.get(path)
-            assert answer.status_code == 404
-            assert "What to do" in answer.text
-        assert visitor.get(f"/users/{HARBOR}/sync").status_code == 405
-        installation.add("Harbor Dental")  # whose form has a token
-        assert visitor.post(f"/users/{UUID(int=99)}/test").status_code == 404
-
-
 # Buttons -----------------------------------------------------------------------------------------
 
 
@@ -250,101 +227,6 @@ def test_a_passed_test_is_shown_once(installation: Installation) -> None:
     assert tested.url.endswith("/?q=harbor")
     assert "Harbor Dental: connection test passed" in tested.text
     assert "connection test passed" not in again.text
-
-
-def test_sync_now_launches_a_run_for_today_and_the_three_days_before(
-    installation: Installation,
-) -> None:
-    installation.add("Harbor Dental")
-    installation.connect(HARBOR)
-    with installation.visitor() as visitor:
-        pressed = visitor.post(f"/users/{HARBOR}/sync", {"back": "/"})
-
-    (launched,) = installation.dagster.launched
-    today = datetime.now(installation.pipeline.zone).date()
-    assert launched["selector"]["jobName"] == "sync_users"
-    config = launched["runConfigData"]["ops"]["read_user_days"]["config"]
-    assert config == {
-        "user_ids": [str(HARBOR)],
-        "first": str(today - timedelta(days=3)),
-        "last": str(today),
-    }
-    tags = {tag["key"]: tag["value"] for tag in launched["executionMetadata"]["tags"]}
-    assert tags == {"voiceai/launched_by": "connections page"}
-    assert "Harbor Dental: sync started" in pressed.text
-    assert f"{installation.dagster.url}/runs/{installation.dagster.run_ids[0]}" in pressed.text
-
-
-def test_sync_now_starts_no_earlier_than_the_first_partition(installation: Installation) -> None:
-    installation.add("Harbor Dental")
-    installation.connect(HARBOR)
-    today = datetime.now(installation.pipeline.zone).date()
-    installation.dagster.first_day = str(today - timedelta(days=1))
-    with installation.visitor() as visitor:
-        visitor.post(f"/users/{HARBOR}/sync")
-
-    ops = installation.dagster.launched[0]["runConfigData"]["ops"]
-    assert ops["read_user_days"]["config"]["first"] == installation.dagster.first_day
-
-
-def test_a_month_of_one_user_is_re_synced_from_the_users_page(installation: Installation) -> None:
-    installation.add("Harbor Dental")
-    installation.connect(HARBOR)
-    today = datetime.now(installation.pipeline.zone).date()
-    month_ago = today - timedelta(days=30)
-    with installation.visitor() as visitor:
-        shown = visitor.get(f"/users/{HARBOR}").text
-        assert f'name="first" value="{month_ago}"' in shown
-        assert f'name="last" value="{today}"' in shown
-        days = {"first": str(month_ago), "last": str(today), "back": f"/users/{HARBOR}"}
-        pressed = visitor.post(f"/users/{HARBOR}/sync", days)
-        assert f"Dagster is syncing {month_ago} to {today}." in pressed.text
-        # The suggested month may start before the first partition.
-        installation.dagster.first_day = str(today - timedelta(days=5))
-        assert f"Dagster is syncing {today - timedelta(days=5)} to" in visitor.post(
-            f"/users/{HARBOR}/sync", days
-        ).text  # fmt: skip
-
-        for wrong, sentence in (
-            ({"first": "yesterday"}, "Enter each day as YYYY-MM-DD"),
-            ({"first": str(today), "last": str(month_ago)}, f"{month_ago} is before {today}."),
-            ({"last": str(today + timedelta(days=1))}, "is in the future; today is"),
-        ):
-            refused = visitor.post(f"/users/{HARBOR}/sync", days | wrong)
-            assert "Harbor Dental: sync not started" in refused.text
-            assert sentence in refused.text
-
-    asked = [
-        launch["runConfigData"]["ops"]["read_user_days"]["config"]
-        for launch in installation.dagster.launched
-    ]
-    assert [(one["user_ids"], one["first"]) for one in asked] == [
-        ([str(HARBOR)], str(month_ago)),
-        ([str(HARBOR)], str(today - timedelta(days=5))),
-    ]
-
-
-def test_a_user_without_connection_is_not_synced_and_the_page_says_why(
-    installation: Installation,
-) -> None:
-    installation.add("Harbor Dental")
-    with installation.visitor() as visitor:
-        pressed = visitor.post(f"/users/{HARBOR}/sync")
-
-    assert installation.dagster.launched == []
-    assert "No valid OAuth connection found. Reconnect the user with the button" in pressed.text
-
-
-def test_an_unavailable_dagster_is_a_message(installation: Installation) -> None:
-    installation.add("Harbor Dental")
-    installation.connect(HARBOR)
-    installation.dagster.is_down = True
-    with installation.visitor() as visitor:
-        pressed = visitor.post(f"/users/{HARBOR}/sync")
-
-    assert pressed.status_code == 200
-    assert f"Dagster does not respond at {installation.dagster.url}" in pressed.text
-    assert "Start it with make up" in pressed.text
 
 
 def test_disconnect_asks_first_and_keeps_the_user(installation: Installation) -> None:
@@ -376,13 +258,3 @@ def test_an_action_never_redirects_to_another_site(installation: Installation) -
             pressed = visitor.post(f"/users/{HARBOR}/sync", {"back": back}, follow=False)
             assert pressed.headers["Location"] == "/"
             assert "a" not in pressed.cookies
-
-
-def test_links_lead_to_dagsters_public_address(open_page: Open) -> None:
-    with (
-        open_page(VOICEAI_DAGSTER_URL="https://dagster.example.test") as installation,
-        installation.visitor() as visitor,
-    ):
-        html = visitor.get().text
-
-    assert 'href="https://dagster.example.test/assets/call_logs?view=partitions"' in html

@@ -117,41 +117,6 @@ def test_two_consents_can_be_in_progress_in_one_browser(installation: Installati
     assert "Harbor Dental is connected" in back.text
 
 
-def test_localhost_is_redirected_to_the_host_of_the_redirect_uri(
-    installation: Installation,
-) -> None:
-    """To a browser they are two sites with separate cookies."""
-    host = installation.url.removeprefix("http://").replace("127.0.0.1", "localhost")
-    with installation.visitor(Host=host) as visitor:
-        answer = visitor.get("/?q=harbor", follow=False)
-
-    assert answer.status_code == 307
-    assert answer.headers["Location"] == f"{installation.url}/?q=harbor"
-
-
-def test_behind_a_proxy_no_host_is_redirected(open_page: Open) -> None:
-    with (
-        open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation,
-        installation.visitor() as visitor,
-    ):
-        assert visitor.get("/", follow=False).status_code == 200
-
-
-def test_a_redirect_uri_of_another_site_is_an_error_before_the_consent_starts(
-    open_page: Open,
-) -> None:
-    elsewhere = "https://dashboard.example.test/oauth/callback"
-    with (
-        open_page(HIGHLEVEL_REDIRECT_URI=elsewhere) as installation,
-        installation.visitor() as visitor,
-    ):
-        installation.add("Harbor Dental")
-        answer = visitor.post(f"/users/{HARBOR}/connect", follow=False)
-
-    assert answer.status_code == 409
-    assert f"HIGHLEVEL_REDIRECT_URI is {elsewhere}" in answer.text
-
-
 # Callbacks that are refused ----------------------------------------------------------------------
 
 
