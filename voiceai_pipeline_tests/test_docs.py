@@ -101,9 +101,9 @@ def _effect(rule: Rule) -> str:
         )
         return f"{state.explanation.label}{cause}"
     if rule.failure is FailureClass.ACCESS_REJECTED:
-        return "unchanged; the token is renewed once and the request repeated once"
+        return "unchanged; the token is refreshed and the request retried, once"
     ours = rule.failure.explanation.remedy is Remedy.OPERATOR
-    return "unchanged; ours to mend" if ours else "unchanged; repeated by itself"
+    return "unchanged; ours to fix" if ours else "unchanged; retried automatically"
 
 
 def _as_code(text: str) -> str:

@@ -202,7 +202,7 @@ class WindowSync:
         lease: Lease,
     ) -> WindowRead:
         spend = self._tokens.spender(user_id)
-        client = self._client.asking_once() if attempt.in_outage else self._client
+        client = self._client.without_retries() if attempt.in_outage else self._client
 
         def fetch(start: datetime, end: datetime, page: int) -> Page:
             with lease.requesting():

@@ -59,7 +59,7 @@ def save_connection(
         "service": SERVICE,
         "access_token": vault.seal(token.access_token, "access_token", user_id),
         "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id),
-        "token_expires_at": started_at + token.life(started_at),
+        "token_expires_at": started_at + token.lifetime(started_at),
         "location_id": connection.location_id,
         "location_name": connection.location_name,
         "location_timezone": connection.location_timezone,

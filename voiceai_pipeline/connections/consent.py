@@ -272,7 +272,7 @@ class Consent:
         elif connection.location_id is None:
             reason = FailureClass.NO_LOCATION
         state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
-        lifetime = token.life(started_at)
+        lifetime = token.lifetime(started_at)
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(len(WRITE_PAUSES) + 1),
             wait=tenacity.wait_chain(*map(tenacity.wait_fixed, WRITE_PAUSES)),

@@ -248,7 +248,7 @@ class Refresher:
     def _save(
         self, row: TokenRow, token: OAuthToken, started_at: datetime, event: TokenEvent
     ) -> bool:
-        lifetime = token.life(started_at)
+        lifetime = token.lifetime(started_at)
         with self._engine.begin() as db:
             return token_store.save_rotation(
                 db,

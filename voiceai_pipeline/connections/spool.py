@@ -66,7 +66,7 @@ class Spool:
             "access_token": seal(token.access_token, "access_token", user_id),
             "refresh_token": seal(token.refresh_token, "refresh_token", user_id),
             # Its lifetime is settled here: the file stays readable for earlier versions.
-            "expires_in": int(token.life(started_at).total_seconds()),
+            "expires_in": int(token.lifetime(started_at).total_seconds()),
             "remark": token.remark,
             "company_id": token.company_id,
             "user_type": token.user_type,

@@ -93,7 +93,7 @@ def save_rotation(
         state, reason = ConnectionState.NEEDS_RECONNECT, FailureClass.NO_LOCATION
     values: dict[str, Any] = {
         "access_token": vault.seal(token.access_token, "access_token", user_id),
-        "token_expires_at": started_at + token.life(started_at),
+        "token_expires_at": started_at + token.lifetime(started_at),
         "token_version": api_keys.c.token_version + 1,
         "updated_at": row.now,
         "refreshed_at": started_at,
@@ -257,7 +257,7 @@ def _problem(
     to cost the refresh token."""
     if state is ConnectionState.NEEDS_RECONNECT:
         return reason or FailureClass.REFRESH_REJECTED
-    ends_at = row.connection.refresh_token_ends_at
+    ends_at = row.connection.refresh_token_expires_at
     is_ending = ends_at is not None and ends_at - row.now <= ENDING_SOON
     return reason if state is ConnectionState.PAUSED and is_ending else None
 
@@ -297,7 +297,7 @@ def save_location_token(
         )
         .values(
             location_access_token=vault.seal(token.access_token, "location_access_token", user_id),
-            location_token_expires_at=row.now + token.life(row.now),
+            location_token_expires_at=row.now + token.lifetime(row.now),
         )
     )
     if saved.rowcount != 1:

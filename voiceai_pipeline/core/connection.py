@@ -1,4 +1,7 @@
-"""A user's connection to HighLevel: its states, scopes and tokens, and the location it reads."""
+"""A user's OAuth connection to HighLevel: state, scopes, granted tokens, and the location it reads.
+
+Values and their texts only: storing, refreshing and testing a connection is in ``connections/``.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ SERVICE: Final = "highlevel"
 """The only value of ``api_keys.service`` and ``sync_status.service``, as in the source system."""
 
 SYNC_SCOPE: Final = "voice-ai-dashboard.readonly"
-"""Without this scope no call log can be read (CONTRACT section 4)."""
+"""Required to read call logs (CONTRACT 4)."""
 
 REQUESTED_SCOPES: Final = (
     SYNC_SCOPE,
@@ -24,25 +27,25 @@ REQUESTED_SCOPES: Final = (
     "oauth.readonly",
     "oauth.write",
 )
-"""What a connection asks for: to read calls, agents' and locations' names; the ``oauth`` scopes let
-an agency's token list its locations and mint a token for one (CONTRACT 4.4). Nothing writes data.
+"""What consent is requested for: reading calls and the names of agents and locations. The ``oauth``
+scopes let an agency's token list its locations and mint a token for one (CONTRACT 4.4). None of
+them can change data.
 """
 
-
 REFRESH_MARGIN: Final = timedelta(minutes=5)
-"""A token with this much left, or less, is renewed before it is used (source-system.md)."""
+"""A token that expires within this time is refreshed before it is used (source-system.md)."""
 
 PROACTIVE_MARGIN: Final = timedelta(minutes=30)
-"""A token is renewed at least this early by itself, so that a sync finds it fresh."""
+"""The sensor refreshes a token at least this early, so that a sync finds a fresh one."""
 
-REFRESH_TOKEN_LIFE: Final = timedelta(days=365)
-"""A refresh token lives a year from the grant that gave it, unless it is used (CONTRACT 4.3)."""
+REFRESH_TOKEN_LIFETIME: Final = timedelta(days=365)
+"""An unused refresh token expires a year after it was granted (CONTRACT 4.3)."""
 
 
 class ConnectionState(StrEnum):
-    """How a user's connection stands. ``api_keys.connection_state`` stores the value, except for
-    EXPIRING and REFRESHING, which only the moment of looking can tell, and NEVER_CONNECTED, which
-    has no row."""
+    """The state of a user's connection. ``api_keys.connection_state`` stores the value, except for
+    EXPIRING and REFRESHING, which depend on the time of reading, and NEVER_CONNECTED, which has no
+    row."""
 
     CONNECTED = "connected"
     EXPIRING = "expiring"
@@ -60,7 +63,7 @@ class ConnectionState(StrEnum):
 
 @dataclass(frozen=True)
 class StateExplanation:
-    """A state for people: what to call it, what it means, and what to do (empty: nothing)."""
+    """A state in words: its label, what it means, and what to do (empty: nothing)."""
 
     label: str
     meaning: str
@@ -71,44 +74,44 @@ _CONNECT_FIX: Final = "Connect the user: voiceai-pipeline connect USER"
 
 STATES: Final[Mapping[ConnectionState, StateExplanation]] = {
     ConnectionState.CONNECTED: StateExplanation(
-        "connected", "Calls can be read; the token is renewed by itself before it expires"
+        "connected", "Calls can be read; the token is refreshed automatically before it expires"
     ),
     ConnectionState.EXPIRING: StateExplanation(
-        "expiring", "The access token has 5 minutes left or less; it is renewed by itself"
+        "expiring", "The access token expires within 5 minutes; it is refreshed automatically"
     ),
     ConnectionState.REFRESHING: StateExplanation(
-        "refreshing", "The token is being renewed right now"
+        "refreshing", "The token is being refreshed right now"
     ),
     ConnectionState.IN_DOUBT: StateExplanation(
         "in doubt",
-        "HighLevel's answer to a token refresh was lost; the refresh is repeated once by itself as "
-        "soon as HighLevel answers",
+        "HighLevel's response to a token refresh was lost; the refresh is retried once, "
+        "automatically, as soon as HighLevel responds",
     ),
     ConnectionState.PAUSED: StateExplanation(
         "paused by the provider",
-        "HighLevel has paused the location (billing or agency); the connection is kept and tried "
-        "again by itself every 6 hours",
+        "HighLevel has paused the location (billing or agency); the connection is kept and "
+        "retried automatically every 6 hours",
         "Ask the agency to activate the location in HighLevel",
     ),
     ConnectionState.NEEDS_RECONNECT: StateExplanation(
         "needs reconnection",
-        "The connection no longer reads calls, and only consent in the browser can mend it",
+        "The connection can no longer read calls; only new consent in the browser fixes it",
         "Reconnect the user: voiceai-pipeline connect USER",
     ),
     ConnectionState.DISCONNECTED: StateExplanation(
         "disconnected",
-        "Somebody disconnected the user here; the tokens were destroyed, the calls stay",
+        "The user was disconnected here; the tokens were destroyed, the calls are kept",
         _CONNECT_FIX,
     ),
     ConnectionState.NEVER_CONNECTED: StateExplanation(
-        "never connected", "Nobody has given consent for this user yet", _CONNECT_FIX
+        "never connected", "Consent has not been given for this user yet", _CONNECT_FIX
     ),
 }
 
 
 @dataclass(frozen=True)
 class User:
-    """A customer of the agency. ``name`` is for people; only ``id`` identifies."""
+    """A customer of the agency. ``name`` is for display; only ``id`` identifies."""
 
     id: UUID
     name: str
@@ -119,16 +122,16 @@ class Connection:
     """A user's connection as stored, without its tokens.
 
     Attributes:
-        state: as it is stored; ``status`` is what people are shown.
-        reason: why the state is not CONNECTED, where a failure class says it.
-        since: when the state began (UTC).
+        state: as stored; ``status`` is what is shown.
+        reason: why the state is not CONNECTED, if a failure is the reason.
+        since: start of the state (UTC).
         token_expires_at: when the access token expires (UTC); None without a token.
-        next_attempt_at: before this a paused connection is left alone (UTC).
-        refreshed_at: when HighLevel last granted tokens (UTC); None if it is not known.
-        refresh_at: when the next renewal is planned (UTC); None: shortly before the expiry.
-        failed_attempts, last_failure: renewals in a row that failed for a passing reason.
-        lease_expires_at: until when somebody's renewal may be under way (UTC).
-        read_at: the moment of reading (UTC); None where nothing was read.
+        next_attempt_at: a paused connection is not tried before this time (UTC).
+        refreshed_at: when HighLevel last granted tokens (UTC); None if unknown.
+        refresh_at: when the next refresh is planned (UTC); None: shortly before the expiry.
+        failed_attempts, last_failure: consecutive refreshes that failed for a temporary reason.
+        lease_expires_at: a refresh may be in progress until then (UTC); None: there is none.
+        read_at: when this was read (UTC); None if it does not come from the database.
     """
 
     user: User
@@ -153,8 +156,8 @@ class Connection:
 
     @property
     def status(self) -> ConnectionState:
-        """The state as people see it: also whether it is expiring, being refreshed, or in doubt
-        because whoever refreshed it is gone."""
+        """The state as shown: also expiring, refreshing, or in doubt because the process that
+        refreshed it is gone."""
         if self.read_at is None or self.state not in LIVE_STATES:
             return self.state
         if self.lease_expires_at is not None:
@@ -168,7 +171,7 @@ class Connection:
 
     @property
     def obstacle(self) -> FailureClass | None:
-        """What a person must mend before this user's calls can be read; None if nothing."""
+        """What must be fixed before this user's calls can be read; None if nothing."""
         if self.state in (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED):
             return FailureClass.NO_CONNECTION
         if self.state in (ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT):
@@ -192,7 +195,7 @@ class Connection:
 
     @property
     def cause(self) -> str:
-        """Why the connection stands as it does, in a sentence without its full stop."""
+        """Why the connection is in this state, as a sentence without its full stop."""
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "Not connected yet"
         if self.obstacle is not None:
@@ -206,12 +209,12 @@ class Connection:
                 "once" if self.failed_attempts == 1 else f"{self.failed_attempts} times in a row"
             )
             said = self.last_failure.explanation.message
-            return f"Renewing the token has failed {times}: {said}"
+            return f"Refreshing the token has failed {times}: {said}"
         return self.status.explanation.meaning
 
     @property
     def fix(self) -> str:
-        """What to do, in a sentence without its full stop; empty where nothing is to be done."""
+        """What to do, as a sentence without its full stop; empty if there is nothing to do."""
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "voiceai-pipeline connect USER"
         failure = self.obstacle or self.last_failure
@@ -227,11 +230,11 @@ class Connection:
         return missing_scopes(self.scope)
 
     @property
-    def refresh_token_ends_at(self) -> datetime | None:
-        """When the refresh token dies unless it is used before (UTC). Where the last grant is not
-        known, the end of the access token, a day later, stands for it."""
+    def refresh_token_expires_at(self) -> datetime | None:
+        """When the refresh token expires unless it is used (UTC). If the last grant is unknown, it
+        is estimated from the access token's expiry, a day after the grant."""
         granted_at = self.refreshed_at or self.token_expires_at
-        return granted_at + REFRESH_TOKEN_LIFE if granted_at else None
+        return granted_at + REFRESH_TOKEN_LIFETIME if granted_at else None
 
 
 LIVE_STATES: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, ConnectionState.PAUSED)
@@ -240,7 +243,7 @@ LIVE_STATES: Final = (ConnectionState.CONNECTED, ConnectionState.IN_DOUBT, Conne
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a connection needs reconnection: in two words, and what is known beyond the message."""
+    """Why a connection needs reconnection: a short label, and details beyond the message."""
 
     label: str
     detail: str = ""
@@ -249,8 +252,8 @@ class Cause:
 CAUSES: Final[Mapping[FailureClass | None, Cause]] = {
     FailureClass.REFRESH_REJECTED: Cause(
         "revoked",
-        "the app was removed in HighLevel, access was withdrawn, or an answer was lost twice; the "
-        "history says which",
+        "the app was removed in HighLevel, access was withdrawn, or a response was lost twice; "
+        "the history says which",
     ),
     FailureClass.SCOPE_MISSING: Cause("scopes missing"),
     FailureClass.NO_LOCATION: Cause("no location", "the consent names none"),
@@ -259,21 +262,21 @@ CAUSES: Final[Mapping[FailureClass | None, Cause]] = {
 
 
 def missing_scopes(granted: str | None) -> tuple[str, ...]:
-    """The scopes that syncing needs and ``granted`` (see ``scopes_of``) lacks.
+    """The scopes that a sync needs and ``granted`` (see ``scopes_of``) lacks.
 
-    An empty or unknown ``granted`` lacks nothing: rows written by the source system have no scope,
-    and HighLevel itself says so if one is missing.
+    Nothing is missing from an empty or unknown ``granted``: rows of the source system have no
+    scope, and HighLevel rejects the request if one is missing.
     """
     if not granted:
         return ()
     return () if SYNC_SCOPE in scopes_of(granted) else (SYNC_SCOPE,)
 
 
-DOCUMENTED_LIFE: Final = timedelta(seconds=86_399)
-"""Of an access token (CONTRACT 4.3)."""
+DOCUMENTED_LIFETIME: Final = timedelta(seconds=86_399)
+"""Lifetime of an access token (CONTRACT 4.3)."""
 
-MAX_LIFE: Final = timedelta(days=366)
-"""An access token lives about a day, so more than a year is a broken answer."""
+MAX_LIFETIME: Final = timedelta(days=366)
+"""A longer lifetime of an access token is an error in the response: it is usually a day."""
 
 
 @dataclass(frozen=True)
@@ -283,13 +286,13 @@ class OAuthToken:
     Attributes:
         access_token: None if only a refresh token arrived.
         expires_in: lifetime of the access token in seconds from the start of the request; 0 if it
-            counts as expired, None if the answer does not say.
-        expires_at: when the access token expires (UTC), where the answer says so instead.
-        refresh_token, location_id, company_id, scope, user_type: None where the answer left them
-            out; what is stored is kept then.
-        scope: separated by blanks.
-        trace_id: HighLevel's name for this answer, for its support.
-        remark: what was odd about the answer, for the history; it quotes nothing of it.
+            counts as expired, None if the response does not say.
+        expires_at: when the access token expires (UTC), if the response says that instead.
+        refresh_token, location_id, company_id, scope, user_type: None if not in the response; the
+            stored values are kept then.
+        scope: separated by spaces.
+        trace_id: identifies the response to HighLevel's support.
+        remark: what was odd about the response, for the history; it quotes none of it.
     """
 
     access_token: Secret | None
@@ -303,23 +306,23 @@ class OAuthToken:
     expires_at: datetime | None = None
     remark: str = ""
 
-    def life(self, started_at: datetime) -> timedelta:
-        """How long the access token lives from ``started_at``, the start of the request (UTC): the
-        documented day where the answer does not say it or says more than a year."""
+    def lifetime(self, started_at: datetime) -> timedelta:
+        """Lifetime of the access token from ``started_at``, the start of the request (UTC). If the
+        response does not state it, or states more than ``MAX_LIFETIME``: the documented day."""
         if self.expires_in is not None:
             return timedelta(seconds=self.expires_in)
-        life = self.expires_at - started_at if self.expires_at else DOCUMENTED_LIFE
-        return DOCUMENTED_LIFE if life > MAX_LIFE else max(life, timedelta())
+        life = self.expires_at - started_at if self.expires_at else DOCUMENTED_LIFETIME
+        return DOCUMENTED_LIFETIME if life > MAX_LIFETIME else max(life, timedelta())
 
 
 def scopes_of(text: str) -> list[str]:
-    """The scopes named in a text that separates them by blanks, commas, semicolons or plus."""
+    """The scopes in a text that separates them by white space, commas, semicolons or plus signs."""
     return [word for word in re.split(r"[\s,;+]+", text) if word]
 
 
 @dataclass(frozen=True)
 class Location:
-    """A HighLevel location (sub-account). ``timezone`` is an IANA name, None if not given."""
+    """A HighLevel location (sub-account). ``timezone`` is an IANA name, None if unknown."""
 
     location_id: str
     name: str | None

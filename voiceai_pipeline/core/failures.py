@@ -1,4 +1,8 @@
-"""Why something failed, and what to do: failure classes, their explanations, ``PipelineError``."""
+"""Failure classes with their messages and fixes, and ``PipelineError``, which carries one.
+
+Every text that a user or operator reads about a failure is in ``EXPLANATIONS``. How an answer or an
+exception becomes a failure class is decided where it occurs.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +12,19 @@ from uuid import UUID
 
 
 class Remedy(StrEnum):
-    """What it takes to get past a failure, and so what colour its day has in Dagster."""
+    """What resolves a failure; it decides the colour of the day in Dagster."""
 
     RERUN = "rerun"
-    """It may pass by itself: the day is red, and the pipeline asks again with growing delay."""
-    PERSON = "person"
-    """Somebody must act: no rerun helps, the day is not red, a warning names the user."""
+    """A retry: the day is red, and the pipeline retries with increasing delay."""
+    ACTION = "action"
+    """The user or the agency must act: a rerun does not help, the day is not red, and a warning
+    names the user."""
     OPERATOR = "operator"
-    """Our configuration or code: the day is red, and a rerun helps once that is mended."""
+    """A fix of our configuration or code: the day is red, and a rerun helps after the fix."""
 
 
 class FailureClass(StrEnum):
-    """Why a user's window could not be synced. The value is what the tables store."""
+    """Why something failed. The tables store the value."""
 
     NO_CONNECTION = "no_connection"
     REFRESH_REJECTED = "refresh_rejected"
@@ -46,7 +51,7 @@ class FailureClass(StrEnum):
 
     @classmethod
     def stored(cls, value: str | None) -> "FailureClass | None":
-        """The class a table names; INTERNAL for one that this version does not know."""
+        """The class stored as ``value``; INTERNAL if this version does not know it."""
         if value is None:
             return None
         return cls(value) if value in cls._value2member_map_ else cls.INTERNAL
@@ -57,7 +62,7 @@ class FailureClass(StrEnum):
 
     @property
     def needs_action(self) -> bool:
-        return self.explanation.remedy is Remedy.PERSON
+        return self.explanation.remedy is Remedy.ACTION
 
 
 PROVIDER_FAILURES: Final = frozenset(
@@ -68,13 +73,12 @@ PROVIDER_FAILURES: Final = frozenset(
         FailureClass.MALFORMED,
     }
 )
-"""HighLevel, or the way to it, does not work now: it passes by itself, whoever asks."""
+"""HighLevel, or the network on the way to it, is down: temporary, and the same for every user."""
 
 OUR_FAILURES: Final = frozenset(
     {FailureClass.CLIENT_REFUSED, FailureClass.CONTRACT_DRIFT, FailureClass.OUR_REQUEST}
 )
-"""Our configuration or code: it concerns every user, and is no user's fault."""
-
+"""Our configuration or code is wrong: every user is affected, and no user is the cause."""
 
 CREDENTIAL_FAILURES: Final = frozenset(
     {
@@ -88,12 +92,12 @@ CREDENTIAL_FAILURES: Final = frozenset(
         FailureClass.TOKEN_UNREADABLE,
     }
 )
-"""Of one user's credentials: somebody else's may still read the location they share."""
+"""One user's credentials fail: another user's may still read a location they share."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A failure class for people: what happened, what to do, and who or what it takes."""
+    """A failure class in words: what happened, what to do, and what resolves it."""
 
     message: str
     fix: str
@@ -106,12 +110,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     FailureClass.NO_CONNECTION: Explanation(
         "No valid OAuth connection found",
         "Reconnect the user: voiceai-pipeline connect USER",
-        Remedy.PERSON,
+        Remedy.ACTION,
     ),
     FailureClass.REFRESH_REJECTED: Explanation(
         "Failed to refresh token",
         "Re-authorize the OAuth connection: voiceai-pipeline connect USER",
-        Remedy.PERSON,
+        Remedy.ACTION,
     ),
     FailureClass.ACCESS_REJECTED: Explanation(
         "HighLevel API error: 401 Unauthorized",
@@ -121,28 +125,28 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     FailureClass.NO_LOCATION: Explanation(
         "No location ID found for user",
         "Disconnect and reconnect to get a location: voiceai-pipeline connect USER",
-        Remedy.PERSON,
+        Remedy.ACTION,
     ),
     FailureClass.SCOPE_MISSING: Explanation(
         "The connection lacks a scope",
         "Add the scope to the app in the HighLevel marketplace, then re-authorize: "
         "voiceai-pipeline connect USER",
-        Remedy.PERSON,
+        Remedy.ACTION,
     ),
     FailureClass.WRONG_LOCATION: Explanation(
         "The token does not have access to the user's location",
         "Reconnect and choose the right location: voiceai-pipeline connect USER",
-        Remedy.PERSON,
+        Remedy.ACTION,
     ),
     FailureClass.LOCATION_PAUSED: Explanation(
         "HighLevel has paused the location (billing or agency)",
-        "Ask the agency to activate the location in HighLevel; the connection is kept and tried "
-        "again by itself every 6 hours",
-        Remedy.PERSON,
+        "Ask the agency to activate the location in HighLevel; the connection is kept and retried "
+        "automatically every 6 hours",
+        Remedy.ACTION,
     ),
     FailureClass.IN_DOUBT: Explanation(
-        "HighLevel's answer to a token refresh was lost",
-        "Rerun: the refresh is repeated once; if that fails too, the user is asked to reconnect",
+        "HighLevel's response to a token refresh was lost",
+        "Rerun: the refresh is retried once; if that fails too, the user must reconnect",
         Remedy.RERUN,
     ),
     FailureClass.CLIENT_REFUSED: Explanation(
@@ -164,72 +168,76 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         Remedy.OPERATOR,
     ),
     FailureClass.CONTRACT_DRIFT: Explanation(
-        "HighLevel no longer offers what was asked for in this API version",
+        "HighLevel no longer supports this request in the configured API version",
         "Set HIGHLEVEL_API_VERSION to a version that HighLevel supports, then rerun",
         Remedy.OPERATOR,
     ),
     FailureClass.RATE_LIMITED: Explanation(
         "HighLevel's rate limit did not clear in time",
-        "Wait: the sync is repeated by itself; a rerun works too",
+        "No action needed: it is retried automatically; you can also rerun it",
         Remedy.RERUN,
     ),
     FailureClass.PROVIDER_ERROR: Explanation(
         "HighLevel answered with a server error",
-        "Wait: the sync is repeated by itself; a rerun works too once HighLevel has recovered",
+        "No action needed: it is retried automatically; you can also rerun it once HighLevel is "
+        "back",
         Remedy.RERUN,
     ),
     FailureClass.UNREACHABLE: Explanation(
         "HighLevel could not be reached",
-        "Check the network and HIGHLEVEL_API_URL; the sync is repeated by itself",
+        "Check the network and HIGHLEVEL_API_URL; it is retried automatically",
         Remedy.RERUN,
     ),
     FailureClass.MALFORMED: Explanation(
-        "HighLevel's answer was not what its API promises",
-        "Wait: the sync is repeated by itself; if it stays, report it with the trace id",
+        "HighLevel's response did not match its API",
+        "No action needed: it is retried automatically; if it persists, report it with the trace "
+        "id",
         Remedy.RERUN,
     ),
     FailureClass.UNKNOWN_ANSWER: Explanation(
-        "HighLevel gave an answer that is not documented",
-        "The sync is repeated by itself; if it stays, report it with the status and trace id",
+        "HighLevel sent a response that is not documented",
+        "No action needed: it is retried automatically; if it persists, report it with the status "
+        "and trace id",
         Remedy.RERUN,
     ),
     FailureClass.INCOMPLETE: Explanation(
-        "The calls that arrived do not add up to the total that HighLevel gave",
-        "Wait: what is stored stays as it is, and the day is read again by itself",
+        "The calls received do not add up to HighLevel's total",
+        "No action needed: the stored calls are kept, and the day is re-read automatically",
         Remedy.RERUN,
     ),
     FailureClass.BUSY: Explanation(
         "Another run is reading this location",
-        "Wait: the sync is repeated by itself; if that run hangs, end it in the UI",
+        "No action needed: it is retried automatically; if that run hangs, terminate it in "
+        "Dagster's UI",
         Remedy.RERUN,
     ),
     FailureClass.DATABASE: Explanation(
         "The database refused or lost the connection",
-        "Check the database with voiceai-pipeline doctor, then rerun; nothing was half written",
+        "Check the database with voiceai-pipeline doctor, then rerun; no partial data was written",
         Remedy.RERUN,
     ),
     FailureClass.DAGSTER_SILENT: Explanation(
         "Dagster's daemon and sensors have given no sign of life for half an hour",
-        "See under Deployment in Dagster's UI what stands still, and start it again: make up, or "
+        "Find out under Deployment in Dagster's UI what has stopped, and restart it: make up, or "
         "dagster-daemon run",
         Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(
         "Unexpected error",
-        "Report this as a bug with the frames from the log: of the run in Dagster, or of the "
-        "program that printed this (make up keeps its logs in VOICEAI_HOME/logs); no other user is "
-        "affected, and a rerun is safe",
+        "Report this as a bug with the stack frames from the log: the run's log in Dagster, or the "
+        "output of the program that showed this (with make up: VOICEAI_HOME/logs); other users are "
+        "not affected, and a rerun is safe",
         Remedy.OPERATOR,
     ),
 }
 
 
 class PipelineError(Exception):
-    """A failure with a class, fit to be shown: its text never holds a token, a number or a body.
+    """A failure that can be shown: its text never holds a token, a phone number or a body.
 
     Args:
         failure: what kind of failure, with its message and fix.
-        detail: facts that help (status, path template, trace id), never personal data.
+        detail: facts for diagnosis (status, path template, trace id), never personal data.
     """
 
     def __init__(self, failure: FailureClass, detail: str = "") -> None:
@@ -248,5 +256,5 @@ class PipelineError(Exception):
 
 
 def for_user(text: str, user_id: UUID) -> str:
-    """A text whose commands can be copied: with the user's id in the place of USER."""
+    """The text with the user's id instead of USER, so that its commands can be copied."""
     return text.replace(" USER", f" {user_id}")

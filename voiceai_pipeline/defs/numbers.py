@@ -127,7 +127,7 @@ def of_connection(
         "access_token_expires": connection.token_expires_at,
         "next_renewal": connection.next_attempt_at or connection.refresh_at,
         "last_renewal": connection.refreshed_at,
-        "refresh_token_ends_unless_used": connection.refresh_token_ends_at,
+        "refresh_token_ends_unless_used": connection.refresh_token_expires_at,
     }
     return {
         "user": cleaned(connection.user.name, NAME_LENGTH),

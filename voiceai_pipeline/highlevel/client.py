@@ -80,7 +80,7 @@ class HighLevelClient:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def asking_once(self) -> "HighLevelClient":
+    def without_retries(self) -> "HighLevelClient":
         """This client, for after an outage was waited for in vain: it still waits for a rate limit,
         and repeats no request for anything else."""
         twin = copy.copy(self)

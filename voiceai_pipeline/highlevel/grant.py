@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from voiceai_pipeline.core.connection import MAX_LIFE, OAuthToken, scopes_of
+from voiceai_pipeline.core.connection import MAX_LIFETIME, OAuthToken, scopes_of
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import errors
@@ -114,7 +114,7 @@ def _life(
     """
     given = errors.first(body, "expires_in", "expiresIn")
     lifetime = errors.whole_number(given)
-    if lifetime is not None and 0 < lifetime <= MAX_LIFE.total_seconds():
+    if lifetime is not None and 0 < lifetime <= MAX_LIFETIME.total_seconds():
         return lifetime, None, []
     if lifetime is not None and lifetime <= 0:
         return 0, None, ["the answer's lifetime is not positive: the token counts as expired"]

@@ -34,7 +34,7 @@ _LONGEST: Final = 60.0
 """Seconds; a header that asks for more is broken, and a day's limit is another header."""
 
 
-class DayIsSpentError(HighLevelError):
+class DailyLimitError(HighLevelError):
     """A location's requests of the day are nearly spent: nothing was sent, and nothing is waited
     for, since the day's end may be hours away."""
 
@@ -107,7 +107,7 @@ class RateLimits:
             method, path: of the request, for the error's text.
 
         Raises:
-            DayIsSpentError: the day's requests are nearly spent; the text says until when.
+            DailyLimitError: the day's requests are nearly spent; the text says until when.
         """
         with self._lock:
             budget = self._budgets[location_id]
@@ -146,10 +146,10 @@ class RateLimits:
             budget = self._budgets[location_id]
             budget.in_flight = max(budget.in_flight - 1, 0)
 
-    def _day_is_spent(self, budget: _Budget, method: str, path: str) -> DayIsSpentError:
+    def _day_is_spent(self, budget: _Budget, method: str, path: str) -> DailyLimitError:
         limit = f" {budget.daily_limit:,}" if budget.daily_limit else ""
         by = self._now() + timedelta(days=1)
-        return DayIsSpentError(
+        return DailyLimitError(
             FailureClass.RATE_LIMITED,
             method=method,
             path=path,

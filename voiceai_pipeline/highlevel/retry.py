@@ -10,7 +10,7 @@ import tenacity
 
 from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
 from voiceai_pipeline.highlevel.errors import HighLevelError
-from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DayIsSpentError
+from voiceai_pipeline.highlevel.rate_limit import INTERVAL, DailyLimitError
 
 T = TypeVar("T")
 
@@ -65,5 +65,5 @@ class Retry:
         return (
             isinstance(error, HighLevelError)
             and error.failure in self.failures
-            and not isinstance(error, DayIsSpentError)
+            and not isinstance(error, DailyLimitError)
         )

@@ -39,7 +39,7 @@ CALLERS_HEADERS: Final = ("authorization", "content-type", "x-client-info", "api
 _AHEAD: Final = timedelta(days=1)
 """The end of today in the caller's time zone is at most this far ahead; later is a mistake."""
 
-_STATUS: Final = {Remedy.PERSON: 409, Remedy.RERUN: 503, Remedy.OPERATOR: 500}
+_STATUS: Final = {Remedy.ACTION: 409, Remedy.RERUN: 503, Remedy.OPERATOR: 500}
 
 
 class CallError(Exception):

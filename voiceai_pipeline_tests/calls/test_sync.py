@@ -561,7 +561,7 @@ def test_no_trouble_of_one_user_is_ever_green(
     assert set(unhappy) == {victim}
     failure = unhappy[victim].failure
     assert failure is not None
-    assert report.is_green is (failure.explanation.remedy is Remedy.PERSON)
+    assert report.is_green is (failure.explanation.remedy is Remedy.ACTION)
     assert table(engine, "Harbor Dental") == []
     with engine.connect() as db:
         assert ledger.statuses(db)[victim].status == "failure"

@@ -306,7 +306,7 @@ class Row:
 
 ASKED = "GET /voice-ai/dashboard/call-logs"
 LOST = f"HighLevel could not be reached ({ASKED}"
-BROKEN = f"HighLevel's answer was not what its API promises ({ASKED}"
+BROKEN = f"HighLevel's response did not match its API ({ASKED}"
 SERVER = f"HighLevel answered with a server error ({ASKED}"
 DATABASE = "The database refused or lost the connection"
 FAILED, WAITING = DayState.FAILED, DayState.WAITING
@@ -316,7 +316,7 @@ MATRIX = [
     Row("connect refused", address(lambda: f"http://127.0.0.1:{free_port()}"),
         FailureClass.UNREACHABLE, FAILED, f"{LOST}, connection failed). Fix: Check the network"),
     Row("no DNS entry", address(lambda: "http://highlevel.invalid"),
-        FailureClass.UNREACHABLE, FAILED, f"{LOST}, connection failed)"),
+        FailureClass.UNREACHABLE, FAILED, f"{LOST}, its host name could not be resolved)"),
     Row("reset in the middle of a body", highlevel("reset"),
         FailureClass.UNREACHABLE, FAILED, f"{LOST}, connection failed)"),
     Row("stall beyond the read time-out", highlevel("stall", seconds=30),
@@ -326,7 +326,7 @@ MATRIX = [
     Row("a body that is not gzip and says so", highlevel("gzip_lie"),
         FailureClass.MALFORMED, FAILED, f"{BROKEN}, undecodable body)"),
     Row("HTML 502", highlevel("html_502"),
-        FailureClass.PROVIDER_ERROR, FAILED, f"{SERVER}, HTTP 502). Fix: Wait"),
+        FailureClass.PROVIDER_ERROR, FAILED, f"{SERVER}, HTTP 502). Fix: No action needed"),
     Row("503", highlevel("server_error"),
         FailureClass.PROVIDER_ERROR, FAILED, f"{SERVER}, HTTP 503)"),
     Row("200 with an error body", highlevel("error_in_200"),
@@ -344,7 +344,7 @@ MATRIX = [
     Row("an unpaid location", paused,
         FailureClass.LOCATION_PAUSED, WAITING, "HighLevel has paused the location"),
     Row("a total that never adds up", calls_that_keep_coming,
-        FailureClass.INCOMPLETE, FAILED, "The calls that arrived do not add up to the total"),
+        FailureClass.INCOMPLETE, FAILED, "The calls received do not add up to HighLevel's total"),
     Row("PostgreSQL restarted between two pages", restarted_between_pages,
         None, DayState.COMPLETE, "Synced 3 days: ", (), NOTHING, own_server=True),
     Row("PostgreSQL stopped in the middle of the write", while_writing(stop_server),

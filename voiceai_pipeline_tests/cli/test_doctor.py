@@ -290,7 +290,7 @@ def test_every_kind_of_token_is_tried(
     ("reason", "level", "fix"),
     [
         (FailureClass.CLIENT_REFUSED, "error", "Correct HIGHLEVEL_CLIENT_ID"),
-        (FailureClass.PROVIDER_ERROR, "warning", "Wait"),
+        (FailureClass.PROVIDER_ERROR, "warning", "No action needed"),
     ],
 )
 def test_suspended_renewals_are_said_with_the_reason_and_the_fix(

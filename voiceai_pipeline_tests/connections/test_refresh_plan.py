@@ -113,6 +113,6 @@ def test_a_token_unused_for_eleven_months_is_kept_alive(
     with engine.begin() as db:
         after = connections.one(db, user, clock.now)
     assert after is not None
-    assert after.refresh_token_ends_at == clock.now + timedelta(days=365)
+    assert after.refresh_token_expires_at == clock.now + timedelta(days=365)
     clock.now += timedelta(days=330)
     assert tokens.refresh_due([user]) == {user: None}

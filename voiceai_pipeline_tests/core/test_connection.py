@@ -27,7 +27,7 @@ from voiceai_pipeline.core.failures import FailureClass
         (f"{SYNC_SCOPE}s", (SYNC_SCOPE,)),
     ],
 )
-def test_only_a_known_grant_can_lack_the_scope(
+def test_a_scope_is_missing_only_from_a_known_grant(
     granted: str | None, missing: tuple[str, ...]
 ) -> None:
     assert missing_scopes(granted) == missing
@@ -72,13 +72,13 @@ def shown(state: ConnectionState = ConnectionState.CONNECTED, **facts: Any) -> C
         ],
     ],
 )
-def test_what_people_see_of_a_connection_depends_on_the_moment(
+def test_the_status_shown_depends_on_the_time_of_reading(
     connection: Connection, status: ConnectionState
 ) -> None:
     assert connection.status is status
 
 
-def test_every_state_says_why_and_only_those_that_need_somebody_say_what_to_do() -> None:
+def test_every_state_has_a_cause_and_only_those_that_need_action_have_a_fix() -> None:
     reasons = {
         ConnectionState.PAUSED: FailureClass.LOCATION_PAUSED,
         ConnectionState.NEEDS_RECONNECT: FailureClass.REFRESH_REJECTED,
@@ -100,7 +100,7 @@ def test_every_state_says_why_and_only_those_that_need_somebody_say_what_to_do()
         (FailureClass.WRONG_LOCATION, "needs reconnection: wrong location"),
     ],
 )
-def test_a_connection_that_needs_reconnection_says_which_kind(
+def test_a_connection_that_needs_reconnection_shows_the_cause(
     reason: FailureClass, label: str
 ) -> None:
     connection = shown(ConnectionState.NEEDS_RECONNECT, reason=reason, scope="other.readonly")
@@ -109,11 +109,11 @@ def test_a_connection_that_needs_reconnection_says_which_kind(
     assert named is (reason is FailureClass.SCOPE_MISSING)
 
 
-def test_a_renewal_that_keeps_failing_shows_in_a_connection_that_still_stands() -> None:
+def test_a_connection_that_still_works_shows_that_its_refresh_keeps_failing() -> None:
     failing = shown(failed_attempts=3, last_failure=FailureClass.UNREACHABLE)
     assert failing.can_sync
     assert failing.cause == (
-        "Renewing the token has failed 3 times in a row: HighLevel could not be reached"
+        "Refreshing the token has failed 3 times in a row: HighLevel could not be reached"
     )
     assert failing.fix
     once = shown(failed_attempts=1, last_failure=FailureClass.UNREACHABLE)

@@ -31,7 +31,7 @@ def failed(number: int) -> DayResult:
 def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
     text = texts.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
     assert "1 user failed on 1 day; the calls of everybody else are stored." in text
-    assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: Wait" in text
+    assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: No action" in text
     assert "Shop 2" not in text
     assert '"Failed and missing"' in text
 
@@ -76,7 +76,7 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
         (User(UUID(int=5), "New"),),
     )
     red, waits, unread = texts.needs_text(report).splitlines()
-    assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. W")
+    assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. N")
     assert waits.startswith("- **Spa** waits for a person: Failed to refresh token. Re-authorize")
     assert "voiceai-pipeline" not in waits
     assert unread.startswith("- **New** not tried yet")

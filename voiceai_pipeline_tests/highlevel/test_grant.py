@@ -17,7 +17,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.token_row import LIFELESS_REST
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
-    DOCUMENTED_LIFE,
+    DOCUMENTED_LIFETIME,
     SYNC_SCOPE,
     Connection,
     ConnectionState,
@@ -86,13 +86,13 @@ def test_an_odd_answer_connects_with_one_post_and_keeps_its_pair(
 @pytest.mark.parametrize(
     ("fields", "life"),
     [
-        ({}, DOCUMENTED_LIFE),
-        ({"expires_in": None}, DOCUMENTED_LIFE),
-        ({"expires_in": "1e400"}, DOCUMENTED_LIFE),
-        ({"expires_in": 10**12}, DOCUMENTED_LIFE),
-        ({"expires_in": "soon"}, DOCUMENTED_LIFE),
-        ({"expires_in": True}, DOCUMENTED_LIFE),
-        ({"expires_in": []}, DOCUMENTED_LIFE),
+        ({}, DOCUMENTED_LIFETIME),
+        ({"expires_in": None}, DOCUMENTED_LIFETIME),
+        ({"expires_in": "1e400"}, DOCUMENTED_LIFETIME),
+        ({"expires_in": 10**12}, DOCUMENTED_LIFETIME),
+        ({"expires_in": "soon"}, DOCUMENTED_LIFETIME),
+        ({"expires_in": True}, DOCUMENTED_LIFETIME),
+        ({"expires_in": []}, DOCUMENTED_LIFETIME),
         ({"expires_in": -5}, timedelta()),
         ({"expires_in": "0"}, timedelta()),
         ({"expires_in": 86399.9}, timedelta(seconds=86_399)),
@@ -102,21 +102,21 @@ def test_an_odd_answer_connects_with_one_post_and_keeps_its_pair(
         ({"expiresAt": (NOON + timedelta(hours=1)).timestamp()}, timedelta(hours=1)),
         ({"expires_at": 1000 * (NOON + timedelta(hours=1)).timestamp()}, timedelta(hours=1)),
         ({"expires_at": "2026-11-20T11:00:00Z"}, timedelta()),
-        ({"expires_at": "2999-01-01T00:00:00Z"}, DOCUMENTED_LIFE),
-        ({"expires_at": "tomorrow"}, DOCUMENTED_LIFE),
+        ({"expires_at": "2999-01-01T00:00:00Z"}, DOCUMENTED_LIFETIME),
+        ({"expires_at": "tomorrow"}, DOCUMENTED_LIFETIME),
         (
             {"access_token": jwt(exp=(NOON + timedelta(hours=3)).timestamp())},
             timedelta(hours=3),
         ),
-        ({"access_token": jwt(exp="never")}, DOCUMENTED_LIFE),
-        ({"access_token": "not.a.token"}, DOCUMENTED_LIFE),
+        ({"access_token": jwt(exp="never")}, DOCUMENTED_LIFETIME),
+        ({"access_token": "not.a.token"}, DOCUMENTED_LIFETIME),
     ],
 )
 def test_a_lifetime_is_read_from_wherever_it_makes_sense(
     fields: dict[str, Any], life: timedelta
 ) -> None:
     body = {"access_token": "at-2", "refresh_token": "rt-2"} | fields
-    assert granted(json.dumps(body).encode()).life(NOON) == life
+    assert granted(json.dumps(body).encode()).lifetime(NOON) == life
 
 
 _NUMBER = st.one_of(
@@ -148,7 +148,7 @@ def test_no_generated_answer_loses_its_pair(
     token = granted(f"{ahead}{json.dumps(body)}{behind}".encode(encoding))
     assert (token.access_token, token.refresh_token) == (Secret("at-2"), Secret("rt-2"))
     assert missing_scopes(token.scope) == ()
-    assert timedelta() <= token.life(datetime.now(UTC)) <= timedelta(days=366)
+    assert timedelta() <= token.lifetime(datetime.now(UTC)) <= timedelta(days=366)
 
 
 @pytest.mark.parametrize(

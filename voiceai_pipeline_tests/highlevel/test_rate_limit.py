@@ -12,7 +12,7 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
-from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, RESERVE, DayIsSpentError, RateLimits
+from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, RESERVE, DailyLimitError, RateLimits
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import (
     NOON,
@@ -156,7 +156,7 @@ def test_a_spent_day_is_asked_about_anew_after_a_while() -> None:
     limits = RateLimits(Pauses(), lambda: now[0])
     limits.learn("Loc", {"X-RateLimit-Daily-Remaining": "0"})
     now[0] = PROBE_AFTER - 1
-    with pytest.raises(DayIsSpentError):
+    with pytest.raises(DailyLimitError):
         limits.wait("Loc")
     now[0] = PROBE_AFTER
     limits.wait("Loc")

@@ -71,7 +71,7 @@ def test_half_an_hour_of_silence_is_one_alert_and_its_end_another(lab: Lab) -> N
     assert lab.check(monitor, 1) == [STOPPED]
     text = lab.hook.texts[0]
     assert "No day is read and no token is renewed until it runs again" in text
-    assert "What to do: See under Deployment in Dagster's UI what stands still" in text
+    assert "What to do: Find out under Deployment in Dagster's UI what has stopped" in text
     assert "https://dagster.test/deployment/daemons" in text
     assert lab.check(monitor, 200) == []
 
