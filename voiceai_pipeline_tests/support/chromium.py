@@ -1,14 +1,22 @@
-"""Fixtures: a real Chromium, and tabs that fail the test if the browser complains of anything."""
+"""Fixtures: a real Chromium, and tabs that fail the test if the browser reports a problem.
+
+The end of a run says how many browser tests were skipped and how to install what they need.
+"""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 OpenWindow = Callable[..., Page]
+
+INSTALL: Final = ".venv/bin/playwright install --with-deps chromium"
+NO_CHROMIUM: Final = "no Chromium is installed"
 
 _ARGUMENTS = (
     "--no-sandbox",
@@ -23,17 +31,35 @@ _ARGUMENTS = (
 
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
-    """A browser; the test is skipped where there is none. Meanwhile nothing else in this thread can
-    use asyncio."""
+    """The system's Chromium or playwright's own; without either the test is skipped.
+
+    While it runs, nothing else in this thread can use asyncio.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        if os.environ.get("VOICEAI_REQUIRE_BROWSER") == "1":
-            pytest.fail("VOICEAI_REQUIRE_BROWSER is set and there is no chromium")
-        pytest.skip("there is no chromium on this machine")
     with sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            if os.environ.get("VOICEAI_REQUIRE_BROWSER") == "1":
+                pytest.fail(f"VOICEAI_REQUIRE_BROWSER is set and {NO_CHROMIUM}")
+            pytest.skip(NO_CHROMIUM)
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that browser tests were skipped, and the one command that lets them run."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if NO_CHROMIUM in str(report.longrepr)
+    ]
+    if skipped:
+        noun = "test was" if len(skipped) == 1 else "tests were"
+        terminalreporter.write_line(
+            f"{len(skipped)} browser {noun} skipped: {NO_CHROMIUM}. To run them: {INSTALL}",
+            yellow=True,
+        )
 
 
 @pytest.fixture(scope="module")
