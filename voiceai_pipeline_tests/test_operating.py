@@ -9,7 +9,8 @@ their screenshots; to take new ones:
 import os
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,44 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
+from voiceai_pipeline_tests.support.today import A_MODULE, today_for
 from voiceai_pipeline_tests.support.up import Up, ended, graphql, partition_stats
 
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]
-TODAY = datetime.now(UTC).date()
-FIRST = TODAY - timedelta(days=10)
-BAD_DAY = TODAY - timedelta(days=3)
 CALLS = "/voice-ai/dashboard/call-logs"
 
 
+@dataclass(frozen=True)
+class Days:
+    """The days of the product, counted from the day on which it starts."""
+
+    today: date
+
+    @property
+    def first(self) -> date:
+        return self.today - timedelta(days=10)
+
+    @property
+    def bad(self) -> date:
+        return self.today - timedelta(days=3)
+
+    @property
+    def yesterday(self) -> date:
+        return self.today - timedelta(days=1)
+
+
 @pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def days() -> Days:
+    return Days(today_for(A_MODULE))
+
+
+@pytest.fixture(scope="module")
+def product(days: Days, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`make up`, after its first week was read: one day is red, and earlier days have not been
     read."""
     home = tmp_path_factory.mktemp("operating") / "home"
-    with ended(Up(home, {"VOICEAI_START_DATE": str(FIRST)})) as product:
+    with ended(Up(home, {"VOICEAI_START_DATE": str(days.first)})) as product:
         product.start()
         wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 6, seconds=300)
         wait_until(lambda: partition_stats(product.url)["numFailed"] == 1, seconds=300)
@@ -81,11 +104,11 @@ def materialize(page: Page) -> Locator:
 
 
 def test_the_first_screen_says_whether_yesterday_is_complete_and_who_needs_what(
-    product: Up, window: Page
+    product: Up, days: Days, window: Page
 ) -> None:
     window.set_viewport_size({"width": 1440, "height": 720})
     window.goto(f"{product.url}/assets/sync_status")
-    yesterday = TODAY - timedelta(days=1)
+    yesterday = days.yesterday
     answer = window.get_by_role("row", name="is_yesterday_complete")
     expect(answer).to_contain_text(f"Yes. {yesterday:%A} {yesterday} is complete for everybody")
     in_need = window.get_by_role("row", name="who_needs_something")
@@ -100,9 +123,9 @@ def test_the_first_screen_says_whether_yesterday_is_complete_and_who_needs_what(
 
 
 def test_the_answer_of_a_red_day_leads_to_the_dialog_that_reads_it_again(
-    product: Up, window: Page
+    product: Up, days: Days, window: Page
 ) -> None:
-    window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={BAD_DAY}")
+    window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={days.bad}")
     answer = window.get_by_role("row", name="is_this_day_complete")
     expect(answer).to_contain_text("No, 87.5 %.")
     expect(answer).to_contain_text("Missing: Copper Kettle Catering.")
@@ -111,25 +134,25 @@ def test_the_answer_of_a_red_day_leads_to_the_dialog_that_reads_it_again(
     window.wait_for_url("**/assets/call_logs**")
     dialog = materialize(window)
     expect(dialog).to_contain_text("1 partition")
-    expect(dialog.get_by_role("textbox").first).to_have_value(str(BAD_DAY))
+    expect(dialog.get_by_role("textbox").first).to_have_value(str(days.bad))
     expect(dialog.get_by_role("button", name="Launch 1 run")).to_be_enabled()
     picture(window, "read-a-day-again")
 
 
 def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_must(
-    product: Up, window: Page
+    product: Up, days: Days, window: Page
 ) -> None:
     sandbox(product, "heal", location_id=COPPER.location_id)
     sandbox(product, "faults", kind="server_error", location_id=COPPER.location_id, status=503)
     window.goto(f"{product.url}/assets/call_logs?view=partitions")
     dialog = materialize(window)
     box = dialog.get_by_role("textbox").first
-    box.fill(f"[{FIRST}...{TODAY - timedelta(days=1)}]")
+    box.fill(f"[{days.first}...{days.yesterday}]")
     box.press("Enter")
     expect(dialog).to_contain_text("10 partitions")
     dialog.get_by_text("Preview").click()
     preview = window.get_by_role("dialog").filter(has_text="Backfill preview")
-    expect(preview).to_contain_text(f"{FIRST}...{TODAY - timedelta(days=1)}")
+    expect(preview).to_contain_text(f"{days.first}...{days.yesterday}")
     picture(window, "since-a-date")
     preview.get_by_role("button", name="OK").click()
     launch(dialog, "Launch backfill")
@@ -165,7 +188,9 @@ def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -
     assert requested_locations(product) == {COPPER.location_id}
 
 
-def test_a_month_of_one_user_is_re_synced_from_the_users_page(product: Up, window: Page) -> None:
+def test_a_month_of_one_user_is_re_synced_from_the_users_page(
+    product: Up, days: Days, window: Page
+) -> None:
     window.goto(product.page)
     window.get_by_role("link", name=HARBOR.business_name, exact=True).click()
     expect(window.get_by_label("From")).to_have_value(re.compile(r"\d{4}-\d\d-\d\d"))
@@ -173,5 +198,5 @@ def test_a_month_of_one_user_is_re_synced_from_the_users_page(product: Up, windo
     window.get_by_role("button", name="Re-sync these days").click()
     # The 31 days start before the first partition.
     said = window.get_by_role("status")
-    expect(said).to_contain_text(f"Dagster is syncing {FIRST} to {TODAY}")
+    expect(said).to_contain_text(f"Dagster is syncing {days.first} to {days.today}")
     expect(said.get_by_role("link", name="Open run")).to_be_visible()

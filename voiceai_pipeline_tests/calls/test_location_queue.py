@@ -40,7 +40,7 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.calls.test_sync import UTC_ZONE, digest, place, processes
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, highlevel_settings
 
-DAYS = [datetime.now(UTC).date() - timedelta(days=ago) for ago in (3, 2, 1)]
+DAYS = [date(2025, 11, 18), date(2025, 11, 19), date(2025, 11, 20)]
 QUICK = Terms(
     lease=timedelta(seconds=3),
     silence=timedelta(seconds=20),

@@ -1,6 +1,6 @@
 """``sync``: a Dagster run with a row per user and an honest exit code."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -11,6 +11,7 @@ from voiceai_pipeline_tests.support.command_line import (
     NEXT_DAY,
     Program,
 )
+from voiceai_pipeline_tests.support.today import today_for
 
 
 def test_sync_refuses_an_unknown_user(program: Program, dagsters: str) -> None:
@@ -65,7 +66,7 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert program.apart("sync", "--start", NEXT_DAY, "--only-failed").code == 0
     assert program.highlevel.requests == []
 
-    today = datetime.now(UTC).date()
+    today = today_for()
     tomorrow = today + timedelta(days=1)
     future = program.apart("sync", "--start", str(tomorrow))
     assert future.code == 1

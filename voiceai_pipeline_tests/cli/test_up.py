@@ -8,7 +8,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -31,6 +30,7 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.dagster_client import ENDED, Dagster
 from voiceai_pipeline_tests.conftest import KEYS, Connector
 from voiceai_pipeline_tests.support.processes import block_signals, is_alive, wait_until
+from voiceai_pipeline_tests.support.today import A_MODULE, today_for
 from voiceai_pipeline_tests.support.up import (
     Up,
     answers,
@@ -46,6 +46,7 @@ SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_S
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    today_for(A_MODULE)
     with ended(Up(tmp_path_factory.mktemp("up") / "home")) as demo:
         demo.env = {"VOICEAI_READ_ONLY_PORT": str(demo.read_only_port)}
         demo.start()
@@ -157,7 +158,7 @@ def test_analysts_see_the_same_on_the_read_only_webserver_and_can_change_nothing
     stats = partition_stats(demo.url)
     there = {
         "REPOSITORY": REPOSITORY,
-        "DAY": str(datetime.now(UTC).date()),
+        "DAY": str(today_for()),
         "RUN": demo.ask("SELECT run_id FROM runs LIMIT 1", database="dagster")[0][0],
     }
     for name, arguments in MUTATIONS.items():

@@ -4,7 +4,7 @@ and runs in processes of their own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 import dagster as dg
@@ -26,12 +26,11 @@ from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.server import listen, serve_in_thread
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.product import Product
+from voiceai_pipeline_tests.support.today import A_MODULE, today_for
 from voiceai_pipeline_tests.support.up import graphql
 
-TODAY = datetime.now(UTC).date()
-DAYS = [TODAY - timedelta(days=ago) for ago in range(90, 0, -1)]
-BAD_DAYS = DAYS[28:34]
-"""They lie in two of the backfill's three runs, whose other days must not suffer."""
+BAD = slice(28, 34)
+"""Days in two of the backfill's three runs, whose other days must not suffer."""
 
 # A call a day: what is large here are days and users.
 PLACES = [make_location(f"Shop {number}", number, "shop", "UTC", 1) for number in range(100)]
@@ -43,9 +42,15 @@ BROKEN = PLACES[42].id
 
 
 @pytest.fixture
-def world() -> World:
+def days() -> list[date]:
+    today = today_for(A_MODULE)
+    return [today - timedelta(days=ago) for ago in range(90, 0, -1)]
+
+
+@pytest.fixture
+def world(days: list[date]) -> World:
     world = World(users=tuple(USERS), locations=tuple(PLACES))
-    for day in BAD_DAYS:
+    for day in days[BAD]:
         world.add_fault(Fault("server_error", BROKEN, day=day))
     return world
 
@@ -81,15 +86,15 @@ def backfilled(url: str, days: list[date], title: str) -> str:
     return str(state())
 
 
-def days_that_are(colour: str, url: str) -> list[date]:
-    """Days of call_logs that have this colour, by Dagster's own word."""
+def days_that_are(colour: str, days: list[date], url: str) -> list[date]:
+    """Which of these days of call_logs have this colour, by Dagster's own word."""
     query = """{ assetNodeOrError(assetKey: {path: ["call_logs"]}) { ... on AssetNode {
         assetPartitionStatuses { ... on TimePartitionStatuses {
             ranges { status startKey endKey } } } } } }"""
     ranges = graphql(url, query)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
     return [
         day
-        for day in DAYS
+        for day in days
         for one in ranges
         if one["status"] == colour and one["startKey"] <= str(day) <= one["endKey"]
     ]
@@ -98,32 +103,35 @@ def days_that_are(colour: str, url: str) -> list[date]:
 # Dagster's own programs, in this process, call what Dagster deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_backfill_with_a_broken_user_is_red_where_it_must_be_and_the_rerun_asks_for_them_alone(
-    product: Product, monkeypatch: pytest.MonkeyPatch
+    product: Product, days: list[date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VOICEAI_START_DATE", str(DAYS[0]))
+    bad_days = days[BAD]
+    monkeypatch.setenv("VOICEAI_START_DATE", str(days[0]))
     for user in USERS:
         product.connect(user.business_name)
     listed = {
         (place.id, call.id)
         for place in PLACES
         for call in product.sandbox.world.calls.outlines(
-            place, day_start_ms(DAYS[0]), day_start_ms(TODAY) - 1
+            place, day_start_ms(days[0]), day_start_ms(product.today) - 1
         )
     }
     with dagster(product.instance) as url:
-        assert backfilled(url, DAYS, "Everything") == "COMPLETED_FAILED"
-        assert days_that_are("FAILED", url) == BAD_DAYS
-        assert days_that_are("MATERIALIZED", url) == [d for d in DAYS if d not in BAD_DAYS]
+        assert backfilled(url, days, "Everything") == "COMPLETED_FAILED"
+        assert days_that_are("FAILED", days, url) == bad_days
+        assert days_that_are("MATERIALIZED", days, url) == [
+            day for day in days if day not in bad_days
+        ]
         before = versions(product)
         assert {place for place, _ in listed - before.keys()} == {BROKEN}
         assert before.keys() <= listed
 
         product.sandbox.world.heal(BROKEN)
         with product.requests() as asked:
-            assert backfilled(url, BAD_DAYS, "Failed and missing") == "COMPLETED_SUCCESS"
+            assert backfilled(url, bad_days, "Failed and missing") == "COMPLETED_SUCCESS"
         # One window, however many days.
         assert asked == {(CALL_LOGS, BROKEN): 1}
-        assert days_that_are("MATERIALIZED", url) == DAYS
+        assert days_that_are("MATERIALIZED", days, url) == days
         after = versions(product)
         assert after.keys() == listed
         # Nor is anything written for anybody else.

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_ID, SANDBOX
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.conftest import Connector
+from voiceai_pipeline_tests.support.today import today_for
 
 LOCATION = {".dagster/repository": "__repository__@voiceai_pipeline"}
 """The tag by which Dagster knows the code location of a run that it launched."""
@@ -43,7 +44,7 @@ class Product:
     """Everything that runs in production, with the users of its sandbox.
 
     Attributes:
-        today: when the test began: the run of all tests may pass midnight.
+        today: the day of the test, which does not end before it (``support/today.py``).
     """
 
     pipeline: Pipeline
@@ -197,6 +198,7 @@ def demo(
 def _opened(
     world: World, database: str, dagster_database: str, home: Path, patch: pytest.MonkeyPatch
 ) -> Iterator[Product]:
+    today = today_for()
     with running(world, limits=False) as sandbox:
         environment = _environment(home, database, dagster_database, sandbox.url)
         for variable, value in environment.items():
@@ -208,7 +210,7 @@ def _opened(
         ):
             connect = Connector(pipeline.engine, pipeline.client, pipeline.consent)
             connect.users = {user.business_name: user for user in world.users}
-            yield Product(pipeline, sandbox, instance, connect, datetime.now(UTC).date())
+            yield Product(pipeline, sandbox, instance, connect, today)
             connect.browser.close()
 
 

@@ -20,6 +20,7 @@ from voiceai_pipeline.web.site import ACTOR, open_site
 from voiceai_pipeline_tests.conftest import KEYS
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.installation import API_KEY, Installation, Open, running
+from voiceai_pipeline_tests.support.today import today_for
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,7 @@ def open_page(
 
     @contextmanager
     def opened(**more: str) -> Iterator[Installation]:
+        today_for()  # the pages show days: none of them ends during a test
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
         env = {

@@ -1,0 +1,23 @@
+"""The current day for tests on real time: near midnight UTC they wait for the next day.
+
+Real processes and Dagster's partitions follow the clock of the machine. A test that takes today's
+date from here cannot see it change; it never reads the date when it is imported.
+"""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+
+A_TEST = timedelta(minutes=1)
+"""What one test takes on a busy machine."""
+
+A_MODULE = timedelta(minutes=6)
+"""What the tests of one module take together that share running processes."""
+
+
+def today_for(needed: timedelta = A_TEST) -> date:
+    """Today in UTC, once at least ``needed`` is left of it."""
+    now = datetime.now(UTC)
+    left = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC) - now
+    if left < needed:
+        time.sleep(left.total_seconds() + 0.1)
+    return datetime.now(UTC).date()
