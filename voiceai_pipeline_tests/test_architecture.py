@@ -1,44 +1,29 @@
-"""The house rules that imports can break: read from the source, not from a running program."""
+"""Rules of structure, checked in the source and not in a running program.
+
+Which room may import which stands in pyproject.toml.
+"""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "voiceai_pipeline"
+TESTS = Path(__file__).parent
+CLOCKS = ("datetime.now", "datetime.utcnow", "time.time", "date.today", "datetime.today")
 
-ROOMS = {
-    "core": set[str](),
-    "highlevel": {"core"},
-    "database": {"core"},
-    "connections": {"core", "highlevel", "database"},
-    "calls": {"core", "highlevel", "database", "connections"},
-    "marts": {"core", "database", "calls"},
-    "pipeline": {"core", "highlevel", "database", "connections", "calls", "marts"},
-    "defs": {"core", "database", "connections", "calls", "marts", "pipeline"},
-    "definitions": {"defs"},
-    "web": {"core", "database", "connections", "calls", "pipeline"},
-    "cli": {
-        "core",
-        "highlevel",
-        "database",
-        "connections",
-        "calls",
-        "marts",
-        "pipeline",
-        "defs",
-        "definitions",
-        "web",
-        "sandbox",
-    },
-    "sandbox": {"web"},  # how an application is served
-}
-"""Which rooms a room may enter; itself goes without saying."""
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -50,29 +35,18 @@ def _files(room: str) -> list[Path]:
     return [single] if single.exists() else sorted((PACKAGE / room).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_run_one_way(room: str) -> None:
-    entered = {
-        name.split(".")[1]
-        for path in _files(room)
-        for name in _imports(path)
-        if name.startswith("voiceai_pipeline.")
-    }
-    assert entered <= ROOMS[room] | {room}
-
-
-def test_the_core_does_not_import_dagster() -> None:
-    wing = {
-        PACKAGE / "definitions.py",
-        PACKAGE / "cli" / "launch.py",  # the sync of the command line is a run
-        *(PACKAGE / "defs").rglob("*.py"),
-    }
-    guilty = [
-        path.relative_to(PACKAGE)
-        for path in PACKAGE.rglob("*.py")
-        if path not in wing and any(name.split(".")[0] == "dagster" for name in _imports(path))
-    ]
-    assert guilty == []
+def test_imports_keep_the_contracts_of_pyproject() -> None:
+    """Layers, forbidden imports and circles: ``[tool.importlinter]``."""
+    pytest.importorskip("importlinter", reason="import-linter comes with requirements-dev.lock")
+    check = "from importlinter.cli import lint_imports_command as check; check()"
+    checked = subprocess.run(
+        [sys.executable, "-c", check, "--no-cache", "--no-logo"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_refresh_tokens_are_spent_in_one_place_only() -> None:
@@ -80,7 +54,7 @@ def test_refresh_tokens_are_spent_in_one_place_only() -> None:
     spending = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "refresh"
@@ -109,11 +83,10 @@ _CLOCKLESS = (
 
 def test_the_core_reads_no_clock_but_the_databases() -> None:
     """A worker whose clock is wrong must not matter (REQUIREMENTS T12)."""
-    reads = ("datetime.now", "datetime.utcnow", "time.time", "date.today", "datetime.today")
     for room in _CLOCKLESS:
         for path in _files(room):
-            for node in ast.walk(ast.parse(path.read_text())):
-                assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in reads), path
+            for node in ast.walk(_tree(path)):
+                assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in CLOCKS), path
 
 
 def test_sensors_and_definitions_cannot_reach_highlevel() -> None:
@@ -148,6 +121,19 @@ def test_every_module_begins_with_a_charter() -> None:
     without = [
         path.relative_to(PACKAGE)
         for path in PACKAGE.rglob("*.py")
-        if not ast.get_docstring(ast.parse(path.read_text()))
+        if not ast.get_docstring(_tree(path))
     ]
     assert without == []
+
+
+def test_no_test_reads_the_time_when_it_is_imported() -> None:
+    """A run of all tests may pass midnight (``support/today.py``)."""
+    reading = [
+        f"{path.relative_to(TESTS)}:{node.lineno}"
+        for path in TESTS.rglob("*.py")
+        for statement in _tree(path).body
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in CLOCKS
+    ]
+    assert reading == []
