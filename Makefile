@@ -17,7 +17,7 @@ parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format pa
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
 test: $(VENV)/.installed-dev ## run every test on real parts
-	$(BIN)/pytest -n 4 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/.installed-dev ## a simulated day of faults with 200 users, then tables against the truth
 	$(BIN)/python -m benchmarks.soak

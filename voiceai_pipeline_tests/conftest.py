@@ -62,6 +62,29 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = (
+    "test_operating.py",
+    "cli/test_up.py",
+    "web/test_browser.py",
+    "defs/test_large_backfill.py",
+    "cli/test_signals.py",
+    "cli/test_supervisor.py",
+    "connections/test_token_kills.py",
+    "connections/test_token_races.py",
+    "calls/test_location_queue.py",
+    "test_soak.py",
+    "test_benchmark.py",
+)
+"""Modules that take minutes: they start first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long modules run first, the longest ahead."""
+    folder = Path(__file__).parent
+    ranks = {folder / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
+
+
 KEYS = {"test": b"k" * 32}
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"
