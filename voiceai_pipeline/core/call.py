@@ -1,4 +1,6 @@
-"""A call as HighLevel lists it and as it is stored, the hash that tells calls apart, its agent."""
+"""A call as HighLevel lists it and as it is stored, its hash, and its agent. Reading calls is in
+``highlevel/calls.py``.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,12 +22,12 @@ ACTION_TYPES: Final = frozenset(
         "KNOWLEDGE_BASE",
     }
 )
-"""What an agent can do in a call, as HighLevel documents it (CONTRACT 2.4)."""
+"""The actions of an agent in a call that HighLevel documents (CONTRACT 2.4)."""
 
 
 def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:
-    """The hash of a call, without letting go of the interpreter's lock, as ``hashlib`` does for
-    more than 2,047 bytes: among many threads that costs several times the hash."""
+    """The hash of ``content``, in pieces so small that ``hashlib`` keeps the GIL: it releases it
+    above 2,047 bytes, and with many threads that costs several times the hash."""
     view = memoryview(content)
     for start in range(0, len(view), 2047):
         hasher.update(view[start : start + 2047])
@@ -34,13 +36,13 @@ def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.R
 
 @dataclass(slots=True)
 class ListedCall:
-    """A call as a list of HighLevel showed it: as much as tells whether it is known already. A
-    window may have a million of them.
+    """A call as listed, with just enough to tell whether it is already stored. A window may have a
+    million of them.
 
     Attributes:
         started_at: ``createdAt``, UTC.
-        sent: the whole item as JSON in UTF-8, with whatever secrets are in it.
-        unknown_actions: its actions of a type that is not documented.
+        sent: the whole item as JSON in UTF-8, secrets included.
+        unknown_actions: number of its actions whose type is not documented.
     """
 
     call_id: str
@@ -55,7 +57,7 @@ class CallLog:
 
     Attributes:
         started_at: ``createdAt``, UTC.
-        content_hash: SHA-256 of ``content``; equal hash, equal call.
+        content_hash: SHA-256 of ``content``; equal hashes mean equal calls.
         content: the whole item, redacted, as canonical JSON in UTF-8.
     """
 
@@ -79,9 +81,9 @@ class CallLog:
 
 @dataclass(frozen=True)
 class SetAsideCall:
-    """An item that cannot be stored as a call, kept with the reason instead of failing its day.
+    """An item that cannot be stored as a call; kept with the reason, so that its day does not fail.
 
-    ``call_id`` and ``started_at`` are None where the item does not say.
+    ``call_id`` and ``started_at`` are None if the item does not have them.
     """
 
     reason: str

@@ -1,14 +1,14 @@
-"""A string that refuses to be shown."""
+"""``Secret``: a string that does not show its value."""
 
 import hmac
 from typing import NoReturn
 
 
 class Secret:
-    """A string that refuses to be shown: repr, str, format, JSON and pickle never reveal it.
+    """A string whose value repr, str, format, JSON and pickle never reveal.
 
-    Only ``reveal()`` hands it out, so every place that can leak is found by searching for that
-    word. Compared in constant time.
+    Only ``reveal()`` returns it, so a search for that word finds every line that could leak it.
+    Compared in constant time.
     """
 
     __slots__ = ("_value",)

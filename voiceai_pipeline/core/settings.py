@@ -1,7 +1,7 @@
-"""What the environment says, read once and in one place.
+"""The settings, read from the environment.
 
-Names, meanings and defaults of every variable live here; ``.env.example`` and the README's table
-are held equal to ``VARIABLES`` by a test. Nothing here opens a connection or writes a file.
+Name, meaning and default of every variable; a test keeps ``.env.example`` and ``docs/settings.md``
+equal to ``VARIABLES``. Nothing here opens a connection or writes a file.
 """
 
 import re
@@ -40,36 +40,36 @@ VARIABLES: Final[Mapping[str, str]] = {
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
     "HIGHLEVEL_API_URL": "the API's base URL",
     "HIGHLEVEL_API_VERSION": "dated (2021-04-15 and 2021-07-28, the default) or v3",
-    "VOICEAI_TOKEN_KEYS": "keys that encrypt tokens at rest: id:base64 of 32 bytes, newest first, "
-    "comma separated; unset: a generated key file beside the embedded server",
-    "VOICEAI_PLAIN_TOKENS": "plain-text tokens of the source system: accept (the default; they are "
-    "encrypted when they are renewed) or refuse",
+    "VOICEAI_TOKEN_KEYS": "keys that encrypt tokens at rest: id:base64 of 32 bytes, newest "
+    "first, comma separated; unset: a generated key file beside the embedded server",
+    "VOICEAI_PLAIN_TOKENS": "plain-text tokens of the source system: accept (the default; they "
+    "are encrypted when they are refreshed) or refuse",
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
     "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
     "VOICEAI_SANDBOX_PORT": "where the sandbox listens on this machine; default 8790",
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
     "VOICEAI_PAGE_HOST": "address the Connections page listens on; default 127.0.0.1",
     "VOICEAI_PAGE_PORT": "port of the Connections page; default 8791",
-    "VOICEAI_PAGE_URL": "where people and links find the page, if a proxy stands before it or it "
-    "listens on every address",
-    "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; needed on any address "
+    "VOICEAI_PAGE_URL": "public URL of the page, if it is behind a proxy or listens on every "
+    "address",
+    "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; required on any address "
     "but loopback",
-    "VOICEAI_DAGSTER_URL": "where people and links find Dagster's UI; default "
-    "http://127.0.0.1:3000",
-    "VOICEAI_READ_ONLY_PORT": "port on this machine of a second Dagster UI that can change "
-    "nothing, for analysts; unset: none",
-    "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: they are off",
-    "VOICEAI_ALLOWED_ORIGINS": "web pages that may call /functions/v1 from a browser, comma "
+    "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default http://127.0.0.1:3000",
+    "VOICEAI_READ_ONLY_PORT": "port on this machine of a second, read-only Dagster UI for "
+    "analysts; unset: none",
+    "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: disabled",
+    "VOICEAI_ALLOWED_ORIGINS": "origins that may call /functions/v1 from a browser, comma "
     "separated",
     "VOICEAI_ALERT_WEBHOOK_URL": "where alerts are posted as Slack-compatible JSON; unset: nowhere",
-    "VOICEAI_ALERT_EMAIL_TO": "who gets alerts by e-mail, comma separated; unset: nobody",
+    "VOICEAI_ALERT_EMAIL_TO": "recipients of alerts by e-mail, comma separated; unset: none",
     "VOICEAI_ALERT_EMAIL_FROM": "sender of these e-mails",
     "VOICEAI_SMTP_URL": "mail server: smtp://user:password@host:587 (STARTTLS) or smtps://...:465",
     "VOICEAI_ENGAGED_TURNS": "caller turns from which a call counts as engaged; default 2",
     "VOICEAI_ENGAGED_SECONDS": "seconds from which a call counts as engaged; default 10",
     "VOICEAI_GOAL_ACTIONS": "action types that reach a call's goal, comma separated; default "
     "APPOINTMENT_BOOKING",
-    "VOICEAI_COST_PER_MINUTE": "price of a begun minute, for estimated_cost; unset: no estimate",
+    "VOICEAI_COST_PER_MINUTE": "price of each started minute, for estimated_cost; unset: no "
+    "estimate",
 }
 
 _REAL: Final[Mapping[str, str]] = {
@@ -84,13 +84,13 @@ API_VERSIONS: Final = ("dated", "v3")
 
 SANDBOX_CLIENT_ID: Final = "65f0c0ffee0000000000e000-sandbox"
 SANDBOX_CLIENT_SECRET: Final = "SANDBOX-CLIENT-SECRET-0f3a"
-"""What the sandbox knows us by. It stands apart, so they are written here as well; a test holds the
-two equal."""
+"""The sandbox's client. The product does not import the sandbox, so they are repeated here; a test
+keeps them equal."""
 
 
 @dataclass(frozen=True)
 class HighLevelSettings:
-    """Where HighLevel is and as which app we speak to it."""
+    """HighLevel's URLs and the app that we use."""
 
     client_id: str
     client_secret: Secret
@@ -104,14 +104,14 @@ class HighLevelSettings:
 
 @dataclass(frozen=True)
 class PageSettings:
-    """Where the Connections page is and who may use it.
+    """Where the Connections page is and what protects it.
 
     Attributes:
-        url: where people find it, without a slash at the end.
+        url: the public URL, without a trailing slash.
         secret: the password; None is allowed on loopback only.
-        dagster_url: where people find Dagster's UI, without a slash at the end.
-        api_key: what callers of ``/functions/v1`` present; None: they are off.
-        allowed_origins: web pages that may call ``/functions/v1`` from a browser.
+        dagster_url: the public URL of Dagster's UI, without a trailing slash.
+        api_key: bearer key of ``/functions/v1``; None: it is disabled.
+        allowed_origins: origins that may call ``/functions/v1`` from a browser.
     """
 
     host: str
@@ -125,11 +125,11 @@ class PageSettings:
 
 @dataclass(frozen=True)
 class AlertSettings:
-    """Who is told when a connection needs a person; the Dagster UI always is.
+    """Where alerts are sent when a connection needs action; Dagster's UI always shows them.
 
     Attributes:
-        webhook_url: takes Slack-compatible JSON; secret, for whoever knows it can post there.
-        smtp_url: ``smtp`` or ``smtps``, with user and password where the server wants them.
+        webhook_url: accepts Slack-compatible JSON; secret, because knowing it is enough to post.
+        smtp_url: ``smtp`` or ``smtps``, with user and password if the server requires them.
     """
 
     webhook_url: Secret | None = None
@@ -140,12 +140,12 @@ class AlertSettings:
 
 @dataclass(frozen=True)
 class MetricRules:
-    """What the marts count by, where the definitions leave a choice.
+    """Parameters of the metrics.
 
     Attributes:
-        engaged_turns, engaged_seconds: from how many caller turns and seconds a call is engaged.
+        engaged_turns, engaged_seconds: caller turns and seconds from which a call is engaged.
         goal_actions: action types that reach a call's goal, sorted.
-        cost_per_minute: price of a begun minute; None: no cost is estimated.
+        cost_per_minute: price of each started minute; None: no cost is estimated.
     """
 
     engaged_turns: int = 2
@@ -162,7 +162,7 @@ class Settings:
         database_url: SQLAlchemy URL on psycopg 3; None means the embedded server.
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
-        refuse_plain_tokens: do not read tokens that stand in plain text.
+        refuse_plain_tokens: do not read tokens stored in plain text.
         read_only_port: of Dagster's webserver for analysts, on loopback; None: there is none.
     """
 
@@ -183,7 +183,7 @@ class Settings:
         """Read the settings from ``env`` (usually ``os.environ``); an empty value counts as unset.
 
         Raises:
-            SettingsError: a value cannot be used.
+            SettingsError: a value is invalid.
         """
         given = {name: value for name in VARIABLES if (value := env.get(name, "").strip())}
         return cls(
@@ -268,9 +268,9 @@ def _page(given: Mapping[str, str]) -> PageSettings:
     if is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
         raise SettingsError(
             f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser "
-            "can be sent to, and VOICEAI_PAGE_URL is not set. Set it to the address that people "
-            "use, such as https://calls.example.test: links, HighLevel's way back and the names "
-            "under which the page answers follow from it."
+            "can be sent to, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, "
+            "such as https://calls.example.test: links, HighLevel's redirect and the host names "
+            "that the page accepts depend on it."
         )
     shown = f"[{host}]" if ":" in host else host
     origins = list_of(given, "VOICEAI_ALLOWED_ORIGINS")
@@ -278,8 +278,8 @@ def _page(given: Mapping[str, str]) -> PageSettings:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
             raise SettingsError(
-                f"VOICEAI_ALLOWED_ORIGINS: {origin!r} is no origin. Write scheme and host only, "
-                "such as https://dashboard.example.test."
+                f"VOICEAI_ALLOWED_ORIGINS: {origin!r} is not an origin. Write scheme and host "
+                "only, such as https://dashboard.example.test."
             )
     return PageSettings(
         host=host,
@@ -335,7 +335,7 @@ def _metrics(given: Mapping[str, str]) -> MetricRules:
     for goal in goals:
         if not re.fullmatch(r"[A-Z][A-Z_]*", goal):
             raise SettingsError(
-                f"VOICEAI_GOAL_ACTIONS: {goal!r} is no action type. Write types such as "
+                f"VOICEAI_GOAL_ACTIONS: {goal!r} is not an action type. Write types such as "
                 "APPOINTMENT_BOOKING,WORKFLOW_TRIGGER."
             )
     return MetricRules(

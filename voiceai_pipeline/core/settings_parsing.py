@@ -1,4 +1,6 @@
-"""A variable's text into a value, or a sentence that says what to write instead."""
+"""Parses the text of an environment variable into a value, or raises ``SettingsError`` with what to
+write instead. Which variables there are is in ``settings.py``.
+"""
 
 import base64
 import re
@@ -15,7 +17,7 @@ _MIN_SECRET: Final = 16
 
 
 class SettingsError(ValueError):
-    """A variable has a value that cannot be used; the text says which, why and what to write."""
+    """A variable has an invalid value; the text says which, why, and what to write."""
 
 
 def whole_number_of(given: Mapping[str, str], name: str, otherwise: int) -> int:
@@ -33,7 +35,7 @@ def long_secret_of(given: Mapping[str, str], name: str) -> Secret | None:
     value = given.get(name)
     if value is not None and len(value) < _MIN_SECRET:
         raise SettingsError(
-            f"{name} is too short to keep anybody out: write {_MIN_SECRET} characters or more "
+            f"{name} is too short to be safe: write {_MIN_SECRET} characters or more "
             "(openssl rand -base64 24)."
         )
     return Secret(value) if value is not None else None
@@ -52,7 +54,7 @@ def web_address_of(given: Mapping[str, str], name: str, otherwise: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True for a name or address that only this machine can reach."""
+    """True for a host name or address that only this machine can reach."""
     return host in ("127.0.0.1", "localhost", "::1")
 
 
@@ -64,7 +66,7 @@ def is_every_address(host: str) -> bool:
 
 
 def is_safe(url: str) -> bool:
-    """Encrypted on the way, or never on its way."""
+    """True for https, and for plain http to this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -113,7 +115,7 @@ def start_date_of(env: Mapping[str, str]) -> date:
 
 
 def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret | None:
-    """The URL with the driver we use: people paste postgres://, postgresql:// or a driver."""
+    """The URL with ``driver``, whatever form is given: postgres://, postgresql:// or a driver."""
     url = given.get(name)
     if url is None:
         return None

@@ -238,15 +238,15 @@ def test_a_page_that_others_can_reach_needs_a_secret(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::0"])  # noqa: S104 - read, not bound
-def test_a_page_on_every_address_needs_one_that_people_can_use(host: str) -> None:
+def test_a_page_on_every_address_needs_a_public_url(host: str) -> None:
     env = {"VOICEAI_PAGE_HOST": host, "VOICEAI_PAGE_SECRET": LONG}
     with pytest.raises(SettingsError) as refused:
         Settings.load(env)
     assert str(refused.value) == (
         f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser can "
-        "be sent to, and VOICEAI_PAGE_URL is not set. Set it to the address that people use, such "
-        "as https://calls.example.test: links, HighLevel's way back and the names under which the "
-        "page answers follow from it."
+        "be sent to, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, such as "
+        "https://calls.example.test: links, HighLevel's redirect and the host names that the page "
+        "accepts depend on it."
     )
     told = Settings.load(env | {"VOICEAI_PAGE_URL": "https://calls.example.test"})
     assert told.page.host == host
@@ -283,8 +283,8 @@ def test_alerts_are_off_until_somebody_is_named() -> None:
         ({"VOICEAI_API_KEY": "short"}, "VOICEAI_API_KEY is too short"),
         ({"VOICEAI_PAGE_URL": "voice.example.test"}, "VOICEAI_PAGE_URL is"),
         ({"VOICEAI_DAGSTER_URL": "http://[oops"}, "VOICEAI_DAGSTER_URL is"),
-        ({"VOICEAI_ALLOWED_ORIGINS": "https://a.example.test/path"}, "is no origin"),
-        ({"VOICEAI_ALLOWED_ORIGINS": "*"}, "is no origin"),
+        ({"VOICEAI_ALLOWED_ORIGINS": "https://a.example.test/path"}, "is not an origin"),
+        ({"VOICEAI_ALLOWED_ORIGINS": "*"}, "is not an origin"),
         ({"VOICEAI_ALERT_WEBHOOK_URL": "http://hooks.example.test/x"}, "must begin with https://"),
         ({"VOICEAI_ALERT_EMAIL_TO": "ops@example.test"}, "VOICEAI_SMTP_URL too"),
         ({"VOICEAI_SMTP_URL": "mail.example.test"}, "VOICEAI_SMTP_URL cannot be read"),
