@@ -4,7 +4,6 @@ HighLevel they ask.
 
 import os
 import signal
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import leases
-from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.location_queue import Task, Terms
 from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections.consent import Consent
@@ -37,10 +35,12 @@ from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.calls.test_sync import UTC_ZONE, digest, place, processes
 from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.sync_processes import processes
+from voiceai_pipeline_tests.support.synced_calls import UTC_ZONE, digest, location_of
 
 DAYS = [date(2025, 11, 18), date(2025, 11, 19), date(2025, 11, 20)]
+
 QUICK = Terms(
     lease=timedelta(seconds=3),
     silence=timedelta(seconds=20),
@@ -48,6 +48,12 @@ QUICK = Terms(
     poll=0.1,
 )
 """A minute's waiting in seconds."""
+
+SINCE = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+DAY = date(2026, 11, 18)
+
+MINUTE = timedelta(minutes=1)
 
 Results = list[tuple[str, str, date, str]]
 
@@ -216,7 +222,7 @@ def test_a_killed_runs_location_is_taken_over_when_its_lease_has_run_out(runs: R
     runs.until(runs.asked)
     os.kill(victim, signal.SIGKILL)
     runs.start("heir")
-    assert runs.holders() == {place("Harbor Dental"): "killed"}
+    assert runs.holders() == {location_of("Harbor Dental"): "killed"}
     ((name, results),) = runs.results().items()
     assert name == "heir"
     assert {state for _, state, _, _ in results} == {"complete"}
@@ -242,7 +248,7 @@ def test_a_run_that_stood_still_does_not_go_on_once_another_may_be_reading(runs:
 def test_a_run_that_hangs_in_a_request_keeps_its_location_for_a_while_only(runs: Runs) -> None:
     runs.sandbox.world.add_fault(Fault("stall", path=CALL_LOGS, seconds=25, times=1))
     runs.start("hung", terms=replace(QUICK, silence=timedelta(seconds=1)))
-    runs.until(lambda: runs.holders() == {place("Harbor Dental"): "hung"})
+    runs.until(lambda: runs.holders() == {location_of("Harbor Dental"): "hung"})
     runs.start("heir")
     ((name, results),) = runs.results().items()
     assert name == "heir"
@@ -254,7 +260,7 @@ def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_ru
 ) -> None:
     with connected(database, engine, "Harbor Dental", "Pine Realty") as runs:
         with engine.begin() as db:
-            kept = [place("Harbor Dental")]
+            kept = [location_of("Harbor Dental")]
             leases.acquire(db, kept, uuid4(), "endless", timedelta(hours=1))
         with HighLevelClient(highlevel_settings(runs.sandbox.url)) as client:
             tokens = Tokens(engine, TokenVault(KEYS), client)
@@ -262,7 +268,7 @@ def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_ru
             sync = Sync(engine, tokens, client, UTC_ZONE, terms=terms)
             results = sync.sync_days(DAYS)
             (report, *_) = sync.report(DAYS)
-        assert {location for location, _, _ in runs.asked()} == {place("Pine Realty")}
+        assert {location for location, _, _ in runs.asked()} == {location_of("Pine Realty")}
     by_user: defaultdict[str, list[DayResult]] = defaultdict(list)
     for result in results:
         by_user[result.user.name].append(result)
@@ -293,13 +299,6 @@ def test_a_database_that_restarts_meanwhile_costs_what_was_under_way_and_fails_n
     assert {state for _, state, _, _ in results} == {"complete"}
     assert len(results) == 3 * len(DAYS)
     assert {state for _, _, _, state, _, _ in ledger(engine)} == {"complete"}
-
-
-# What another run has completed -------------------------------------------------------------------
-
-SINCE = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-DAY = date(2026, 11, 18)
-MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -349,67 +348,3 @@ def _task(user_id: UUID, known: set[tuple[UUID, date]], day: date = DAY) -> Task
         User(user_id, "Harbor Dental"), ConnectionState.CONNECTED, location_id="Loc"
     )
     return Task("Loc", [person], [day], known)
-
-
-# The lease itself ---------------------------------------------------------------------------------
-
-
-def test_of_many_who_want_a_lease_one_gets_it_and_it_ends_by_itself(engine: sa.Engine) -> None:
-    won: list[UUID] = []
-    start = threading.Barrier(8)
-
-    def want() -> None:
-        me = uuid4()
-        start.wait()
-        with engine.begin() as db:
-            if leases.acquire(db, ["b", "a"], me, None, timedelta(seconds=0.5)) == {"a", "b"}:
-                won.append(me)
-
-    threads = [threading.Thread(target=want) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (winner,) = won
-    heir = uuid4()
-    with engine.begin() as db:
-        assert leases.acquire(db, ["a"], heir, None, timedelta(hours=1)) == set()
-        assert leases.extend(db, ["a"], heir, timedelta(hours=1)) == set()
-    time.sleep(0.6)
-    with engine.begin() as db:
-        assert leases.acquire(db, ["a"], heir, None, timedelta(hours=1)) == {"a"}
-    with engine.begin() as db:
-        assert leases.extend(db, ["a", "b"], winner, timedelta(hours=1)) == {"b"}
-        leases.release(db, ["a", "b"], winner)
-        assert leases.holders(db, ["a", "b"]).keys() == {"a"}
-
-
-def test_a_reader_that_gives_no_sign_of_life_is_found_out_and_one_whose_lease_ended_stops() -> None:
-    now = [0.0]
-    lease = Lease(10.0, lambda: now[0])
-    now[0] = 9.0
-    lease.check()
-    assert not lease.is_silent(5)
-    lease.extend(30.0)
-    now[0] = 15.0
-    assert lease.is_silent(5)
-    now[0] = 30.0
-    with pytest.raises(LeaseLostError):
-        lease.check()
-
-
-def test_a_reader_is_known_to_wait_only_until_its_answer_is_there() -> None:
-    now = [0.0]
-    lease = Lease(10.0, lambda: now[0])
-    now[0] = 5.0
-    assert not lease.is_blocked(1)
-    with lease.requesting():
-        now[0] = 6.0
-        assert not lease.is_blocked(1)
-        now[0] = 6.1
-        assert lease.is_blocked(1)
-    now[0] = 9.0
-    assert not lease.is_blocked(1)
-    with pytest.raises(KeyError), lease.requesting():
-        raise KeyError
-    assert not lease.is_blocked(-1)

@@ -23,15 +23,15 @@ from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.calls.test_sync import (
+from voiceai_pipeline_tests.conftest import Clock, Connector, counted, open_client
+from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     UTC_ZONE,
+    ledger_rows,
     midnight,
     read_requests,
-    rows,
     table,
 )
-from voiceai_pipeline_tests.conftest import Clock, Connector, counted, open_client
 
 UTC_DAY = (midnight(DAY), midnight(DAY + timedelta(days=1)))
 
@@ -144,7 +144,7 @@ def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
             results = many.sync.sync_days([DAY], mode=Mode.REREAD)
         assert {row.state for row in results} == {DayState.COMPLETE}
         assert len(results) == len({row.user.id for row in results}) == 30
-        assert {row.finished_at for row in rows(engine, DAY)} == {clock.now}
+        assert {row.finished_at for row in ledger_rows(engine, DAY)} == {clock.now}
         assert set(read_requests(many.sandbox).values()) == {1}
         assert len(writes(statements)) == 30 if light < 0 else len(writes(statements)) <= 20
     assert table(engine) == before
@@ -179,7 +179,7 @@ def test_what_was_read_is_stored_soon_though_nothing_else_ends(
         with ThreadPoolExecutor(1) as pool:
             running_sync = pool.submit(many.sync.sync_days, [DAY], mode=Mode.REREAD)
             deadline = time.monotonic() + 20
-            while not (done := [r for r in rows(engine, DAY) if r.finished_at == clock.now]):
+            while not (done := [r for r in ledger_rows(engine, DAY) if r.finished_at == clock.now]):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert [row.location_id for row in done] == [many.location(0)]
@@ -211,7 +211,7 @@ def test_one_that_cannot_be_stored_with_others_fails_alone(
             )
         clock.sleep(60)
         many.sync.sync_days([DAY], mode=Mode.REREAD)
-        found = {str(row.user.id): row for row in rows(engine, DAY)}
+        found = {str(row.user.id): row for row in ledger_rows(engine, DAY)}
         failed = found.pop(bad.id)
         assert (failed.state, failed.failure) == (DayState.FAILED, FailureClass.DATABASE)
         assert len(found) == 11
@@ -248,7 +248,7 @@ def test_slow_tenants_do_not_keep_the_others_waiting(
         with ThreadPoolExecutor(1) as pool:
             running_sync = pool.submit(many.sync.sync_days, [DAY])
             deadline = time.monotonic() + 20
-            while len(done := {row.location_id for row in rows(engine, DAY)}) < 10:
+            while len(done := {row.location_id for row in ledger_rows(engine, DAY)}) < 10:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert not done & set(slow)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.days import Window, stretches
 
 
 @given(
@@ -34,3 +34,10 @@ def test_days_are_as_long_as_the_clocks_make_them(day: date, hours: int) -> None
     assert window.start in window
     assert window.end not in window
     assert window.start.tzinfo is UTC
+
+
+def test_stretches_are_runs_of_days() -> None:
+    days = [date(2026, 11, 18) + timedelta(days=n) for n in (0, 1, 2, 5, 6, 9)]
+    assert [len(run) for run in stretches(days)] == [3, 2, 1]
+    assert [len(run) for run in stretches(days, at_most=2)] == [2, 1, 2, 1]
+    assert stretches([]) == []
