@@ -1,4 +1,4 @@
-# Every verb of the repository. `make` alone lists them.
+# The commands of the repository. `make` lists them.
 PYTHON ?= python3
 PORT   ?= 3000
 VENV   := .venv
@@ -10,16 +10,16 @@ BIN    := $(VENV)/bin
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-up: $(VENV)/.installed ## install what is missing, start everything, print the address
+up: $(VENV)/.installed ## install what is missing and start everything
 	@exec $(BIN)/voiceai-pipeline up --port $(PORT)
 
 parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format parquet` needs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
-test: $(VENV)/.installed-dev ## run every test on real parts
+test: $(VENV)/.installed-dev ## run all tests, against real services
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-soak: $(VENV)/.installed-dev ## a simulated day of faults with 200 users, then tables against the truth
+soak: $(VENV)/.installed-dev ## simulate a day of faults with 200 users and check every table
 	$(BIN)/python -m benchmarks.soak
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
@@ -29,12 +29,12 @@ lint: $(VENV)/.installed-dev ## ruff: lint and format
 types: $(VENV)/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
-sure: lint types test ## all that CI does
+sure: lint types test ## everything that CI runs
 
-bench: $(VENV)/.installed-bench ## measure the speed against others (about an hour; ARGS="--scale 0.1" for less)
+bench: $(VENV)/.installed-bench ## compare the speed with other tools (about an hour; ARGS="--scale 0.1" for less)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-lock: ## write the lock files anew (needs uv)
+lock: ## regenerate the lock files (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
@@ -44,10 +44,10 @@ lock: ## write the lock files anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
-clean: ## delete .venv (the data in .voiceai stay)
+clean: ## delete .venv (the data in .voiceai are kept)
 	rm -rf $(VENV)
 
-# Installing: from the lock files, hashes checked; nothing is done again until they change.
+# Installing: from the lock files, hashes checked; repeated only when they change.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "Installing the locked packages into $(VENV) (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { \
@@ -56,16 +56,16 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	@echo "Installing what the tests need"
+	@echo "Installing the test dependencies"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.lock
-	@echo "Installing whom we are measured against"
+	@echo "Installing the tools of the benchmark"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-# pip comes last into a virtual environment: without it an earlier attempt was interrupted.
+# pip is installed last into a virtual environment: without it, an earlier attempt was interrupted.
 $(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON). Install Python 3.11 or newer, or name one: make up PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,9 +1,9 @@
-"""The same definitions with a process per step, for a deployment that wants them apart.
+"""The same definitions with a process per step, for deployments that isolate steps.
 
 Load this file instead of the package: `dagster code-server start --python-file step_processes.py`.
-Any executor may stand here, such as `dagster_k8s.k8s_job_executor` for a pod per step. The package
-itself runs the steps of a run in the run's own process: a process per step costs seconds, and the
-work waits for the network anyway.
+Any executor can be used here, such as `dagster_k8s.k8s_job_executor` for a pod per step. The
+package itself runs all steps of a run in one process, because a process per step costs seconds and
+the work is mostly waiting for the network.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""``make`` lists its targets, and ``make up`` says what a machine lacks."""
+"""``make`` lists its targets, and ``make up`` says what the machine lacks."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def makefile(tmp_path: Path) -> Path:
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/usr/bin/env", "make", *words], cwd=folder, capture_output=True, text=True, timeout=30
+        ["/usr/bin/env", "make", *words], cwd=folder, capture_output=True, text=True, timeout=120
     )
 
 
@@ -64,7 +64,7 @@ def test_make_up_without_venv_says_what_to_install_and_leaves_nothing(makefile: 
     assert not (makefile / ".venv").exists()
 
 
-def test_make_up_finishes_a_virtual_environment_that_was_interrupted(makefile: Path) -> None:
+def test_make_up_completes_an_interrupted_virtual_environment(makefile: Path) -> None:
     (makefile / ".venv" / "bin").mkdir(parents=True)
     asked = script(makefile / "python3", 'echo "$@" >> asked; [ "$1" = -c ]')
 
@@ -74,7 +74,7 @@ def test_make_up_finishes_a_virtual_environment_that_was_interrupted(makefile: P
     assert "-m venv .venv" in (makefile / "asked").read_text().splitlines()
 
 
-def test_make_up_says_what_to_do_when_the_packages_do_not_come(makefile: Path) -> None:
+def test_make_up_says_what_to_do_when_packages_cannot_be_installed(makefile: Path) -> None:
     (makefile / ".venv" / "bin").mkdir(parents=True)
     script(makefile / ".venv" / "bin" / "pip", "exit 1")
     script(makefile / ".venv" / "bin" / "python", "echo no route to host >&2; exit 1")

@@ -1,3 +1,3 @@
--- Ours and Dagster's, apart: both keep an alembic_version.
+-- The pipeline's and Dagster's are separate: each has an alembic_version.
 CREATE DATABASE voiceai;
 CREATE DATABASE dagster;
