@@ -1,4 +1,4 @@
-"""Examines an installation and says what to mend. Reads only; nothing here changes anything."""
+"""Checks an installation and says what to fix. Reads only."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ from voiceai_pipeline.pipeline import open_database, open_vault, server_version
 Level = Literal["ok", "warning", "error"]
 
 MAX_SKEW: Final = 30.0
-"""Seconds that clocks may differ before it is worth a warning."""
+"""Seconds by which clocks may differ without a warning."""
 
 _PACKAGES: Final = ("dagster", "dagster-webserver", "dagster-postgres", "sqlalchemy", "psycopg")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing examined; ``text`` says what to do where it is not ok."""
+    """The result of one check; ``text`` says what to do if it is not ok."""
 
     name: str
     level: Level
@@ -46,12 +46,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything examined.
+    """The results of all checks.
 
     Attributes:
-        database_url: for an SQL tool, without a password; None if it is not known.
-        analyst_url: the same on the embedded server, where no person has a login of their own:
-            a session that reads what analysts may and changes nothing.
+        database_url: for an SQL client, without a password; None if unknown.
+        analyst_url: on the embedded server, where users have no logins of their own: a read-only
+            session with the rights of analysts. None on an external server.
     """
 
     findings: Sequence[Finding]
@@ -72,7 +72,7 @@ class Report:
 
 
 def examine(env: Mapping[str, str]) -> Report:
-    """Examine the installation that ``env`` describes."""
+    """Check the installation that ``env`` describes."""
     findings = [_versions(), *_environment(env)]
     try:
         settings = Settings.load(env)
@@ -102,7 +102,7 @@ def examine(env: Mapping[str, str]) -> Report:
 
 
 def _for_sql_tools(url: sa.URL) -> str:
-    """A libpq URL: the SQLAlchemy driver and the password are left out."""
+    """A libpq URL, without the SQLAlchemy driver and without any password."""
     query = {name: value for name, value in url.query.items() if "password" not in name}
     plain = sa.URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     return plain.render_as_string(hide_password=True)
@@ -122,8 +122,8 @@ def _environment(env: Mapping[str, str]) -> list[Finding]:
                 "client secret",
                 "error",
                 f"{', '.join(leaked)} is set: VITE_ variables are built into web pages, so this "
-                "secret is public. Make a new one in the HighLevel marketplace and keep it only in "
-                "HIGHLEVEL_CLIENT_SECRET.",
+                "secret is public. Create a new one in the HighLevel marketplace and keep it only "
+                "in HIGHLEVEL_CLIENT_SECRET.",
             )
         )
     dagster = env.get("DAGSTER_POSTGRES_URL", "")
@@ -132,15 +132,15 @@ def _environment(env: Mapping[str, str]) -> list[Finding]:
             Finding(
                 "DAGSTER_POSTGRES_URL",
                 "warning",
-                "It should begin with postgresql+psycopg2://. `up` sees to that; plain `dagster "
-                "dev` would use psycopg 3, on which Dagster's storage does not work.",
+                "It should start with postgresql+psycopg2://. `up` corrects it; `dagster dev` "
+                "would use psycopg 3, which Dagster's storage does not support.",
             )
         )
     return findings
 
 
 def _highlevel(settings: Settings) -> Finding:
-    place = "the sandbox" if settings.highlevel.is_sandbox else settings.highlevel.api_url
+    target = "the sandbox" if settings.highlevel.is_sandbox else settings.highlevel.api_url
     asked = datetime.now(UTC)
     try:
         answer = requests.get(
@@ -148,16 +148,16 @@ def _highlevel(settings: Settings) -> Finding:
         )
     except requests.RequestException as error:
         hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
-        text = f"{place} cannot be reached ({type(error).__name__}). {hint}"
+        text = f"{target} cannot be reached ({type(error).__name__}). {hint}"
         return Finding("HighLevel", "warning" if settings.highlevel.is_sandbox else "error", text)
     skew = 0.0
-    with suppress(KeyError, TypeError, ValueError):  # no date, one without a zone, or none at all
+    with suppress(KeyError, TypeError, ValueError):  # no date, or not a valid one
         date = parsedate_to_datetime(answer.headers["Date"])
         skew = abs((date - asked).total_seconds())
     if skew > MAX_SKEW:
-        text = f"{place}: its clock and this machine's differ by {skew:.0f} s. Set this one by NTP."
+        text = f"{target}: its clock and this machine's differ by {skew:.0f} s. Use NTP here."
         return Finding("HighLevel", "warning", text)
-    return Finding("HighLevel", "ok", f"{place} answers, API {settings.highlevel.api_version}")
+    return Finding("HighLevel", "ok", f"{target} answers, API {settings.highlevel.api_version}")
 
 
 def _database(db: sa.Connection) -> list[Finding]:
@@ -166,7 +166,7 @@ def _database(db: sa.Connection) -> list[Finding]:
     skew = abs((database_now(db) - datetime.now(UTC)).total_seconds())
     if skew > MAX_SKEW:
         text = f"the database's clock and this machine's differ by {skew:.0f} s; the database's is "
-        findings.append(Finding("clock", "warning", text + "used for tokens. Set both by NTP."))
+        findings.append(Finding("clock", "warning", text + "used for tokens. Use NTP on both."))
     else:
         findings.append(Finding("clock", "ok", f"within {skew:.1f} s of the database's"))
     revision = migrate.current(db)
@@ -182,7 +182,7 @@ def _analysts(db: sa.Connection) -> Finding:
     missing = grants.missing_roles(db)
     if missing:
         return Finding("analysts", "warning", grants.how_to_make(missing))
-    text = f"read the schema {SCHEMA} as {grants.ANALYST}; what was said, as {grants.CONTENT} too"
+    text = f"read the schema {SCHEMA} as {grants.ANALYST}; conversations need {grants.CONTENT} too"
     return Finding("analysts", "ok", text)
 
 
@@ -197,62 +197,62 @@ def _dagster_database(url: Secret) -> Finding:
 
 
 def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
-    people = connections.all_connections(db)
-    waiting = [person for person in people if not person.can_sync]
-    lacking = [person for person in people if missing_scopes(person.scope)]
+    users = connections.all_connections(db)
+    waiting = [one for one in users if not one.can_sync]
+    lacking = [one for one in users if missing_scopes(one.scope)]
     findings = [
         Finding(
             "users",
             "warning" if waiting else "ok",
-            f"{len(people) - len(waiting)} of {len(people)} can be synced"
+            f"{len(users) - len(waiting)} of {len(users)} can be synced"
             + (": see voiceai-pipeline users" if waiting else ""),
         )
     ]
     if lacking:
-        names = ", ".join(person.user.name for person in lacking)
+        names = ", ".join(one.user.name for one in lacking)
         needed = ", ".join(sorted({s for p in lacking for s in missing_scopes(p.scope)}))
-        findings.append(Finding("scopes", "warning", f"{names}: without {needed}, reconnect"))
+        findings.append(Finding("scopes", "warning", f"{names}: {needed} missing, reconnect"))
     else:
-        findings.append(Finding("scopes", "ok", "nobody lacks the scope to read calls"))
-    findings += [_renewals(db), _keys(db, people, settings), _spool(settings)]
+        findings.append(Finding("scopes", "ok", "every user has the scopes to read calls"))
+    findings += [_refreshes(db), _keys(db, users, settings), _spool(settings)]
     return findings
 
 
-def _renewals(db: sa.Connection) -> Finding:
+def _refreshes(db: sa.Connection) -> Finding:
     state = circuit_breaker.read(db)
     if not state.is_open or state.reason is None:
-        return Finding("renewals", "ok", "tokens are renewed by themselves")
+        return Finding("refresh", "ok", "tokens are refreshed automatically")
     why = PipelineError(state.reason, state.detail)
     text = f"suspended for all users since {state.opened_at:%Y-%m-%d %H:%M} UTC. {why}"
-    return Finding("renewals", "error" if state.reason in OUR_FAILURES else "warning", text)
+    return Finding("refresh", "error" if state.reason in OUR_FAILURES else "warning", text)
 
 
 def _spool(settings: Settings) -> Finding:
     waiting = len(list((settings.home / "spool").glob("*.json")))
     if waiting:
         text = (
-            f"{waiting} token pairs wait on disk for the database: keep {settings.home / 'spool'}; "
-            "they are stored at the next renewal"
+            f"{waiting} token pairs on disk, not in the database yet: keep "
+            f"{settings.home / 'spool'}; they are stored at the next refresh"
         )
         return Finding("spool", "warning", text)
-    return Finding("spool", "ok", "no token pair waits for the database")
+    return Finding("spool", "ok", "no token pair is waiting for the database")
 
 
-def _keys(db: sa.Connection, people: Sequence[Connection], settings: Settings) -> Finding:
+def _keys(db: sa.Connection, users: Sequence[Connection], settings: Settings) -> Finding:
     try:
         vault: TokenVault = open_vault(settings)
     except SettingsError as error:
         return Finding("keys", "error", str(error))
     closed = []
-    for person in people:
-        row = token_row.read(db, person.user.id, None)
+    for one in users:
+        row = token_row.read(db, one.user.id, None)
         if row is None:
             continue
         try:
             for column in ("access_token", "refresh_token", "location_access_token"):
                 row.token(vault, column)
         except PipelineError as error:
-            closed.append(f"{person.user.name} ({error.detail})")
+            closed.append(f"{one.user.name} ({error.detail})")
     if closed:
         return Finding("keys", "error", f"cannot decrypt the tokens of {', '.join(closed)}")
     return Finding("keys", "ok", "every stored token can be decrypted")

@@ -1,5 +1,8 @@
-"""Runs a sync as a Dagster run of this process, for the command line: it shows in the UI like any
-other, and needs neither webserver nor daemon."""
+"""Runs a sync for the command line, as a Dagster run in this process.
+
+The run shows in the UI like any other, and needs neither webserver nor daemon. The only module of
+``cli`` that imports Dagster, which takes seconds.
+"""
 
 from collections.abc import Sequence
 from datetime import date
@@ -7,8 +10,7 @@ from uuid import UUID
 
 import dagster as dg
 
-from voiceai_pipeline.calls.sync import SyncRequestError
-from voiceai_pipeline.core.days import DAYS_PER_RUN, day_range, stretches
+from voiceai_pipeline.core.days import DAYS_PER_RUN, days_to_sync, stretches
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import jobs, partitions
 
@@ -16,23 +18,27 @@ from voiceai_pipeline.defs import jobs, partitions
 def days_between(first: date, last: date, today: date) -> list[date]:
     """The days from ``first`` to ``last``, both included.
 
+    Args:
+        today: in the pipeline's time zone.
+
     Raises:
-        SyncRequestError: one lies in the future, or before the first partition.
+        voiceai_pipeline.core.days.DaysError: one is in the future, or before the first partition.
     """
-    if last > today:
-        raise SyncRequestError(f"{last} lies in the future; today is {today}.")
-    if first < partitions.FIRST_DAY:
-        raise SyncRequestError(
-            f"{first} lies before {partitions.FIRST_DAY}, the first day that can be synced. Set "
-            "VOICEAI_START_DATE to an earlier one."
-        )
-    return day_range(first, last)
+    return days_to_sync(first, last, earliest=partitions.FIRST_DAY, today=today)
 
 
 def sync_calls(
     days: Sequence[date], user_ids: Sequence[UUID] | None, *, only_failed: bool
 ) -> str | None:
-    """Sync ``days`` in runs of at most 31; return why the last failed one did, or None."""
+    """Sync ``days`` in runs of at most ``DAYS_PER_RUN`` days.
+
+    Args:
+        user_ids: the users to sync; None: all.
+        only_failed: skip users whose day is complete.
+
+    Returns:
+        Why the last run that failed did; None if every run succeeded.
+    """
     config = {
         "user_ids": [str(user_id) for user_id in user_ids or ()],
         "only_failed": only_failed,

@@ -1,7 +1,8 @@
-"""HighLevel's redirect after a consent, on its way back to the command line.
+"""HighLevel's redirect after consent, as the command line receives it.
 
-It is caught on loopback where it leads there, by this program or by the Connections page that
-listens already; else its address is pasted. Codes are secrets: they are never an argument.
+If HIGHLEVEL_REDIRECT_URI points to loopback, this program catches the redirect, or the Connections
+page does where it already listens. Otherwise the user pastes the URL. Codes are secrets: they are
+never a command-line argument.
 """
 
 import http.server
@@ -19,26 +20,26 @@ from voiceai_pipeline.connections.consent import CONNECTED, Begun, Consent, Cons
 from voiceai_pipeline.core.secret import Secret
 
 _CALLBACK_TIMEOUT: Final = 600.0
-"""Seconds a person has to give consent in the browser."""
+"""Seconds the user has to give consent in the browser."""
 
-_NOBODY_CAME: Final = (
-    "Nobody gave consent within 10 minutes; nothing was changed. Run the command again."
+_TIMED_OUT: Final = (
+    "No consent was given within 10 minutes. Nothing was changed; run the command again."
 )
 
 
 def follow(consent: Consent, begun: Begun, redirect_uri: str, *, open_browser: bool) -> None:
-    """See a consent through to its end.
+    """Wait for the redirect and finish the consent.
 
     Raises:
-        ConsentError: it did not come, or was no good; the text says what to do.
+        ConsentError: there was no redirect, or not a valid one; the text says what to do.
         ChooseLocationError, PipelineError: as ``Consent.finish``.
-        click.ClickException: where the redirect leads, somebody else listens.
+        click.ClickException: another program listens where the redirect goes.
     """
     target = urlsplit(redirect_uri)
     if target.hostname not in ("127.0.0.1", "localhost") or not target.port:
         if open_browser:
             click.launch(begun.url)
-        pasted = click.prompt("Paste the address you were sent to", hide_input=True)
+        pasted = click.prompt("Paste the URL you were redirected to", hide_input=True)
         query: Mapping[str, list[str]] = parse_qs(urlsplit(pasted.strip()).query)
     elif _is_connections_page(f"http://{target.netloc}/health"):
         if open_browser:
@@ -52,8 +53,8 @@ def follow(consent: Consent, begun: Begun, redirect_uri: str, *, open_browser: b
     state, code, error = (query.get(name, [""])[0] for name in ("state", "code", "error"))
     if state != begun.state.reveal():
         raise ConsentError(
-            "That is not the answer to this request (another state, or none). Nothing was changed; "
-            "run the command again and use the new address."
+            "The redirect does not belong to this request (its state is wrong or missing). Nothing "
+            "was changed; run the command again and use the new URL."
         )
     consent.finish(begun.state, Secret(code) if code else None, error or None)
 
@@ -67,11 +68,11 @@ def _is_connections_page(url: str) -> bool:
 
 
 def _wait_for_page(consent: Consent, begun: Begun) -> None:
-    """The page takes the redirect and finishes the consent; the database tells how it ended."""
+    """Wait until the page has received the redirect and stored the outcome."""
     deadline = time.monotonic() + _CALLBACK_TIMEOUT
     while (outcome := consent.outcome(begun.state)) is None:
         if time.monotonic() > deadline:
-            raise ConsentError(_NOBODY_CAME)
+            raise ConsentError(_TIMED_OUT)
         time.sleep(0.5)
     if outcome != CONNECTED:
         raise ConsentError(outcome)
@@ -89,7 +90,7 @@ def _catch_redirect(
             if asked.path != path or not query:
                 self.send_error(404)
                 return
-            body = b"Received. The terminal says how it went; you can close this page."
+            body = b"Received. See the terminal for the result; you can close this page."
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
@@ -98,15 +99,15 @@ def _catch_redirect(
             answers.put(query)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the request line holds the code."""
+            """Log nothing: the request line contains the code."""
 
     try:
-        # A thread per connection: browsers open some in advance and send nothing on them.
+        # A thread per connection: browsers open idle connections in advance.
         server = http.server.ThreadingHTTPServer((host, port), Handler)
     except OSError as error:
         raise click.ClickException(
-            f"{host}:{port}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
-            f"({error.strerror}). Stop the program that uses it, or change the variable."
+            f"Cannot listen on {host}:{port}, where HIGHLEVEL_REDIRECT_URI points "
+            f"({error.strerror}). Stop the program that uses the port, or change the variable."
         ) from error
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -115,6 +116,6 @@ def _catch_redirect(
         try:
             return answers.get(timeout=_CALLBACK_TIMEOUT)
         except queue.Empty:
-            raise ConsentError(_NOBODY_CAME) from None
+            raise ConsentError(_TIMED_OUT) from None
         finally:
             server.shutdown()

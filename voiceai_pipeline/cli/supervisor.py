@@ -1,9 +1,9 @@
-"""Processes that belong to one ``voiceai-pipeline up``: started, restarted, and never left behind.
+"""Child processes of ``voiceai-pipeline up``: start, restart, and never leave one behind.
 
-Each child leads a process group of its own, so that whatever it starts ends with it. A tether (this
-module run as a program) reads a pipe from the parent: when the parent is gone, however it died, the
-pipe closes and the tether ends every group. Restarts are bounded. What the children are is not
-decided here.
+Each child leads its own process group, so that everything it starts is stopped with it. A tether
+(this module run as a program) reads a pipe from the parent. When the parent dies, however it dies,
+the pipe closes and the tether stops every group. Restarts are limited. Which children there are is
+decided in ``up``.
 """
 
 import contextlib
@@ -20,20 +20,24 @@ from typing import IO, Final
 from voiceai_pipeline.cli.signals import restore_in_child
 
 GRACE: Final = 10.0
-"""Seconds between asking a group to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 RESTARTS: Final = 3
 RESTART_WINDOW: Final = 60.0
-"""A child that stops more than ``RESTARTS`` times within so many seconds is given up."""
+"""Seconds. A child that stops more than ``RESTARTS`` times within them is not restarted again."""
 
 
 class ChildError(RuntimeError):
-    """A child cannot be kept running; the text names it and its log."""
+    """A child keeps stopping; the text names it and its log."""
 
 
 @dataclass
 class Child:
-    """A program and the process that runs it now."""
+    """A program and its current process.
+
+    Attributes:
+        stops: when it stopped lately, on the monotonic clock.
+    """
 
     name: str
     argv: Sequence[str]
@@ -44,18 +48,18 @@ class Child:
 
 
 class Supervisor:
-    """Starts children, keeps them running, and ends them in reverse order.
+    """Starts children, keeps them running, and stops them in reverse order.
 
     Args:
-        logs: folder for one log file per child.
-        cwd: where the children run.
-        tell: says what happens, a line at a time.
+        logs: folder with a log file per child.
+        cwd: working folder of the children.
+        report: called with a line for each event.
     """
 
-    def __init__(self, logs: Path, cwd: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, cwd: Path, report: Callable[[str], None]) -> None:
         self._logs = logs
         self._cwd = cwd
-        self._tell = tell
+        self._report = report
         self._children: list[Child] = []
         self._tether: subprocess.Popen[bytes] | None = None
 
@@ -73,10 +77,10 @@ class Supervisor:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
     def keep_running(self) -> None:
-        """Start again whoever has stopped; returns at once.
+        """Restart every child that has stopped; returns immediately.
 
         Raises:
-            ChildError: one keeps stopping.
+            ChildError: a child keeps stopping.
         """
         if self._tether is not None and self._tether.poll() is not None:
             self._start_tether()
@@ -86,25 +90,25 @@ class Supervisor:
                 continue
             now = time.monotonic()
             child.stops = [s for s in child.stops if now - s < RESTART_WINDOW] + [now]
-            _end_group(child.process, signal.SIGKILL)  # what it started may still be there
+            _signal_group(child.process, signal.SIGKILL)  # what it started may still run
             self._tie(f"-{child.process.pid}")
             if len(child.stops) > RESTARTS:
                 raise ChildError(
                     f"The {child.name} keeps stopping. Its log, {child.log}, ends with:\n"
                     f"{self.tail(child.name)}"
                 )
-            self._tell(f"The {child.name} stopped ({_describe(status)}); starting it again.")
+            self._report(f"The {child.name} stopped ({_describe(status)}); starting it again.")
             child.process = self._spawn(child.argv, child.env, child.log)
 
     def stop(self) -> None:
-        """End every child and what it started: politely, then for good. Never raises."""
+        """Stop every child and what it started, with SIGTERM and then SIGKILL. Never raises."""
         for child in reversed(self._children):
-            _end_group(child.process, signal.SIGTERM)
+            _signal_group(child.process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.1, deadline - time.monotonic()))
-            _end_group(child.process, signal.SIGKILL)
+            _signal_group(child.process, signal.SIGKILL)
             child.process.wait()
             self._tie(f"-{child.process.pid}")
         self._children.clear()
@@ -133,7 +137,7 @@ class Supervisor:
         return process
 
     def _start_tether(self) -> None:
-        """Start the tether, or another one in the place of one that was killed."""
+        """Start the tether, or replace one that was killed."""
         if self._tether is not None and self._tether.stdin is not None:
             self._tether.stdin.close()
         self._tether = subprocess.Popen(
@@ -148,17 +152,17 @@ class Supervisor:
             self._tie(f"+{child.process.pid}")
 
     def _tie(self, line: str) -> None:
-        """Tell the tether which groups are ours: ``+pid`` a new one, ``-pid`` one that ended."""
+        """Tell the tether about a group: ``+pid`` it was started, ``-pid`` it has ended."""
         if self._tether is None or self._tether.stdin is None:
             return
-        # A tether that was killed is replaced by keep_running, which tells the new one everything.
+        # If the tether was killed, keep_running replaces it and tells the new one of every group.
         with contextlib.suppress(BrokenPipeError):
             self._tether.stdin.write(f"{line}\n".encode())
 
 
-def _end_group(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, how)
+        os.killpg(process.pid, number)
 
 
 def _describe(status: int) -> str:
@@ -166,23 +170,23 @@ def _describe(status: int) -> str:
 
 
 def tether(groups: IO[str]) -> None:
-    """Keep a list of process groups until the pipe closes, then end those still on it.
+    """Keep a list of process groups until the pipe closes, then stop those still on it.
 
-    An ended group is taken off the list: its number may belong to somebody else by then.
+    A group that has ended is removed: its number may be reused by another program.
     """
-    # Whatever ends the parent must not end the tether before it has done its work.
+    # A signal that stops the parent must not stop the tether before it has done its work.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     pids: set[int] = set()
     for line in groups:
         pid = int(line[1:])
         (pids.add if line[0] == "+" else pids.discard)(pid)
-    for how, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 0.0)):
+    for stop, grace in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 0.0)):
         alive = [pid for pid in pids if _is_alive(pid)]
         for pid in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, how)
-        deadline = time.monotonic() + patience
+                os.killpg(pid, stop)
+        deadline = time.monotonic() + grace
         while time.monotonic() < deadline and any(map(_is_alive, pids)):
             time.sleep(0.1)
 

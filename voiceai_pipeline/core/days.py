@@ -47,6 +47,32 @@ def day_range(first: date, last: date) -> list[date]:
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
+class DaysError(ValueError):
+    """A range of days that cannot be synced; the text says why and what to do."""
+
+
+def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> list[date]:
+    """The days from ``first`` to ``last``, both included, once they are known to be syncable.
+
+    Args:
+        earliest: the first partition.
+        today: in the pipeline's time zone.
+
+    Raises:
+        DaysError: the range is empty, starts before ``earliest``, or ends after ``today``.
+    """
+    if last > today:
+        raise DaysError(f"{last} is in the future; today is {today}. Choose an earlier day.")
+    if first < earliest:
+        raise DaysError(
+            f"{first} is before {earliest}, the first day that can be synced. Choose a later day, "
+            "or set VOICEAI_START_DATE to an earlier one and restart."
+        )
+    if last < first:
+        raise DaysError(f"{last} is before {first}. Enter the earlier day first.")
+    return day_range(first, last)
+
+
 def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
     """Split sorted days into stretches of consecutive days, of at most ``at_most`` days each.
 

@@ -14,16 +14,16 @@ from voiceai_pipeline_tests.support.command_line import (
 
 
 @pytest.mark.parametrize("words", [["connect"], ["disconnect", "--yes"], ["check"]])
-def test_an_unknown_user_is_a_sentence(program: Program, words: Sequence[str]) -> None:
-    refused = program(*words, "Nobody & Sons")
+def test_an_unknown_user_is_one_sentence(program: Program, words: Sequence[str]) -> None:
+    refused = program(*words, "Unknown & Sons")
 
     assert refused.code == 1
     assert refused.err == (
-        "Error: No user 'Nobody & Sons'. List the users with: voiceai-pipeline users\n"
+        "Error: No user 'Unknown & Sons'. List the users with: voiceai-pipeline users\n"
     )
 
 
-def test_a_name_that_two_users_share_asks_for_an_id(program: Program) -> None:
+def test_a_name_that_two_users_share_requires_an_id(program: Program) -> None:
     with program.engine.begin() as db:
         for number in (1, 2):
             connections.add_user(db, UUID(int=number), business_name="Twin")
@@ -39,19 +39,17 @@ def test_a_name_that_two_users_share_asks_for_an_id(program: Program) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--start", "yesterday"], "--start 'yesterday' is no day; write it as YYYY-MM-DD."),
-        (["--start", "2026-02-30"], "--start '2026-02-30' is no day; write it as YYYY-MM-DD."),
+        (["--start", "yesterday"], "--start 'yesterday' is not a valid day. Use YYYY-MM-DD."),
+        (["--start", "2026-02-30"], "--start '2026-02-30' is not a valid day. Use YYYY-MM-DD."),
         (
             ["--start", A_DAY, "--end", "20.11.2026"],
-            "--end '20.11.2026' is no day; write it as YYYY-MM-DD.",
+            "--end '20.11.2026' is not a valid day. Use YYYY-MM-DD.",
         ),
-        (["--start", NEXT_DAY, "--end", A_DAY], f"--start {NEXT_DAY} lies after --end {A_DAY}."),
+        (["--start", NEXT_DAY, "--end", A_DAY], f"--start {NEXT_DAY} is after --end {A_DAY}."),
         ([], "Missing option '--start'."),
     ],
 )
-def test_sync_refuses_days_that_are_none(
-    program: Program, words: Sequence[str], sentence: str
-) -> None:
+def test_sync_refuses_invalid_days(program: Program, words: Sequence[str], sentence: str) -> None:
     refused = program("sync", *words)
 
     assert refused.code == 2

@@ -30,7 +30,7 @@ from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
 
 @pytest.fixture
 def env(tmp_path: Path, database: Secret) -> Iterator[dict[str, str]]:
-    """A sound installation."""
+    """A healthy installation."""
     with running(World(), limits=False) as highlevel:
         yield {
             "VOICEAI_HOME": str(tmp_path / "home"),
@@ -55,7 +55,7 @@ def named(report: Report, name: str) -> Finding:
     return found
 
 
-def test_a_sound_installation_is_ok_in_every_respect(
+def test_every_finding_of_a_healthy_installation_is_ok(
     env: dict[str, str], connect: Connector
 ) -> None:
     connect("Harbor Dental")
@@ -71,7 +71,7 @@ def test_a_sound_installation_is_ok_in_every_respect(
         ("tables", "ok"),
         ("users", "ok"),
         ("scopes", "ok"),
-        ("renewals", "ok"),
+        ("refresh", "ok"),
         ("keys", "ok"),
         ("spool", "ok"),
         ("analysts", "ok"),
@@ -90,11 +90,11 @@ def test_a_secret_in_a_vite_variable_is_an_error_that_does_not_repeat_it(
 
     assert found.level == "error"
     assert found.text.startswith("VITE_HIGHLEVEL_CLIENT_SECRET is set: ")
-    assert "Make a new one in the HighLevel marketplace" in found.text
+    assert "Create a new one in the HighLevel marketplace" in found.text
     assert "hunter2" not in found.text
 
 
-def test_a_setting_that_cannot_be_used_ends_the_examination(env: dict[str, str]) -> None:
+def test_an_invalid_setting_stops_the_checks(env: dict[str, str]) -> None:
     report = doctor.examine(env | {"VOICEAI_TIMEZONE": "Mars/Base"})
 
     assert named(report, "settings").level == "error"
@@ -102,7 +102,7 @@ def test_a_setting_that_cannot_be_used_ends_the_examination(env: dict[str, str])
     assert report.database_url is None
 
 
-def test_a_dagster_url_for_another_driver_is_a_warning(
+def test_a_dagster_url_with_another_driver_is_a_warning(
     env: dict[str, str], postgres: EmbeddedPostgres
 ) -> None:
     url = postgres.url("postgres", driver="psycopg2")
@@ -112,7 +112,7 @@ def test_a_dagster_url_for_another_driver_is_a_warning(
         env | {"DAGSTER_POSTGRES_URL": url.replace("postgresql+psycopg2", "postgres")}
     )
     assert [one.level for one in warned] == ["warning", "ok"]
-    assert "should begin with postgresql+psycopg2://" in warned[0].text
+    assert "should start with postgresql+psycopg2://" in warned[0].text
 
 
 def test_a_dagster_database_that_does_not_answer_is_an_error(env: dict[str, str]) -> None:
@@ -149,7 +149,7 @@ def test_a_database_that_is_down_is_an_error_without_its_password(env: dict[str,
         "postgresql://me@127.0.0.1:1/voiceai?sslpassword=hunter2&sslmode=prefer",
     ],
 )
-def test_the_database_url_it_gives_hides_every_password(env: dict[str, str], url: str) -> None:
+def test_the_reported_database_url_contains_no_password(env: dict[str, str], url: str) -> None:
     given = doctor.examine(env | {"VOICEAI_DATABASE_URL": url}).as_json()["database_url"]
 
     assert given is not None
@@ -157,10 +157,10 @@ def test_the_database_url_it_gives_hides_every_password(env: dict[str, str], url
     assert "sslmode=prefer" in given
 
 
-def test_the_database_urls_it_gives_open_the_embedded_server(
+def test_the_reported_database_urls_open_the_embedded_server(
     env: dict[str, str], tmp_path: Path
 ) -> None:
-    home = tmp_path / "a home, with blanks"
+    home = tmp_path / "a home, with spaces"
     env |= {"VOICEAI_HOME": str(home), "VOICEAI_DATABASE_URL": "", "VOICEAI_TOKEN_KEYS": ""}
     with EmbeddedPostgres.hold(home, durable=False) as server:
         server.create_database(DATABASE)
@@ -207,19 +207,19 @@ def test_an_unreachable_highlevel_is_an_error_and_an_absent_sandbox_a_warning(
         (None, "ok"),
     ],
 )
-def test_a_clock_that_differs_is_a_warning_and_no_date_none(
+def test_a_wrong_clock_is_a_warning_and_a_missing_date_is_not(
     env: dict[str, str], date: str | None, level: str
 ) -> None:
     with dated(date) as url:
         found = finding(env | {"HIGHLEVEL_API_URL": url}, "HighLevel")
 
     assert found.level == level
-    assert ("Set this one by NTP." in found.text) is (level == "warning")
+    assert ("Use NTP here." in found.text) is (level == "warning")
 
 
 @contextmanager
 def dated(date: str | None) -> Iterator[str]:
-    """A server that says it is this date."""
+    """A server with this Date header."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -251,12 +251,12 @@ def test_users_who_cannot_be_synced_and_missing_scopes_are_warnings(
         "users", "warning", "1 of 3 can be synced: see voiceai-pipeline users"
     )
     assert named(report, "scopes") == Finding(
-        "scopes", "warning", "Cedar Vets: without voice-ai-dashboard.readonly, reconnect"
+        "scopes", "warning", "Cedar Vets: voice-ai-dashboard.readonly missing, reconnect"
     )
     assert not report.has_errors
 
 
-def test_a_wrong_key_is_an_error_that_names_whose_token_it_cannot_open(
+def test_a_wrong_key_is_an_error_that_names_the_users_it_cannot_decrypt(
     env: dict[str, str], connect: Connector
 ) -> None:
     connect("Harbor Dental")
@@ -271,7 +271,7 @@ def test_a_wrong_key_is_an_error_that_names_whose_token_it_cannot_open(
 
 
 @pytest.mark.parametrize("column", ["access_token", "refresh_token", "location_access_token"])
-def test_every_kind_of_token_is_tried(
+def test_every_stored_token_is_decrypted(
     env: dict[str, str], connect: Connector, engine: sa.Engine, column: str
 ) -> None:
     connect("Harbor Dental")
@@ -293,24 +293,24 @@ def test_every_kind_of_token_is_tried(
         (FailureClass.PROVIDER_ERROR, "warning", "No action needed"),
     ],
 )
-def test_suspended_renewals_are_said_with_the_reason_and_the_fix(
+def test_suspended_refreshes_are_reported_with_the_reason_and_the_fix(
     reason: FailureClass, level: str, fix: str, env: dict[str, str], engine: sa.Engine
 ) -> None:
     with engine.begin() as db:
         for _ in range(circuit_breaker.THRESHOLD):
             circuit_breaker.count_failure(db, reason, "POST /oauth/token", datetime.now(UTC), None)
-    found = finding(env, "renewals")
+    found = finding(env, "refresh")
     assert found.level == level
     assert "suspended for all users since" in found.text
     assert reason.explanation.message in found.text
     assert fix in found.text
 
 
-def test_a_token_pair_that_waits_on_disk_is_a_warning(env: dict[str, str]) -> None:
+def test_a_token_pair_on_disk_is_a_warning(env: dict[str, str]) -> None:
     spool = Path(env["VOICEAI_HOME"]) / "spool"
     spool.mkdir(parents=True)
     (spool / "user.row.1.json").write_text("{}")
     found = finding(env, "spool")
     assert found.level == "warning"
-    assert found.text.startswith("1 token pairs wait on disk")
+    assert found.text.startswith("1 token pairs on disk, not in the database yet: keep ")
     assert str(spool) in found.text

@@ -1,4 +1,4 @@
-"""``export``: its words, its files and what it says."""
+"""``export``: its options, its files and its messages."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def calls(program: Program) -> None:
         )
 
 
-def test_an_export_goes_to_standard_output_or_to_a_file_in_the_format_of_its_name(
+def test_an_export_goes_to_standard_output_or_to_a_file_in_the_format_of_its_extension(
     program: Program, calls: None, tmp_path: Path
 ) -> None:
     printed = program.apart("export", "calls", "--from", A_DAY)
@@ -56,7 +56,7 @@ def test_an_export_goes_to_standard_output_or_to_a_file_in_the_format_of_its_nam
     assert "in private" in (tmp_path / "one").read_text()
 
 
-def test_whoever_stops_reading_an_export_sees_no_error(program: Program, calls: None) -> None:
+def test_an_export_whose_reader_stops_early_prints_no_error(program: Program, calls: None) -> None:
     program.execute(
         "INSERT INTO call_logs (location_id, call_id, started_at, executed_call_actions, raw, "
         "content_hash, first_seen_at, last_changed_at) SELECT 'LocBusy', n::text, "
@@ -76,13 +76,16 @@ def test_whoever_stops_reading_an_export_sees_no_error(program: Program, calls: 
     [
         (["calls"], "Missing option '--from'"),
         (["callers", "--from", A_DAY], "'callers' is not"),
-        (["calls", "--from", "yesterday"], "--from 'yesterday' is no day; write it as YYYY-MM-DD."),
-        (["calls", "--from", NEXT_DAY, "--to", A_DAY], f"lies after --to {A_DAY}."),
+        (
+            ["calls", "--from", "yesterday"],
+            "--from 'yesterday' is not a valid day. Use YYYY-MM-DD.",
+        ),
+        (["calls", "--from", NEXT_DAY, "--to", A_DAY], f"is after --to {A_DAY}."),
         (["calls", "--from", A_DAY, "--format", "xlsx"], "'xlsx' is not one of 'csv', 'parquet'."),
         (["calls", "--from", A_DAY, "--format", "parquet"], "Parquet needs a file: -o FILE"),
     ],
 )
-def test_an_export_in_wrong_words_is_a_sentence(
+def test_wrong_usage_of_export_is_one_sentence(
     program: Program, words: list[str], said: str
 ) -> None:
     refused = program("export", *words)
@@ -91,14 +94,14 @@ def test_an_export_in_wrong_words_is_a_sentence(
     assert said in refused.err
 
 
-def test_an_export_of_somebody_without_calls_is_a_sentence(program: Program) -> None:
+def test_an_export_of_a_user_without_a_location_is_one_sentence(program: Program) -> None:
     program.add("Juniper Fitness")
 
     refused = program("export", "calls", "--from", A_DAY, "--user", "Juniper Fitness")
-    unknown = program("export", "calls", "--from", A_DAY, "--user", "nobody")
+    unknown = program("export", "calls", "--from", A_DAY, "--user", "unknown")
 
     assert (refused.code, refused.out) == (1, "")
     assert refused.err == (
         "Error: Juniper Fitness: no location yet, so no calls. Nothing was written.\n"
     )
-    assert unknown.err.startswith("Error: No user 'nobody'.")
+    assert unknown.err.startswith("Error: No user 'unknown'.")

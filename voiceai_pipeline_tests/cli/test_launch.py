@@ -15,10 +15,10 @@ from voiceai_pipeline_tests.support.today import today_for
 
 
 def test_sync_refuses_an_unknown_user(program: Program, dagsters: str) -> None:
-    refused = program("sync", "--start", A_DAY, "--user", "Nobody", DAGSTER_POSTGRES_URL=dagsters)
+    refused = program("sync", "--start", A_DAY, "--user", "Unknown", DAGSTER_POSTGRES_URL=dagsters)
 
     assert refused.code == 1
-    assert "No user 'Nobody'." in refused.err
+    assert "No user 'Unknown'." in refused.err
 
 
 def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
@@ -61,7 +61,7 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert rows["Juniper Fitness", A_DAY]["state"] == "waiting"
     assert runs(dagsters)[1:] == [("sync_calls", "SUCCESS", "command line")]
 
-    # Nobody is left: unlike a plain rerun of a green day, this reads nothing.
+    # No user is left: unlike a rerun of a green day, this reads nothing.
     program.highlevel.world.clear_requests()
     assert program.apart("sync", "--start", NEXT_DAY, "--only-failed").code == 0
     assert program.highlevel.requests == []
@@ -70,10 +70,12 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     tomorrow = today + timedelta(days=1)
     future = program.apart("sync", "--start", str(tomorrow))
     assert future.code == 1
-    assert future.err == f"Error: {tomorrow} lies in the future; today is {today}.\n"
+    assert future.err == (
+        f"Error: {tomorrow} is in the future; today is {today}. Choose an earlier day.\n"
+    )
 
 
-def test_sync_without_dagsters_database_is_a_sentence(program: Program) -> None:
+def test_sync_without_dagsters_database_is_one_sentence(program: Program) -> None:
     program.connect("Harbor Dental")
     url = f"postgresql://dagster:hunter2@127.0.0.1:{free_port()}/dagster"
 

@@ -1,4 +1,4 @@
-"""The commands, and an installation with something wrong: one sentence and an exit code."""
+"""The commands, and the failures of an installation: one sentence and an exit code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_check_reads_calls_for_real(program: Program) -> None:
     assert program("check", str(user), "--json").json["ok"] is True
 
 
-def test_check_of_a_revoked_connection_says_how_to_mend_it(program: Program, world: World) -> None:
+def test_check_of_a_revoked_connection_says_how_to_fix_it(program: Program, world: World) -> None:
     (user,) = program.connect("Larch Auto Care")
     world.revoke(DEMO["Larch Auto Care"].installs_on)
 
@@ -60,7 +60,7 @@ def test_check_names_a_missing_scope(program: Program) -> None:
     assert "Add the scope to the app in the HighLevel marketplace" in checked.out
 
 
-def test_check_of_a_user_without_a_location_says_so(program: Program) -> None:
+def test_check_of_a_user_without_a_location_is_one_sentence(program: Program) -> None:
     (user,) = program.connect("Harbor Dental")
     program.execute("UPDATE api_keys SET location_id = NULL WHERE user_id = :user", user=user)
 
@@ -70,18 +70,18 @@ def test_check_of_a_user_without_a_location_says_so(program: Program) -> None:
     assert checked.out.splitlines()[-1].startswith("No location ID found for user. Fix: ")
 
 
-def test_an_unreachable_highlevel_is_a_sentence(program: Program) -> None:
+def test_an_unreachable_highlevel_is_one_sentence(program: Program) -> None:
     program.connect("Harbor Dental")
-    nobody = f"http://127.0.0.1:{free_port()}"
+    unused = f"http://127.0.0.1:{free_port()}"
 
-    checked = program.apart("check", "Harbor Dental", HIGHLEVEL_API_URL=nobody)
+    checked = program.apart("check", "Harbor Dental", HIGHLEVEL_API_URL=unused)
 
     assert checked.code == 1
     assert checked.out.splitlines()[-1].startswith("HighLevel could not be reached")
     assert "Check the network and HIGHLEVEL_API_URL" in checked.out
 
 
-def test_a_key_that_does_not_fit_is_a_sentence(program: Program) -> None:
+def test_a_wrong_key_is_one_sentence(program: Program) -> None:
     (user,) = program.connect("Harbor Dental")
 
     checked = program("check", "Harbor Dental", VOICEAI_TOKEN_KEYS=OTHER_KEYRING)
@@ -97,7 +97,7 @@ def test_disconnect_asks_first_and_keeps_the_user(program: Program) -> None:
 
     refused = program("disconnect", "Harbor Dental", typed="n\n")
     assert refused.code != 0
-    assert "This destroys the stored tokens; the calls stay. Disconnect?" in refused.out
+    assert "This deletes the stored tokens; all calls are kept. Disconnect?" in refused.out
     assert program.ask("SELECT refresh_token IS NULL FROM api_keys") == [(False,)]
 
     assert program("disconnect", "Harbor Dental", typed="y\n").code == 0
@@ -113,14 +113,14 @@ def test_migrate_creates_the_tables_once(program: Program, empty_database: Secre
     due = program("migrate", "--check", **env)
     assert (due.code, due.err) == (
         1,
-        f"Error: A migration is due: none to {head}. Run: voiceai-pipeline migrate\n",
+        f"Error: A migration is pending: none to {head}. Run: voiceai-pipeline migrate\n",
     )
     assert program("migrate", **env).out == f"Migrated from nothing to {head}.\n"
     again = program("migrate", "--check", **env)
     assert (again.code, again.out) == (0, f"The database is up to date (revision {head}).\n")
 
 
-def test_migrate_sql_prints_what_would_be_done_and_does_nothing(
+def test_migrate_sql_prints_the_sql_and_changes_nothing(
     program: Program, empty_database: Secret
 ) -> None:
     printed = program("migrate", "--sql", VOICEAI_DATABASE_URL=empty_database.reveal())
@@ -143,7 +143,7 @@ def test_migrate_refuses_a_database_that_cannot_be_adopted(
     assert tables(empty_database) == ["users"]
 
 
-def test_a_database_of_a_newer_version_is_a_sentence(program: Program) -> None:
+def test_a_database_of_a_newer_version_is_one_sentence(program: Program) -> None:
     program.execute("UPDATE voiceai_alembic_version SET version_num = '9999_from_the_future'")
 
     refused = program("migrate")
@@ -158,7 +158,7 @@ def test_a_database_of_a_newer_version_is_a_sentence(program: Program) -> None:
 @pytest.mark.parametrize(
     "table", ["", "CREATE TABLE users (id uuid PRIMARY KEY); CREATE TABLE api_keys (id uuid)"]
 )
-def test_a_database_that_was_not_migrated_is_a_sentence(
+def test_a_database_that_was_not_migrated_is_one_sentence(
     program: Program, empty_database: Secret, table: str
 ) -> None:
     with psycopg.connect(plain(empty_database)) as db:
@@ -173,7 +173,7 @@ def test_a_database_that_was_not_migrated_is_a_sentence(
     )
 
 
-def test_every_command_explains_itself() -> None:
+def test_every_command_and_option_has_help() -> None:
     for name, command in {"": main.cli, **main.cli.commands}.items():
         shown = CliRunner().invoke(main.cli, [*name.split(), "--help"])
         assert shown.exit_code == 0
@@ -185,7 +185,7 @@ def test_every_command_explains_itself() -> None:
 
 @pytest.mark.parametrize("command", ["users", "check x", "migrate", "disconnect x --yes"])
 def test_a_database_that_is_down_is_one_sentence(program: Program, command: str) -> None:
-    url = f"postgresql://somebody:hunter2@127.0.0.1:{free_port()}/nowhere"
+    url = f"postgresql://someone:hunter2@127.0.0.1:{free_port()}/nowhere"
 
     refused = program(*command.split(), VOICEAI_DATABASE_URL=url)
 
@@ -197,7 +197,7 @@ def test_a_database_that_is_down_is_one_sentence(program: Program, command: str)
     )
 
 
-def test_a_database_that_does_not_exist_is_a_sentence(
+def test_a_database_that_does_not_exist_is_one_sentence(
     program: Program, postgres: EmbeddedPostgres
 ) -> None:
     refused = program("users", VOICEAI_DATABASE_URL=postgres.url("no_such_database"))
@@ -207,10 +207,10 @@ def test_a_database_that_does_not_exist_is_a_sentence(
 
 
 @pytest.mark.parametrize("name", ["VOICEAI_DATABASE_URL", "DAGSTER_POSTGRES_URL"])
-def test_a_database_url_that_cannot_be_read_is_a_sentence_that_repeats_nothing(
+def test_an_invalid_database_url_is_one_sentence_that_repeats_none_of_it(
     program: Program, name: str
 ) -> None:
-    program.env[name] = "postgresql://somebody:p@ss:hunter2@db.example.test/voiceai"
+    program.env[name] = "postgresql://someone:p@ss:hunter2@db.example.test/voiceai"
 
     refused = program("sync", "--start", A_DAY)
 
@@ -231,7 +231,7 @@ def test_a_database_url_that_cannot_be_read_is_a_sentence_that_repeats_nothing(
         ({"VOICEAI_TIMEZONE": "Mars/Base"}, "VOICEAI_TIMEZONE is 'Mars/Base'."),
     ],
 )
-def test_a_wrong_setting_is_a_sentence(
+def test_a_wrong_setting_is_one_sentence(
     program: Program, variables: Mapping[str, str], words: str
 ) -> None:
     refused = program("check", "x", **variables)
@@ -241,9 +241,7 @@ def test_a_wrong_setting_is_a_sentence(
     assert words in refused.err
 
 
-def test_a_home_or_key_file_that_cannot_be_used_is_a_sentence(
-    program: Program, tmp_path: Path
-) -> None:
+def test_an_unusable_home_or_key_file_is_one_sentence(program: Program, tmp_path: Path) -> None:
     a_file = tmp_path / "file"
     a_file.write_text("")
     damaged = tmp_path / "damaged"
@@ -259,7 +257,7 @@ def test_a_home_or_key_file_that_cannot_be_used_is_a_sentence(
     assert f"{damaged / 'token.key'} is damaged" in keyless.err
 
 
-def test_a_file_called_env_is_read_and_the_environment_wins(
+def test_dot_env_is_read_and_the_environment_takes_precedence(
     program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text("VOICEAI_TIMEZONE=Nowhere/Land\n")

@@ -27,29 +27,29 @@ def test_connect_catches_the_redirect_and_connects(program: Program) -> None:
     with program.talking("connect", "Harbor Dental", "--no-browser") as command:
         url = printed_url(command)
         callback = consent(url, "Harbor Dental")
-        # A browser opens connections in advance and sends nothing on them for now.
+        # A browser opens idle connections in advance.
         with socket.create_connection(address_of(callback)):
             assert requests.get(callback.replace("/callback", "/favicon"), timeout=5).ok is False
             page = requests.get(callback, timeout=5)
             outcome = ending(command)
 
-    assert page.text == "Received. The terminal says how it went; you can close this page."
+    assert page.text == "Received. See the terminal for the result; you can close this page."
     assert outcome.code == 0
     assert "Harbor Dental" in outcome.out
     assert program.ask("SELECT connection_state FROM api_keys") == [("connected",)]
     assert url_query(url)["redirect_uri"] == [program.env["HIGHLEVEL_REDIRECT_URI"]]
 
 
-def test_connect_refuses_an_answer_to_another_request(program: Program) -> None:
+def test_connect_refuses_the_redirect_of_another_request(program: Program) -> None:
     program.add("Harbor Dental")
     with program.talking("connect", "Harbor Dental", "--no-browser") as command:
         callback = consent(printed_url(command), "Harbor Dental")
-        forged = callback[: callback.index("state=")] + "state=somebody-elses"
+        forged = callback[: callback.index("state=")] + "state=of-another-request"
         requests.get(forged, timeout=5)
         outcome = ending(command)
 
     assert outcome.code == 1
-    assert "another state" in outcome.err
+    assert "its state is wrong or missing" in outcome.err
     assert "run the command again" in outcome.err
     assert program.ask("SELECT count(*) FROM api_keys") == [(0,)]
 
@@ -71,7 +71,7 @@ def test_connect_says_that_consent_was_refused(program: Program) -> None:
     )
 
 
-def test_connect_of_an_agency_names_its_locations_and_takes_one(program: Program) -> None:
+def test_connect_lists_the_locations_of_an_agency_and_accepts_one(program: Program) -> None:
     program.add("Northwind Agency")
     bikes = next(p for p in program.highlevel.world.locations.values() if "Bikes" in p.name)
     outcomes = []
@@ -88,7 +88,7 @@ def test_connect_of_an_agency_names_its_locations_and_takes_one(program: Program
     assert program.ask("SELECT location_id FROM api_keys") == [(bikes.id,)]
 
 
-def test_connect_says_that_the_port_of_the_redirect_is_taken(program: Program) -> None:
+def test_connect_says_that_the_port_of_the_redirect_is_in_use(program: Program) -> None:
     program.add("Harbor Dental")
     target = urlsplit(program.env["HIGHLEVEL_REDIRECT_URI"])
     with socket.create_server((target.hostname or "", target.port or 0)):
@@ -96,13 +96,13 @@ def test_connect_says_that_the_port_of_the_redirect_is_taken(program: Program) -
 
     assert refused.code == 1
     assert refused.err == (
-        f"Error: {target.netloc}, where HIGHLEVEL_REDIRECT_URI leads, cannot be listened on "
-        "(Address already in use). Stop the program that uses it, or change the variable.\n"
+        f"Error: Cannot listen on {target.netloc}, where HIGHLEVEL_REDIRECT_URI points (Address "
+        "already in use). Stop the program that uses the port, or change the variable.\n"
     )
 
 
 @pytest.mark.parametrize("action", ["allow", "cancel"])
-def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
+def test_connect_waits_for_the_connections_page_where_that_receives_the_redirect(
     action: str, program: Program, tmp_path: Path
 ) -> None:
     program.add("Harbor Dental")
@@ -138,16 +138,16 @@ def test_where_the_connections_page_takes_the_redirect_the_command_waits_for_it(
 
 def wait_for(url: str) -> None:
     """Until a server answers."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.ConnectionError):
             requests.get(url, timeout=2)
             return
         time.sleep(0.05)
-    raise AssertionError(f"nobody answers at {url}")
+    raise AssertionError(f"nothing answers at {url}")
 
 
-def test_where_the_redirect_leads_elsewhere_the_address_is_pasted_and_not_shown(
+def test_a_redirect_to_another_host_is_pasted_and_never_shown(
     program: Program,
 ) -> None:
     program.add("Harbor Dental")
@@ -159,8 +159,8 @@ def test_where_the_redirect_leads_elsewhere_the_address_is_pasted_and_not_shown(
     )
 
     assert result.exit_code == 1
-    assert "Paste the address you were sent to" in result.output
-    assert "another state" in str(result.exception)
+    assert "Paste the URL you were redirected to" in result.output
+    assert "its state is wrong or missing" in str(result.exception)
     assert "hunter2" not in result.output
 
 
@@ -172,11 +172,11 @@ def printed_url(command: subprocess.Popen[str]) -> str:
             url = line.strip()
             wait_for_port(address_of(url_query(url)["redirect_uri"][0]))
             return url
-    raise AssertionError("it printed no address")
+    raise AssertionError("it printed no URL")
 
 
 def wait_for_port(address: tuple[str, int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while True:
         with contextlib.suppress(OSError), socket.create_connection(address):
             return
@@ -185,7 +185,7 @@ def wait_for_port(address: tuple[str, int]) -> None:
 
 
 def consent(url: str, name: str) -> str:
-    """Press Allow; the address that the browser is sent to."""
+    """Press Allow; the URL that the browser is redirected to."""
     with requests.Session() as browser:
         return authorize(browser, url, DEMO[name].installs_on)
 
@@ -200,5 +200,5 @@ def url_query(url: str) -> dict[str, list[str]]:
 
 
 def ending(command: subprocess.Popen[str]) -> Outcome:
-    out, err = command.communicate(timeout=20)
+    out, err = command.communicate(timeout=120)
     return Outcome(command.returncode, out, err)

@@ -12,7 +12,7 @@ from voiceai_pipeline_tests.support.command_line import (
 )
 
 
-def test_users_lists_everyone_whatever_their_state(program: Program) -> None:
+def test_users_lists_every_user_in_any_state(program: Program) -> None:
     _, unreadable, gone, revoked = program.connect(
         "Harbor Dental", "Quiet Law", "Pine Realty", "Larch Auto Care"
     )
@@ -30,29 +30,29 @@ def test_users_lists_everyone_whatever_their_state(program: Program) -> None:
     )
 
     table = program("users")
-    people = {person["name"]: person for person in program("users", "--json").json}
+    users = {user["name"]: user for user in program("users", "--json").json}
 
-    assert {name: person["state"] for name, person in people.items()} == {
+    assert {name: user["state"] for name, user in users.items()} == {
         "Harbor Dental": "connected",
         "Juniper Fitness": "never_connected",
         "Larch Auto Care": "needs_reconnect",
         "Pine Realty": "disconnected",
         "Quiet Law": "connected",
     }
-    assert people["Harbor Dental"]["what_to_do"] is None
-    assert people["Pine Realty"]["what_to_do"] == (
+    assert users["Harbor Dental"]["what_to_do"] is None
+    assert users["Pine Realty"]["what_to_do"] == (
         f"No valid OAuth connection found. Fix: Reconnect the user: voiceai-pipeline connect {gone}"
     )
-    assert people["Larch Auto Care"]["what_to_do"].startswith("Failed to refresh token (")
-    for person in people.values():
-        (line,) = [line for line in table.out.splitlines() if person["id"] in line]
-        assert person["name"] in line
-        assert STATES[ConnectionState(person["state"])].label in line
-        assert person["what_to_do"] is None or person["what_to_do"] in line
+    assert users["Larch Auto Care"]["what_to_do"].startswith("Failed to refresh token (")
+    for user in users.values():
+        (line,) = [line for line in table.out.splitlines() if user["id"] in line]
+        assert user["name"] in line
+        assert STATES[ConnectionState(user["state"])].label in line
+        assert user["what_to_do"] is None or user["what_to_do"] in line
         assert line.rstrip().endswith("never")
 
 
-def test_users_shows_how_the_last_sync_went(program: Program) -> None:
+def test_users_shows_the_last_sync(program: Program) -> None:
     (user,) = program.connect("Harbor Dental")
     program.execute(
         "INSERT INTO sync_status (id, service, user_id, last_sync_at, last_sync_status, "
@@ -62,14 +62,12 @@ def test_users_shows_how_the_last_sync_went(program: Program) -> None:
     )
 
     assert "2026-11-20 12:00Z failure" in program("users").out
-    (person,) = program("users", "--json").json
-    assert person["last_sync_status"] == "failure"
-    assert person["last_sync_message"] == "Failed to refresh token"
+    (user,) = program("users", "--json").json
+    assert user["last_sync_status"] == "failure"
+    assert user["last_sync_message"] == "Failed to refresh token"
 
 
-def test_one_user_shows_what_happened_since_when_and_what_to_do(
-    program: Program, world: World
-) -> None:
+def test_one_user_is_shown_with_state_fix_and_history(program: Program, world: World) -> None:
     (user,) = program.connect("Larch Auto Care")
     program("check", str(user))
     world.revoke(DEMO["Larch Auto Care"].installs_on)
@@ -95,31 +93,31 @@ def test_one_user_shows_what_happened_since_when_and_what_to_do(
         ("connected", "pipeline"),
     ]
     assert "SANDBOX-" not in json.dumps(told)
-    # What happened reads from the newest to the oldest.
+    # Newest event first.
     assert shown.index("could not be renewed") < shown.index("Connected by consent")
 
 
-def test_a_user_to_whom_nothing_has_happened_is_shown_too(program: Program) -> None:
+def test_a_user_without_events_is_shown_too(program: Program) -> None:
     program.add("Juniper Fitness")
     shown = program("users", "Juniper Fitness").out
     assert "never connected" in shown
-    assert "Nothing has happened to this connection yet." in shown
+    assert "No events yet." in shown
 
 
-def test_a_user_whose_renewal_keeps_failing_is_shown_with_the_reason(program: Program) -> None:
+def test_a_user_whose_refresh_keeps_failing_is_shown_with_the_reason(program: Program) -> None:
     (user,) = program.connect("Harbor Dental")
     program.execute(
         "UPDATE api_keys SET failed_attempts = 3, last_failure = 'unreachable', "
         "token_expires_at = now() - interval '1 hour' WHERE user_id = :user",
         user=user,
     )
-    (person,) = program("users", "--json").json
-    assert person["state"] == "expiring"
-    assert "failed 3 times in a row: HighLevel could not be reached" in person["what_to_do"]
+    (user,) = program("users", "--json").json
+    assert user["state"] == "expiring"
+    assert "failed 3 times in a row: HighLevel could not be reached" in user["what_to_do"]
     assert "expiring" in program("users").out
 
 
-def test_a_name_is_shown_as_it_is_also_with_brackets_and_colons(program: Program) -> None:
+def test_a_name_with_brackets_or_colons_is_shown_literally(program: Program) -> None:
     for number, name in enumerate(("Acme [/] Dental", "[red]Brush[/red]", "Dr. :smile:")):
         with program.engine.begin() as db:
             connections.add_user(db, UUID(int=number), business_name=name)

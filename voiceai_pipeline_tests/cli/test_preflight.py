@@ -1,11 +1,11 @@
-"""What keeps ``up`` from starting: a sentence that says what to do, and nothing is left running."""
+"""``up`` refuses to start: one sentence that says what to do, and nothing is left running."""
 
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from voiceai_pipeline.cli import up
+from voiceai_pipeline.cli import preflight, up
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline_tests.conftest import free_port
@@ -16,33 +16,33 @@ from voiceai_pipeline_tests.support.up import (
 )
 
 
-def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     installation = Up(tmp_path / "home")
     with taken(installation.port):
         stopped = installation.try_to_start()
 
     assert stopped.returncode == 1
     assert stopped.stderr == (
-        f"Error: Port {installation.port} is taken by another program. Stop that program, or use "
-        f"another port: make up PORT={installation.port + 1}\n"
+        f"Error: Port {installation.port} is used by another program. Stop it, or use another "
+        f"port: make up PORT={installation.port + 1}\n"
     )
     assert installation.everything_has_ended()
 
 
-def test_a_taken_port_of_the_page_is_a_sentence(tmp_path: Path) -> None:
+def test_a_page_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     installation = Up(tmp_path / "home")
     with taken(installation.page_port):
         stopped = installation.try_to_start()
 
     assert stopped.returncode == 1
     assert stopped.stderr == (
-        f"Error: Port {installation.page_port} is taken by another program. Stop that program, or "
-        f"use another port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
+        f"Error: Port {installation.page_port} is used by another program. Stop it, or use another "
+        f"port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
     )
     assert installation.everything_has_ended()
 
 
-def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_path: Path) -> None:
+def test_a_read_only_port_in_use_or_used_twice_is_one_sentence(tmp_path: Path) -> None:
     installation = Up(tmp_path / "home")
     port = installation.read_only_port
     installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
@@ -50,18 +50,18 @@ def test_a_port_for_analysts_that_is_taken_or_another_parts_is_a_sentence(tmp_pa
         stopped = installation.try_to_start()
 
     assert stopped.stderr == (
-        f"Error: Port {port} is taken by another program. Stop that program, or use another port: "
+        f"Error: Port {port} is used by another program. Stop it, or use another port: "
         f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
     )
     installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
     assert installation.try_to_start().stderr == (
-        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, where another part of this is to "
-        "listen. Choose another.\n"
+        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, which another service of this "
+        "installation uses. Choose another port.\n"
     )
     assert installation.everything_has_ended()
 
 
-def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_home_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     installation = Up(tmp_path / "home")
     installation.home.write_text("not a folder")
 
@@ -69,27 +69,29 @@ def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
 
     assert stopped.returncode == 1
     assert stopped.stderr == (
-        f"Error: {installation.home} cannot be used: File exists. Choose a folder that this user "
-        "can write with VOICEAI_HOME.\n"
+        f"Error: {installation.home} cannot be used: File exists. Set VOICEAI_HOME to a "
+        "folder that this user can write to.\n"
     )
 
 
-def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "up.lock").mkdir(parents=True)  # root may write anything, but not open a folder
 
-    with pytest.raises(up.UpError, match=r"home cannot be used: Is a directory\. Choose"):
+    with pytest.raises(
+        preflight.UpError, match=r"home cannot be used: Is a directory\. Set VOICEAI_HOME"
+    ):
         up.run(Settings.load({"VOICEAI_HOME": str(home)}), free_port(), print)
 
 
-def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up, "MIN_FREE_BYTES", 2**60)
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "MIN_FREE_BYTES", 2**60)
 
-    with pytest.raises(up.UpError, match=r"has only \d+ MB left.* Free some space"):
+    with pytest.raises(preflight.UpError, match=r"Only \d+ MB are free.* Free some space"):
         up.run(Settings.load({"VOICEAI_HOME": str(tmp_path)}), free_port(), print)
 
 
-def test_an_impossible_port_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_port_is_refused(tmp_path: Path) -> None:
     installation = Up(tmp_path / "home", port=99999)
 
     stopped = installation.try_to_start()
@@ -98,7 +100,9 @@ def test_an_impossible_port_is_refused(tmp_path: Path) -> None:
     assert "99999 is not in the range 1<=x<=65535" in stopped.stderr
 
 
-def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database: Secret) -> None:
+def test_an_external_database_with_tables_is_not_changed(
+    tmp_path: Path, empty_database: Secret
+) -> None:
     url = empty_database.reveal().replace("+psycopg", "")
     with psycopg.connect(url) as db:
         db.execute("CREATE TABLE users (id uuid PRIMARY KEY)")
@@ -108,9 +112,9 @@ def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, empty_database
 
     assert stopped.returncode == 1
     assert stopped.stderr == (
-        "Error: The database needs a migration, and it is not an empty one, so nothing was "
-        "changed. See what would be done with `voiceai-pipeline migrate --sql`, then run "
-        "`voiceai-pipeline migrate`.\n"
+        "Error: The database needs a migration. Because it is not empty, nothing was changed. "
+        "Review the SQL with `voiceai-pipeline migrate --sql`, then run `voiceai-pipeline "
+        "migrate`.\n"
     )
     with psycopg.connect(url) as db:
         tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")

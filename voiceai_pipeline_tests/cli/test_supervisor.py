@@ -1,4 +1,4 @@
-"""Children that die, refuse to die, or lose their parent: real processes and real kills."""
+"""Children that die, ignore signals, or lose their parent: real processes and real kills."""
 
 import contextlib
 import os
@@ -39,33 +39,33 @@ while True:
 """
 
 
-class Told(list[str]):
-    """What a supervisor said."""
+class Reported(list[str]):
+    """The lines that a supervisor reported."""
 
     def __call__(self, line: str) -> None:
         self.append(line)
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def reported() -> Reported:
+    return Reported()
 
 
 @pytest.fixture
-def children(tmp_path: Path, told: Told) -> Iterator[Supervisor]:
-    children = Supervisor(tmp_path / "logs", tmp_path, told)
+def children(tmp_path: Path, reported: Reported) -> Iterator[Supervisor]:
+    children = Supervisor(tmp_path / "logs", tmp_path, reported)
     yield children
     children.stop()
 
 
 def my_pids() -> set[int]:
-    """The processes that this one has started and that still run."""
+    """The running children of this process."""
     return {child.pid for child in psutil.Process().children() if is_alive(child.pid)}
 
 
-def has_told(children: Supervisor, told: Told) -> bool:
+def has_reported(children: Supervisor, reported: Reported) -> bool:
     children.keep_running()
-    return bool(told)
+    return bool(reported)
 
 
 def read_pid(path: Path) -> int:
@@ -82,22 +82,22 @@ def tether_of(pid: int) -> psutil.Process:
     return found()[0]
 
 
-def test_a_child_that_dies_is_started_again_and_it_is_said(
-    children: Supervisor, told: Told
+def test_a_child_that_dies_is_restarted_and_reported(
+    children: Supervisor, reported: Reported
 ) -> None:
     children.start("sleeper", SLEEPER, os.environ)
     (first,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
 
     first.kill()
-    wait_until(lambda: has_told(children, told))
+    wait_until(lambda: has_reported(children, reported))
 
-    assert told == ["The sleeper stopped (killed by SIGKILL); starting it again."]
+    assert reported == ["The sleeper stopped (killed by SIGKILL); starting it again."]
     (second,) = [p for p in psutil.Process().children() if p.cmdline() == SLEEPER]
     assert second.pid != first.pid
 
 
-def test_what_a_dead_child_had_started_ends_before_it_is_started_again(
-    children: Supervisor, told: Told, tmp_path: Path
+def test_what_a_dead_child_had_started_is_killed_before_the_restart(
+    children: Supervisor, reported: Reported, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
     children.start("family", ["sh", "-c", WITH_GRANDCHILD.format(pids=pids)], os.environ)
@@ -107,16 +107,16 @@ def test_what_a_dead_child_had_started_ends_before_it_is_started_again(
     assert parent is not None
 
     parent.kill()
-    wait_until(lambda: has_told(children, told))
+    wait_until(lambda: has_reported(children, reported))
 
     wait_until(lambda: not is_alive(grandchild))
     assert read_pid(pids) != grandchild
 
 
-def test_a_child_that_keeps_stopping_is_given_up_with_the_end_of_its_log(
-    children: Supervisor, told: Told
+def test_a_child_that_keeps_stopping_raises_with_the_end_of_its_log(
+    children: Supervisor, reported: Reported
 ) -> None:
-    children.start("sulker", ["sh", "-c", "echo out of cheese >&2; exit 3"], os.environ)
+    children.start("failing", ["sh", "-c", "echo out of cheese >&2; exit 3"], os.environ)
 
     def is_given_up() -> bool:
         try:
@@ -128,21 +128,21 @@ def test_a_child_that_keeps_stopping_is_given_up_with_the_end_of_its_log(
     given_up: list[str] = []
     wait_until(is_given_up)
 
-    assert told == ["The sulker stopped (exit code 3); starting it again."] * 3
-    assert given_up[0].startswith("The sulker keeps stopping. Its log, ")
+    assert reported == ["The failing stopped (exit code 3); starting it again."] * 3
+    assert given_up[0].startswith("The failing keeps stopping. Its log, ")
     assert given_up[0].endswith(
-        "sulker.log, ends with:\n" + "out of cheese\n" * 3 + "out of cheese"
+        "failing.log, ends with:\n" + "out of cheese\n" * 3 + "out of cheese"
     )
 
 
 def test_a_program_that_cannot_be_started_leaves_nothing_behind(children: Supervisor) -> None:
     with pytest.raises(FileNotFoundError):
-        children.start("ghost", ["/nonexistent/program"], os.environ)
+        children.start("missing", ["/nonexistent/program"], os.environ)
 
     children.keep_running()
 
 
-def test_stop_ends_children_and_grandchildren(children: Supervisor, tmp_path: Path) -> None:
+def test_stop_stops_children_and_grandchildren(children: Supervisor, tmp_path: Path) -> None:
     before = my_pids()
     pids = tmp_path / "pids"
     children.start("family", ["sh", "-c", WITH_GRANDCHILD.format(pids=pids)], os.environ)
@@ -155,7 +155,7 @@ def test_stop_ends_children_and_grandchildren(children: Supervisor, tmp_path: Pa
     assert my_pids() <= before  # the tether has gone too
 
 
-def test_stop_ends_a_child_that_does_not_listen(
+def test_stop_kills_a_child_that_ignores_sigterm(
     children: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "GRACE", 0.3)
@@ -168,13 +168,13 @@ def test_stop_ends_a_child_that_does_not_listen(
     assert my_pids() <= before
 
 
-def test_a_killed_tether_is_replaced_by_one_that_knows_every_group(tmp_path: Path) -> None:
+def test_a_killed_tether_is_replaced_and_the_new_one_knows_every_group(tmp_path: Path) -> None:
     with parent(tmp_path, "sleep 1000") as (process, pids):
         killed = tether_of(process.pid)
         killed.kill()
         wait_until(lambda: not is_alive(killed.pid))
         wait_until(lambda: tether_of(process.pid).pid != killed.pid)
-        time.sleep(0.2)  # it has been told of the children by now
+        time.sleep(0.2)  # by now it knows the children
 
         process.kill()
         process.wait()
@@ -182,7 +182,7 @@ def test_a_killed_tether_is_replaced_by_one_that_knows_every_group(tmp_path: Pat
         wait_until(lambda: not any(map(is_alive, pids)))
 
 
-def test_stop_ends_everything_also_without_its_tether(children: Supervisor) -> None:
+def test_stop_stops_everything_even_without_its_tether(children: Supervisor) -> None:
     before = my_pids()
     children.start("one", SLEEPER, os.environ)
     children.start("two", SLEEPER, os.environ)
@@ -194,7 +194,7 @@ def test_stop_ends_everything_also_without_its_tether(children: Supervisor) -> N
     assert my_pids() <= before
 
 
-def test_when_the_parent_is_killed_its_children_and_theirs_end(tmp_path: Path) -> None:
+def test_a_killed_parent_takes_its_children_and_grandchildren_along(tmp_path: Path) -> None:
     file = tmp_path / "pids"
     with parent(tmp_path, WITH_GRANDCHILD.format(pids=file)) as (process, pids):
         pids.append(read_pid(file))
@@ -206,7 +206,7 @@ def test_when_the_parent_is_killed_its_children_and_theirs_end(tmp_path: Path) -
         wait_until(lambda: not any(map(is_alive, pids)))
 
 
-def test_the_tether_ends_what_does_not_listen_after_its_grace() -> None:
+def test_the_tether_kills_a_group_that_ignores_sigterm() -> None:
     with group("sh", "-c", STUBBORN) as stubborn:
         assert stubborn.stdout is not None
         stubborn.stdout.readline()
@@ -217,7 +217,7 @@ def test_the_tether_ends_what_does_not_listen_after_its_grace() -> None:
         assert stubborn.wait(60) == -signal.SIGKILL
 
 
-def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
+def test_the_tether_spares_a_group_that_was_removed_from_its_list() -> None:
     with group(*SLEEPER) as ended, group(*SLEEPER) as ours, tether() as pipe:
         pipe.write(f"+{ended.pid}\n+{ours.pid}\n-{ended.pid}\n")
         pipe.close()
@@ -226,7 +226,7 @@ def test_the_tether_leaves_a_group_alone_that_was_taken_off_its_list() -> None:
         assert ended.poll() is None
 
 
-def test_what_ends_its_parent_does_not_end_the_tether() -> None:
+def test_the_tether_ignores_the_signals_that_stop_its_parent() -> None:
     with group(*SLEEPER) as ours, tether(signals=True) as pipe:
         pipe.write(f"+{ours.pid}\n")
         pipe.close()
@@ -250,7 +250,11 @@ def test_a_child_obeys_signals_that_its_parent_ignores_and_blocks(
 
 @contextlib.contextmanager
 def tether(*, signals: bool = False) -> Iterator[IO[str]]:
-    """The pipe of a tether; sent, if asked, every signal that ends its parent."""
+    """The pipe of a tether.
+
+    Args:
+        signals: send the tether every signal that stops its parent.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "voiceai_pipeline.cli.supervisor"], stdin=subprocess.PIPE, text=True
     ) as process:

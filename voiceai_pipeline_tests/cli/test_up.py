@@ -1,6 +1,6 @@
 """``voiceai-pipeline up`` as a real process: its own home, real ports, real kills.
 
-The tests of the demo are ordered: each takes up where the one before it left off.
+The tests of the demo are ordered: each continues where the one before it stopped.
 """
 
 import functools
@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 import requests
 
-from voiceai_pipeline.cli import up
+from voiceai_pipeline.cli.demo_users import connect_demo_users
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.vault import TokenVault
@@ -53,10 +53,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield demo
 
 
-# The demo's day, in order ------------------------------------------------------------------------
+# The demo, in order ------------------------------------------------------------------------
 
 
-def test_it_says_what_it_does_and_then_the_address(demo: Up) -> None:
+def test_it_prints_each_step_and_then_the_addresses(demo: Up) -> None:
     said = [line[9:] for line in demo.output.splitlines()]
 
     assert said == [
@@ -68,7 +68,7 @@ def test_it_says_what_it_does_and_then_the_address(demo: Up) -> None:
         "Dagster: starting the webserver",
         f"Connections: {demo.page}",
         "Dagster: starting the webserver for analysts",
-        "Dagster: asking for a backfill of 7 days",
+        "Dagster: requesting a backfill of 7 days",
         "Dagster: starting the daemon",
         "",
         f"Connections  {demo.page}",
@@ -141,10 +141,10 @@ MUTATIONS = {
     "reloadRepositoryLocation": 'repositoryLocationName: "voiceai_pipeline"',
     "reloadWorkspace": "",
 }
-"""What a person can do in the UI; DAY and RUN are ones that there are."""
+"""What a user can change in the UI. DAY and RUN stand for existing ones."""
 
 
-def test_analysts_see_the_same_on_the_read_only_webserver_and_can_change_nothing(
+def test_the_read_only_webserver_shows_the_same_and_can_change_nothing(
     demo: Up,
 ) -> None:
     allowed = {
@@ -175,7 +175,7 @@ def test_analysts_see_the_same_on_the_read_only_webserver_and_can_change_nothing
         assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=30).text
 
 
-def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
+def test_a_second_instance_is_refused_and_the_first_goes_on(demo: Up) -> None:
     assert demo.process is not None
 
     second = demo.try_to_start()
@@ -183,13 +183,13 @@ def test_a_second_one_beside_it_says_so_and_harms_nothing(demo: Up) -> None:
     assert second.returncode == 1
     assert second.stdout == ""
     assert second.stderr == (
-        f"Error: It is already running at {demo.url} (process {demo.process.pid}). Use it there, "
-        "or stop it with Ctrl-C first.\n"
+        f"Error: It is already running at {demo.url} (process {demo.process.pid}). Use that "
+        "instance, or stop it with Ctrl-C first.\n"
     )
     assert requests.get(f"{demo.url}/server_info", timeout=60).ok
 
 
-def test_a_killed_daemon_page_sandbox_or_second_webserver_is_started_again(
+def test_a_killed_daemon_page_sandbox_or_second_webserver_is_restarted(
     demo: Up,
 ) -> None:
     words = {
@@ -207,7 +207,7 @@ def test_a_killed_daemon_page_sandbox_or_second_webserver_is_started_again(
     wait_until(lambda: answers(f"{demo.page}/health"))
 
 
-def test_a_killed_database_comes_back_by_itself(demo: Up) -> None:
+def test_a_killed_database_is_restarted_automatically(demo: Up) -> None:
     calls = demo.ask("SELECT count(*) FROM call_logs")
     postmaster = int((demo.home / "postgres/data/postmaster.pid").read_text().split()[0])
 
@@ -219,12 +219,12 @@ def test_a_killed_database_comes_back_by_itself(demo: Up) -> None:
     assert demo.ask("SELECT count(*) FROM call_logs") == calls
 
 
-def test_ctrl_c_ends_all_it_started(demo: Up) -> None:
+def test_ctrl_c_stops_everything_it_started(demo: Up) -> None:
     assert demo.interrupt() == 0
 
     wait_until(demo.everything_has_ended)
     assert demo.output.splitlines()[-1].endswith(
-        "Stopped. The data stay; start again with: make up"
+        "Stopped. All data are kept; start again with: make up"
     )
     assert "Traceback" not in demo.output
     assert not answers(demo.url)
@@ -236,23 +236,23 @@ def test_no_token_code_or_secret_is_in_any_output_or_log(demo: Up) -> None:
     assert not [secret for secret in SECRETS for text in texts if secret in text]
 
 
-def test_a_taken_sandbox_port_is_a_sentence_and_nothing_is_left_running(demo: Up) -> None:
+def test_a_sandbox_port_in_use_is_one_sentence_and_nothing_is_left_running(demo: Up) -> None:
     with taken(demo.sandbox_port):
         stopped = demo.try_to_start()
 
     assert stopped.returncode == 1
     assert stopped.stderr == (
-        f"Error: Port {demo.sandbox_port} is taken by another program. Stop that program, or use "
-        f"another port: VOICEAI_SANDBOX_PORT={demo.sandbox_port + 1} make up\n"
+        f"Error: Port {demo.sandbox_port} is used by another program. Stop it, or use another "
+        f"port: VOICEAI_SANDBOX_PORT={demo.sandbox_port + 1} make up\n"
     )
     wait_until(demo.everything_has_ended)
 
 
-def test_a_second_start_carries_on_from_the_same_data(demo: Up) -> None:
+def test_a_second_start_continues_with_the_same_data(demo: Up) -> None:
     before = demo.ask("SELECT count(*), min(created_at), max(token_version) FROM api_keys")
     calls = demo.ask("SELECT count(*) FROM call_logs")
 
-    # As if one of its processes had been killed in the middle of a run.
+    # As if a process had been killed in the middle of a run.
     ((cut_off,),) = demo.ask(
         "UPDATE runs SET status = 'STARTED' WHERE id = (SELECT max(id) FROM runs "
         "WHERE status = 'SUCCESS') RETURNING id",
@@ -273,17 +273,17 @@ def test_a_second_start_carries_on_from_the_same_data(demo: Up) -> None:
     assert partition_stats(demo.url)["numMaterialized"] >= 6
 
 
-def test_when_it_is_killed_itself_everything_ends_too(demo: Up) -> None:
+def test_when_up_is_killed_everything_it_started_stops(demo: Up) -> None:
     demo.kill()
 
     wait_until(demo.everything_has_ended)
     assert not answers(demo.url)
 
 
-# Real servers ------------------------------------------------------------------------------------
+# External servers --------------------------------------------------------------------------------
 
 
-def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
+def test_demo_users_are_not_added_to_a_database_with_users_of_its_own(
     tmp_path: Path, database: Secret
 ) -> None:
     env = own_servers(database.reveal(), database.reveal(), "http://127.0.0.1:9")
@@ -291,14 +291,14 @@ def test_demo_users_are_not_added_to_a_database_that_has_users_of_its_own(
     with open_pipeline(Settings.load({**env, "VOICEAI_HOME": str(tmp_path)})) as pipeline:
         with pipeline.engine.begin() as db:
             connections.add_user(db, UUID(int=7), business_name="A real customer")
-        up.connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
+        connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
         with pipeline.engine.begin() as db:
-            names = [person.user.name for person in connections.all_connections(db)]
+            names = [one.user.name for one in connections.all_connections(db)]
     assert names == ["A real customer"]
     assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
 
 
-def test_with_servers_of_ones_own_it_starts_neither_sandbox_nor_database_and_stops_from_anywhere(
+def test_with_external_servers_it_starts_neither_sandbox_nor_database_and_stops_under_nohup(
     tmp_path: Path, postgres: EmbeddedPostgres, empty_database: Secret
 ) -> None:
     postgres.create_database("up_dagster")
@@ -324,7 +324,7 @@ def test_with_servers_of_ones_own_it_starts_neither_sandbox_nor_database_and_sto
 
 
 def connect(own: Settings, name: str) -> None:
-    """Somebody connects while it runs."""
+    """Connect a user while it runs."""
     assert own.database_url is not None
     engine = open_engine(own.database_url)
     with HighLevelClient(own.highlevel) as client:

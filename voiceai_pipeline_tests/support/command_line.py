@@ -1,7 +1,7 @@
 """The command line with a real database and the sandbox over HTTP.
 
-Most commands run in this process, through the same ``main`` as the program; those that talk while
-they wait, or that set the environment, run as the program itself.
+Most commands run in this process, through the same ``main`` as the program. Interactive ones, and
+those that set the environment, run as real processes.
 """
 
 import base64
@@ -44,7 +44,7 @@ A_DAY, NEXT_DAY = "2025-03-03", "2025-03-04"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -89,19 +89,19 @@ class Program:
         return Outcome(code, said.out, said.err)
 
     def apart(self, *words: str, **env: str) -> Outcome:
-        """Run a command as a program of its own."""
+        """Run a command as a real process."""
         done = subprocess.run(
             [PROGRAM, *words],
             env=clean_environment(Path(self.env["VOICEAI_HOME"]), **{**self.env, **env}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     @contextlib.contextmanager
     def talking(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that is talked to while it runs."""
+        """A command that is still running."""
         with subprocess.Popen(
             [PROGRAM, *words],
             env=clean_environment(Path(self.env["VOICEAI_HOME"]), **self.env),

@@ -27,7 +27,7 @@ PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """Ours without what it says of other installations."""
+    """This environment without the variables of another installation."""
     ours = ("VOICEAI_", "HIGHLEVEL_", "DAGSTER_", "VITE_")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**plain, "VOICEAI_HOME": str(home), **more}
@@ -84,7 +84,7 @@ class Up:
         return clean_environment(self.home, **ports, **self.env)
 
     def start(self) -> None:
-        """Start, and return once it prints the address."""
+        """Start, and return once it is up."""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, "up", "--port", str(self.port)],
@@ -104,7 +104,7 @@ class Up:
         return "Ctrl-C stops everything." in self.output
 
     def try_to_start(self) -> subprocess.CompletedProcess[str]:
-        """Start where it cannot; the whole outcome."""
+        """Start where that must fail; the whole outcome."""
         return subprocess.run(
             [PROGRAM, "up", "--port", str(self.port)],
             env=self._environment,
@@ -119,7 +119,7 @@ class Up:
         return found
 
     def has_another_child(self, word: str, than: psutil.Process) -> bool:
-        """Whether one took the place of `than`; what is being started is not there at once."""
+        """Whether a child has replaced `than`; a restart takes a moment."""
         return any(child.pid != than.pid for child in self._children(word))
 
     def _children(self, word: str) -> list[psutil.Process]:
@@ -128,7 +128,7 @@ class Up:
         return [c for c in children if is_alive(c.pid) and word in " ".join(c.cmdline())]
 
     def living(self) -> set[int]:
-        """What runs for this home: what `up` started, and the server with its watchdog."""
+        """The processes of this home: what `up` started, and the database with its watchdog."""
         found = {pid for pid in self.pids if is_alive(pid)}
         if self.process is not None and self.process.poll() is None:
             children = psutil.Process(self.process.pid).children(recursive=True)
@@ -143,14 +143,14 @@ class Up:
         return not self.living() and not is_running(self.home)
 
     def interrupt(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C, or another polite signal; the exit code."""
+        """Send Ctrl-C or another signal that stops it; the exit code."""
         assert self.process is not None
         self.pids |= self.living()
         self.process.send_signal(how)
         return self.process.wait(120)
 
     def kill(self) -> None:
-        """As the kernel does when memory runs out: nothing can be tidied up."""
+        """Kill it as the kernel does when memory runs out: it cannot clean up."""
         assert self.process is not None
         self.pids |= self.living()
         self.process.kill()
@@ -179,7 +179,7 @@ def partition_stats(url: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def ended(installation: Up) -> Iterator[Up]:
-    """Whatever a test leaves running ends with it."""
+    """Stop what the test leaves running, and delete the home."""
     try:
         yield installation
     finally:
@@ -190,7 +190,7 @@ def ended(installation: Up) -> Iterator[Up]:
 
 
 def own_servers(ours: str, dagsters: str, highlevel: str) -> dict[str, str]:
-    """The environment of an installation on servers that somebody else runs."""
+    """The environment of an installation on external servers."""
     return {
         "VOICEAI_DATABASE_URL": ours,
         "DAGSTER_POSTGRES_URL": dagsters,
@@ -211,7 +211,7 @@ def answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def taken(port: int) -> Iterator[None]:
-    """Somebody else listens on this port."""
+    """Listen on this port meanwhile."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))

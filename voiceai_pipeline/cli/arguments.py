@@ -1,0 +1,46 @@
+"""What is typed after a command: a user, or a range of days. Looks users up; changes nothing."""
+
+from datetime import date
+
+import click
+import sqlalchemy as sa
+
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.core.connection import Connection
+
+
+def find_user(engine: sa.Engine, name: str) -> Connection:
+    """The user with this id, or the only one with this name.
+
+    Raises:
+        UnknownUserError: no user has it, or several share the name.
+    """
+    with engine.begin() as db:
+        users = connections.all_connections(db)
+    found = [one for one in users if name.lower() in (str(one.user.id), one.user.name.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(str(one.user.id) for one in found)
+        raise UnknownUserError(f"{len(found)} users are called {name!r}; use an id: {ids}")
+    raise UnknownUserError(f"No user {name!r}. List the users with: voiceai-pipeline users")
+
+
+def day_range(start_option: str, start: str, end_option: str, end: str | None) -> tuple[date, date]:
+    """The first and the last day, both included; without an end, the first day alone.
+
+    Raises:
+        click.UsageError: a day cannot be read, or the first is after the last.
+    """
+    first, last = _day(start, start_option), _day(end or start, end_option)
+    if first > last:
+        raise click.UsageError(f"{start_option} {first} is after {end_option} {last}.")
+    return first, last
+
+
+def _day(text: str, option: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"{option} {text!r} is not a valid day. Use YYYY-MM-DD.") from None
