@@ -12,49 +12,38 @@ from voiceai_pipeline_tests.conftest import free_port
 from voiceai_pipeline_tests.support.up import (
     Up,
     own_servers,
+    port_in_use,
     taken,
 )
 
 
-def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "otherwise"),
+    [
+        ("port", "make up PORT={}"),
+        ("page_port", "VOICEAI_PAGE_PORT={} make up"),
+        ("read_only_port", "VOICEAI_READ_ONLY_PORT={} make up"),
+    ],
+)
+def test_a_port_in_use_is_one_sentence(tmp_path: Path, name: str, otherwise: str) -> None:
     installation = Up(tmp_path / "home")
-    with taken(installation.port):
-        stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: Port {installation.port} is used by another program. Stop it, or use another "
-        f"port: make up PORT={installation.port + 1}\n"
-    )
-    assert installation.everything_has_ended()
-
-
-def test_a_page_port_in_use_is_one_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    with taken(installation.page_port):
-        stopped = installation.try_to_start()
-
-    assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: Port {installation.page_port} is used by another program. Stop it, or use another "
-        f"port: VOICEAI_PAGE_PORT={installation.page_port + 1} make up\n"
-    )
-    assert installation.everything_has_ended()
-
-
-def test_a_read_only_port_in_use_or_used_twice_is_one_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    port = installation.read_only_port
-    installation.env = {"VOICEAI_READ_ONLY_PORT": str(port)}
+    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.read_only_port)}
+    port: int = getattr(installation, name)
     with taken(port):
         stopped = installation.try_to_start()
 
-    assert stopped.stderr == (
-        f"Error: Port {port} is used by another program. Stop it, or use another port: "
-        f"VOICEAI_READ_ONLY_PORT={port + 1} make up\n"
-    )
+    assert stopped.returncode == 1
+    assert stopped.stderr == port_in_use(port, otherwise.format(port + 1))
+    assert installation.everything_has_ended()
+
+
+def test_a_read_only_port_of_another_service_is_one_sentence(tmp_path: Path) -> None:
+    installation = Up(tmp_path / "home")
     installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
-    assert installation.try_to_start().stderr == (
+
+    stopped = installation.try_to_start()
+
+    assert stopped.stderr == (
         f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, which another service of this "
         "installation uses. Choose another port.\n"
     )

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,31 +23,31 @@ except KeyboardInterrupt:
 """
 
 
+@contextmanager
+def command(before: Callable[[], None]) -> Iterator[subprocess.Popen[str]]:
+    """A command, once it can be interrupted; then the test waits until it is.
+
+    Args:
+        before: called in its process before it starts its program.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, text=True, preexec_fn=before
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        yield process
+        assert process.stdout.read() == "interrupted\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_obeys_ctrl_c_and_sigterm_that_its_parent_ignores_and_blocks(
     number: signal.Signals,
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=block_signals,
-    ) as command:
-        assert command.stdout is not None
-        assert command.stdout.readline() == "started\n"
-        command.send_signal(signal.SIGHUP)  # nohup asked for it to be ignored
-        command.send_signal(number)
-        assert command.stdout.read() == "interrupted\n"
+    with command(block_signals) as process:
+        process.send_signal(signal.SIGHUP)  # stays ignored, as nohup requested
+        process.send_signal(number)
 
 
 def test_a_closed_terminal_stops_a_command() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=restore_in_child,
-    ) as command:
-        assert command.stdout is not None
-        assert command.stdout.readline() == "started\n"
-        command.send_signal(signal.SIGHUP)
-        assert command.stdout.read() == "interrupted\n"
+    with command(restore_in_child) as process:
+        process.send_signal(signal.SIGHUP)

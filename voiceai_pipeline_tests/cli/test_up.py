@@ -38,6 +38,7 @@ from voiceai_pipeline_tests.support.up import (
     graphql,
     own_servers,
     partition_stats,
+    port_in_use,
     taken,
 )
 
@@ -241,9 +242,8 @@ def test_a_sandbox_port_in_use_is_one_sentence_and_nothing_is_left_running(demo:
         stopped = demo.try_to_start()
 
     assert stopped.returncode == 1
-    assert stopped.stderr == (
-        f"Error: Port {demo.sandbox_port} is used by another program. Stop it, or use another "
-        f"port: VOICEAI_SANDBOX_PORT={demo.sandbox_port + 1} make up\n"
+    assert stopped.stderr == port_in_use(
+        demo.sandbox_port, f"VOICEAI_SANDBOX_PORT={demo.sandbox_port + 1} make up"
     )
     wait_until(demo.everything_has_ended)
 

@@ -217,3 +217,11 @@ def taken(port: int) -> Iterator[None]:
         other.bind(("127.0.0.1", port))
         other.listen()
         yield
+
+
+def port_in_use(port: int, otherwise: str) -> str:
+    """What the program says where another one listens on its port."""
+    return (
+        f"Error: Port {port} is used by another program. Stop it, or use another port: "
+        f"{otherwise}\n"
+    )
