@@ -91,7 +91,7 @@ def test_the_demo_users_were_connected_by_a_real_code_exchange(demo: Up) -> None
 
 
 def test_the_last_seven_days_arrive_and_the_bad_day_is_red(demo: Up) -> None:
-    wait_until(lambda: partition_stats(demo.url)["numMaterialized"] == 6, seconds=300)
+    wait_until(lambda: partition_stats(demo.url)["numMaterialized"] == 6)
     wait_until(lambda: partition_stats(demo.url)["numFailed"] == 1)
 
     assert partition_stats(demo.url)["numPartitions"] == 7

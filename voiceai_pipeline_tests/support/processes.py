@@ -18,7 +18,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120, pause: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300, pause: float = 0.02) -> None:
     """Wait for a condition.
 
     Args:

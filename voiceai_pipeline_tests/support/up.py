@@ -95,7 +95,7 @@ class Up:
                 text=True,
                 preexec_fn=self.before,
             )
-        wait_until(self._is_up, seconds=300)
+        wait_until(self._is_up)
         self.pids = self.living()
 
     def _is_up(self) -> bool:
