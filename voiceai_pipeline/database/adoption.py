@@ -1,6 +1,6 @@
-"""Which tables a database has already, and what prevents us from adopting them.
+"""Adoption of existing tables: which ones a database has, and what prevents a migration.
 
-Reads the catalog only; the tables are created and altered in ``migrate.py``.
+Only reads the catalog; ``migrate.py`` creates and alters the tables.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "updated_at": frozenset({"timestamp with time zone"}),
     },
 }
-"""The source system's tables and the types we can work with (source-system.md)."""
+"""The source system's tables, with the column types that we support (source-system.md)."""
 
 _OURS: Final = (
     "call_logs",
@@ -64,15 +64,15 @@ _OURS: Final = (
 
 
 def is_empty(db: sa.Connection) -> bool:
-    """True if the search path holds no table of ours and none of the source system's."""
+    """True if the search path has none of our tables and none of the source system's."""
     return not _existing(db, (*_DOCUMENTED, *_OURS))
 
 
 def table_obstacles(db: sa.Connection) -> list[str]:
     """Every table and column of an unmigrated database that we can neither adopt nor create."""
     obstacles = [
-        f"Table {name} exists already and is not ours: rename it, or give the pipeline a database "
-        "of its own."
+        f"Table {name} already exists and is not ours: rename it, or give the pipeline a separate "
+        "database."
         for name in _existing(db, _OURS)
     ]
     for table, columns in _DOCUMENTED.items():
@@ -94,7 +94,7 @@ def table_obstacles(db: sa.Connection) -> list[str]:
                 obstacles.append(f"{table}.{ours.name} is {found[ours.name]}, not {wanted}.")
         if table != "users":
             obstacles += [
-                f"{table}.{column} needs a value and has no default, and the pipeline, which adds "
+                f"{table}.{column} is required and has no default, and the pipeline, which adds "
                 "rows there, does not know it."
                 for column in sorted(_required(db, table) - set(known.keys()))
             ]
@@ -116,12 +116,12 @@ def schema_obstacles(db: sa.Connection) -> list[str]:
         return []
     if found.is_there:
         return [
-            f"The schema {views.SCHEMA} belongs to somebody else. Have its owner run: "
+            f"The schema {views.SCHEMA} has another owner. Ask the owner to run: "
             f'ALTER SCHEMA {views.SCHEMA} OWNER TO "{found.me}";'
         ]
     return [
-        f"The user {found.me} may not create the schema {views.SCHEMA}. Have the database's owner "
-        f'run: CREATE SCHEMA {views.SCHEMA} AUTHORIZATION "{found.me}";'
+        f"The user {found.me} may not create the schema {views.SCHEMA}. Ask the database owner "
+        f'to run: CREATE SCHEMA {views.SCHEMA} AUTHORIZATION "{found.me}";'
     ]
 
 

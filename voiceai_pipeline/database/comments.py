@@ -1,5 +1,5 @@
-"""COMMENT ON every table, view and column of ours: what ``tables.py`` and ``views.py`` say, told to
-whoever looks with a tool of their own.
+"""Writes the comments of ``tables.py``, ``mart_tables.py`` and ``views.py`` into the database, for
+users' own tools to show.
 """
 
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from voiceai_pipeline.database.tables import ADOPTED, VERSION_TABLE, metadata
 from voiceai_pipeline.database.views import SCHEMA, VIEWS
 
 _SCHEMA_COMMENT: Final = (
-    "Views for people who read with a tool of their own; docs/sql.md tells who may read which."
+    "Views for analysts with their own tools; docs/sql.md says which role may read which."
 )
 
 
 def statement() -> str:
-    """One statement that writes every comment that is not there yet or reads differently.
+    """One statement that writes every comment that is missing or different.
 
-    A comment on a table of the source system stays as it is: tools read instructions there.
+    Existing comments on the source system's tables are kept: tools may read instructions there.
     """
     rows = ",\n".join(
         f"({_literal(relation)}, {_literal(column)}, {_literal(says)}, "
@@ -31,8 +31,8 @@ def _comments() -> Iterator[tuple[str, str | None, str]]:
         yield table.name, None, table.comment or ""
         for column in table.columns:
             yield table.name, column.name, column.comment or ""
-    yield VERSION_TABLE, None, "Which migration this database is at; Alembic's."
-    yield VERSION_TABLE, "version_num", "The last migration that ran."
+    yield VERSION_TABLE, None, "Alembic's table: the migration that this database is at."
+    yield VERSION_TABLE, "version_num", "The latest migration that ran."
     for view in VIEWS:
         yield view.full_name, None, view.comment
         for name, says in view.columns.items():

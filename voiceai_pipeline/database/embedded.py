@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         except (errors.DuplicateDatabase, errors.UniqueViolation) as error:
             if template is not None:
                 raise PostgresError(
-                    f"The database {name} exists already: drop it first."
+                    f"The database {name} already exists: drop it first."
                 ) from error
 
     def drop_database(self, name: str) -> None:

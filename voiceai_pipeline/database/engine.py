@@ -1,7 +1,7 @@
-"""Opens the database: one way, with settings that a transaction pooler survives.
+"""Connecting to the database, its clock, and its errors as sentences.
 
-No session state is relied upon (no advisory session locks, no prepared statements), so a pooler in
-transaction mode works too (decision 1).
+Nothing relies on session state (no session-level advisory locks, no prepared statements), so a
+pooler in transaction mode works too (decision 1).
 """
 
 import time
@@ -16,15 +16,15 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 
 DEFAULT_POOL_SIZE: Final = 8
-"""Connections that are kept; as many more are opened and closed where these do not suffice."""
+"""Connections kept open; up to as many more are opened temporarily."""
 
 _FRESH: Final = 1.0
-"""Seconds for which a connection that has just answered is taken to be alive. Many statements are
-short and follow each other at once: to ask each time first would cost as much as the statement."""
+"""Seconds after its last use for which a connection counts as alive. Many statements are short and
+follow at once: a check before each would cost as much as the statement."""
 
-_PATIENCE: Final = 300.0
-"""Seconds to wait for a connection of the pool. Everybody holds one for a short transaction only,
-but the last of many workers may stand behind some that write a great deal."""
+_POOL_TIMEOUT: Final = 300.0
+"""Seconds to wait for a connection from the pool. Transactions are short, but the last of many
+workers may wait behind some that write a lot."""
 
 
 def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:
@@ -37,11 +37,11 @@ def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=_PATIENCE,
+        pool_timeout=_POOL_TIMEOUT,
         connect_args={"prepare_threshold": None, "connect_timeout": 10},
     )
     sa.event.listen(engine, "checkin", _note_use)
-    sa.event.listen(engine, "checkout", _see_that_it_lives)
+    sa.event.listen(engine, "checkout", _check_alive)
     return engine
 
 
@@ -49,11 +49,9 @@ def _note_use(_connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:
     record.info["used_at"] = time.monotonic()
 
 
-def _see_that_it_lives(
-    connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object
-) -> None:
-    """Ask a connection that rested whether its server is still there, as ``pool_pre_ping`` asks
-    every one. The pool opens another one if it is not."""
+def _check_alive(connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+    """Test a connection that was idle, as ``pool_pre_ping`` tests every one; the pool replaces it
+    if the server closed it."""
     used_at = record.info.get("used_at")
     if used_at is None or time.monotonic() - used_at < _FRESH:
         return
@@ -73,8 +71,8 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
 
 
 def is_away(error: BaseException) -> bool:
-    """True if the database cannot be reached or ended the connection, as when it restarts; False
-    if it refused what was asked."""
+    """True if the database cannot be reached or closed the connection, as in a restart; False if it
+    refused the request."""
     if not isinstance(error, sa.exc.OperationalError):
         return False
     state = getattr(error.orig, "sqlstate", None)
@@ -82,8 +80,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def asking(engine: sa.Engine) -> sa.Connection:
-    """A connection on which every statement is a transaction of its own: for a single question, for
-    which BEGIN and COMMIT would be two more round trips."""
+    """A connection in autocommit mode: a single query needs no round trips for BEGIN and COMMIT."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -102,7 +99,7 @@ def read_clock(db: sa.Connection, simulated: Callable[[], datetime] | None) -> d
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """``timestamptz`` that takes and gives aware UTC times only."""
+    """``timestamptz`` that accepts only aware times and returns aware UTC times."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -123,18 +120,18 @@ _UNREACHABLE: Final = {
     "translate host": "there is no such host",
     "timeout": "no answer in time",
     "timed out": "no answer in time",
-    "password": "it does not accept the user and password",
+    "password": "it rejected the user or password",
     "does not exist": "there is no such database or user",
     "too many": "it has no free connection",
 }
-"""What drivers say when they cannot connect, in words that repeat nothing of the URL."""
+"""Drivers' connection errors, in words that repeat nothing of the URL."""
 
 _NO_TABLES: Final = ("42P01", "42703")
-"""SQLSTATEs of a table and of a column that is not there."""
+"""SQLSTATEs of a missing table and of a missing column."""
 
 
 def database_sentence(error: sa.exc.DBAPIError) -> str:
-    """What the database refused and what to do, without its URL, a password or a row."""
+    """A sentence: what failed and what to do, without the URL, a password or a row."""
     kind = type(error.orig).__name__
     state = getattr(error.orig, "sqlstate", None)
     if state in _NO_TABLES:

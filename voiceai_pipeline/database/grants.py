@@ -1,7 +1,7 @@
-"""Who may read what: two roles without a login, which a person's own login is granted.
+"""Roles and grants: two roles without a login, to be granted to analysts' logins.
 
-``voiceai_analyst`` reads the views without content, ``voiceai_analyst_content`` those with. Neither
-may read a table, and neither may write anything. Everybody else may read nothing of ours.
+``voiceai_analyst`` reads the views without content, ``voiceai_analyst_content`` those with content.
+Neither may read a table or write anything. All other roles may read nothing of ours.
 """
 
 from collections.abc import Iterable
@@ -16,21 +16,21 @@ ANALYST: Final = "voiceai_analyst"
 """Reads calls without content, metrics, sync days and connections."""
 
 CONTENT: Final = "voiceai_analyst_content"
-"""Reads what was said and by whom; granted beside ANALYST."""
+"""Reads what was said and by whom; granted in addition to ANALYST."""
 
 ROLES: Final = (ANALYST, CONTENT)
 
-_STRANGERS: Final = ("anon", "authenticated")
-"""Supabase's roles of web pages: whatever is new in public is open to them by default."""
+_WEB_ROLES: Final = ("anon", "authenticated")
+"""Supabase's roles for web pages, which by default may access every new table in public."""
 
 
 def statements() -> list[str]:
-    """What makes the roles, where this user may, and gives each exactly what it may read."""
-    return [_MAKE_ROLES, _GRANT]
+    """The statements that create the roles, if this user may, and grant each exactly its views."""
+    return [_CREATE_ROLES, _GRANT]
 
 
 def missing_roles(db: sa.Connection) -> list[str]:
-    """Those of the roles that this server does not have."""
+    """The roles that this server lacks."""
     present = set(
         db.execute(
             sa.text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles)"),
@@ -41,11 +41,12 @@ def missing_roles(db: sa.Connection) -> list[str]:
 
 
 def how_to_make(roles: Iterable[str]) -> str:
-    """What to do about missing roles, in a sentence."""
+    """A sentence: what to do about missing roles."""
     statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in roles)
     return (
-        "Analysts have no role yet, because this database user may not create one; everything else "
-        f"works. Have somebody who may run: {statements} Then run: voiceai-pipeline migrate"
+        "Analysts have no role yet, because this database user may not create roles. Everything "
+        f"else works. Ask a database administrator to run: {statements} Then run: "
+        "voiceai-pipeline migrate"
     )
 
 
@@ -59,9 +60,9 @@ _READS: Final = ", ".join(
     f"('{CONTENT if view.is_content else ANALYST}', '{view.full_name}')" for view in VIEWS
 )
 
-# Roles belong to the server, not to the database: another database of it may have made them, or
-# may be making them now.
-_MAKE_ROLES: Final = f"""
+# Roles belong to the server, not to the database: a migration of another database may have created
+# them, or may be creating them now.
+_CREATE_ROLES: Final = f"""
 DO $voiceai$
 DECLARE
     wanted text;
@@ -88,13 +89,13 @@ DECLARE
 BEGIN
     FOR reader IN
         SELECT quote_ident(rolname) AS name, rolname = ANY({_array(ROLES)}) AS is_analyst
-        FROM pg_roles WHERE rolname = ANY({_array(ROLES + _STRANGERS)})
+        FROM pg_roles WHERE rolname = ANY({_array(ROLES + _WEB_ROLES)})
         UNION ALL SELECT 'PUBLIC', false
     LOOP
         FOR owned IN
             SELECT 'TABLE' AS kind, to_regclass(name) AS relation
             FROM unnest({_array(_TABLES)}) AS name
-            -- Who else may read the source system's tables is the source system's affair.
+            -- Other grants on the source system's tables belong to the source system.
             WHERE to_regclass(name) IS NOT NULL
               AND (reader.is_analyst OR name <> ALL({_array(ADOPTED)}))
             UNION ALL
@@ -118,4 +119,4 @@ BEGIN
     END LOOP;
 END
 $voiceai$
-"""  # noqa: S608 - names of our own, nobody's input
+"""  # noqa: S608 - our own names, no input

@@ -1,10 +1,10 @@
-"""The marts' tables, as the code sees them: every column with its meaning and where it comes from.
+"""The marts' tables: every column with its meaning and its source.
 
-One place for both: ``comment`` becomes the comment in the database and the description in Dagster,
-``info["from"]`` the lineage. How a database gets these tables is ``migrations/``.
+``comment`` becomes the comment in the database and the description in Dagster, ``info["from"]`` the
+column lineage. ``migrations/`` creates the tables.
 
-``day`` is a day of the location's own zone. Counts and sums add up over agents, hours and days;
-what does not (distinct counts, percentiles, averages) says so.
+``day`` is a day of the location's own time zone. Counts and sums are additive over agents, hours
+and days; the comment of a column that is not (distinct counts, percentiles, averages) says so.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.tables import metadata
 
 LOOK_BACK: Final = 13
-"""Days before a day that its trend and its repeat callers look at."""
+"""Days before a day that its trend and its repeat callers depend on."""
 
 FIRST_DAY: Final = LOOK_BACK + 1
 LAST_DAY: Final = 2
-"""A mart of day D counts on days of the pipeline's zone from D - FIRST_DAY to D + LAST_DAY: the
-days it looks at, and the one more on each side by which two zones can be apart."""
+"""A mart of day D depends on days of the pipeline's zone from D - FIRST_DAY to D + LAST_DAY: the
+days it looks at, and one more on each side, by which two time zones can differ."""
 
 _NOT_ADDITIVE: Final = "Not additive."
 
@@ -29,7 +29,7 @@ _NOT_ADDITIVE: Final = "Not additive."
 def _column(
     name: str, kind: Any, comment: str, origin: str = "", *, key: bool = False, null: bool = False
 ) -> sa.Column[Any]:
-    """A column; ``origin`` names columns of call_logs, or ``table.column``, blank separated."""
+    """A column; ``origin`` lists columns of call_logs, or ``table.column``, separated by spaces."""
     return sa.Column(
         name, kind, primary_key=key, nullable=null, comment=comment, info={"from": origin.split()}
     )
@@ -59,7 +59,7 @@ def _agent() -> sa.Column[Any]:
     return _column(
         "agent_id",
         sa.Text,
-        "The Voice AI agent; empty where a call names none.",
+        "The Voice AI agent; empty if a call has none.",
         "agent_id",
         key=True,
     )
@@ -68,7 +68,7 @@ def _agent() -> sa.Column[Any]:
 def _marks() -> Iterable[sa.Column[Any]]:
     yield _column(
         "is_complete", sa.Boolean,
-        "Every call of the day up to its local end has been read; until then numbers can grow.",
+        "Every call of the local day has been read; until then numbers can increase.",
         "sync_status.read_until",
     )  # fmt: skip
     yield _column("computed_at", UtcDateTime, "When this row was computed.")
@@ -79,23 +79,23 @@ _ACTIONS: Final = "executed_call_actions"
 
 
 def _measures() -> Iterable[sa.Column[Any]]:
-    yield _count("calls", "Calls of the base set: not a trial, still listed by HighLevel. All "
-                 "other numbers are about these, where they do not say otherwise.",
+    yield _count("calls", "Calls of the base set: not a trial, and still listed by HighLevel. "
+                 "All other columns are about these unless they say otherwise.",
                  "call_id is_trial missing_since")  # fmt: skip
-    yield _count("trial_calls", "Trial calls, beside the base set.", "is_trial missing_since")
-    yield _count("missing_calls", "Calls that HighLevel no longer lists, beside the base set.",
+    yield _count("trial_calls", "Trial calls, outside the base set.", "is_trial missing_since")
+    yield _count("missing_calls", "Calls that HighLevel no longer lists, outside the base set.",
                  "missing_since")  # fmt: skip
     yield _count("unknown_trial_calls", "Of calls: HighLevel did not say whether they are trials; "
-                 "they count as live.", "is_trial")  # fmt: skip
-    yield _count("unique_callers", "Distinct callers: by contact, else by number. " + _NOT_ADDITIVE,
+                 "they are counted.", "is_trial")  # fmt: skip
+    yield _count("unique_callers", "Distinct callers, by contact, else by number. " + _NOT_ADDITIVE,
                  "contact_id from_number")  # fmt: skip
     yield _count("calls_without_caller", "Of calls: neither contact nor number is known.",
                  "contact_id from_number")  # fmt: skip
     yield _count("calls_without_duration", "Of calls: HighLevel gave no duration.",
                  "duration_seconds")  # fmt: skip
-    yield _count("calls_without_transcript", "Of calls: the transcript is empty, or not there yet.",
+    yield _count("calls_without_transcript", "Of calls: the transcript is empty or not there yet.",
                  "transcript")  # fmt: skip
-    yield _count("calls_without_summary", "Of calls: the summary is empty, or not there yet.",
+    yield _count("calls_without_summary", "Of calls: the summary is empty or not there yet.",
                  "summary")  # fmt: skip
     yield _column("talk_seconds", sa.Numeric(14, 3), "Sum of durations, in seconds.",
                   "duration_seconds")  # fmt: skip
@@ -103,7 +103,7 @@ def _measures() -> Iterable[sa.Column[Any]]:
     yield _count("billable_minutes", "Sum of durations, each rounded up to whole minutes.",
                  "duration_seconds")  # fmt: skip
     yield _column("estimated_cost", sa.Numeric(14, 4), "An estimate: billable_minutes x the "
-                  "configured rate. NULL without one; HighLevel does not tell the real cost.",
+                  "configured rate. NULL without a rate; HighLevel does not report the real cost.",
                   "duration_seconds", null=True)  # fmt: skip
     for name, text in (
         ("avg_duration_seconds", "Mean duration in seconds."),
@@ -124,10 +124,10 @@ def _measures() -> Iterable[sa.Column[Any]]:
     ):
         yield _count(f"duration_{name}", f"Calls of {span} seconds.", "duration_seconds")
     yield _count("engaged_calls", "Calls in which the caller spoke: at least 2 caller turns and 10 "
-                 "seconds, if not configured otherwise.", _TURNS)  # fmt: skip
+                 "seconds, unless configured otherwise.", _TURNS)  # fmt: skip
     yield _ratio("engagement_rate", "engaged_calls", "calls", _TURNS)
-    yield _count("short_calls", "Calls under 10 seconds or without a word of the caller: a sign "
-                 "for abandoned ones.", _TURNS)  # fmt: skip
+    yield _count("short_calls", "Calls under 10 seconds or in which the caller said nothing: a "
+                 "sign of abandoned calls.", _TURNS)  # fmt: skip
     yield _ratio("short_call_rate", "short_calls", "calls", _TURNS)
     yield _count("transferred_calls", "Calls with an executed CALL_TRANSFER.", _ACTIONS)
     yield _count("engaged_transferred_calls", "Engaged calls with an executed CALL_TRANSFER.",
@@ -140,17 +140,17 @@ def _measures() -> Iterable[sa.Column[Any]]:
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
     yield _ratio("containment_rate", "contained_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}")
     strict = f"{_ACTIONS} {_TURNS} from_number contact_id started_at"
-    yield _count("strictly_judged_calls", "Engaged calls with a known number (else contact) whose "
-                 "following 24 hours have been read.", strict)  # fmt: skip
-    yield _count("strictly_contained_calls", "Of strictly_judged_calls: contained, and no later "
-                 "call of the same number within 24 hours.", strict)  # fmt: skip
+    yield _count("strictly_judged_calls", "Engaged calls with a known number (else contact) for "
+                 "which the next 24 hours have been read.", strict)  # fmt: skip
+    yield _count("strictly_contained_calls", "Of strictly_judged_calls: contained, and without a "
+                 "later call from the same number within 24 hours.", strict)  # fmt: skip
     yield _ratio("strict_containment_rate", "strictly_contained_calls", "strictly_judged_calls",
                  strict)  # fmt: skip
     yield _count("goal_calls", "Calls with at least one goal action.", _ACTIONS)
     yield _count("engaged_goal_calls", "Engaged calls with at least one goal action.",
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
     yield _ratio("goal_rate", "engaged_goal_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}",
-                 " HighLevel reports bookings from 2025-09-09 on only.")  # fmt: skip
+                 " HighLevel reports bookings only from 2025-09-09 on.")  # fmt: skip
     yield _count("actions", "Executed call actions, as HighLevel lists them.", _ACTIONS)
     yield _count("calls_with_action", "Calls with at least one action.", _ACTIONS)
     yield _count("unknown_actions", "Of actions: their type is none of the documented eight.",
@@ -162,26 +162,26 @@ def _measures() -> Iterable[sa.Column[Any]]:
     yield _ratio("capture_rate", "engaged_captured_calls", "engaged_calls",
                  f"extracted_data {_TURNS}")  # fmt: skip
     back = "contact_id from_number started_at"
-    yield _count("callback_judged_calls", "Calls with a known caller whose following 24 hours have "
-                 "been read.", back)  # fmt: skip
+    yield _count("callback_judged_calls", "Calls with a known caller for which the next 24 hours "
+                 "have been read.", back)  # fmt: skip
     yield _count("called_back_calls", "Of callback_judged_calls: the same caller called again "
                  "within 24 hours.", back)  # fmt: skip
     yield _ratio("callback_rate", "called_back_calls", "callback_judged_calls", back)
     limit = "duration_seconds agent_id agents.raw"
     yield _count("max_duration_known_calls", "Calls of agents whose maxCallDuration is known.",
                  limit)  # fmt: skip
-    yield _count("calls_at_max_duration", "Of these: they lasted the agent's present "
-                 "maxCallDuration, less 2 seconds at most.", limit)  # fmt: skip
+    yield _count("calls_at_max_duration", "Of these: within 2 seconds of the agent's current "
+                 "maxCallDuration, or longer.", limit)  # fmt: skip
     yield _ratio("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls", limit)
     hours = "started_at agent_id agents.raw agents.timezone"
     yield _count("hours_known_calls", "Calls of agents whose working hours are known.", hours)
-    yield _count("after_hours_calls", "Of these: outside the agent's present working hours, in the "
-                 "agent's zone.", hours)  # fmt: skip
+    yield _count("after_hours_calls", "Of these: outside the agent's current working hours, in the "
+                 "agent's time zone.", hours)  # fmt: skip
     yield _ratio("after_hours_rate", "after_hours_calls", "hours_known_calls", hours)
-    yield _column("is_small_sample", sa.Boolean, "calls < 20: shares of calls say little.",
+    yield _column("is_small_sample", sa.Boolean, "calls < 20: shares of calls are not meaningful.",
                   "call_id")  # fmt: skip
     yield _column("is_engaged_small_sample", sa.Boolean, "engaged_calls < 20: shares of engaged "
-                  "calls say little.", _TURNS)  # fmt: skip
+                  "calls are not meaningful.", _TURNS)  # fmt: skip
 
 
 daily_call_metrics = sa.Table(
@@ -189,11 +189,11 @@ daily_call_metrics = sa.Table(
     metadata,
     _location(),
     _day(),
-    _column("location_name", sa.Text, "The location's name; NULL if not known.", "locations.name",
+    _column("location_name", sa.Text, "The location's name; NULL if unknown.", "locations.name",
             null=True),
-    _column("timezone", sa.Text, "The zone whose day this is, IANA name.", "locations.timezone"),
-    _column("is_timezone_assumed", sa.Boolean, "The location's zone is not known: the pipeline's "
-            "stands in for it.", "locations.timezone"),
+    _column("timezone", sa.Text, "The time zone of the day, IANA name.", "locations.timezone"),
+    _column("is_timezone_assumed", sa.Boolean, "The location's time zone is unknown: the "
+            "pipeline's is used.", "locations.timezone"),
     *_measures(),
     _count("callers_7d", "Distinct callers of the 7 days that end with this one. " + _NOT_ADDITIVE,
            "contact_id from_number started_at"),
@@ -207,29 +207,29 @@ daily_call_metrics = sa.Table(
            + _NOT_ADDITIVE, "call_id started_at"),
     _column("calls_change_7d", sa.Double, "(calls_7d - calls_previous_7d) / calls_previous_7d; "
             f"NULL where that is 0. {_NOT_ADDITIVE}", "call_id started_at", null=True),
-    _column("is_7d_complete", sa.Boolean, "All 14 days behind calls_change_7d have been read to "
-            "their ends.", "sync_status.read_until"),
-    _count("calls_by_now_last_week", "Calls of the day 7 days ago, up to the local time of day "
-           "that calls_known_until is for this one: what calls so far compare with.",
+    _column("is_7d_complete", sa.Boolean, "All 14 days that calls_change_7d depends on have been "
+            "read completely.", "sync_status.read_until"),
+    _count("calls_by_now_last_week", "Calls of the day 7 days earlier, up to the same local "
+           "time of day as calls_known_until: what calls so far compare with.",
            "call_id started_at"),
-    _column("goal_actions", sa.Text, "The action types that count as a goal, comma separated."),
-    _column("is_goal_comparable", sa.Boolean, "False before 2025-09-09 where bookings are a goal: "
+    _column("goal_actions", sa.Text, "The action types that count as goals, separated by commas."),
+    _column("is_goal_comparable", sa.Boolean, "False before 2025-09-09 if bookings are a goal: "
             "HighLevel did not report them.", "started_at"),
-    _column("is_over", sa.Boolean, "The local day had ended when this was computed."),
-    _column("calls_known_until", UtcDateTime, "Up to here the day's calls have been read without a "
-            "gap; NULL: not even its beginning.", "sync_status.read_until", null=True),
-    _column("last_successful_sync_at", UtcDateTime, "The last complete read of any day of the "
-            "location that this row counts on.", "sync_status.read_until", null=True),
+    _column("is_over", sa.Boolean, "The local day was over when this row was computed."),
+    _column("calls_known_until", UtcDateTime, "Up to when the day's calls have been read without "
+            "a gap; NULL: not from its start.", "sync_status.read_until", null=True),
+    _column("last_successful_sync_at", UtcDateTime, "The last complete read of any day that "
+            "this row depends on.", "sync_status.read_until", null=True),
     _count("incomplete_sync_days", "Days of the pipeline's zone that overlap this one and have not "
-           "been read to their ends.", "sync_status.read_until"),
-    _column("synced_at", UtcDateTime, "The newest entry of the sync ledger that this row has seen; "
-            "a newer one makes it stale.", "sync_status.read_until", null=True),
+           "been read completely.", "sync_status.read_until"),
+    _column("synced_at", UtcDateTime, "The newest sync_ledger entry that this row includes; a "
+            "newer one makes it stale.", "sync_status.read_until", null=True),
     _column("rules_version", sa.Text, "Fingerprint of the definitions used: thresholds, goals, "
-            "rate. Others make the row stale."),
+            "rate. A change makes the row stale."),
     *_marks(),
     sa.Index("daily_call_metrics_definitions_idx", "location_id", "timezone", "rules_version"),
     sa.Index("daily_call_metrics_day_idx", "day"),
-    comment="Every location's day in one row: calls, minutes, engagement, transfers, containment, "
+    comment="A row for each location and day: calls, minutes, engagement, transfers, containment, "
     "goals, callers and trend, in the location's own time zone. A day without calls has a row too.",
 )  # fmt: skip
 
@@ -241,12 +241,12 @@ agent_performance = sa.Table(
     _agent(),
     _column("agent_name", sa.Text, "What the agent was called on that day, as far as known; NULL: "
             "never listed.", "agents.name", null=True),
-    _column("is_agent_deleted", sa.Boolean, "HighLevel no longer lists the agent, or its calls say "
-            "so.", "is_agent_deleted agents.missing_since"),
+    _column("is_agent_deleted", sa.Boolean, "HighLevel no longer lists the agent, or its calls "
+            "say it was deleted.", "is_agent_deleted agents.missing_since"),
     *_measures(),
     *_marks(),
     sa.Index("agent_performance_day_idx", "day"),
-    comment="The same measures for each agent's day; agents since deleted stay.",
+    comment="The same measures for each agent and day, including agents deleted since.",
 )  # fmt: skip
 
 hourly_activity = sa.Table(
@@ -254,8 +254,8 @@ hourly_activity = sa.Table(
     metadata,
     _location(),
     _day(),
-    _column("hour", sa.SmallInteger, "Hour of the local day, 0 to 23; the hour that is repeated "
-            "when clocks go back is one.", "started_at locations.timezone", key=True),
+    _column("hour", sa.SmallInteger, "Hour of the local day, 0 to 23; when clocks go back, the "
+            "repeated hour is one.", "started_at locations.timezone", key=True),
     _column("weekday", sa.SmallInteger, "1 is Monday, 7 is Sunday.",
             "started_at locations.timezone"),
     *_measures(),
@@ -270,29 +270,29 @@ action_metrics = sa.Table(
     _location(),
     _day(),
     _agent(),
-    _column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; empty if it gave "
+    _column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; empty if it has "
             "none.", _ACTIONS, key=True),
-    _column("action_name", sa.Text, "The configured name; numbers and addresses in it are masked.",
+    _column("action_name", sa.Text, "The configured name, with numbers and addresses masked.",
             _ACTIONS, key=True),
     _column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),
-    _count("actions", "How often it was listed.", _ACTIONS),
-    _count("executed_actions", "Of actions: with a time of execution.", _ACTIONS),
-    _count("calls", "Calls in which it was listed. " + _NOT_ADDITIVE, _ACTIONS),
-    _count("agent_calls", "Calls of the agent that day: what call_share is a share of. "
+    _count("actions", "How often it is listed.", _ACTIONS),
+    _count("executed_actions", "Of actions: those with an execution time.", _ACTIONS),
+    _count("calls", "Calls in which it is listed. " + _NOT_ADDITIVE, _ACTIONS),
+    _count("agent_calls", "Calls of the agent on that day: the denominator of call_share. "
            + _NOT_ADDITIVE, "agent_id"),
     _ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
-    _count("timed_actions", "Of actions: trigger and execution have times, in this order.",
-           _ACTIONS),
+    _count("timed_actions", "Of actions: with a trigger time and an execution time that is "
+           "not earlier.", _ACTIONS),
     _column("p50_latency_seconds", sa.Double, "Median seconds from trigger to execution, "
             f"interpolated; NULL without timed_actions. {_NOT_ADDITIVE}", _ACTIONS, null=True),
     _column("p90_latency_seconds", sa.Double, "90th percentile of the same. " + _NOT_ADDITIVE,
             _ACTIONS, null=True),
-    _column("is_small_sample", sa.Boolean, "agent_calls < 20: call_share says little.",
+    _column("is_small_sample", sa.Boolean, "agent_calls < 20: call_share is not meaningful.",
             "agent_id"),
     *_marks(),
     sa.Index("action_metrics_day_idx", "day"),
-    comment="What agents did in calls: how often each action, in which share of calls, and how "
-    "long it took.",
+    comment="The agents' actions in calls: how often each happened, in which share of calls, and "
+    "how long it took.",
 )  # fmt: skip
 
 data_capture_metrics = sa.Table(
@@ -301,17 +301,18 @@ data_capture_metrics = sa.Table(
     _location(),
     _day(),
     _agent(),
-    _column("data_key", sa.Text, "Name of the extracted value, masked as action_name; values are "
-            "never copied here.", "extracted_data", key=True),
-    _count("filled_calls", "Calls in which it was not empty.", "extracted_data"),
-    _count("engaged_filled_calls", "Engaged calls in which it was not empty.",
+    _column("data_key", sa.Text, "Name of the extracted value, masked like action_name; the "
+            "values are never copied here.", "extracted_data", key=True),
+    _count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
+    _count("engaged_filled_calls", "Engaged calls in which it is not empty.",
            f"extracted_data {_TURNS}"),
-    _count("engaged_calls", "Engaged calls of the agent that day. " + _NOT_ADDITIVE, _TURNS),
+    _count("engaged_calls", "Engaged calls of the agent on that day. " + _NOT_ADDITIVE, _TURNS),
     _ratio("fill_rate", "engaged_filled_calls", "engaged_calls", f"extracted_data {_TURNS}"),
-    _column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate says little.", _TURNS),
+    _column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate is not meaningful.",
+            _TURNS),
     *_marks(),
     sa.Index("data_capture_metrics_day_idx", "day"),
-    comment="How often agents captured which value: names of values only, never the values.",
+    comment="How often agents captured each value: only names of values, never the values.",
 )  # fmt: skip
 
 MARTS: Final = (

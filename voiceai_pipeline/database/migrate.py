@@ -1,7 +1,7 @@
-"""Brings a database to the tables of ``tables.py``: empty, older, or the source system's.
+"""Migrates a database to the current schema: an empty one, an older one, or the source system's.
 
-Nothing is altered outside ``upgrade``; an incompatible database gets one error that names every
-obstacle, before the first change.
+Only ``upgrade`` alters anything. An incompatible database gets one error that names every obstacle
+(``adoption.py``), before the first change.
 """
 
 from io import StringIO
@@ -44,13 +44,13 @@ def is_current(db: sa.Connection) -> bool:
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Create what is missing and adopt what is there, in one transaction.
+    """Create what is missing and adopt what exists, in one transaction.
 
     Args:
-        revision: how far; the newest unless a test wants an older database.
+        revision: the target; tests use older ones.
 
     Raises:
-        IncompatibleDatabaseError: naming every table and column in the way.
+        IncompatibleDatabaseError: names every table and column that prevents it.
     """
     with engine.begin() as db:
         db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -65,12 +65,12 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
         command.upgrade(config, revision)
         if is_current(db):
             for statement in _after_the_last_revision():
-                # Without parameters a % is a %.
+                # Otherwise psycopg would read % as a placeholder.
                 db.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def upgrade_sql() -> str:
-    """The SQL that ``upgrade`` runs on a database at no revision, for review."""
+    """The SQL that ``upgrade`` runs on an unmigrated database, for review."""
     text = StringIO()
     config = _config(output=text)
     command.upgrade(config, "head", sql=True)
@@ -79,9 +79,10 @@ def upgrade_sql() -> str:
 
 
 def _after_the_last_revision() -> list[str]:
-    """What follows the code instead of a revision, and can be said again at any time."""
-    made = [view.statement for view in views.VIEWS]
-    return [*made, comments.statement(), *grants.statements()]
+    """The statements that follow the code, not a revision, and can be repeated: views, comments,
+    grants."""
+    created = [view.statement for view in views.VIEWS]
+    return [*created, comments.statement(), *grants.statements()]
 
 
 def _config(output: StringIO | None = None) -> Config:

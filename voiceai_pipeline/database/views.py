@@ -1,8 +1,8 @@
-"""``voiceai``: the schema for people who connect a tool of their own. Views, and nothing else.
+"""The schema ``voiceai``: views for analysts with their own tools.
 
-A view reads with its owner's rights, so whoever may read it needs none on the tables, whose tokens
-stay out of reach. Who may read which is in ``grants.py``. Names are stable, and columns are only
-ever appended: PostgreSQL replaces a view in use on no other terms, and people's queries rely on it.
+A view reads with its owner's rights, so an analyst needs none on the tables, and tokens stay out of
+reach. Which role may read which view is in ``grants.py``. Names are stable and columns are only
+appended: PostgreSQL cannot replace a view otherwise, and users' queries depend on it.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ class View:
     """A view of the schema.
 
     Attributes:
-        comments: what its columns hold, where it is not what their table's column says.
-        is_content: it shows what callers said, or who they are.
+        comments: of columns, where the comment of the table's column does not fit.
+        is_content: whether it shows what callers said, or who they are.
     """
 
     name: str
@@ -53,10 +53,10 @@ class View:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Each column's comment.
+        """The comment of each column.
 
         Raises:
-            KeyError: one has none.
+            KeyError: a column has none.
         """
         return {
             column.name: self.comments.get(column.name) or _comments_of(column)
@@ -69,7 +69,7 @@ class View:
 
 
 def sql(query: sa.Select[Any]) -> str:
-    """The text of a query, its values in it."""
+    """The text of a query, with its values inlined."""
     return str(query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
 
 
@@ -82,10 +82,10 @@ def _comments_of(column: sa.ColumnElement[Any]) -> str:
 
 # The queries -------------------------------------------------------------------------------------
 
-_person = ALL_CONNECTIONS.order_by(None).subquery("person")
+_connection = ALL_CONNECTIONS.order_by(None).subquery("connection")
 
 COUNTED: Final = sa.and_(call_logs.c.is_trial.is_not(True), call_logs.c.missing_since.is_(None))
-"""What metrics count: no test call, and no call that HighLevel no longer lists."""
+"""What metrics count: no trial calls, and no calls that HighLevel no longer lists."""
 
 ACTION_TYPES: Final = sa.func.jsonb_path_query_array(
     call_logs.c.executed_call_actions, sa.text("'$[*].actionType'")
@@ -101,13 +101,13 @@ CALLS_WITH_NAMES: Final = call_logs.outerjoin(
         agents.c.agent_id == call_logs.c.agent_id,
     ),
 )
-"""Calls with their location and agent, where those are known."""
+"""Calls with their location and agent, if known."""
 
 CALL_COMMENTS: Final = {
-    "location_name": "The location's name, or its id where it has none.",
-    "location_timezone": "IANA name: started_at AT TIME ZONE it is what the clock there showed.",
-    "agent_name": "As HighLevel had it last.",
-    "action_types": "What the agent did, as a JSON array of HighLevel's names for it.",
+    "location_name": "The location's name, else its id.",
+    "location_timezone": "IANA name; started_at AT TIME ZONE location_timezone is the local time.",
+    "agent_name": "The latest name from HighLevel.",
+    "action_types": "The agent's actions, as a JSON array of HighLevel's types.",
 }
 
 CALL_CONTENT: Final = (
@@ -120,14 +120,16 @@ CALL_CONTENT: Final = (
     call_logs.c.translation,
     call_logs.c.message_id,
 )
-"""What was said, and by whom."""
+"""What was said and by whom."""
 
 _CALL_FACTS: Final = (
-    _person.c.user.label("user_id"),
-    _person.c.user_name,
+    _connection.c.user.label("user_id"),
+    _connection.c.user_name,
     call_logs.c.location_id,
     LOCATION_NAME.label("location_name"),
-    sa.func.coalesce(locations.c.timezone, _person.c.location_timezone).label("location_timezone"),
+    sa.func.coalesce(locations.c.timezone, _connection.c.location_timezone).label(
+        "location_timezone"
+    ),
     call_logs.c.call_id,
     call_logs.c.agent_id,
     agents.c.name.label("agent_name"),
@@ -139,16 +141,16 @@ _CALL_FACTS: Final = (
     call_logs.c.last_changed_at,
 )
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
-    CALLS_WITH_NAMES.join(_person, _person.c.location_id == call_logs.c.location_id)
+    CALLS_WITH_NAMES.join(_connection, _connection.c.location_id == call_logs.c.location_id)
 )
 _USER: Final = {
     "user_id": "Never changes; names may.",
-    "user_name": "The business, else the person, else the id.",
+    "user_name": "Business name, else first and last name, else id.",
 }
 
 
 def _for_user(text: sa.ColumnElement[str], user_id: sa.ColumnElement[Any]) -> Any:
-    """As ``failures.for_user``: commands that can be copied."""
+    """Like ``failures.for_user``: puts the user's id into commands, so that they can be copied."""
     return sa.func.replace(
         text, sa.literal(" USER"), sa.literal(" ").concat(sa.cast(user_id, sa.Text))
     )
@@ -181,23 +183,25 @@ _SYNC_DAYS: Final = sa.select(
     sync_ledger.c.finished_at,
 ).select_from(sync_ledger.join(users, users.c.id == sync_ledger.c.user_id))
 
-# As connection.Connection.obstacle; a test holds the two equal.
+# Like connection.Connection.obstacle; a test holds both equal.
 _obstacle = sa.case(
     (
-        _person.c.state.in_(
+        _connection.c.state.in_(
             [ConnectionState.NEVER_CONNECTED.value, ConnectionState.DISCONNECTED.value]
         ),
         FailureClass.NO_CONNECTION.value,
     ),
     (
-        _person.c.state.in_([ConnectionState.PAUSED.value, ConnectionState.NEEDS_RECONNECT.value]),
-        sa.func.coalesce(_person.c.connection_reason, FailureClass.REFRESH_REJECTED.value),
+        _connection.c.state.in_(
+            [ConnectionState.PAUSED.value, ConnectionState.NEEDS_RECONNECT.value]
+        ),
+        sa.func.coalesce(_connection.c.connection_reason, FailureClass.REFRESH_REJECTED.value),
     ),
-    (sa.func.coalesce(_person.c.location_id, "") == "", FailureClass.NO_LOCATION.value),
+    (sa.func.coalesce(_connection.c.location_id, "") == "", FailureClass.NO_LOCATION.value),
 )
 _judged = sa.select(
     *(
-        _person.c[name]
+        _connection.c[name]
         for name in (
             "user",
             "user_name",
@@ -210,10 +214,10 @@ _judged = sa.select(
         )
     ),
     _obstacle.is_(None).label("can_sync"),
-    sa.func.coalesce(_obstacle, _person.c.last_failure).label("failure_class"),
+    sa.func.coalesce(_obstacle, _connection.c.last_failure).label("failure_class"),
 ).subquery("judged")
 
-# The source system may have a unique key here or not.
+# The source system may lack a unique key here.
 _last_sync = (
     sa.select(sync_status)
     .where(sync_status.c.user_id == _judged.c.user, sync_status.c.service == SERVICE)
@@ -253,14 +257,14 @@ VIEWS: Final = (
     View(
         "calls",
         "Calls that metrics count, a row for each user who sees the call: a call belongs to a "
-        "location, and users who share one both see it. Without test calls and calls that "
+        "location, and all users of a shared location see it. Without trial calls and calls that "
         "HighLevel no longer lists.",
         _CALLS.where(COUNTED),
         _USER | CALL_COMMENTS,
     ),
     View(
         "all_calls",
-        "As calls, with test calls and calls that HighLevel no longer lists.",
+        "Like calls, but with trial calls and calls that HighLevel no longer lists.",
         _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since),
         _USER | CALL_COMMENTS,
     ),
@@ -279,48 +283,48 @@ VIEWS: Final = (
     ),
     View(
         "sync_days",
-        "Is a day complete for a user, and if not, why and what to do: a row for each user, "
-        "location and day that was tried.",
+        "Whether a day is complete for a user, and if not, why and how to fix it: a row for each "
+        "user, location and attempted day.",
         _SYNC_DAYS,
         _USER
         | {
-            "state": f"{DayState.COMPLETE}: stored equals what HighLevel counted up to read_until. "
-            f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: somebody must act first.",
+            "state": f"{DayState.COMPLETE}: stored equals HighLevel's number up to read_until. "
+            f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first.",
             "message": "Why it is not complete.",
-            "fix": "What to do; NULL: nothing.",
+            "fix": "What to do; NULL: no action needed.",
         },
     ),
     View(
         "connections",
-        "Every user, how they are connected to HighLevel, and how their last sync went.",
+        "Every user, the state of their connection to HighLevel, and their last sync's result.",
         _CONNECTIONS,
         _USER
         | {
             "state": "connected, in_doubt, paused, needs_reconnect, disconnected or "
-            "never_connected; connected also while the token is being renewed.",
-            "can_sync": "Calls can be read.",
-            "failure_class": "Why they cannot, or why the last renewal failed, as a word.",
-            "message": "The same as a sentence; NULL: all is well.",
-            "fix": "What to do; NULL: nothing.",
-            "connection_since": "When the state began.",
+            "never_connected; also connected while the token is being refreshed.",
+            "can_sync": "Whether calls can be read.",
+            "failure_class": "Why they cannot, or why the last refresh failed, as a code.",
+            "message": "The same as a sentence; NULL: no problem.",
+            "fix": "What to do; NULL: no action needed.",
+            "connection_since": "Since when it has this state.",
             "location_id": "The HighLevel location whose calls the user sees.",
-            "location_name": "As HighLevel had it last.",
+            "location_name": "The latest name from HighLevel.",
             "location_timezone": "IANA name.",
             "company_id": "The HighLevel agency of the location.",
             "last_sync_at": "When the last sync ended.",
             "last_sync_status": "success or failure.",
-            "last_sync_message": "How it went, in a sentence.",
+            "last_sync_message": "The result in a sentence.",
             "records_synced": "Calls stored for the days of the last sync.",
         },
     ),
     View(
         "agents",
-        "The voice agents. Whoever was deleted in HighLevel stays here.",
+        "The voice agents, including those deleted in HighLevel.",
         sa.select(*(column for column in agents.columns if column.name != "raw")),
     ),
     View(
         "locations",
-        "The HighLevel locations that somebody is or was connected to.",
+        "The HighLevel locations that a user is or was connected to.",
         sa.select(locations),
     ),
     *(View(mart.name, mart.comment or "", sa.select(mart)) for mart in MARTS),

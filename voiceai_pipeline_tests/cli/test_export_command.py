@@ -51,7 +51,7 @@ def test_an_export_goes_to_standard_output_or_to_a_file_in_the_format_of_its_ext
     assert both.err == f"Wrote 3 calls of {A_DAY} to {NEXT_DAY} to {path}.\n"
     assert path.read_bytes()[:4] == b"PAR1"
     assert again.code == 1
-    assert again.err.startswith(f"Error: {path} exists already")
+    assert again.err.startswith(f"Error: {path} already exists")
     assert one.err == f"Wrote 1 calls of {A_DAY} to {tmp_path / 'one'}.\n"
     assert "in private" in (tmp_path / "one").read_text()
 

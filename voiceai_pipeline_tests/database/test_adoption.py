@@ -182,7 +182,7 @@ OBSTACLES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "CREATE TABLE agents (id uuid)",
             "CREATE TABLE users (id integer)",
         ),
-        ("Table call_logs exists", "Table agents exists", "users.id is integer"),
+        ("Table call_logs already exists", "Table agents already exists", "users.id is integer"),
     ),
     (
         "our own column of another type",

@@ -141,7 +141,7 @@ def test_databases_are_made_from_templates_and_dropped(home: Path) -> None:
             connection.execute("CREATE TABLE t AS SELECT 7 AS n")
         server.create_database('a "copy"/1', template="model")
         assert ask(server, "SELECT n FROM t", 'a "copy"/1') == 7
-        with pytest.raises(PostgresError, match="exists already"):
+        with pytest.raises(PostgresError, match="already exists"):
             server.create_database('a "copy"/1', template="model")
         with connect(server, 'a "copy"/1'):
             server.drop_database('a "copy"/1')

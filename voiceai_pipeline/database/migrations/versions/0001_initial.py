@@ -1,7 +1,7 @@
-"""The first tables; a source system's database is adopted: what is there stays, columns are added.
+"""The first tables. In the source system's database, existing tables are kept and get our columns.
 
-Written as SQL that says IF NOT EXISTS, so the same text creates an empty database, adopts an
-existing one, and can be printed for review (``voiceai-pipeline migrate --sql``).
+SQL with IF NOT EXISTS, so the same text fills an empty database, adopts an existing one, and can be
+printed for review (``voiceai-pipeline migrate --sql``).
 """
 
 from alembic import op

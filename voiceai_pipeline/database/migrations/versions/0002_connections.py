@@ -1,6 +1,6 @@
-"""What happened to a connection, who is to be told, and what is under way: the life of a token.
+"""Token refreshes: audit log, consents in progress, circuit breaker and alerts.
 
-``token_events`` can only be added to: a trigger refuses every update and delete, its owner's too.
+``token_events`` is append-only: a trigger rejects every update and delete, even by the owner.
 """
 
 from alembic import op
@@ -95,7 +95,7 @@ STATEMENTS = (
     CREATE UNIQUE INDEX connection_alerts_open_subject_idx
         ON connection_alerts (subject) WHERE closed_at IS NULL
     """,
-    # On Supabase every table in public is by default open to the key that web pages carry.
+    # On Supabase, web pages may access every table in public by default.
     """
     DO $$
     DECLARE

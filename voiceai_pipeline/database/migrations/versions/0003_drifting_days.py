@@ -1,4 +1,4 @@
-"""Days for which HighLevel counted other calls than we held, from when they were opened."""
+"""Days on which HighLevel's number of calls differs from ours."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Who reads a location now, so that nobody else reads it at the same time."""
+"""Per-location leases: only one sync reads a location at a time."""
 
 from alembic import op
 
@@ -21,7 +21,7 @@ STATEMENTS = (
         expires_at timestamptz NOT NULL
     )
     """,
-    # On Supabase every table in public is by default open to the key that web pages carry.
+    # On Supabase, web pages may access every table in public by default.
     """
     DO $$
     DECLARE

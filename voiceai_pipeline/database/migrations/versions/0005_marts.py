@@ -89,7 +89,7 @@ STATEMENTS = (
     INSERT INTO agent_names (location_id, agent_id, since, name)
     SELECT location_id, agent_id, first_seen_at, name FROM agents
     """,
-    # Which days' marts are stale is asked every minute.
+    # For the check for stale marts, which runs every minute.
     "CREATE INDEX sync_ledger_finished_at_idx ON sync_ledger (finished_at)",
     f"""
     CREATE TABLE daily_call_metrics (

@@ -1,5 +1,5 @@
-"""A schema for people who read with a tool of their own. Its views, every comment and the roles
-follow the code: ``database.migrate`` writes them after the last revision.
+"""The schema for analysts with their own tools. Views, comments and roles follow the code:
+``database.migrate`` writes them after the last revision.
 """
 
 from alembic import op
@@ -9,8 +9,8 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    # Whoever may not create one can be given it: CREATE SCHEMA IF NOT EXISTS asks for the right
-    # even where it exists.
+    # A user who may not create the schema can be given it: CREATE SCHEMA IF NOT EXISTS would need
+    # the privilege even if it exists.
     op.execute(
         """
         DO $$

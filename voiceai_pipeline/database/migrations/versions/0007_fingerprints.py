@@ -1,5 +1,5 @@
-"""How a call was sent, so that a re-read need not parse what it knows. Calls from before have none:
-they are parsed at every re-read until they change or leave its window.
+"""A hash of each call as sent, so that a re-read does not parse unchanged calls. Older calls have
+none: they are parsed at every re-read until they change or leave its window.
 """
 
 from alembic import op
