@@ -23,6 +23,7 @@ from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import check_texts, checks, partitions
+from voiceai_pipeline.defs.dagster_internals import log_check
 
 NAME: Final = "every_connected_user_is_up_to_date"
 
@@ -68,8 +69,7 @@ def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa
         result, _ = _look(engine)
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
-    # Dagster takes it; only the annotation of log_event does not say so.
-    context.log_event(checks.evaluation(result))  # type: ignore[arg-type]
+    log_check(context, checks.evaluation(result))
 
 
 def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:

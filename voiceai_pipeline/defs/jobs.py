@@ -5,7 +5,6 @@ from typing import Final
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from pydantic import Field
 
 from voiceai_pipeline.calls.sync import Mode
@@ -17,6 +16,7 @@ from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
 from voiceai_pipeline.defs import assets, dagster_channel, mart_assets, recording, retention, steps
+from voiceai_pipeline.defs.dagster_internals import REPOSITORY_LABEL_TAG
 from voiceai_pipeline.pipeline import Pipeline
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}

@@ -11,9 +11,13 @@ import socket
 from typing import Final
 
 import dagster as dg
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
-from dagster._core.storage.tags import GRPC_INFO_TAG
+
+from voiceai_pipeline.defs.dagster_internals import (
+    GRPC_INFO_TAG,
+    CheckRunHealthResult,
+    DefaultRunLauncher,
+    WorkerStatus,
+)
 
 _PROBE: Final = 5.0
 """Seconds; the kernel of this machine answers for a server that listens, however busy it is."""

@@ -22,6 +22,7 @@ from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import checks, numbers, texts
+from voiceai_pipeline.defs.dagster_internals import log_check
 from voiceai_pipeline.pipeline import Pipeline
 
 
@@ -125,8 +126,7 @@ def record_connections(
         }
     for user_id, facts in cells.items():
         log_materialization(context, "user_tokens", str(user_id), facts)
-    # Dagster takes it; only the annotation of log_event does not say so.
-    context.log_event(checks.evaluation(checks.outcome(all_connections)))  # type: ignore[arg-type]
+    log_check(context, checks.evaluation(checks.outcome(all_connections)))
     return cells
 
 

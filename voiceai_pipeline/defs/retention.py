@@ -18,13 +18,17 @@ that is one nightly sync a day, 50 MB a year: a budget of 1 GB is enough for ten
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+from voiceai_pipeline.defs.dagster_internals import (
+    FINISHED_STATUSES,
+    delete_run_completely,
+    latest_check_runs,
+    latest_event_ids,
+)
 
 _OF_ASSETS: Final = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -84,7 +88,7 @@ def purge(
                 elif deleted == at_most:
                     return Purged(deleted, kept, is_complete=False)
                 else:
-                    _delete(instance, run_id)
+                    delete_run_completely(instance, run_id)
                     deleted += 1
     return Purged(deleted, kept, is_complete=True)
 
@@ -98,9 +102,8 @@ class _LastWords:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        self._storage = instance.event_log_storage
-        self._last_ids = cache(self._read_last_ids)
-        self._last_runs = cache(self._read_last_runs)
+        self._last_ids = cache(partial(latest_event_ids, instance))
+        self._last_runs = cache(partial(latest_check_runs, instance))
 
     def are_in(self, run_id: str) -> bool:
         """True if an asset or a check would show something else without this run."""
@@ -116,36 +119,8 @@ class _LastWords:
                 return True
         return False
 
-    def _read_last_ids(self, asset: dg.AssetKey, event_type: dg.DagsterEventType) -> set[int]:
-        of_any = self._storage.get_event_records(
-            dg.EventRecordsFilter(event_type, asset_key=asset), limit=1
-        )
-        of_each_partition = self._storage.get_latest_storage_id_by_partition(asset, event_type)
-        return {record.storage_id for record in of_any} | set(of_each_partition.values())
-
-    def _read_last_runs(self, check: dg.AssetCheckKey) -> set[str]:
-        of_each_partition = self._storage.get_asset_check_partition_info([check])
-        return {info.latest_planned_run_id for info in of_each_partition}
-
 
 def _check_key(event: dg.DagsterEvent) -> dg.AssetCheckKey:
     if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         return event.asset_check_evaluation_data.asset_check_key
     return event.asset_check_planned_data.asset_check_key
-
-
-def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete all that there is of a run. The run's own row goes last: by it the rest is found
-    again, should this be cut off."""
-    storage = instance.event_log_storage
-    if isinstance(storage, SqlEventLogStorage):
-        with storage.index_connection() as db:
-            db.execute(
-                AssetCheckExecutionsTable.delete().where(
-                    AssetCheckExecutionsTable.c.run_id == run_id
-                )
-            )
-    # Where runs have machines of their own, what they printed is gone with these.
-    instance.compute_log_manager.delete_logs(prefix=[run_id])
-    storage.delete_events(run_id)
-    instance.delete_run(run_id)

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.execution.backfill import BulkActionStatus
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS
@@ -25,7 +24,7 @@ from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import dagster_channel, jobs, partitions
+from voiceai_pipeline.defs import dagster_channel, dagster_internals, jobs, partitions
 
 BATCH: Final = 500
 """How many users a run request names; a run for more finds out itself who is due."""
@@ -218,7 +217,7 @@ def _why_nothing(busy: bool) -> str:
 def _is_syncing(instance: dg.DagsterInstance) -> bool:
     """True while calls are read or about to be: what is under way is not in the ledger yet."""
     syncing = {jobs.sync_calls.name, jobs.sync_users.name, jobs.resync_failed_users.name}
-    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1)) or any(
+    return dagster_internals.is_backfill_requested(instance) or any(
         run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
         for run in _under_way(instance)
     )

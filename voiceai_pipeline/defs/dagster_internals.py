@@ -1,0 +1,108 @@
+"""Everything of Dagster's private API that the product uses, each with its reason.
+
+No other module imports from ``dagster._core`` or any other private package, and what a public
+object offers without being documented is called here too. A Dagster upgrade is checked against
+``test_dagster_internals.py``, which holds each name and signature as it is used.
+
+What is used, why, and the public issue that would make it unnecessary (where one is known):
+
+- ``REPOSITORY_LABEL_TAG``: which code location a run belongs to; the tag is not exported.
+- ``GRPC_INFO_TAG``: where the server that started a run listens.
+- ``DefaultRunLauncher``, ``CheckRunHealthResult``, ``WorkerStatus``: run monitoring asks a launcher
+  whether a run's process is alive, and the default launcher does not answer.
+- ``FINISHED_STATUSES``: which runs a purge may delete (dagster-io/dagster#33785, #4100).
+- ``get_latest_storage_id_by_partition``, ``get_asset_check_partition_info``: which events the UI
+  still shows, so that a purge keeps their runs (the same issues).
+- ``AssetCheckExecutionsTable``, ``SqlEventLogStorage``: deleting a run leaves the rows of its
+  checks behind (the same issues).
+- ``compute_log_manager.delete_logs``: deleting a run leaves its logs behind
+  (dagster-io/dagster#4498).
+- ``BulkActionStatus``, ``get_backfills``: whether a backfill is about to sync.
+- ``optimize_for_webserver``: pooled connections to Dagster's own database in a run
+  (dagster-io/dagster#33935).
+- ``log_event`` with an ``AssetCheckEvaluation``: it is accepted, but not by its annotation.
+"""
+
+from typing import Final
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.tags import GRPC_INFO_TAG, REPOSITORY_LABEL_TAG
+
+__all__ = [
+    "FINISHED_STATUSES",
+    "GRPC_INFO_TAG",
+    "REPOSITORY_LABEL_TAG",
+    "CheckRunHealthResult",
+    "DefaultRunLauncher",
+    "WorkerStatus",
+    "delete_run_completely",
+    "is_backfill_requested",
+    "latest_check_runs",
+    "latest_event_ids",
+    "log_check",
+    "pool_connections",
+]
+
+STATEMENT_TIMEOUT: Final = 600_000
+"""Milliseconds of a statement on Dagster's own tables in a run; without it there is no limit."""
+
+
+def is_backfill_requested(instance: dg.DagsterInstance) -> bool:
+    """Whether a backfill is under way, also one that has not launched a run yet."""
+    return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
+
+
+def pool_connections(instance: dg.DagsterInstance) -> None:
+    """Keep a connection to Dagster's own database open, as its webserver does.
+
+    A run's storage opens a connection, or four, for each event, and a backfill of a year has a
+    thousand events.
+    """
+    instance.optimize_for_webserver(
+        statement_timeout=STATEMENT_TIMEOUT, pool_recycle=3600, max_overflow=20
+    )
+
+
+def log_check(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation
+) -> None:
+    """Record a check's result in a run that does not execute the check."""
+    context.log_event(evaluation)  # type: ignore[arg-type]  # only the annotation refuses it
+
+
+def latest_event_ids(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, event_type: dg.DagsterEventType
+) -> set[int]:
+    """Storage ids of the last event of this type: of the asset, and of each of its partitions."""
+    storage = instance.event_log_storage
+    of_any = storage.get_event_records(dg.EventRecordsFilter(event_type, asset_key=asset), limit=1)
+    of_each_partition = storage.get_latest_storage_id_by_partition(asset, event_type)
+    return {record.storage_id for record in of_any} | set(of_each_partition.values())
+
+
+def latest_check_runs(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str]:
+    """Ids of the runs whose execution of the check is the last of its partition."""
+    found = instance.event_log_storage.get_asset_check_partition_info([check])
+    return {info.latest_planned_run_id for info in found}
+
+
+def delete_run_completely(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run with its events, check executions and logs.
+
+    The run's own row goes last: if this is interrupted, the next purge finds the rest by it.
+    """
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        executions = AssetCheckExecutionsTable
+        with storage.index_connection() as db:
+            db.execute(executions.delete().where(executions.c.run_id == run_id))
+    # Where runs have machines of their own, their logs are gone with these.
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    storage.delete_events(run_id)
+    instance.delete_run(run_id)
