@@ -22,6 +22,7 @@ from starlette.routing import Route
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.database.engine import database_error
 from voiceai_pipeline.web import sync_runs
@@ -29,7 +30,7 @@ from voiceai_pipeline.web.access import read_body
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import PageError
 from voiceai_pipeline.web.site import Site, site_of
-from voiceai_pipeline.web.sync_runs import DaysError, PartlyLaunchedError
+from voiceai_pipeline.web.sync_runs import PartlyLaunchedError
 
 PREFIX: Final = "/functions/v1"
 

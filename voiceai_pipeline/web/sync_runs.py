@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
-from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, day_range, stretches
+from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, days_to_sync, stretches
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.site import Site
-
-
-class DaysError(ValueError):
-    """These days cannot be synced; the text gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +62,9 @@ def launch(
         raise PipelineError(obstacle)
     earliest, today = site.dagster.first_day(), site.today()
     last = last or today
-    if last > today:
-        raise DaysError(f"{last} is in the future; today is {today}. Choose an earlier day.")
     if first is None:
         first = max(earliest, last - timedelta(days=TRAILING_DAYS))
-    if first < earliest:
-        raise DaysError(
-            f"{first} is before {earliest}, the first day that can be synced. Choose a later day, "
-            "or set VOICEAI_START_DATE to an earlier one and restart."
-        )
-    if last < first:
-        raise DaysError(f"{last} is before {first}. Enter the earlier day first.")
-    days = day_range(first, last)
+    days = days_to_sync(first, last, earliest=earliest, today=today)
     run_ids: list[str] = []
     for stretch in stretches(days, DAYS_PER_RUN):
         try:

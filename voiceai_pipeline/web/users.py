@@ -20,6 +20,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.connections import circuit_breaker, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
+from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import Form, posted
@@ -28,7 +29,7 @@ from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
-from voiceai_pipeline.web.sync_runs import DaysError, PartlyLaunchedError
+from voiceai_pipeline.web.sync_runs import PartlyLaunchedError
 
 PER_PAGE: Final = 100
 MONTH: Final = 31

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceai_pipeline.core.days import Window, stretches
+from voiceai_pipeline.core.days import DaysError, Window, days_to_sync, stretches
 
 
 @given(
@@ -41,3 +41,24 @@ def test_stretches_are_runs_of_days() -> None:
     assert [len(run) for run in stretches(days)] == [3, 2, 1]
     assert [len(run) for run in stretches(days, at_most=2)] == [2, 1, 2, 1]
     assert stretches([]) == []
+
+
+def test_days_to_sync_include_the_first_and_the_last() -> None:
+    first, today = date(2026, 11, 18), date(2026, 11, 20)
+    days = days_to_sync(first, today, earliest=first, today=today)
+    assert days == [first, date(2026, 11, 19), today]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "sentence"),
+    [
+        (date(2026, 11, 18), date(2026, 11, 21), "2026-11-21 is in the future"),
+        (date(2026, 10, 31), date(2026, 11, 20), "2026-10-31 is before 2026-11-01, the first day"),
+        (date(2026, 11, 19), date(2026, 11, 18), "2026-11-18 is before 2026-11-19. Enter"),
+    ],
+)
+def test_days_that_cannot_be_synced_are_refused_with_a_sentence(
+    first: date, last: date, sentence: str
+) -> None:
+    with pytest.raises(DaysError, match=sentence):
+        days_to_sync(first, last, earliest=date(2026, 11, 1), today=date(2026, 11, 20))
