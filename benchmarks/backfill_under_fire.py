@@ -4,8 +4,8 @@
 
 `voiceai-pipeline up` in a folder of its own, with the sandbox's users; then kill -9 of the run's
 process, of the daemon, of the webserver and of PostgreSQL, 20 seconds apart, each while days are
-being read. Measured from the last of them: until the backfill has ended, until no run holds a place
-in a pool; and whether the tables are those of a run that nobody disturbed. A few minutes; not part
+being read. Measured from the last of them: until the backfill has ended, until no run holds a slot
+in a pool; and whether the tables are those of an undisturbed run. A few minutes; not part
 of the tests.
 """
 
@@ -70,7 +70,7 @@ class Product:
         return row
 
     def held(self) -> int:
-        """Runs that hold a place in a pool or in the queue, or whose place nobody freed."""
+        """Runs that hold a slot in a pool or in the queue, or whose slot was never freed."""
         (runs,) = self.ask(
             "SELECT count(*) FROM runs WHERE status = ANY(%(under_way)s)",
             "dagster",
@@ -146,11 +146,11 @@ def product() -> Iterator[Product]:
 
 def until(happens: Callable[[], Any], seconds: float) -> float:
     """Wait for it, whatever is away meanwhile; how long it took, NaN if it did not come."""
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
         with suppress(DagsterError, psycopg.Error, psutil.Error, LookupError):
             if happens():
-                return time.monotonic() - began
+                return time.monotonic() - started
         time.sleep(0.5)
     return float("nan")
 
@@ -177,12 +177,12 @@ def fire(it: Product) -> None:
         ("the webserver", lambda: it.child("dagster-webserver").pid),
         ("PostgreSQL", database),
     ]
-    began = time.monotonic()
+    started = time.monotonic()
     for name, pid in victims:
         waited = until(it.workers, 150)
         time.sleep(PACE / 4)
         os.kill(pid(), signal.SIGKILL)
-        say(f"{time.monotonic() - began:6.0f} s  killed {name} (a run read after {waited:.0f} s)")
+        say(f"{time.monotonic() - started:6.0f} s  killed {name} (a run read after {waited:.0f} s)")
         time.sleep(PACE)
 
 
@@ -210,7 +210,7 @@ def main() -> None:
         say(
             f"everything answers again after    {recovered:8.0f} s",
             f"backfill {state} after            {ended:8.0f} s  <= 300",
-            f"no place held after               {freed:8.0f} s  <= 120",
+            f"no slot held after                {freed:8.0f} s  <= 120",
             f"calls disturbed {disturbed[2]}, clean {clean[2]}: "
             f"{'equal' if disturbed[0] == clean[0] else 'DIFFERENT'}; ledger "
             f"{'equal' if disturbed[1] == clean[1] else 'DIFFERENT'}",

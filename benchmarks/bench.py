@@ -60,7 +60,7 @@ class Bench:
 
     Args:
         latency: seconds instead of each scenario's own; None: as they say.
-        say: told what is about to run.
+        say: called with what is about to run.
     """
 
     def __init__(self, scale: float, latency: float | None, say: Callable[[str], None]) -> None:
@@ -294,14 +294,14 @@ class Bench:
         with connect(job) as db:
             before = db.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         postgres = self._postgres_cpu()
-        began = datetime.now(UTC)
+        started = datetime.now(UTC)
         share = job.locations * job.days / (job.shape.locations * job.shape.days)
         fraction = share if fraction < 1 else 1.0
         try:
             figures = Figures(**self._run(job))
         except RuntimeError as error:
             return Measurement(name, job.contender, Figures(), fraction, trouble=str(error))
-        took = (datetime.now(UTC) - began).total_seconds()
+        took = (datetime.now(UTC) - started).total_seconds()
         counts = requests.get(f"{job.api_url}/bench/counts", timeout=60).json()
         rows, written, is_exact = stored_rows(job, before[0] if before else 0)
         return Measurement(

@@ -1,4 +1,4 @@
-"""dlt's ``rest_api`` source, tuned: the contender that most people would take. docs/performance.md
+"""dlt's ``rest_api`` source, tuned: the obvious alternative. docs/performance.md
 says what was tried and what each setting gave.
 
 Imported by the contender's process only, since dlt is no dependency of the product or its tests.
@@ -93,8 +93,8 @@ def _resource(number: int, start: int, end: int) -> Any:
     }
 
 
-def _belonging_to(place: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda item: item | {"location_id": place}
+def _belonging_to(location: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda item: item | {"location_id": location}
 
 
 def _complete(url: str) -> str:

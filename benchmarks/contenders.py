@@ -1,4 +1,4 @@
-"""Who is measured. Each is a process of its own that loads the same calls into its own database.
+"""The contenders. Each is a process of its own that loads the same calls into its own database.
 
     python -m benchmarks.contenders     # a job as JSON on stdin, the figures as JSON on stdout
 
@@ -51,7 +51,7 @@ NAMES = {
     "plain": "plain loop",
 }
 DLT_COLUMNS = ("location_id", "id")
-"""dlt's table and its key; everybody else loads ``call_logs``."""
+"""dlt's table and its key; all others load ``call_logs``."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Figures:
 def measured() -> Iterator[Figures]:
     """Fills the figures in at the end of the ``with``: of this process and its children."""
     figures = Figures()
-    began, cpu = time.monotonic(), _cpu()
+    started, cpu = time.monotonic(), _cpu()
     yield figures
-    figures.seconds = time.monotonic() - began
+    figures.seconds = time.monotonic() - started
     figures.cpu = _cpu() - cpu
     figures.peak_mb = _peak_mb()
 
@@ -283,8 +283,8 @@ class _Walk:
 
 
 async def _fetch_all(job: Job) -> None:
-    """Always the location that may be asked soonest, so that nobody waits for a limit while there
-    is another one to ask."""
+    """Always the location whose limit allows a request soonest: no worker waits for one limit while
+    another location can be read."""
     host, port = job.api_url.removeprefix("http://").split(":")
     start, end = job.epoch_ms
     last = job.shape.fewest_requests(job.days)
@@ -292,7 +292,7 @@ async def _fetch_all(job: Job) -> None:
 
     async def worker() -> None:
         reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
-        # Whoever finds none left is not needed: each of the others goes on with its own.
+        # A worker that finds none left stops: each of the others continues with its own.
         while walks:
             walk = heapq.heappop(walks)
             await asyncio.sleep(walk.ready_at - time.monotonic())
@@ -363,7 +363,7 @@ def profiled(run: Callable[[Job], Figures], job: Job) -> str:
         profiles.append(cProfile.Profile(time.thread_time))
         profiles[-1].enable()
 
-    # Each new thread calls this once: enabling a profile takes its place.
+    # Each new thread calls this once: enabling a profile replaces it.
     threading.setprofile(begin)
     begin()
     run(job)

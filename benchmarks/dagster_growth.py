@@ -51,19 +51,19 @@ a process that was there already."""
 @contextmanager
 def product(users: int) -> Iterator[tuple[Pipeline, dg.DagsterInstance, sa.Engine]]:
     """All parts, with ``users`` connected users who have one location each."""
-    places = [
+    locations = [
         make_location(f"Business {number}", number, "shop", "UTC", 12) for number in range(users)
     ]
     cast = tuple(
-        DemoUser(str(uuid4()), "A", f"B{n}", place.name, place.id, place.company_id)
-        for n, place in enumerate(places)
+        DemoUser(str(uuid4()), "A", f"B{n}", location.name, location.id, location.company_id)
+        for n, location in enumerate(locations)
     )
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         server = stack.enter_context(EmbeddedPostgres.hold(home, durable=False))
         server.create_database("voiceai")
         server.create_database("dagster")
-        world = World(users=cast, locations=tuple(places))
+        world = World(users=cast, locations=tuple(locations))
         sandbox = stack.enter_context(running(world, limits=False))
         os.environ.update(
             VOICEAI_HOME=str(home),
@@ -113,12 +113,12 @@ def main(users: int) -> None:
 
     logging.disable(logging.CRITICAL)
     today = datetime.now(UTC).date()
-    # A token is renewed about every 22 hours, and the sensor asks at most every 10 minutes.
-    renewals = users * 24 / 22
-    refreshes = 144 * (1 - math.exp(-renewals / 144))
+    # A token is refreshed about every 22 hours, and the sensor asks at most every 10 minutes.
+    due_tokens = users * 24 / 22
+    refreshes = 144 * (1 - math.exp(-due_tokens / 144))
     with product(users) as (pipeline, instance, tables):
         with pipeline.engine.begin() as db:
-            ids = [str(person.user.id) for person in connections.all_connections(db)]
+            ids = [str(one.user.id) for one in connections.all_connections(db)]
 
         def run(job: str, **options: Any) -> str:
             quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -145,9 +145,9 @@ def main(users: int) -> None:
             ("sync_calls, four days", 1, lambda: sync(first, yesterday, reread=True)),
             ("sync_calls, today", 12, lambda: sync(today, today, reread=False)),
             (
-                f"refresh_tokens, {renewals / refreshes:.1f} users",
+                f"refresh_tokens, {due_tokens / refreshes:.1f} users",
                 refreshes,
-                lambda: refresh(round(renewals / refreshes)),
+                lambda: refresh(round(due_tokens / refreshes)),
             ),
             ("inspect_connections, all", 1, lambda: run("inspect_connections")),
             ("update_directory", 1, lambda: run("update_directory")),

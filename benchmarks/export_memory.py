@@ -61,14 +61,14 @@ def main() -> None:
 
 def measure(home: Path, words: list[str]) -> tuple[float, float]:
     """Run an export of everything; how long it took and how much memory, in MB, it had at most."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     command = [PROGRAM, "export", "calls", "--from", "2026-11-01", "--to", "2026-11-30", *words]
     child = os.posix_spawn(PROGRAM, command, {**os.environ, "VOICEAI_HOME": str(home)})
     _, status, usage = os.wait4(child, 0)
     if status != 0:
         sys.exit("an export failed")
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
-    return time.perf_counter() - began, usage.ru_maxrss / unit
+    return time.perf_counter() - started, usage.ru_maxrss / unit
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ LATENCY: Final = 0.05
 
 
 class Nothing(BaseHTTPRequestHandler):
-    """A HighLevel in which nobody calls."""
+    """A HighLevel without calls."""
 
     protocol_version = "HTTP/1.1"
     # One packet per answer: the second of two waits 40 ms until the first is acknowledged.

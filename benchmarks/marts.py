@@ -36,7 +36,7 @@ INSERT INTO call_logs (location_id, call_id, agent_id, contact_id, from_number, 
 SELECT 'Loc' || n % :locations, md5(n::text), 'agent' || n % 3, 'contact' || h % 50000,
   '+1555' || lpad((h % 50000)::text, 7, '0'),
   CAST(:first AS timestamptz) + make_interval(secs => h % (86400 * :days)),
-  h % 600, h % 25 = 0, false, 'Somebody called about something.',
+  h % 600, h % 25 = 0, false, 'A caller asked a question.',
   repeat(E'bot:Hello, this is the virtual receptionist. How can I help you today, please?\n'
          'human:I would like to book an appointment on Monday at half past nine.\n', (h % 12)::int),
   CASE WHEN h % 2 = 0 THEN '[]'::jsonb ELSE jsonb_build_array(jsonb_build_object(

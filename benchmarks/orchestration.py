@@ -3,7 +3,7 @@
     python -m benchmarks.orchestration [USERS] [IDLE]
 
 A server and a Dagster instance of its own, filled by SQL: USERS (default 10,000) connected users,
-30 days of everybody in the ledger and a thinner past, three years of daily materializations, a cell
+30 days of all users in the ledger and a thinner past, three years of daily materializations, a cell
 of ``user_tokens`` for each. Every part runs in a process of its own, as it does in production, so
 its memory is its own. IDLE users (default 1,000) are then synced for one day from a server that
 answers "no calls" after 50 ms. Seconds and MB are of this machine; the limits are the product's.
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from benchmarks.idle_highlevel import LATENCY, serve
 from benchmarks.measured import Row, apart, memory, show
-from benchmarks.orchestration_pages import pages, people
+from benchmarks.orchestration_pages import pages, user_lists
 from benchmarks.orchestration_world import TODAY, record_history, world
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
@@ -31,20 +31,20 @@ TICKS: Final = 12
 
 def load() -> list[Row]:
     """The code location, as a server loads it: the package, and the snapshot it hands out."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     from dagster._core.remote_representation.external_data import RepositorySnap
 
     from voiceai_pipeline.definitions import defs
 
     RepositorySnap.from_def(defs.get_repository_def())
     return [
-        ("code location loads", time.perf_counter() - began, "s", 10),
+        ("code location loads", time.perf_counter() - started, "s", 10),
         ("  memory", memory(), "MB", 500),
     ]
 
 
 def ticks() -> list[Row]:
-    """Sensors while nothing is due, and while everything is, for everybody."""
+    """Sensors while nothing is due, and while everything is due for all users."""
     from voiceai_pipeline.definitions import defs
     from voiceai_pipeline.defs import partitions
 
@@ -59,12 +59,12 @@ def ticks() -> list[Row]:
         for _ in range(times):
             with dg.DagsterInstance.get() as instance:
                 needed = {key: resources[key] for key in sensor.required_resource_keys}
-                began = time.perf_counter()
+                started = time.perf_counter()
                 with dg.build_sensor_context(
                     instance=instance, resources=needed, definitions=defs
                 ) as context:
                     data = sensor.evaluate_tick(context)
-                took.append(time.perf_counter() - began)
+                took.append(time.perf_counter() - started)
         return sorted(took)[round(0.95 * (times - 1))], data
 
     def due(label: str, name: str, times: int = TICKS) -> Any:
@@ -73,12 +73,12 @@ def ticks() -> list[Row]:
         rows.append((f"{name}, {label} ({asked} runs)", p95, "s p95", 5))
         return data
 
-    first = due("everybody unlisted", "new_users", 1)
+    first = due("all users unlisted", "new_users", 1)
     for request in first.dynamic_partitions_requests:
-        began = time.perf_counter()
+        started = time.perf_counter()
         with dg.DagsterInstance.get() as instance:
             instance.add_dynamic_partitions(partitions.USERS, request.partition_keys)
-        rows.append(("  the daemon adds their partitions", time.perf_counter() - began, "s", 50))
+        rows.append(("  the daemon adds their partitions", time.perf_counter() - started, "s", 50))
     for name in ("new_users", "expiring_tokens", "connection_alerts", "failed_user_syncs"):
         due("nothing due", name)
     with engine.begin() as db:
@@ -97,10 +97,10 @@ def ticks() -> list[Row]:
             )
         )
     for name in ("expiring_tokens", "connection_alerts", "failed_user_syncs"):
-        due("everybody due", name)
+        due("all users due", name)
     with engine.begin() as db:
         db.execute(sa.text("UPDATE sync_ledger SET state = 'waiting' WHERE state = 'failed'"))
-    due("everybody is back", "new_users")
+    due("all users reconnected", "new_users")
     with engine.begin() as db:
         db.execute(sa.text("UPDATE api_keys SET refresh_at = now() + interval '19 hours'"))
         db.execute(sa.text("UPDATE sync_ledger SET state = 'complete' WHERE state = 'waiting'"))
@@ -110,7 +110,7 @@ def ticks() -> list[Row]:
 
 
 def report(days: int) -> list[Row]:
-    """What a run of ``days`` days asks of the ledger when it ends, and what the UI is shown."""
+    """What a run of ``days`` days reads from the ledger at its end, and what the UI shows."""
     from voiceai_pipeline.calls.queries import Talk
     from voiceai_pipeline.core.settings import Settings
     from voiceai_pipeline.defs import numbers
@@ -119,14 +119,14 @@ def report(days: int) -> list[Row]:
     settings = Settings.load(os.environ)
     with open_pipeline(settings) as pipeline:
         before = memory()
-        began = time.perf_counter()
+        started = time.perf_counter()
         reports = pipeline.sync.report([TODAY - timedelta(days=n) for n in range(1, days + 1)])
-        took = time.perf_counter() - began
-        began = time.perf_counter()
+        took = time.perf_counter() - started
+        started = time.perf_counter()
         for one in reports:
             numbers.of_calls(one, Talk())
             numbers.of_status(one, settings.page, Talk(), is_open=False)
-        shown = time.perf_counter() - began
+        shown = time.perf_counter() - started
     return [
         (f"Sync.report, {days} days", took, "s", None),
         (f"  what the UI is shown of {days} days", shown, "s", None),
@@ -146,11 +146,11 @@ def idle(users: int, url: str) -> list[Row]:
     with open_pipeline(Settings.load(os.environ)) as pipeline:
         with pipeline.engine.begin() as db:
             chosen = [one.user.id for one in connections.all_connections(db)[:users]]
-        began, cpu = time.perf_counter(), time.process_time()
+        started, cpu = time.perf_counter(), time.process_time()
         outcomes = pipeline.sync.sync_days(
             [TODAY - timedelta(days=1)], user_ids=chosen, mode=Mode.REREAD
         )
-        took, spent = time.perf_counter() - began, time.process_time() - cpu
+        took, spent = time.perf_counter() - started, time.process_time() - cpu
     done = sum(outcome.state.value == "complete" for outcome in outcomes)
     bound = users * LATENCY / WORKERS
     return [
@@ -172,7 +172,7 @@ def main(users: int, idle_users: int) -> None:
         show(pages())
         show(apart(report, 1))
         show(apart(report, 31))
-        show(people())
+        show(user_lists())
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         highlevel = context.Process(target=serve, args=(sender,), daemon=True)

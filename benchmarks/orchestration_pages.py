@@ -38,22 +38,22 @@ query PartitionHealthQuery($assetKey: AssetKeyInput!) {
 """What the partitions page of the webserver waits for, as its JavaScript writes it."""
 
 
-def people() -> list[Row]:
-    """The list of everybody: on the command line and on the Connections page."""
-    began = time.perf_counter()
+def user_lists() -> list[Row]:
+    """The list of all users: on the command line and on the Connections page."""
+    started = time.perf_counter()
     program = Path(sys.executable).parent / "voiceai-pipeline"
     listed = subprocess.run([program, "users", "--json"], capture_output=True, check=True)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started
     rows: list[Row] = [
         (f"voiceai-pipeline users ({len(json.loads(listed.stdout))})", took, "s", None)
     ]
     from voiceai_pipeline.connections import queries as connections
 
     engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
-    began = time.perf_counter()
+    started = time.perf_counter()
     with engine.begin() as db:
         connections.all_connections(db)
-    rows.append(("everyone and how they stand", time.perf_counter() - began, "s", None))
+    rows.append(("all connections and their states", time.perf_counter() - started, "s", None))
     os.environ["VOICEAI_PAGE_PORT"] = str(PORT + 1)
     page = subprocess.Popen([sys.executable, "-m", "voiceai_pipeline.web"], cwd=PROJECT)
     url = f"http://127.0.0.1:{PORT + 1}"
@@ -61,10 +61,10 @@ def people() -> list[Row]:
         while not _answers(f"{url}/health"):
             time.sleep(0.2)
         for how in ("first look", "again"):
-            began = time.perf_counter()
+            started = time.perf_counter()
             size = len(requests.get(url, timeout=120).content)
             label = f"Connections page ({size / 1e6:.1f} MB), {how}"
-            rows.append((label, time.perf_counter() - began, "s", None))
+            rows.append((label, time.perf_counter() - started, "s", None))
         rows += _memory_of(page.pid, "page")
     finally:
         page.terminate()
@@ -84,7 +84,7 @@ def _answers(url: str) -> bool:
 
 def pages() -> list[Row]:
     """The partitions pages of a real webserver, cold and warm."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     with Path(os.environ["VOICEAI_HOME"], "webserver.log").open("w") as log:
         program = Path(sys.executable).parent / "dagster-webserver"
         server = subprocess.Popen(
@@ -97,9 +97,11 @@ def pages() -> list[Row]:
     try:
         while not _loaded(url):
             time.sleep(0.2)
-            if server.poll() is not None or time.perf_counter() - began > 180:
+            if server.poll() is not None or time.perf_counter() - started > 180:
                 return [("webserver does not start", float("nan"), "", None)]
-        rows.append(("webserver and code location are up", time.perf_counter() - began, "s", None))
+        rows.append(
+            ("webserver and code location are up", time.perf_counter() - started, "s", None)
+        )
         for asset in ("call_logs", "user_tokens"):
             for how in ("first look", "again"):
                 asked = time.perf_counter()

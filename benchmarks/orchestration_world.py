@@ -73,13 +73,13 @@ def fill(engine: sa.Engine, users: int) -> None:
                 "INSERT INTO api_keys (id, user_id, name, service, access_token, refresh_token, "
                 "token_expires_at, location_id, is_active, connection_state, scope, user_type, "
                 "refresh_at) VALUES (:id, :id, 'HighLevel', 'highlevel', :access, :refresh, "
-                "now() + interval '20 hours', :place, true, 'connected', "
+                "now() + interval '20 hours', :location, true, 'connected', "
                 "'voice-ai-dashboard.readonly', 'Location', now() + interval '19 hours')"
             ),
             [
                 {
                     "id": one,
-                    "place": f"Loc{n:017}",
+                    "location": f"Loc{n:017}",
                     "access": vault.encrypt(Secret(f"access-{n}"), "access_token", one),
                     "refresh": vault.encrypt(Secret(f"refresh-{n}"), "refresh_token", one),
                 }

@@ -77,7 +77,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Delay:
-    """When the users were done who have no slow tenant, in seconds from the start."""
+    """When the users without a slow tenant were done, in seconds from the start."""
 
     median: float
     last: float

@@ -3,8 +3,8 @@
     python -m benchmarks.server     # a shape as JSON on stdin; prints its port, ends with stdin
 
 CONTRACT 2 in the dated dialect, by hand on asyncio: pages are joined from prepared pieces, the
-latency is slept and costs nothing, and the limits are the sandbox's. ``/bench/reset`` starts the
-count of requests anew, ``/bench/counts`` reads it. Nothing of the sandbox's faults is in here.
+latency is slept and costs nothing, and the limits are the sandbox's. ``/bench/reset`` resets the
+count of requests, ``/bench/counts`` reads it. Nothing of the sandbox's faults is in here.
 """
 
 import asyncio
@@ -135,7 +135,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        # A page in one piece, so that nobody waits for the loop to come round again.
+        # A page in one piece: a second write would wait for the next turn of the loop.
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024
         )
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(shape: Shape) -> None:
-    """Serve until stdin ends, which is when whoever started this does."""
+    """Serve until stdin ends: with the process that started this one."""
     loop = asyncio.get_running_loop()
     api = Api(shape)
     gc.freeze()  # a million prepared pieces, none of which will ever be garbage

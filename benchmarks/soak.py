@@ -321,7 +321,7 @@ def opened(
 
 def soak(one: Soak, hours: int, share: float) -> list[tuple[str, str]]:
     """Run it. Returns the table of what happened; broken promises are in ``one.tally.wrong``."""
-    began = time.monotonic()
+    started = time.monotonic()
     end = MIDNIGHT + timedelta(days=1)
     begin = end - timedelta(hours=hours)
     calm = end + timedelta(hours=4, minutes=30)
@@ -347,7 +347,7 @@ def soak(one: Soak, hours: int, share: float) -> list[tuple[str, str]]:
     return [
         *facts(one.tally, one.world, one.engine, len(one.users), calls),
         ("POSTs to the token endpoint", str(posts_in_storm)),
-        ("seconds it took", f"{time.monotonic() - began:.0f}"),
+        ("seconds it took", f"{time.monotonic() - started:.0f}"),
     ]
 
 

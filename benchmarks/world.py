@@ -43,7 +43,7 @@ class Shape:
     Attributes:
         last_day: the last of ``days`` days, UTC.
         latency: seconds from a request to its answer.
-        slow_latency: the same for location 0, the slow tenant; None: like everybody.
+        slow_latency: the same for location 0, the slow tenant; None: as all others.
         limits: 100 requests per 10 s and location (CONTRACT 5).
     """
 

@@ -120,7 +120,7 @@ def test_every_asset_job_sensor_and_schedule_says_in_plain_words_what_it_does() 
         assert noun.description, noun.name
 
 
-def test_the_nightly_schedule_reads_yesterday_and_the_three_days_before_for_everybody() -> None:
+def test_the_nightly_schedule_reads_yesterday_and_the_three_days_before_for_all_users() -> None:
     moment = datetime(2026, 11, 23, 0, 15, tzinfo=UTC)
     context = dg.build_schedule_context(scheduled_execution_time=moment)
     request = schedules.yesterday_and_trailing_window(context)

@@ -1,4 +1,4 @@
-"""The soak in small, so that it does not rot: ten users, three hours, and a night to heal in."""
+"""The soak in small, kept working by this test: ten users, three hours, and a calm night."""
 
 from pathlib import Path
 
@@ -20,9 +20,7 @@ def test_after_three_hours_of_faults_the_tables_are_highlevels_own_calls(
     assert int(facts["faults injected"]) > 0
 
 
-def test_the_soak_notices_one_call_that_is_not_as_it_was_told(
-    postgres: EmbeddedPostgres, tmp_path: Path
-) -> None:
+def test_the_soak_notices_a_single_forged_call(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     with opened(2, 4, "dated", postgres, tmp_path, patience=2.0) as one:
         with one.engine.begin() as db:
             db.execute(

@@ -125,7 +125,7 @@ def bend(answer: Response, fault: Fault, stopping: Callable[[], bool]) -> Respon
         return Response(cut, answer.status_code, media_type="application/json")
     if fault.kind == "gzip_lie":
         headers = {"Content-Encoding": "gzip"}
-        # So short that whoever cannot decode it has read it all, and keeps no connection open.
+        # So short that a client that cannot decode it has read it all and keeps no connection open.
         return Response(body[:1000], answer.status_code, headers, media_type="application/json")
     if fault.kind == "reset":
         return _Reset(body, answer.status_code, half=True)
@@ -217,7 +217,7 @@ def _abort(receive: Receive) -> None:
         raise RuntimeError("a reset needs uvicorn's transport")
     wire = transport.get_extra_info("socket")
     if wire is not None:
-        # Linger 0: close sends RST instead of FIN. Whoever has left already needs neither.
+        # Linger 0: close sends RST instead of FIN. A client that has left needs neither.
         with contextlib.suppress(OSError):
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

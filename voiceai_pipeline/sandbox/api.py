@@ -108,7 +108,7 @@ def list_call_logs(caller: Caller) -> Response:
 
 
 def _matching(caller: Caller, found: list[Call], wanted_types: set[str]) -> list[Call]:
-    """Filtered and sorted as asked; newest first unless told otherwise."""
+    """Filtered and sorted as requested; newest first by default."""
     query, now = caller.request.query_params, caller.world.now_ms()
     if agent := query.get("agentId"):
         found = [call for call in found if call.agent_id == agent]

@@ -1,4 +1,4 @@
-"""The page where a person chooses a location and allows the app (CONTRACT 4.1).
+"""The page where a user chooses a location and allows the app (CONTRACT 4.1).
 
 GET `/oauth/chooselocation` or `/v2/oauth/chooselocation` with `response_type=code`, `client_id`,
 `redirect_uri`, `scope` and usually `state`; `location=` (an id) or `user=` (a demo user's id)
@@ -54,13 +54,13 @@ async def _choose(request: Request) -> Response:
 def _problem(request: Request) -> str:
     query = request.query_params
     if query.get("response_type") != "code":
-        return "response_type has to be “code”."
+        return "response_type must be “code”."
     if query.get("client_id") != SANDBOX_CLIENT_ID:
         # SEEN (CONTRACT 4.1): what the real page says for an app it does not know.
         return "noAppVersionIdFound: no app has this client_id."
     target = urllib.parse.urlsplit(query.get("redirect_uri", ""))
     if target.scheme not in ("http", "https") or not target.netloc:
-        return "redirect_uri has to be a complete http(s) address."
+        return "redirect_uri must be an absolute http(s) URL."
     return ""
 
 
@@ -86,7 +86,7 @@ def _form(
     agencies = [one for one in world.users if one.installs_as == "Company"]
     offered = [(one.id, one.name, one.timezone) for one in world.locations.values()]
     offered += [(one.company_id, one.business_name, "as agency") for one in agencies]
-    # The preselected one first, where the eye and the tab key arrive.
+    # The preselected one first: it is seen and focused first.
     offered.sort(key=lambda choice: choice[0] != chosen)
     choices = [_choice(*choice, chosen) for choice in offered]
     scopes = "".join(
@@ -102,7 +102,7 @@ def _form(
 <code>{html.escape(where)}</code>.</p>{warning}
 <form class="card wide" method="post" action="{action}">
 <fieldset><legend>Location</legend><div class="choices">{"".join(choices)}</div></fieldset>
-<h2>What the app asks for</h2><ul class="scopes small">{scopes}</ul>
+<h2>Requested permissions</h2><ul class="scopes small">{scopes}</ul>
 <div class="row"><button class="main" name="action" value="allow">Allow</button>
 <button name="action" value="cancel" formnovalidate>Cancel</button></div>
 </form>"""

@@ -118,7 +118,7 @@ class CallBook:
     def add(
         self, location_id: str, created_at: dt.datetime | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """A call nobody could have foreseen, by default created now; `fields` overwrite."""
+        """Add a call that the seed does not draw, by default created now; `fields` overwrite."""
         location = self._locations[location_id]
         moment = to_ms(self._now() if created_at is None else created_at)
         with self._changing():

@@ -1,7 +1,7 @@
 """Invented calls, a pure function of (seed, location, UTC day).
 
 A day is drawn twice: its *outline* (what filters, sorting and paging look at; quick and cached)
-and, for the calls somebody reads, their *body*. No clock, no state and no HTTP in here: which
+and, for the calls that are read, their *body*. No clock, no state and no HTTP in here: which
 calls are visible, vanished or added is decided by `world`.
 """
 
@@ -171,7 +171,7 @@ def _outline(rng: random.Random, location: SandboxLocation, day: dt.date, moment
 
 
 def contact_id(location: SandboxLocation, number: int) -> str:
-    """The id of the n-th person who calls this location."""
+    """The id of the n-th caller of this location."""
     return f"Con{hashlib.sha256(location.id.encode()).hexdigest()[:10]}{number:07d}"
 
 
@@ -182,7 +182,7 @@ def body_of(
     rng = _dice(seed ^ int(call.id, 16))
     wild = location.envelope == "wild"
     ready = now_ms is None or now_ms >= call.ready_ms
-    first, last, number = _person(call.contact_id or call.id)
+    first, last, number = _caller(call.contact_id or call.id)
     turns, summary, reason = _conversation(rng, location, call.duration, first, f"{first} {last}")
     # Everything is drawn before anything is left out, so that a late call does not change
     # its other fields when the late ones arrive.
@@ -227,7 +227,7 @@ def body_of(
 
 
 @functools.lru_cache(maxsize=50_000)
-def _person(contact: str) -> tuple[str, str, str]:
+def _caller(contact: str) -> tuple[str, str, str]:
     """First name, last name and number: the same for every call of a contact."""
     rng = _dice(contact)
     return (
@@ -257,7 +257,7 @@ def _conversation(
         lines.append(f"{speaker[position % 2]}:{turn.format_map(words)}")
     if len(topic.turns) % 2:
         lines.append("bot:Thank you, that is noted.")
-    # Nobody chats after a wrong number.
+    # A wrong number is a short call.
     chat = min(len(SMALL_TALK), int(duration // 75)) if len(topic.turns) > 2 else 0
     for question, answer in rng.sample(SMALL_TALK, chat):
         lines += [f"human:{question}", f"bot:{answer}"]
@@ -270,10 +270,10 @@ def _with_times(turns: list[str], call: Call) -> list[dict[str, Any]]:
     step = call.duration / (len(turns) + 1)
     items: list[dict[str, Any]] = []
     for position, line in enumerate(turns):
-        who, _, text = line.partition(":")
+        speaker, _, text = line.partition(":")
         items.append(
             {
-                "role": "agent" if who == "bot" else "user",
+                "role": "agent" if speaker == "bot" else "user",
                 "content": text,
                 "startTime": round(position * step, 1),
                 "endTime": round((position + 0.9) * step, 1),

@@ -1,4 +1,4 @@
-"""Who exists in the sandbox: invented people, businesses, locations and agents.
+"""The cast of the sandbox: invented users, businesses, locations and agents.
 
 Constants and frozen values only. What happens to them lives in `world`; their calls in `calls`.
 Every name is invented, every number is +1555…, every address ends in `.test`.
@@ -71,7 +71,7 @@ class DemoUser:
 
     @property
     def highlevel_user_id(self) -> str:
-        """HighLevel's own id of this person, which is not the dashboard's."""
+        """HighLevel's own id of this user, which is not the dashboard's."""
         return "Usr" + hashlib.sha256(self.id.encode()).hexdigest()[:17]
 
 

@@ -154,7 +154,7 @@ class FaultBook:
         return tuple(self._rules)
 
     def add(self, fault: Fault) -> Fault:
-        """Enter a rule and give it a number. A churn happens once unless told otherwise."""
+        """Enter a rule and give it a number. A churn happens once by default."""
         times = 1 if fault.kind == "churn" and fault.times is None else fault.times
         entered = dataclasses.replace(fault, id=self._next_id, times=times)
         self._next_id += 1

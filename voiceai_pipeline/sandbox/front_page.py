@@ -1,4 +1,4 @@
-"""The page at `/`: what the sandbox is, who is in it, and buttons to break and mend things."""
+"""The page at `/`: what the sandbox is, its users, and buttons that break and fix things."""
 
 import datetime as dt
 import html
@@ -13,10 +13,10 @@ from voiceai_pipeline.sandbox.page import page
 from voiceai_pipeline.sandbox.world import World
 
 _ROLES = {
-    "healthy": "nothing special",
-    "bad_day": "one day cannot be read until healed",
-    "never_connected": "never connects",
-    "revoked": "removes the app after connecting",
+    "healthy": "no problem",
+    "bad_day": "one day fails until healed",
+    "never_connected": "not connected in the demo",
+    "revoked": "uninstalls the app after connecting",
     "paused": "is paused after connecting",
     "scope_missing": "does not grant the call-log scope",
 }
@@ -35,15 +35,15 @@ async def _front(request: Request) -> Response:
     content = f"""
 <h1>HighLevel sandbox</h1>
 <p>A local stand-in for HighLevel: the same API for OAuth and Voice AI call logs, with invented
-people and calls. Break something below and watch the pipeline notice; then mend it. It is now
+users and calls. Break something below, watch the pipeline notice, then fix it. Current time:
 <time>{world.clock():%Y-%m-%d %H:%M:%S} UTC</time>.</p>
 <div class="card scroll"><table>
-<thead><tr><th scope="col">User</th><th scope="col">Location</th><th scope="col">Now</th>
-<th scope="col">Try</th></tr></thead><tbody>{rows}</tbody></table></div>
-<h2>For programs</h2>
-<p class="small"><code>GET /sandbox/state</code> tells all of this as JSON,
-<code>GET /sandbox/requests</code> what was asked, <code>GET /sandbox/calls?location_id=</code>
-what the API would list, and <code>POST /sandbox/faults</code> knows many more ways to fail.</p>"""
+<thead><tr><th scope="col">User</th><th scope="col">Location</th><th scope="col">State</th>
+<th scope="col">Actions</th></tr></thead><tbody>{rows}</tbody></table></div>
+<h2>API</h2>
+<p class="small"><code>GET /sandbox/state</code> returns this page as JSON,
+<code>GET /sandbox/requests</code> the requests so far, <code>GET /sandbox/calls?location_id=</code>
+the calls that the API lists, and <code>POST /sandbox/faults</code> injects many more faults.</p>"""
     return page("HighLevel sandbox", content)
 
 
@@ -72,7 +72,7 @@ def _where(location: SandboxLocation, user: DemoUser) -> str:
 
 def _tags(world: World, user: DemoUser) -> str:
     tags = [("good", "connected") if world.is_connected(user) else ("", "not connected")]
-    # A revoked or paused agency takes its locations along in the eyes of its user.
+    # To its user, a revoked or paused agency includes its locations.
     resources = {user.installs_on, user.location_id or user.installs_on}
     if any(world.is_revoked(one) for one in resources):
         tags.append(("bad", "revoked"))

@@ -1,6 +1,6 @@
 """HighLevel's rate limits per location or company (CONTRACT 5): 100 per 10 s, 200,000 a day.
 
-Counts and answers headers; refusing is the API's work. The burst runs on real time even when the
+Counts requests and returns headers; the API refuses. The burst runs on real time even when the
 world's clock stands still, because clients sleep in real time.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RateLimits:
-    """The limits and who has used how much. Not locked: `world` holds the lock."""
+    """The limits and how much of them is used. Not locked: `world` holds the lock."""
 
     enabled: bool = True
     burst: int = 100

@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """What one person allowed: a location, or an agency with its approved locations."""
+    """What one user allowed: a location, or an agency with its approved locations."""
 
     user_type: UserType
     company_id: str
@@ -165,7 +165,7 @@ class OAuth:
                 self._access[token] = dataclasses.replace(found, expires_at=self._now())
 
     def connected(self, resource: str, user_id: str) -> bool:
-        """Whether this person holds an unspent refresh token for it."""
+        """Whether this user holds an unspent refresh token for it."""
         return any(
             found.used_at is None
             and found.grant.resource == resource

@@ -1,4 +1,4 @@
-"""What was asked of the sandbox, for tests and for whoever looks at it. Never a secret."""
+"""The requests that the sandbox received, without their secrets."""
 
 import datetime as dt
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ class RunningSandbox:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """What was asked so far, oldest first: a copy."""
+        """A copy of the requests so far, oldest first."""
         return list(self.world.requests)
 
 
@@ -33,7 +33,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then return.
 
     Raises:
-        OSError: the address cannot be had (somebody else listens on the port).
+        OSError: the address is not available (another process listens on the port).
     """
     world = world or World(state_file=state_file)
     listener = listen(host, port)

@@ -1,4 +1,4 @@
-"""The state of the sandbox: who is connected, what is broken, which calls exist right now.
+"""The state of the sandbox: connected users, injected faults, and the calls that exist now.
 
 `World` is what the HTTP endpoints, the control endpoints and the tests talk to. It keeps the one
 lock and, when given a file, survives a restart. The calls themselves are its `calls` (a
@@ -127,7 +127,7 @@ class World:
 
     @property
     def bad_day(self) -> dt.date | None:
-        """The UTC day some location still refuses to tell about; None when all are healed."""
+        """The UTC day that fails for some location; None when all are healed."""
         days = [fault.day for fault in self.faults if fault.kind == "server_error" and fault.day]
         return days[0] if days else None
 
@@ -137,12 +137,12 @@ class World:
             return self._faults.rules
 
     def add_fault(self, fault: Fault) -> Fault:
-        """Put a rule in force; the answer carries its number."""
+        """Add a rule; the result carries its number."""
         with self._changing():
             return self._faults.add(fault)
 
     def clear_faults(self, location_id: str | None = None) -> int:
-        """Take the rules of one location (or all) out of force; how many there were."""
+        """Remove the rules of one location (or all); how many there were."""
         with self._changing():
             return self._faults.clear(location_id)
 
@@ -192,7 +192,7 @@ class World:
             self._revoked.add(resource)
 
     def is_revoked(self, resource: str) -> bool:
-        """Whether it was revoked and nobody has authorized since."""
+        """Whether it was revoked and not authorized since."""
         with self._lock:
             return resource in self._revoked
 
@@ -248,12 +248,12 @@ class World:
 
     def _grant(self, resource: str, user: DemoUser | None, scopes: list[str]) -> Grant:
         candidates = [u for u in self.users if resource in (u.location_id, u.company_id)]
-        person = user if user in candidates else next(iter(candidates), None)
+        member = user if user in candidates else next(iter(candidates), None)
         withheld: tuple[str, ...] = ()
-        if person is not None and resource not in self._fully_granting:
-            withheld = person.withheld_scopes
+        if member is not None and resource not in self._fully_granting:
+            withheld = member.withheld_scopes
         granted = tuple(scope for scope in scopes if scope not in withheld)
-        user_id = person.highlevel_user_id if person else "UsrSandbox0000000000"
+        user_id = member.highlevel_user_id if member else "UsrSandbox0000000000"
         location = self.locations.get(resource)
         if location is not None:
             return Grant("Location", location.company_id, location.id, user_id, granted)
@@ -313,20 +313,20 @@ class World:
         return to_ms(self.clock())
 
     def today(self) -> dt.date:
-        """The UTC day it is."""
+        """The current UTC day."""
         return self.clock().astimezone(dt.UTC).date()
 
     # --- record and state -----------------------------------------------------------------
 
     def record(self, request: RecordedRequest) -> None:
-        """Remember a request; the very old ones are forgotten."""
+        """Record a request; very old ones are dropped."""
         with self._lock:
             self.requests.append(request)
             if len(self.requests) > _REMEMBERED_REQUESTS:
                 del self.requests[: _REMEMBERED_REQUESTS // 10]
 
     def stop(self) -> None:
-        """End the answers that are stalled: the server stops."""
+        """End stalled answers, so that the server can stop."""
         self.stopping = True
 
     def next_request_number(self) -> int:
@@ -354,7 +354,7 @@ class World:
         if self.state_file is None:
             return
         draft = self.state_file.with_name(self.state_file.name + ".tmp")
-        # Tokens: nobody else may read them, not even for the moment before a chmod.
+        # Tokens: readable by this account only, also before a chmod could run.
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             out.write(self.dump())

@@ -1,4 +1,4 @@
-"""One running sandbox per test file, put back to peace before every test."""
+"""One running sandbox per test file, reset before every test."""
 
 from collections.abc import Iterator
 

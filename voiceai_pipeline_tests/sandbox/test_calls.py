@@ -53,8 +53,8 @@ def test_a_few_weeks_hold_every_kind_of_call() -> None:
         assert {optional in call for call in calls} == {True, False}
     for unknown in ("agentTransferOccurred", "transcriptWithToolCalls"):
         assert {unknown in call for call in calls} == {True, False}
-    ends = {call["createdAt"][11:] for call in calls}
-    assert {"00:00:00.000Z", "23:59:59.999Z"} <= ends
+    times = {call["createdAt"][11:] for call in calls}
+    assert {"00:00:00.000Z", "23:59:59.999Z"} <= times
     moments = [call["createdAt"] for call in calls]
     assert len(set(moments)) < len(moments)
 
@@ -67,7 +67,7 @@ def test_calls_happen_on_both_sides_of_a_clock_change(day: dt.date) -> None:
     assert {iso(ms(before)), f"{day}T{jump}:00.000Z"} <= moments
 
 
-def test_no_booking_is_told_of_before_september_2025() -> None:
+def test_bookings_are_reported_since_september_2025_only() -> None:
     days = [dt.date(2025, 9, 8) - dt.timedelta(days=back) for back in range(20)]
     kinds = {kind for day in days for call in outline_of_day(1, HARBOR, day) for kind in call[-1]}
     assert kinds == set(ACTION_TYPES) - {"APPOINTMENT_BOOKING"}

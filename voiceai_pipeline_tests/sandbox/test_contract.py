@@ -50,16 +50,16 @@ def registry() -> referencing.Registry[Any]:
     """The OpenAPI files under the addresses their `../common/...` references expect."""
     found = []
     for path in sorted((CONTRACT / "openapi").rglob("*.json")):
-        place = path.relative_to(CONTRACT / "openapi").as_posix()
+        address = path.relative_to(CONTRACT / "openapi").as_posix()
         if path.parent.name != "common":
-            place = place.replace(path.name, f"apps/{path.name}")
+            address = address.replace(path.name, f"apps/{path.name}")
         spec = json.loads(path.read_text())
         for schema in spec["components"]["schemas"].values():
             parameters = schema.get("properties", {}).get("actionParameters")
             if parameters:
                 # The spec's own examples fail its own oneOf (CONTRACT 2.4).
                 parameters.pop("oneOf", None)
-        found.append((f"https://contract.test/{place}", DRAFT202012.create_resource(spec)))
+        found.append((f"https://contract.test/{address}", DRAFT202012.create_resource(spec)))
     return referencing.Registry().with_resources(found)
 
 
@@ -180,8 +180,8 @@ def test_agents_and_the_location_are_valid(harbor: Client) -> None:
     one = f"/voice-ai/agents/{listed['agents'][0]['id']}"
     found = harbor.get(one, locationId=HARBOR.id)
     check(found, "voice-ai", "/voice-ai/agents/{agentId}", v3=harbor.v3)
-    place = harbor.get(f"/locations/{HARBOR.id}")
-    body = check(place, "locations", "/locations/{locationId}", v3=harbor.v3)
+    location = harbor.get(f"/locations/{HARBOR.id}")
+    body = check(location, "locations", "/locations/{locationId}", v3=harbor.v3)
     assert set(example("location")["location"]) <= set(body["location"])
 
 
@@ -248,8 +248,8 @@ def test_api_errors_are_the_examples(harbor: Client) -> None:
     calls = functools.partial(harbor.request, "GET", CALL_LOGS, params={"locationId": HARBOR.id})
     assert_error(calls(headers={"Version": None}), "401_version_missing")
     # Checked before authorization.
-    nobody = {"Version": "2022-01-01", "Authorization": None}
-    assert_error(calls(headers=nobody), "401_version_invalid")
+    anonymous = {"Version": "2022-01-01", "Authorization": None}
+    assert_error(calls(headers=anonymous), "401_version_invalid")
     assert_error(calls(headers={"Authorization": None}), "401_no_authorization")
     assert_error(calls(headers={"Authorization": "Bearer nonsense"}), "401_invalid_jwt")
     assert_error(harbor.calls(MAPLE.id), "403_location")

@@ -73,9 +73,9 @@ def test_a_stalled_answer_does_not_keep_the_sandbox_from_stopping() -> None:
         client = Client(sandbox).connect(HARBOR.id)
         client.fault(HARBOR.id, "stall")
         answer = client.request("GET", CALL_LOGS, params={"locationId": HARBOR.id}, stream=True)
-        began = time.monotonic()
+        started = time.monotonic()
     answer.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - started < 1.5
 
 
 def test_a_lost_token_answer_has_still_spent_the_refresh_token(harbor: Client) -> None:
@@ -141,7 +141,7 @@ def test_a_fault_can_wait_for_its_turn(harbor: Client) -> None:
     assert [harbor.calls(HARBOR.id).status_code for _ in range(4)] == [200, 200, 401, 200]
 
 
-def test_a_fault_nobody_knows_is_refused(sandbox: RunningSandbox) -> None:
+def test_an_unknown_fault_is_refused(sandbox: RunningSandbox) -> None:
     url = f"{sandbox.url}/sandbox/faults"
     wrong = requests.post(url, json={"kind": "earthquake"}, timeout=10)
     assert (wrong.status_code, "kind must be one of" in wrong.json()["error"]) == (400, True)

@@ -15,7 +15,7 @@ from voiceai_pipeline.database.tables import api_keys, call_logs
 from voiceai_pipeline.database.views import VIEWS
 
 ROLES = {"eve": (), "ada": (grants.ANALYST,), "bea": grants.ROLES}
-"""Logins of people: a stranger, an analyst, and one who may read what was said too."""
+"""Logins: a stranger, an analyst, and an analyst who may read what was said too."""
 
 
 READS = {
@@ -38,13 +38,13 @@ def plain(url: str) -> str:
     return url.replace("+psycopg", "")
 
 
-def connect_as(who: str, database: Secret) -> psycopg.Connection[Any]:
-    url = plain(database.reveal()).replace("//postgres@", f"//{who}@")
+def connect_as(login: str, database: Secret) -> psycopg.Connection[Any]:
+    url = plain(database.reveal()).replace("//postgres@", f"//{login}@")
     return psycopg.connect(url, autocommit=True)
 
 
-def read(who: str, database: Secret, query: str) -> list[dict[str, Any]]:
-    with connect_as(who, database) as db:
+def read(login: str, database: Secret, query: str) -> list[dict[str, Any]]:
+    with connect_as(login, database) as db:
         rows = db.cursor(row_factory=psycopg.rows.dict_row)
         return rows.execute(query.encode()).fetchall()
 

@@ -51,19 +51,19 @@ Answer = tuple[int, object]
 
 @contextmanager
 def answering(answer: Callable[[str], Answer | None]) -> Iterator[str]:
-    """A server that does with every POST as it is told; yields its URL.
+    """A server that answers every POST as `answer` says; yields its URL.
 
     Args:
-        answer: told the body; None hangs up without a word.
+        answer: called with the body; None closes the connection without an answer.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told = answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            if told is None:
+            answered = answer(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            if answered is None:
                 self.close_connection = True
                 return
-            status, body = told
+            status, body = answered
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -227,7 +227,7 @@ class _Session(StreamRequestHandler):
 
 @contextmanager
 def running_mailbox(folder: Path, security: Security = "plain") -> Iterator[Mailbox]:
-    """Args: folder: for the certificate, which nobody has signed."""
+    """Args: folder: for the certificate, which is self-signed."""
     mailbox = Mailbox(security=security)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_certificate(folder))

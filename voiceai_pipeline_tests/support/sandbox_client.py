@@ -1,4 +1,4 @@
-"""A small client of the sandbox for its own tests, and a clock that stands where it is put.
+"""A small client of the sandbox for its own tests, and a clock that the test sets.
 
 Not the pipeline's client: what is tested here must not depend on it.
 """
