@@ -47,7 +47,7 @@ class Pipeline:
 
     @cached_property
     def marts(self) -> "Marts":
-        # Loaded when it is asked for: pandas takes 45 MB, which no sync needs.
+        # Imported on first use: pandas takes 45 MB, which a sync does not need.
         from voiceai_pipeline.marts.build import Marts
 
         return Marts(self.engine, self.zone, self.metrics)
@@ -58,7 +58,7 @@ def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> 
     """Our database, with the embedded server held running where it is the one used.
 
     Args:
-        pool_size: connections kept; 1 for whoever asks one thing after the other.
+        pool_size: connections kept open; 1 is enough for a single thread.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -79,10 +79,10 @@ def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> 
 
 
 def check_url(url: Secret, name: str) -> None:
-    """See that a database URL can be taken apart; the parser's own error would repeat some of it.
+    """Check that a database URL can be parsed; the parser's own error would quote parts of it.
 
     Raises:
-        SettingsError: it cannot.
+        SettingsError: it cannot be parsed.
     """
     try:
         sa.make_url(url.reveal())
@@ -94,14 +94,14 @@ def check_url(url: Secret, name: str) -> None:
 
 
 def server_version(url: Secret, name: str) -> str:
-    """The version of the PostgreSQL at ``url``, found out by connecting.
+    """The version of the PostgreSQL server at ``url``, read by connecting to it.
 
     Args:
         name: the variable that holds the URL.
 
     Raises:
         SettingsError: the URL cannot be read.
-        sqlalchemy.exc.OperationalError: nobody answers.
+        sqlalchemy.exc.OperationalError: the server does not answer.
     """
     check_url(url, name)
     engine = sa.create_engine(
@@ -116,7 +116,7 @@ def open_vault(settings: Settings) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
     Raises:
-        SettingsError: a real server is configured, and no keys; or the key file is of no use.
+        SettingsError: a real server is configured, and no keys; or the key file cannot be used.
     """
     if settings.token_keys:
         return TokenVault(settings.token_keys, refuse_plain=settings.refuse_plain_tokens)
@@ -149,7 +149,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
     """Every part, opened; closed again at the end of the ``with``.
 
     Args:
-        actor: who is named in the history of connections.
+        actor: recorded in the history of connections.
 
     Raises:
         SettingsError, PostgresError: with what to do.

@@ -130,7 +130,7 @@ def test_the_answer_of_a_red_day_leads_to_the_dialog_that_reads_it_again(
     expect(answer).to_contain_text("No, 87.5 %.")
     expect(answer).to_contain_text("Missing: Copper Kettle Catering.")
     picture(window, "red-day")
-    answer.get_by_role("link", name="Read the day again").click()
+    answer.get_by_role("link", name="Re-sync this day").click()
     window.wait_for_url("**/assets/call_logs**")
     dialog = materialize(window)
     expect(dialog).to_contain_text("1 partition")

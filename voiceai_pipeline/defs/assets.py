@@ -1,10 +1,10 @@
-"""The assets: whose tokens there are, which calls arrived, and how every sync ended.
+"""The assets: connections, calls, the status of every sync, and the directory.
 
-An asset asks the core and logs what it answers; it returns neither tokens nor calls, because
-Dagster pickles what an asset returns.
+An asset calls the core and records the result; it returns neither tokens nor calls, because Dagster
+pickles what an asset returns.
 
-Three colours, one meaning each. Green: every user who can be synced is complete. Red: a sync failed
-and a rerun can help. A warning: somebody waits for a person, who is named with the fix.
+Green: every connected user is complete. Red: a sync failed and a rerun can help. Warning: a user
+needs action; the check names the user and the fix.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,30 +45,30 @@ _BY_RANGE = dg.BackfillPolicy.multi_run(DAYS_PER_RUN)
 TOTALS_AGREE = "stored_calls_equal_highlevels_totals"
 
 
-# Calls are read with credentials, but a renewed token makes no day stale, and a day is no user.
-# With any other mapping each refresh would mark every day "unsynced", or a backfill be refused.
+# Calls are read with credentials, but a refreshed token makes no day stale, and a day is not a
+# user. With any other mapping each refresh would mark every day "unsynced", or block backfills.
 CREDENTIALS = dg.AssetDep(
     "refreshed_credentials", partition_mapping=dg.SpecificPartitionsPartitionMapping([])
 )
 
 
-# What was compared last night is not outdated by the calls of this morning.
+# New calls of this morning do not make last night's comparison stale.
 CALLS = dg.AssetDep("call_logs", partition_mapping=dg.SpecificPartitionsPartitionMapping([]))
 
 
 class SyncConfig(dg.Config):
-    """Which users of the day to read. Left alone, a red day resumes: only who failed is read; a
-    green day is read again for everybody."""
+    """Which users of the day to sync. By default a red day is resumed (only the users that failed
+    are read), and a green day is re-synced for all users."""
 
     user_ids: list[str] = Field(default=[], description="Only these users; empty: all.")
     only_failed: bool = Field(
         default=False,
-        description="Only users whose day is not complete, even if that is nobody.",
+        description="Only users whose day is not complete, even if there are none.",
     )
     reread: bool = Field(
         default=False,
-        description="Everybody again, also those already complete: finds late summaries and "
-        "vanished calls.",
+        description="All users, also those already complete: finds late summaries and vanished "
+        "calls.",
     )
 
     @property
@@ -97,9 +97,8 @@ def user_tokens(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    """Every user's HighLevel connection, as it stands: connected, paused, needs reconnection,
-    disconnected or never connected, since when, what to do, and what happened before. No token
-    material."""
+    """The state of every user's HighLevel connection (connected, paused, needs reconnection,
+    disconnected or never connected), since when, what to do, and its history. No token material."""
     user_ids = parse_users(context.partition_keys)
     record_connections(context, pipeline.engine, settings.page, user_ids)
     yield from ()
@@ -121,8 +120,8 @@ def refreshed_credentials(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    """A valid access token for each user, renewed where it was about to expire. A user who must
-    reconnect is not red here: the connection says so in ``user_tokens``."""
+    """A valid access token for each user, refreshed if it was about to expire. A user that must
+    reconnect is not red here: ``user_tokens`` shows it."""
     refresh(context, pipeline, settings.page, parse_users(context.partition_keys))
     yield from ()
 
@@ -146,8 +145,8 @@ def call_logs(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     """Every Voice AI call of every connected user, by day. A green day holds exactly the calls that
-    HighLevel lists for it. A red day names who failed and why; materialize it again and only they
-    are read."""
+    HighLevel lists for it. A red day names the users that failed and why; materialize it again to
+    retry only these users."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     users = parse_users(config.user_ids) or None
     outcomes, reports = sync_and_record(context, pipeline, days, users, config.mode, settings.page)
@@ -175,10 +174,10 @@ def sync_status(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    """Is a day complete, who is missing, why, and what to do? The first lines of *Metadata* answer
-    for yesterday and for the day that was read last; every other day answers under *Partitions*.
-    Recorded at the end of every sync, a failed one too; materialize it alone to see how its days
-    stand now. To read red days again: [call_logs](/assets/call_logs?view=partitions),
+    """Is a day complete, which users are missing, why, and what to do? *Metadata* starts with the
+    answer for yesterday and for the last synced day; all other days are under *Partitions*.
+    Recorded at the end of every sync, also a failed one; materialize it alone to show the current
+    state. To re-sync red days: [call_logs](/assets/call_logs?view=partitions),
     *Materialize*, *Failed and missing*."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
@@ -194,8 +193,8 @@ def sync_status(
         dg.AssetCheckSpec(
             TOTALS_AGREE,
             asset="reconciliation",
-            description="For every complete day of the last 30, as many calls are stored as "
-            "HighLevel counts now.",
+            description="For every complete day of the last 30, the stored calls equal "
+            "HighLevel's current total.",
         )
     ],
     group_name="calls",
@@ -209,9 +208,9 @@ def reconciliation(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
-    """Whether the last 30 complete days still hold as many calls as HighLevel counts, location by
-    location. A day that differs is opened: ``sync_status`` shows it as failed, and it is read again
-    by itself. The table holds the days that differ."""
+    """Whether the last 30 complete days still hold as many calls as HighLevel counts, for each
+    location. A day that differs is reopened: ``sync_status`` shows it as failed, and it is
+    re-synced automatically. The table holds the days that differ."""
     try:
         places = pipeline.reconciliation.reconcile(run_id=context.run.run_id)
     except PipelineError as error:
@@ -234,7 +233,7 @@ def reconciliation(
         lines = [
             f"- {cleaned(place.name, NAME_LENGTH)}: {cleaned(str(place.failure))}" for place in red
         ]
-        text = f"{len(red)} of {len(places)} locations could not be asked for all their totals:"
+        text = f"{len(red)} of {len(places)} locations: not all totals could be read:"
         raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
 
@@ -271,8 +270,8 @@ def _today(pipeline: Pipeline) -> date:
 
 
 def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
-    """A warning: a day that was opened is red on its own and mended by itself within minutes, while
-    this stays as it is until the next night; where HighLevel contradicts itself no rerun helps."""
+    """Only a warning: a reopened day is red itself and is re-synced within minutes, while this
+    result stays until the next night; if HighLevel contradicts itself, no rerun helps."""
     facts = numbers.of_reconciliation(places)
     passed = facts["days_that_differ"] == 0
     return dg.AssetCheckResult(

@@ -1,9 +1,9 @@
-"""Draws numbers for Dagster's UI, as markdown that it shows at first sight.
+"""Draws numbers as Markdown that Dagster's UI shows without a click.
 
-The UI renders pictures given as ``data:`` addresses, tables and nothing of HTML; what has a
-thousand characters or more hides behind a link. So every drawing here stays below that: SVG with
-one path for each colour, or a table cut short. Colours are mid-tones that read on white and on
-black, for a picture cannot know the theme.
+The UI renders images with ``data:`` URLs and tables, but no HTML; Markdown of a thousand characters
+or more is behind a link. So every drawing here is shorter: SVG with one path per colour, or a
+truncated table. Colours are mid-tones, readable on white and on black, because an image does not
+know the theme.
 """
 
 import math
@@ -54,7 +54,7 @@ def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
         88,
         "Calls by day",
     )
-    explained = f"{drawn}\n\n*pale: not complete*" if pale else drawn
+    explained = f"{drawn}\n\n*Lighter: day not complete yet*" if pale else drawn
     return explained if len(explained) < LIMIT else drawn
 
 
@@ -67,7 +67,7 @@ def heat_map(grid: Sequence[Sequence[float]]) -> str:
     for levels in (4, 3, 2):
         least = math.ceil(top * (levels - 1) / levels)
         scale = f"{least:g} to {top:g}" if least < top else f"{top:g}"
-        drawn = f"{_heat(grid, top, levels)}\n\n*orange: {scale} calls*"
+        drawn = f"{_heat(grid, top, levels)}\n\n*Orange: busiest hours ({scale} calls)*"
         if len(drawn) < LIMIT:
             return drawn
     return _blocks(grid, top)

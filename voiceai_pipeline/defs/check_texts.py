@@ -21,13 +21,15 @@ from voiceai_pipeline.defs.texts import FOLLOWS, LINES, at_most, message_for
 
 
 def reconciliation_text(places: Sequence[LocationComparison]) -> str:
-    """What the comparison came to: how many days, which differ, and of what nothing is known."""
+    """The result of the comparison: how many days differ, which, and what could not be compared."""
     facts = of_reconciliation(places)
     parts = [f"{facts['days_that_differ']} of {facts['days_checked']} days compared differ."]
     if facts["days_without_total"]:
         parts.append(f"HighLevel gave no total for {facts['days_without_total']} more.")
     if facts["locations_not_asked"]:
-        parts.append(f"Locations not asked for all their totals: {facts['locations_not_asked']}.")
+        parts.append(
+            f"Locations whose totals could not all be read: {facts['locations_not_asked']}."
+        )
     lines = [
         f"- {shown(place.name, NAME_LENGTH)}, {day.day}: HighLevel counts {day.total}, "
         f"{day.stored} are stored; {FOLLOWS[day.verdict]}."
@@ -40,20 +42,20 @@ def reconciliation_text(places: Sequence[LocationComparison]) -> str:
     return "\n\n".join([" ".join(parts), *(["\n".join(lines)] if lines else [])])
 
 
-def connections_text(people: Sequence[Connection]) -> str:
-    """Whose connection needs a person, why, and what that person has to do."""
+def connections_text(affected: Sequence[Connection]) -> str:
+    """Which connections need action, why and what to do."""
     lines = [
         f"- {shown(one.user.name, NAME_LENGTH)}: {shown(for_user(one.message, one.user.id))}."
-        for one in people
+        for one in affected
     ]
     return "\n".join(at_most(lines))
 
 
-def waiting_text(people: Iterable[DayResult]) -> str:
-    """Who waits for a person and what that person has to do: each user once."""
+def waiting_text(waiting: Iterable[DayResult]) -> str:
+    """Which users need action and what to do; each user once."""
     rows = {
         row.user: f"{shown(row.user.name, NAME_LENGTH)}: {shown(message_for(row))}"
-        for row in people
+        for row in waiting
     }
     return "\n".join(at_most([f"- {text}" for text in rows.values()]))
 
@@ -76,9 +78,9 @@ def twice_text(calls: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> 
     return "\n".join(
         [
             f"{len(calls)} calls are stored under more than one location, and would count more "
-            "than once. HighLevel gives every call an id of its own, so one of the locations "
-            "answers for another: compare the locations of these users on the page Connections, "
-            "and connect again whoever has the wrong one.",
+            "than once. Call ids are unique in HighLevel, so one location returns the calls of "
+            "another: compare the locations of these users on the Connections page, and reconnect "
+            "the user with the wrong one.",
             "",
             *lines,
         ]
@@ -86,15 +88,14 @@ def twice_text(calls: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> 
 
 
 def types_text(types: Mapping[str, int]) -> str:
-    """Action types that nobody has documented, and how often each was met."""
+    """Undocumented action types, and how often each occurs."""
     lines = at_most(
         [f"- {shown(kind, NAME_LENGTH)}: {count} actions" for kind, count in types.items()], ""
     )
     return "\n".join(
         [
-            "The calls hold actions of types that HighLevel does not document. They are stored as "
-            "they are; metrics by action count them as unknown. Tell the engineers, so that "
-            "they get a name.",
+            "Some calls have actions of types that HighLevel does not document. They are stored "
+            "unchanged; metrics by action count them as unknown. Report them to the developers.",
             "",
             *lines,
         ]
@@ -102,32 +103,32 @@ def types_text(types: Mapping[str, int]) -> str:
 
 
 def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
-    """What is usual, and what is not."""
+    """How the calls of the days compare with the same weekday of past weeks."""
     together = [one for one in judged if one.location_id is None]
     if not judged:
         return (
-            f"There is nothing to compare with yet: it takes {volume_anomalies.MIN_WEEKS} complete "
+            f"Not enough history yet: the comparison needs {volume_anomalies.MIN_WEEKS} complete "
             "weeks of the same weekday."
         )
     odd = [one for one in judged if not one.is_usual]
     parts = [
-        f"All together on {one.day:%A} {one.day}: {one.calls} calls; usual are {one.band.low} to "
-        f"{one.band.high} (by {one.band.weeks} weeks)."
+        f"All locations on {one.day:%A} {one.day}: {one.calls} calls; usual: {one.band.low} to "
+        f"{one.band.high} (last {one.band.weeks} weeks)."
         for one in together[-1:]
     ]
     if not odd:
         return " ".join([*parts, f"All {len(judged)} comparisons are within their bands."])
     lines = []
     for one in odd:
-        who = names.get(one.location_id, one.location_id) if one.location_id else "All together"
+        who = names.get(one.location_id, one.location_id) if one.location_id else "All locations"
         than = "fewer" if one.calls < one.band.low else "more"
         lines.append(
             f"- {shown(who, NAME_LENGTH)}, {one.day:%A} {one.day}: {one.calls} calls, "
-            f"{than} than the usual {one.band.low} to {one.band.high} (by {one.band.weeks} weeks)"
+            f"{than} than the usual {one.band.low} to {one.band.high} (last {one.band.weeks} weeks)"
         )
     parts.append(
         f"{len(odd)} of {len(judged)} comparisons are outside their bands. Every day named here is "
-        "complete, so it is as HighLevel has it: ask the location, or see whether its agent or "
+        "complete, so this is what HighLevel has: ask the location, or check whether its agent or "
         "number was changed."
     )
     return "\n".join([" ".join(parts), "", *at_most(lines, "")])
@@ -136,11 +137,11 @@ def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
 def stale_text(
     found: Sequence[StaleUser], rows: Mapping[UUID, DayResult], able: int, due: date
 ) -> str:
-    """Who is not up to date, since when, why and what to do.
+    """Which users are not up to date, since when, why and what to do.
 
     Args:
         rows: what the ledger holds of ``due``, by user id.
-        able: how many users can be synced.
+        able: how many users are connected.
     """
     lines = []
     for one in found:
@@ -150,13 +151,13 @@ def stale_text(
         why = (
             message_for(row)
             if row is not None and row.state is DayState.FAILED
-            else "Nobody has tried to read it. Fix: see whether the daemon runs and its schedules "
-            f"are on, then read {due} again."
+            else "It was never synced. Fix: check that the daemon runs and its schedules are on, "
+            f"then sync {due}."
         )
         lines.append(f"- {shown(user.name, NAME_LENGTH)}, {last}: {shown(why)}")
     return "\n".join(
         [
-            f"{len(found)} of {able} users who can be synced are not complete up to {due}:",
+            f"{len(found)} of {able} connected users are not complete up to {due}:",
             "",
             *at_most(lines),
         ]

@@ -1,8 +1,8 @@
-"""The checks: sentences about the data that are true or name what is wrong, why and what to do.
+"""The asset checks: each passes, or says what is wrong, why and what to do.
 
-Those of ``call_logs`` are recorded at the end of every sync, about the days it read; that on
-``user_tokens`` whenever connections are, and by itself. Whether users are up to date is decided by
-the clock and lives in ``freshness.py``; what was compared with HighLevel's totals, with its asset.
+Those of ``call_logs`` are evaluated at the end of every sync, for the days it read; that of
+``user_tokens`` whenever connections are recorded, and on its own. Whether users are up to date is
+in ``freshness.py``; the comparison with HighLevel's totals, with its asset.
 """
 
 from collections import Counter
@@ -28,8 +28,8 @@ from voiceai_pipeline.defs.markdown import shown
 
 NAME: Final = "no_connection_needs_a_person"
 
-EVERYBODY_IS_COMPLETE: Final = "every_connected_user_is_complete"
-NOBODY_WAITS: Final = "no_user_waits_for_a_person"
+EVERY_USER_IS_COMPLETE: Final = "every_connected_user_is_complete"
+NO_USER_WAITS: Final = "no_user_waits_for_a_person"
 NOTHING_IS_SET_ASIDE: Final = "no_call_was_set_aside"
 NO_CALL_TWICE: Final = "no_call_is_stored_twice"
 ACTIONS_ARE_KNOWN: Final = "every_action_type_is_known"
@@ -37,13 +37,13 @@ VOLUME_IS_USUAL: Final = "volume_is_within_its_usual_band"
 
 OF_CALLS: Final = [
     dg.AssetCheckSpec(
-        EVERYBODY_IS_COMPLETE,
+        EVERY_USER_IS_COMPLETE,
         asset="call_logs",
-        description="Of the days that were read last: every user who can be synced has all calls "
+        description="Of the days that were read last: every connected user has all calls "
         "that HighLevel lists.",
     ),
     dg.AssetCheckSpec(
-        NOBODY_WAITS,
+        NO_USER_WAITS,
         asset="call_logs",
         description="No user has to reconnect or be re-enabled before calls can be read.",
     ),
@@ -68,8 +68,8 @@ OF_CALLS: Final = [
         VOLUME_IS_USUAL,
         asset="call_logs",
         description="Yesterday, and every other day that was read, has about as many calls as the "
-        f"same weekday of the last {volume_anomalies.WEEKS} weeks, at each location and all "
-        f"together. Silent with fewer than {volume_anomalies.MIN_WEEKS} weeks to compare with.",
+        f"same weekday of the last {volume_anomalies.WEEKS} weeks, at each location and in "
+        f"total. Passes with fewer than {volume_anomalies.MIN_WEEKS} weeks of history.",
     ),
 ]
 
@@ -78,14 +78,14 @@ def of_calls(
     engine: sa.Engine, zone: ZoneInfo, reports: Sequence[DayReport], today: date
 ) -> Iterator[dg.AssetCheckResult]:
     """What the checks of ``call_logs`` say after these days were read."""
-    yield _everybody_is_complete(reports)
-    yield _nobody_waits(reports)
+    yield _every_user_is_complete(reports)
+    yield _no_user_waits(reports)
     yield _nothing_is_set_aside(reports)
     window = Window(
         Window.of_day(reports[0].day, zone).start, Window.of_day(reports[-1].day, zone).end
     )
-    # Today has not had all its calls yet. Yesterday is there even if only today was read: else
-    # what is odd about it would be shown for two hours.
+    # Today is not over. Yesterday is always judged: otherwise a sync of today alone would replace
+    # its warning.
     days = {report.day for report in reports if report.day < today} | {today - timedelta(days=1)}
     is_strange = any(row.unknown_actions for report in reports for row in report.complete)
     with engine.begin() as db:
@@ -93,9 +93,9 @@ def of_calls(
         types = call_queries.action_types(db, window, ACTION_TYPES) if is_strange else {}
         counts = call_queries.calls_by_day(db, volume_anomalies.days_needed(days), zone)
         names = {
-            person.location_id: person.location_name or person.location_id
-            for person in connections.all_connections(db)
-            if person.location_id
+            connection.location_id: connection.location_name or connection.location_id
+            for connection in connections.all_connections(db)
+            if connection.location_id
         }
     yield dg.AssetCheckResult(
         check_name=NO_CALL_TWICE,
@@ -136,37 +136,37 @@ def of_calls(
     )
 
 
-def _everybody_is_complete(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
+def _every_user_is_complete(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
     failed = [row for report in reports for row in report.failed]
     unread = {user.name for report in reports for user in report.unread}
     incomplete = len({row.user.id for row in failed}) + len(unread)
     return dg.AssetCheckResult(
-        check_name=EVERYBODY_IS_COMPLETE,
+        check_name=EVERY_USER_IS_COMPLETE,
         passed=not failed and not unread,
         severity=dg.AssetCheckSeverity.ERROR,
         description=texts.failure_text(failed, shown)
         if failed
-        else f"{incomplete} users have not been read yet: "
+        else f"{incomplete} users have not been synced yet: "
         f"{', '.join(shown(name, NAME_LENGTH) for name in sorted(unread))}."
         if unread
-        else "Everybody who can be synced is complete.",
+        else "Every connected user is complete.",
         metadata={"failed": len({row.user.id for row in failed}), "not_tried": len(unread)},
     )
 
 
-def _nobody_waits(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
+def _no_user_waits(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
     waiting = [row for report in reports for row in report.waiting]
-    people = {row.user.id for row in waiting}
+    user_ids = {row.user.id for row in waiting}
     return dg.AssetCheckResult(
-        check_name=NOBODY_WAITS,
+        check_name=NO_USER_WAITS,
         passed=not waiting,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(people)} users wait for a person:\n\n"
+        description=f"{len(user_ids)} users need action:\n\n"
         f"{check_texts.waiting_text(waiting)}\n\n"
-        "Their days are kept as waiting and filled by themselves once they are back."
+        "Their days are kept as waiting and are synced automatically once this is fixed."
         if waiting
-        else "Nobody waits for a person.",
-        metadata={"waiting": len(people)},
+        else "No user needs action.",
+        metadata={"waiting": len(user_ids)},
     )
 
 
@@ -192,7 +192,8 @@ def _nothing_is_set_aside(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset="user_tokens",
     name=NAME,
-    description="No user has to reconnect, no location is paused, and no renewal keeps failing.",
+    description="No user has to reconnect, no location is paused, and no token refresh keeps "
+    "failing.",
 )
 def no_connection_needs_a_person(
     database: dg.ResourceParam[sa.Engine],
@@ -201,28 +202,28 @@ def no_connection_needs_a_person(
         return outcome(connections.all_connections(db))
 
 
-def outcome(people: Sequence[Connection]) -> dg.AssetCheckResult:
-    """The check's result for ``people``: a warning at most, for a rerun cannot help."""
-    in_need = [person for person in people if _needs_person(person)]
-    states = Counter(person.status for person in people)
+def outcome(all_connections: Sequence[Connection]) -> dg.AssetCheckResult:
+    """The check's result: a warning at most, because a rerun cannot help."""
+    needing_action = [connection for connection in all_connections if _needs_action(connection)]
+    states = Counter(connection.status for connection in all_connections)
     return dg.AssetCheckResult(
         asset_key="user_tokens",
         check_name=NAME,
-        passed=not in_need,
+        passed=not needing_action,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(in_need)} of {len(people)} users need a person:\n\n"
-        f"{check_texts.connections_text(in_need)}"
-        if in_need
-        else "No connection needs a person.",
+        description=f"{len(needing_action)} of {len(all_connections)} users need action:\n\n"
+        f"{check_texts.connections_text(needing_action)}"
+        if needing_action
+        else "No connection needs action.",
         metadata={
-            "need_a_person": len(in_need),
+            "need_a_person": len(needing_action),
             **{state.value: count for state, count in sorted(states.items())},
         },
     )
 
 
 def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """The same for whoever is not the check: Dagster takes it as an event of a run or a tick."""
+    """The result as an event that a run or a tick can record without executing the check."""
     assert result.asset_key is not None  # noqa: S101 - our results name it
     assert result.check_name is not None  # noqa: S101 - likewise
     return dg.AssetCheckEvaluation(
@@ -235,9 +236,8 @@ def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     )
 
 
-def _needs_person(connection: Connection) -> bool:
-    """Whoever was disconnected by hand, or has never been connected, needs nobody: that may be
-    what is wanted."""
+def _needs_action(connection: Connection) -> bool:
+    """A user that was disconnected, or never connected, does not: that may be intended."""
     return (
         connection.state in (ConnectionState.NEEDS_RECONNECT, ConnectionState.PAUSED)
         or connection.failed_attempts >= token_store.ATTENTION_AFTER

@@ -16,7 +16,7 @@ DAGSTER: Final = "dagster"
 
 @dataclass(frozen=True)
 class DagsterEvents:
-    """An observation in the user's cell, or on the renewals of everybody, and a line in the log."""
+    """An observation of the user's partition, or of ``refreshed_credentials``, and a log line."""
 
     context: dg.OpExecutionContext
     name: str = DAGSTER
@@ -37,5 +37,5 @@ class DagsterEvents:
 
 
 def names(settings: AlertSettings) -> list[str]:
-    """Every channel there is something to deliver to."""
+    """The names of all channels that alerts are delivered to."""
     return [DAGSTER, *(channel.name for channel in alert_channels.channels(settings))]

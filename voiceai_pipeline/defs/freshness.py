@@ -33,9 +33,9 @@ _HOURS: Final = DEADLINE // timedelta(hours=1)
 @dg.asset_check(
     asset="sync_status",
     name=NAME,
-    description=f"Every user who can be synced is complete up to the last day that ended {_HOURS} "
-    "hours ago or earlier. Looked at every five minutes, whatever ran or did not; filling in an "
-    "old day changes nothing here.",
+    description=f"Every connected user is complete up to the last day that ended {_HOURS} "
+    "hours ago or earlier. Evaluated every five minutes, whatever runs; syncing an older day "
+    "does not affect it.",
 )
 def every_connected_user_is_up_to_date(
     database: dg.ResourceParam[sa.Engine],
@@ -46,7 +46,7 @@ def every_connected_user_is_up_to_date(
 @dg.sensor(
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks whether every user is up to date and records it in the check "
+    description="Evaluates whether every user is up to date and records it in the check "
     f"{NAME} of sync_status: when it changes, and once for each new day.",
 )
 def stale_users(
@@ -54,13 +54,12 @@ def stale_users(
 ) -> dg.SensorResult | dg.SkipReason:
     result, state = _look(database)
     if context.cursor == state:
-        return dg.SkipReason("Nothing has changed since it was recorded.")
+        return dg.SkipReason("Nothing has changed since the last evaluation.")
     return dg.SensorResult(asset_events=[checks.evaluation(result)], cursor=state)
 
 
 def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa.Engine) -> None:
-    """Record it after a sync too: what a check said before its asset's last event is shown as
-    unknown.
+    """Record it after a sync too: the UI shows a check as unknown if its asset has a newer event.
 
     Raises:
         dg.Failure: the database does not answer.
@@ -73,18 +72,18 @@ def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa
 
 
 def _look(engine: sa.Engine) -> tuple[dg.AssetCheckResult, str]:
-    """The check's result now, and a word that changes with whom and what it names."""
+    """The check's result now, and a fingerprint of what it names."""
     zone = ZoneInfo(partitions.days.timezone)
     with engine.begin() as db:
         now = database_now(db)
         due = day_status.day_due(now, zone)
-        people = connections.all_connections(db)
-        places = {p.user.id: p.location_id for p in people if p.can_sync and p.location_id}
+        all_connections = connections.all_connections(db)
+        places = {p.user.id: p.location_id for p in all_connections if p.can_sync and p.location_id}
         last = call_queries.last_complete_days(db, places, zone)
         behind = [user_id for user_id in places if user_id not in last or last[user_id] < due]
         rows = {row.user.id: row for row in ledger.results(db, days=[due], user_ids=behind)}
     failed = {user_id for user_id, row in rows.items() if row.state is DayState.FAILED}
-    found = day_status.stale_users(people, last, failed, due, now)
+    found = day_status.stale_users(all_connections, last, failed, due, now)
     return _result(found, rows, len(places), due), _state(found, due)
 
 
@@ -98,10 +97,10 @@ def _result(
         severity=dg.AssetCheckSeverity.ERROR,
         description=check_texts.stale_text(found, rows, able, due)
         if found
-        else f"Everybody who can be synced ({able}) is complete up to {due}, or was connected less "
+        else f"All {able} connected users are complete up to {due}, or were connected less "
         f"than {_HOURS} hours ago."
         if able
-        else "Nobody can be synced.",
+        else "No user is connected.",
         metadata={
             "stale_users": len(found),
             "users_who_can_be_synced": able,

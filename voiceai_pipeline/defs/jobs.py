@@ -1,4 +1,4 @@
-"""The verbs: what a person looks for when they want something done."""
+"""The jobs and their ops: what an operator, a schedule or a sensor launches."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -26,11 +26,11 @@ BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
 class Users(dg.Config):
     """Which users."""
 
-    user_ids: list[str] = Field(default=[], description="Ids; empty: all whom it concerns.")
+    user_ids: list[str] = Field(default=[], description="Ids; empty: all users that are due.")
 
 
 class Memory(dg.Config):
-    """How long Dagster remembers."""
+    """How long runs are kept."""
 
     keep_days: int = Field(default=90, ge=1)
     """Runs that ended longer ago are deleted, unless an asset or a check still shows them."""
@@ -44,7 +44,7 @@ class UserDays(dg.Config):
     user_ids: list[str] = Field(
         description="Ids of users, as the Connections page and `voiceai-pipeline users` show them."
     )
-    first: str = Field(description="The first day to read again, YYYY-MM-DD.")
+    first: str = Field(description="The first day to re-sync, YYYY-MM-DD.")
     last: str = Field(description="The last one, included; the same for a single day.")
 
 
@@ -55,7 +55,7 @@ def read_user_days(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Read the days of these users again."""
+    """Re-sync these days of these users."""
     try:
         first, last = date.fromisoformat(config.first), date.fromisoformat(config.last)
     except ValueError:
@@ -75,7 +75,7 @@ def refresh_due_tokens(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Renew the tokens whose time has come, and try paused connections again."""
+    """Refresh the tokens that are due, and retry paused connections."""
     user_ids = steps.parse_users(config.user_ids)
     if not user_ids:
         with pipeline.engine.begin() as db:
@@ -91,7 +91,7 @@ def record_user_tokens(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Record how connections stand; asks HighLevel nothing."""
+    """Record the state of connections; HighLevel is not called."""
     user_ids = steps.parse_users(config.user_ids) or None
     recording.record_connections(context, pipeline.engine, settings.page, user_ids)
 
@@ -102,7 +102,7 @@ def deliver_alerts(
     database: dg.ResourceParam[sa.Engine],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Tell every channel what it has not been told yet, Dagster's UI first."""
+    """Deliver pending alerts to every channel, Dagster's UI first."""
     everywhere: list[Channel] = [
         dagster_channel.DagsterEvents(context),
         *alert_channels.channels(settings.alerts),
@@ -117,19 +117,19 @@ def deliver_alerts(
         recording.record_connections(context, database, settings.page, users)
     for done in deliveries:
         if done.told:
-            context.log.info(f"Told {done.channel}: {done.told}.")
+            context.log.info(f"Delivered to {done.channel}: {done.told}.")
     if lines := [
         f"- {done.channel}, {done.kept} kept: {cleaned(' '.join(done.reasons))}"
         for done in deliveries
         if done.kept
     ]:
-        text = "Some could not be told and are told the next time; everybody else knows:"
+        text = "Some alerts could not be delivered and are retried; all others were delivered:"
         raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
 
 @dg.op
 def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
-    """Delete the runs of this code location that nothing shows any more, with their events."""
+    """Delete the old runs of this code location that the UI no longer needs, with their events."""
     ours = [BY_COMMAND_LINE]
     if location := context.run.tags.get(REPOSITORY_LABEL_TAG):
         ours.append({REPOSITORY_LABEL_TAG: location})
@@ -139,18 +139,18 @@ def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
         datetime.now(UTC) - timedelta(days=config.keep_days),
         config.at_most,
     )
-    more = "" if purged.is_complete else " There are more; they are deleted the next time."
+    more = "" if purged.is_complete else " There are more; the next run deletes them."
     context.log.info(
         f"Deleted {purged.deleted} runs that ended more than {config.keep_days} days ago and kept "
         f"{purged.kept} of that age, because an asset or a check still shows them.{more}"
     )
 
 
-# Not a run of the asset: one that ends well for its users would take the red from a day that stays
-# red for somebody else.
+# Not a run of the asset: a run that succeeds for its users would clear the red of a day that is
+# still red for another user.
 @dg.job(
-    description="Read days of some users again, now; what the page of a user in Connections "
-    "launches. Fill in the ids and the days in the Launchpad.",
+    description="Re-sync days of some users now; the Connections page launches it. Enter "
+    "the ids and the days in the Launchpad.",
     # What the Launchpad shows at first, to be written over; as it stands it is refused.
     config={
         "ops": {
@@ -164,7 +164,7 @@ def sync_users() -> None:
     read_user_days()
 
 
-@dg.job(description="Renew tokens whose time has come, in one run for many users.")
+@dg.job(description="Refresh the tokens that are due, for many users in one run.")
 def refresh_tokens() -> None:
     refresh_due_tokens()
 
@@ -175,14 +175,14 @@ def inspect_connections() -> None:
 
 
 @dg.job(
-    description="Tell people, once, that a connection needs them or works again.",
+    description="Send an alert, once, when a connection needs action or works again.",
     tags={"dagster/priority": "10"},  # a backfill of a year must not keep it waiting
 )
 def send_alerts() -> None:
     deliver_alerts()
 
 
-@dg.job(description="Delete old runs and their events; what the assets show stays as it is.")
+@dg.job(description="Delete old runs and their events; what the assets show does not change.")
 def purge_old_runs() -> None:
     delete_old_runs()
 
@@ -197,7 +197,7 @@ resync_failed_users = dg.define_asset_job(
     "resync_failed_users",
     selection=["call_logs"],
     config={"ops": {"call_logs": {"config": {"only_failed": True}}}},
-    description="Read a day or a range again for those whose sync failed, and for nobody else.",
+    description="Re-sync a day or a range for the users whose sync failed, and for no others.",
 )
 
 update_sync_status = dg.define_asset_job(
@@ -209,14 +209,14 @@ update_sync_status = dg.define_asset_job(
 reconcile = dg.define_asset_job(
     "reconcile",
     selection=["reconciliation"],
-    description="Compare HighLevel's totals of the last 30 days with the calls stored, and have "
-    "days that differ read again.",
+    description="Compare HighLevel's totals of the last 30 days with the stored calls; days "
+    "that differ are re-synced.",
 )
 
 build_marts = dg.define_asset_job(
     "build_marts",
     selection=mart_assets.NAMES,
-    description="Compute the marts of a day or a range of days anew from the stored calls.",
+    description="Recompute the marts of a day or a range of days from the stored calls.",
 )
 
 update_directory = dg.define_asset_job(

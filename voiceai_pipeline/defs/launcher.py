@@ -1,8 +1,8 @@
-"""Runs as processes of this machine, found out when they die with the server that started them.
+"""A run launcher that detects runs which died with the server that started them.
 
-Dagster's own launcher leaves that to the code server, which reports a run's process that vanished.
-When the server dies too (``kill -9`` of the daemon, a machine out of memory), its runs look started
-for ever and hold their places in the pools. Run monitoring asks a launcher that can answer.
+With Dagster's default launcher the code server reports a run whose process vanished. If the server
+dies too (``kill -9`` of the daemon, out of memory), its runs look started forever and hold their
+slots in the pools. Run monitoring asks a launcher that can answer.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ class LocalRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """FAILED once nobody listens where the run was started; a run that was started elsewhere,
-        as those of the command line, is left alone."""
+        """FAILED if the server that started the run no longer listens. A run without a server, such
+        as one of the command line, is left alone."""
         place = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
         if not place or _listens(place):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -40,7 +40,7 @@ class LocalRunLauncher(DefaultRunLauncher):
 
 
 def _listens(place: dict[str, object]) -> bool:
-    """Whether a server is there. A time-out says nothing, so it does not say that none is."""
+    """Whether a server listens there. A time-out proves nothing, so it counts as listening."""
     path = place.get("socket")
     with contextlib.suppress(TimeoutError):
         try:

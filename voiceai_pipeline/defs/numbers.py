@@ -55,8 +55,8 @@ def of_status(
     hours_until_complete: float | None = None,
     yesterday: DayReport | None = None,
 ) -> Mapping[str, Any]:
-    """A day of ``sync_status``: who is complete, who is not, why, and what to do. What fits a
-    look comes first and is short enough for the UI to show without a click.
+    """A day of ``sync_status``: which users are complete, which are not, why and what to do. The
+    summary comes first and is short enough for the UI to show without a click.
 
     Args:
         is_open: the day is not over yet.
@@ -117,7 +117,7 @@ def of_reconciliation(places: Sequence[LocationComparison]) -> Mapping[str, Any]
 def of_connection(
     connection: Connection, events: Sequence[Entry], page: PageSettings
 ) -> Mapping[str, Any]:
-    """A user's connection as a cell of ``user_tokens``: how it stands and how it came to that.
+    """A user's connection in ``user_tokens``: its state and its history.
 
     Args:
         events: the latest ones, newest first.
@@ -152,6 +152,6 @@ def of_connection(
 
 
 def _read_until(report: DayReport) -> dict[str, Any]:
-    """Up to when everybody's calls are known."""
+    """Up to when the calls of all users are known."""
     instants = [row.read_until for row in report.complete if row.read_until]
     return {"read_until": dg.MetadataValue.timestamp(min(instants))} if instants else {}

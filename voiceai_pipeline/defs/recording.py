@@ -28,7 +28,7 @@ from voiceai_pipeline.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class DayStatus:
-    """How a day stands, and what ``sync_status`` shows of it."""
+    """The state of a day, and what ``sync_status`` shows of it."""
 
     report: DayReport
     talk: Talk
@@ -45,8 +45,8 @@ def read_statuses(
     page: PageSettings,
     days: Collection[date],
 ) -> list[DayStatus]:
-    """How days stand for everybody, in order; the last one answers for yesterday too, because the
-    page of an asset shows what was recorded last.
+    """The state of days for all users, in order. The last one also answers for yesterday, because
+    the page of an asset shows what was recorded last.
 
     Raises:
         dg.Failure: the ledger or the calls cannot be read.
@@ -89,8 +89,8 @@ def _lateness(
 ) -> float | None:
     """How many hours after its end a day became complete; None if it is not, or not over.
 
-    The ledger knows when a day was read last, and every night it is read again: so what was
-    recorded when it became complete stays.
+    The ledger holds only the last read, and a day is re-synced every night: so the value recorded
+    when the day became complete is kept.
     """
     if window.end > now or not report.is_green or not report.complete:
         return None
@@ -112,8 +112,8 @@ def record_connections(
     page: PageSettings,
     user_ids: Sequence[UUID] | None,
 ) -> Mapping[UUID, Mapping[str, Any]]:
-    """Log the state of these connections (None: all) as cells of ``user_tokens``, and whether
-    anybody's needs a person; return what the cells show. Who does not exist has none."""
+    """Record the state of these connections (None: all) in ``user_tokens``, and the check on
+    connections; return the metadata by user id. Unknown users are absent."""
     with engine.begin() as db:
         all_connections = connections.all_connections(db)
         wanted = None if user_ids is None else set(user_ids)

@@ -1,7 +1,7 @@
 """Hands the core to Dagster as plain objects; opened when a run or a tick needs them, then closed.
 
 ``pipeline`` is everything; ``database`` is for sensors, which read SQL and never ask HighLevel;
-``settings`` is where people are told and find things.
+``settings`` are the alert channels and the addresses for links.
 """
 
 import os

@@ -70,7 +70,7 @@ def purge(
     Args:
         tags: runs with one of these sets of tags; no others, for the instance may serve other code
             locations.
-        untouched_since: the last change of a run is its end, or a tag somebody gave it later.
+        untouched_since: the last change of a run is its end, or a tag added later.
         at_most: how many runs to delete.
     """
     last_words = _LastWords(instance)

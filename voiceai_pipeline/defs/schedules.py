@@ -1,4 +1,4 @@
-"""What happens by the clock, in the pipeline's time zone."""
+"""The schedules, in the pipeline's time zone."""
 
 from datetime import datetime, timedelta
 
@@ -7,7 +7,7 @@ import dagster as dg
 from voiceai_pipeline.core.days import TRAILING_DAYS
 from voiceai_pipeline.defs import jobs, partitions
 
-_EVERYBODY = {"ops": {"call_logs": {"config": {"reread": True}}}}
+_ALL_USERS = {"ops": {"call_logs": {"config": {"reread": True}}}}
 
 
 def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest | dg.SkipReason:
@@ -17,7 +17,7 @@ def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest |
         return dg.SkipReason(f"The first day that can be synced is {start}.")
     return dg.RunRequest(
         run_key=f"{moment:%Y-%m-%dT%H:%M}",
-        run_config=_EVERYBODY,
+        run_config=_ALL_USERS,
         tags=partitions.range_tags(start, end),
     )
 
@@ -27,7 +27,7 @@ def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest |
     cron_schedule="15 0 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description=f"Yesterday as soon as it is over, and the {TRAILING_DAYS} days before it again.",
+    description=f"Sync yesterday, and re-sync the {TRAILING_DAYS} days before it.",
 )
 def yesterday_and_trailing_window(
     context: dg.ScheduleEvaluationContext,
@@ -41,7 +41,7 @@ def yesterday_and_trailing_window(
     cron_schedule="45 1-23/2 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Today so far, every two hours.",
+    description="Sync today so far, every two hours.",
 )
 def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     moment = context.scheduled_execution_time
@@ -51,11 +51,11 @@ def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
 reconciliation_every_night = dg.ScheduleDefinition(
     name="reconciliation_every_night",
     job=jobs.reconcile,
-    # After the trailing window: what that finds by itself costs no day its green here.
+    # After the trailing window, so that calls it finds do not count as differences.
     cron_schedule="30 3 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Whether the last 30 days hold as many calls as HighLevel counts.",
+    description="Compare the stored calls of the last 30 days with HighLevel's totals.",
 )
 
 directory_every_morning = dg.ScheduleDefinition(
@@ -64,7 +64,7 @@ directory_every_morning = dg.ScheduleDefinition(
     cron_schedule="30 4 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Names of agents and locations.",
+    description="Update the names of agents and locations.",
 )
 
 connections_every_morning = dg.ScheduleDefinition(
@@ -73,7 +73,7 @@ connections_every_morning = dg.ScheduleDefinition(
     cron_schedule="0 5 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="How every user's connection stands.",
+    description="Record the state of every user's connection.",
 )
 
 old_runs_every_night = dg.ScheduleDefinition(
@@ -82,5 +82,5 @@ old_runs_every_night = dg.ScheduleDefinition(
     cron_schedule="15 2 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Dagster's own tables: runs that ended long ago go.",
+    description="Delete old runs from Dagster's own tables.",
 )

@@ -1,8 +1,8 @@
-"""What happens when something is due. A sensor reads SQL and asks for a run; it never speaks to
-HighLevel, because a tick is killed after 60 seconds (decision 4).
+"""The sensors. A tick reads SQL and requests runs; it never calls HighLevel, because Dagster kills
+a tick after 60 seconds (decision 4).
 
-What is due is decided by pure functions of the core, with the time as an argument. A run key is
-spent even when its run fails, so each carries the time it was asked for, rounded.
+What is due is decided by the core. A run key is used up even if its run fails, so each contains the
+time of the request, rounded.
 """
 
 import hashlib
@@ -27,16 +27,16 @@ from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import dagster_channel, dagster_internals, jobs, partitions
 
 BATCH: Final = 500
-"""How many users a run request names; a run for more finds out itself who is due."""
+"""How many users a run request names; a run for more looks up the users that are due."""
 
 AGAIN: Final = timedelta(minutes=10)
-"""How long a run is left to do its work before another is asked for with the same purpose."""
+"""A run for the same purpose is requested at most this often."""
 
 STUCK: Final = timedelta(hours=1)
-"""A run that takes longer hangs, and must not keep the others from what it was to do."""
+"""A run that takes longer is assumed to hang and no longer holds back others."""
 
 PATIENCE: Final = timedelta(seconds=12)
-"""For one query. A tick makes four at most and is killed at 60 seconds, without a word."""
+"""Time-out of one query. A tick makes four at most; Dagster kills it after 60 seconds."""
 
 RUNS_PER_TICK: Final = 5
 
@@ -45,8 +45,8 @@ RUNS_PER_TICK: Final = 5
     job=jobs.refresh_tokens,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a renewal of tokens whose planned time has come or that have expired, of "
-    "those whose last renewal is in doubt, and of paused connections whose rest is over.",
+    description="Refreshes tokens that are due or expired and those whose last refresh is in "
+    "doubt, and retries paused connections.",
 )
 def expiring_tokens(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -55,10 +55,10 @@ def expiring_tokens(
         now = database_now(db)
         due = connections.due_for_refresh(db, now)
     if not due:
-        return dg.SkipReason("No token is due for renewal.")
+        return dg.SkipReason("No token is due for refresh.")
     if _is_under_way(context.instance, jobs.refresh_tokens.name, since=now - STUCK):
         # Two batches at once would be twice as fast as HighLevel is asked at most.
-        return dg.SkipReason("Tokens are being renewed; looking again after that.")
+        return dg.SkipReason("A token refresh is running; the next tick looks again.")
     user_ids = [str(connection.user.id) for connection in due] if len(due) <= BATCH else []
     return dg.RunRequest(
         # One run in 10 minutes: a user whose refresh fails is tried again, not hammered.
@@ -71,8 +71,8 @@ def expiring_tokens(
     job=jobs.send_alerts,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Has people told that a connection began to need them, or works again: once each "
-    "and on every configured channel. What a channel did not take is tried again after 10 minutes.",
+    description="Sends an alert when a connection needs action, or works again: once each, on "
+    "every configured channel. A failed delivery is retried after 10 minutes.",
 )
 def connection_alerts(
     context: dg.SensorEvaluationContext,
@@ -87,10 +87,10 @@ def connection_alerts(
             for notice in alerts.pending(db, channel)
         }
     if not pending:
-        return dg.SkipReason("Everybody knows; nothing has begun to need a person since.")
-    # Two at once would tell people twice. One that hangs must not keep them in the dark.
+        return dg.SkipReason("No undelivered alerts.")
+    # Two runs at once would alert twice; a run that hangs must not hold back later alerts.
     if _is_under_way(context.instance, jobs.send_alerts.name, since=now - AGAIN):
-        return dg.SkipReason("Notices are being delivered; looking again after that.")
+        return dg.SkipReason("Alerts are being delivered; the next tick looks again.")
     ids = hashlib.sha256(" ".join(sorted(pending)).encode()).hexdigest()[:16]
     return dg.RunRequest(run_key=f"alerts {ids} {_bucket(now, AGAIN)}")
 
@@ -99,21 +99,25 @@ def connection_alerts(
     job=jobs.resync_failed_users,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks again for days that failed and may pass by themselves, with growing delay "
-    "and an end; never for what needs a person.",
+    description="Re-syncs failed days whose cause may be temporary, with growing delay and a "
+    "limit; never what needs action.",
 )
 def failed_user_syncs(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with _reading(database) as db:
         now = database_now(db)
-        able = {person.user.id for person in connections.all_connections(db) if person.can_sync}
+        able = {
+            connection.user.id
+            for connection in connections.all_connections(db)
+            if connection.can_sync
+        }
         due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
     if not due:
         return dg.SkipReason("No failed day is due for another attempt.")
-    # What is being read again is still due by the ledger: nobody is asked for twice.
+    # Days that are being re-synced are still due in the ledger: they are not requested twice.
     if _is_under_way(context.instance, jobs.resync_failed_users.name, since=now - STUCK):
-        return dg.SkipReason("Failed days are being read again; looking again after that.")
+        return dg.SkipReason("Failed days are being re-synced; the next tick looks again.")
     return _runs("retry", due, now, timedelta(minutes=15))
 
 
@@ -126,16 +130,16 @@ def failed_user_syncs(
     ],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Gives every user a partition; fills the days that waited for a user who is back, "
-    f"and the last {FIRST_DAYS} days of a user who is new.",
+    description="Adds a partition for every user; syncs the waiting days of a user whose "
+    f"connection works again, and the last {FIRST_DAYS} days of a new user.",
 )
 def new_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> dg.SensorResult:
     with _reading(database) as db:
         now = database_now(db)
-        people = connections.all_connections(db)
-        able = {person.user.id for person in people if person.can_sync}
+        all_connections = connections.all_connections(db)
+        able = {connection.user.id for connection in all_connections if connection.can_sync}
         waiting = ledger.waiting(db, able, partitions.FIRST_DAY)
         new = ledger.never_synced(db, able)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
@@ -143,7 +147,7 @@ def new_users(
     due = {*waiting, *((user_id, day) for user_id in new for day in last_days)}
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
-    unlisted = sorted({str(person.user.id) for person in people} - listed)
+    unlisted = sorted({str(connection.user.id) for connection in all_connections} - listed)
     requests = [] if busy else _runs("fill", due, now, timedelta(minutes=5))
     if unlisted:
         requests += _first_looks(unlisted)
@@ -160,8 +164,8 @@ def new_users(
     job=jobs.build_marts,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Has the marts computed anew wherever calls were read since, of whatever day and "
-    "by whomever, where a location's time zone turned out to be another, or definitions changed.",
+    description="Recomputes the marts of every day whose calls were synced since, whose "
+    "location's time zone changed, or whose definitions changed.",
 )
 def stale_marts(
     context: dg.SensorEvaluationContext,
@@ -178,7 +182,7 @@ def stale_marts(
         stale = marts.stale(since, partitions.FIRST_DAY, now.astimezone(zone).date())
     if not stale.days:
         context.update_cursor(stale.checked_until.isoformat())
-        return dg.SkipReason("Every mart has seen the newest calls.")
+        return dg.SkipReason("Every mart is up to date with the newest calls.")
     if _is_under_way(context.instance, jobs.build_marts.name, since=now - STUCK):
         return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")
     requests = []
@@ -199,7 +203,7 @@ def stale_marts(
 
 
 def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
-    """Fill the cells of users who have just been listed, and the names of their locations."""
+    """Fill the partitions of new users, and the names of their locations."""
     key = f"{user_ids[0]} and {len(user_ids) - 1} more"
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
     look = dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config)
@@ -210,12 +214,12 @@ def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
 
 def _why_nothing(busy: bool) -> str:
     if busy:
-        return "A sync is under way; looking again after it."
-    return "Nobody is new and nobody has come back."
+        return "A sync is running; the next tick looks again."
+    return "No new users, and no waiting days that can be synced."
 
 
 def _is_syncing(instance: dg.DagsterInstance) -> bool:
-    """True while calls are read or about to be: what is under way is not in the ledger yet."""
+    """Whether a sync is running or queued: its days are not in the ledger yet."""
     syncing = {jobs.sync_calls.name, jobs.sync_users.name, jobs.resync_failed_users.name}
     return dagster_internals.is_backfill_requested(instance) or any(
         run.job_name in syncing or dg.AssetKey("call_logs") in (run.asset_selection or ())
@@ -263,7 +267,7 @@ def _under_way(
 def _runs(
     reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
 ) -> list[dg.RunRequest]:
-    """Runs over ranges of days: the ledger decides who is read, so a range may be generous."""
+    """Runs over ranges of days; the ledger decides which users of a range are read."""
     by_day: dict[date, set[UUID]] = {}
     for user_id, day in due:
         if day >= partitions.FIRST_DAY:

@@ -24,8 +24,6 @@ from voiceai_pipeline.defs.recording import (
 )
 from voiceai_pipeline.pipeline import Pipeline
 
-# Shared with the jobs ----------------------------------------------------------------------------
-
 
 def parse_users(keys: Iterable[str]) -> list[UUID]:
     """User ids from partition keys or run config; anything else never reaches a query."""
@@ -47,7 +45,7 @@ def sync_and_record(
     mode: Mode,
     page: PageSettings,
 ) -> tuple[list[DayResult], list[DayReport]]:
-    """Sync days of some users (None: of all) and log how each day stands for everybody now.
+    """Sync days of some users (None: of all) and record the state of each day for all users.
 
     Raises:
         dg.Failure: what was asked for makes no sense, or the ledger cannot be read.
@@ -72,10 +70,10 @@ def sync_and_record(
 
 
 def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:
-    """Turn the run red if a sync of its own failed.
+    """Fail the run if one of its own syncs failed.
 
     Raises:
-        dg.Failure: naming who failed, why and what to do.
+        dg.Failure: naming the users that failed, why and what to do.
     """
     if any(outcome.state is DayState.FAILED for outcome in outcomes):
         raise dg.Failure(
@@ -85,7 +83,7 @@ def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[Day
                 for report in reports
                 if report.failed
             },
-            allow_retries=False,  # the ledger knows what to repeat; failed_user_syncs asks for it
+            allow_retries=False,  # failed_user_syncs retries, by the ledger
         )
 
 
@@ -95,10 +93,10 @@ def refresh(
     page: PageSettings,
     user_ids: Sequence[UUID],
 ) -> None:
-    """Make sure of a valid token for each user, each on their own.
+    """Ensure a valid token for each user; a failure does not affect other users.
 
     Raises:
-        dg.Failure: naming those for whom a rerun can help.
+        dg.Failure: naming the users for which a rerun can help.
     """
     outcomes = pipeline.tokens.refresh_due(user_ids)
     cells = record_connections(context, pipeline.engine, page, user_ids)

@@ -36,26 +36,26 @@ SHOWN_AT_ONCE: Final = 999
 
 
 def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
-    """Whether a day is complete, in a sentence or two; if not, who is missing and the way on."""
+    """Whether a day is complete, in a sentence or two; if not, which users are missing."""
     able = len(report.complete) + len(report.failed) + len(report.unread)
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
-    waiting = f" Waiting for a person: {len(report.waiting)}." if report.waiting else ""
+    waiting = f" Needs action: {len(report.waiting)}." if report.waiting else ""
     if not able:
-        return f"**Nothing to read.** Nobody can be synced on {day}.{waiting}"
+        return f"**Nothing to sync.** No user can be synced on {day}.{waiting}"
     if report.is_green:
-        return f"**Yes.** {day} is complete for everybody who can be synced ({able}).{waiting}"
+        return f"**Yes.** {day} is complete for all {able} connected users.{waiting}"
     missing = [row.user for row in report.failed] + list(report.unread)
     return (
         f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
-        f"{able} users who can be synced. Missing: {some_names(missing, shown)}. "
-        f"[Read the day again]({day_link(page, report.day)}): Materialize, Launch; "
-        f"only who is missing is read.{waiting}"
+        f"{able} connected users. Missing: {some_names(missing, shown)}. "
+        f"[Re-sync this day]({day_link(page, report.day)}): Materialize, Launch; "
+        f"only the missing users are read.{waiting}"
     )
 
 
 def needs_text(report: DayReport) -> str:
-    """Who needs something, why and what to do, those with the same cause together, as a list that
-    the UI shows without a click; empty if nobody does."""
+    """The users that are not complete, grouped by cause, with the fix: a list short enough for the
+    UI to show without a click. Empty if there are none."""
     groups: dict[tuple[str, str, str], list[User]] = {}
     for row in (*report.failed, *report.waiting):
         known = row.failure.explanation if row.failure else None
@@ -67,7 +67,7 @@ def needs_text(report: DayReport) -> str:
         for (state, why, fix), users in groups.items()
     ]
     if report.unread:
-        lines.append(f"- **{some_names(report.unread, shown)}** not tried yet: Read the day.")
+        lines.append(f"- **{some_names(report.unread, shown)}** not tried yet: Sync the day.")
     kept = len(lines)
     while kept:
         rest = [f"- and {len(lines) - kept} more causes: see all_users"]
@@ -78,16 +78,16 @@ def needs_text(report: DayReport) -> str:
     return ""
 
 
-_STATE: Final = {DayState.FAILED: "failed", DayState.WAITING: "waits for a person"}
+_STATE: Final = {DayState.FAILED: "failed", DayState.WAITING: "needs action"}
 
 
 def day_link(page: PageSettings, day: date) -> str:
-    """Where Dagster's UI reads a day again: it is chosen there already."""
+    """The page of Dagster's UI that re-syncs the day, with the day selected."""
     return f"{page.dagster_url}/assets/call_logs?view=partitions&partition={day}"
 
 
 def differences_table(places: Sequence[LocationComparison]) -> str:
-    """Every day that differs, and every location of which nothing can be said."""
+    """Every day that differs, and every location or day that could not be compared."""
     rows = [_differing(place, day) for place in places for day in place.days if day.difference]
     rows += [
         {"location": shown(place.name, NAME_LENGTH), "day": "", "HighLevel": None,
@@ -102,7 +102,7 @@ def differences_table(places: Sequence[LocationComparison]) -> str:
     rows += [
         {"location": shown(place.name, NAME_LENGTH), "day": span(days), "HighLevel": None,
          "stored": None, "difference": None,
-         "what follows": "HighLevel gave no total: nothing can be said"}
+         "what follows": "HighLevel gave no total: cannot be compared"}
         for place, days in silent.items()
         if days
     ]  # fmt: skip
@@ -111,9 +111,9 @@ def differences_table(places: Sequence[LocationComparison]) -> str:
 
 
 FOLLOWS: Final = {
-    Verdict.OPENED: "the day is red until it has been read again, which happens by itself",
-    Verdict.CONTRADICTED: "read again for this, and HighLevel lists what is stored: its total "
-    "contradicts its list, which is to be reported to HighLevel",
+    Verdict.OPENED: "the day is red until it is re-synced, which happens automatically",
+    Verdict.CONTRADICTED: "re-synced, and HighLevel lists exactly the stored calls: its total "
+    "contradicts its list; report this to HighLevel",
 }
 
 
@@ -145,8 +145,8 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
 
 
 def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:
-    """The text of a red refresh run, no Markdown: how many, who, why, and what to do; what befell
-    everybody is said once."""
+    """The text of a red refresh run, no Markdown: how many tokens, whose, why and what to do. A
+    cause shared by all users is stated once."""
     shared = [
         user
         for user, error in failed.items()
@@ -156,7 +156,7 @@ def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circu
     for user, error in failed.items():
         if user not in shared:
             groups.setdefault(str(error), []).append(user)
-    lines = [f"{len(failed)} of {total} tokens could not be renewed; none was lost:"]
+    lines = [f"{len(failed)} of {total} tokens could not be refreshed; none was lost:"]
     if shared:
         lines.append(f"- {some_names(shared, cleaned)}: {cleaned(circuit_text(circuit))}")
     lines += at_most(
@@ -170,27 +170,27 @@ def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circu
 
 
 def circuit_text(circuit: Circuit) -> str:
-    """Why nobody's token is renewed at present, since when, and what to do."""
+    """Why token refresh is suspended for all users, since when, and what to do."""
     why = PipelineError(circuit.reason, circuit.detail) if circuit.reason else "unknown reason."
     since = f" since {_utc(circuit.opened_at)}" if circuit.opened_at else ""
     after = (
         f" The next attempt is at {_utc(circuit.next_probe_at)}." if circuit.next_probe_at else ""
     )
-    return f"renewals of all users have been suspended{since}: {why}{after}"
+    return f"token refresh is suspended for all users{since}: {why}{after}"
 
 
 def users_table(report: DayReport) -> str:
-    """Everybody, those who need something first."""
-    everybody: Sequence[DayResult | User]
-    everybody = [*report.failed, *report.waiting, *report.unread, *report.complete]
-    # Of ten thousand only those who are shown are put into words.
-    rows = [_cells(one) for one in everybody[:LINES]]
-    rest = f"\n\nand {len(everybody) - LINES} more" if len(everybody) > LINES else ""
+    """All users, those that need action first."""
+    all_users: Sequence[DayResult | User]
+    all_users = [*report.failed, *report.waiting, *report.unread, *report.complete]
+    # With ten thousand users, only the rows that are shown are formatted.
+    rows = [_cells(one) for one in all_users[:LINES]]
+    rest = f"\n\nand {len(all_users) - LINES} more" if len(all_users) > LINES else ""
     return rows_table(rows) + rest if rows else "No users yet."
 
 
 def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
-    """The text of a red run or check: how many, who, which days, why, and what to do."""
+    """The text of a red run or check: how many users, which, which days, why and what to do."""
     failed = [row for row in outcomes if row.state is DayState.FAILED]
     by_reason: dict[tuple[str, str], list[DayResult]] = {}
     for row in failed:
@@ -198,7 +198,7 @@ def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
     users, days = {row.user.id for row in failed}, {row.day for row in failed}
     lines = [
         f"{len(users)} user{'s' * (len(users) != 1)} failed on {len(days)} "
-        f"day{'s' * (len(days) != 1)}; the calls of everybody else are stored."
+        f"day{'s' * (len(days) != 1)}; the calls of all other users are stored."
     ]
     lines += at_most(
         [
@@ -209,13 +209,14 @@ def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
     )
     lines.append("")
     lines.append(
-        'Then materialize these days again ("Failed and missing"): only who failed is read.'
+        'To retry, materialize these days with "Failed and missing": only the users that failed '
+        "are read."
     )
     return "\n".join(lines)
 
 
 def at_most(lines: Sequence[str], where: str = ": voiceai-pipeline users") -> list[str]:
-    """Nobody reads a thousand lines, and Dagster keeps every one of them for ever."""
+    """The first lines, and how many more there are: Dagster keeps every line forever."""
     rest = len(lines) - LINES
     return [*lines[:LINES], *([f"- and {rest} more{where}"] if rest > 0 else [])]
 
@@ -225,7 +226,7 @@ def message_for(row: DayResult) -> str:
 
 
 def some_names(users: Sequence[User], medium: Shown) -> str:
-    """At least one, and as many more as there is room for."""
+    """At least one name, and as many more as fit."""
     names: list[str] = []
     for user in users[:NAMES]:
         # Invisible characters leave an empty name, and empty bold shows its asterisks.

@@ -257,12 +257,12 @@ def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
     description = str(checks_of(result)["stored_calls_equal_highlevels_totals"].description)
     assert f"0 of {len(product.week)} days compared differ." in description
     assert f"HighLevel gave no total for {len(product.week)} more." in description
-    assert "Locations not asked for all their totals: 1." in description
+    assert "Locations whose totals could not all be read: 1." in description
 
     product.sandbox.world.add_fault(Fault("server_error", str(larch.location_id)))
     result = product.run("reconcile")
     assert not result.success
-    assert "1 of 2 locations could not be asked for all their totals" in failure_of(result)
+    assert "1 of 2 locations: not all totals could be read" in failure_of(result)
     assert "HighLevel answered with a server error" in failure_of(result)
     assert "stored_calls_equal_highlevels_totals" in checks_of(result)
     assert product.days("call_logs") == set(product.week)

@@ -15,15 +15,15 @@ BUSY = [[random.Random(day).randrange(1000) for _ in range(24)] for day in range
 
 
 def svg(markdown: str) -> ElementTree.Element:
-    _, found, picture = markdown.partition("(data:image/svg+xml,")
+    _, found, picture = markdown.splitlines()[0].partition("(data:image/svg+xml,")
     assert found
     return ElementTree.fromstring(unquote(picture.rpartition(")")[0]))  # noqa: S314 - our own drawing
 
 
 def test_a_trend_has_a_bar_for_every_day_and_shows_what_can_still_grow() -> None:
     markdown = charts.trend(MONTH, {LAST: 5_000, LAST - timedelta(days=1): 9_992})
-    assert markdown.endswith("*pale: not complete*")
-    assert "pale" not in charts.trend(MONTH, {})
+    assert markdown.endswith("*Lighter: day not complete yet*")
+    assert "Lighter" not in charts.trend(MONTH, {})
     drawn = svg(markdown)
     solid, pale = drawn.iter("{http://www.w3.org/2000/svg}path")
     assert solid.attrib["d"].count("M") == 27
@@ -35,7 +35,7 @@ def test_a_heat_map_has_a_row_for_each_weekday_and_the_busiest_hour_stands_out()
     grid = [[1.0] * 24 for _ in range(7)]
     grid[2][9] = 8.0
     markdown = charts.heat_map(grid)
-    assert markdown.endswith("*orange: 6 to 8 calls*")
+    assert markdown.endswith("*Orange: busiest hours (6 to 8 calls)*")
     drawn = svg(markdown)
     paths = [path.attrib for path in drawn.iter("{http://www.w3.org/2000/svg}path")]
     assert paths[-1] == {"d": "M9,2h1", "stroke": f"#{charts.HEAT[3]}"}

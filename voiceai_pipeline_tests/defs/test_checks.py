@@ -114,7 +114,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     pine = product.connect("Pine Realty")
     young = checks_of(product.sync([product.yesterday]))["volume_is_within_its_usual_band"]
     assert young.passed
-    assert "nothing to compare with yet" in str(young.description)
+    assert "Not enough history yet" in str(young.description)
 
     def past_weeks(calls: int) -> dg.AssetCheckEvaluation:
         with product.pipeline.engine.begin() as db:
@@ -144,7 +144,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     usual = past_weeks(stored)
     assert usual.passed
     day = f"{product.yesterday:%A} {product.yesterday}"
-    assert f"All together on {day}: {stored} calls; usual are" in str(usual.description)
+    assert f"All locations on {day}: {stored} calls; usual:" in str(usual.description)
 
     odd = past_weeks(stored * 10)
     assert not odd.passed
@@ -154,5 +154,5 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
     assert shown["usual_from"] < stored * 10 < shown["usual_to"]
     assert (
         f"- {pine.location_name}, {day}: {stored} calls, fewer than the usual "
-        f"{shown['usual_from']} to {shown['usual_to']} (by 7 weeks)"
+        f"{shown['usual_from']} to {shown['usual_to']} (last 7 weeks)"
     ) in str(odd.description)

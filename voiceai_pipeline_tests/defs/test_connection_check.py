@@ -17,7 +17,7 @@ def test_the_check_on_connections_is_recorded_whenever_they_are(product: Product
     assert product.run("inspect_connections").success
     (first,) = _recorded(product)
     assert first.passed
-    assert first.description == "No connection needs a person."
+    assert first.description == "No connection needs action."
 
     product.sandbox.world.revoke(str(larch.location_id))
     product.sandbox.world.pause(str(willow.location_id))

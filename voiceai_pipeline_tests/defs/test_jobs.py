@@ -60,7 +60,7 @@ def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Produc
         )
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": [pine.id, maple.id]}}}}
     result = demo.run("refresh_tokens", run_config=config)
-    assert "1 of 2 tokens could not be renewed" in failure_of(result)
+    assert "1 of 2 tokens could not be refreshed" in failure_of(result)
     assert "cannot be decrypted" in failure_of(result)
     with demo.pipeline.engine.begin() as db:
         renewed = connections.one(db, UUID(maple.id))
@@ -85,7 +85,7 @@ def test_what_befalls_every_renewal_is_said_once_with_what_to_do(
     monkeypatch.setenv("HIGHLEVEL_CLIENT_SECRET", "wrong")
     demo.run("refresh_tokens")
     text = failure_of(demo.run("refresh_tokens")).partition("Stack Trace")[0]
-    assert text.count("renewals of all users have been suspended since") == 1
+    assert text.count("token refresh is suspended for all users since") == 1
     assert text.count("Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET") == 1
     assert "no user has to reconnect" in text
     with demo.pipeline.engine.begin() as db:

@@ -30,7 +30,7 @@ def failed(number: int) -> DayResult:
 
 def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
     text = texts.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
-    assert "1 user failed on 1 day; the calls of everybody else are stored." in text
+    assert "1 user failed on 1 day; the calls of all other users are stored." in text
     assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: No action" in text
     assert "Shop 2" not in text
     assert '"Failed and missing"' in text
@@ -49,16 +49,16 @@ def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_i
         DAY, (row(1, DayState.COMPLETE),), (failed(2),), (waiting,), (User(UUID(int=4), "New"),)
     )
     text = texts.answer(report, PAGE)
-    assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 users")
+    assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 connected")
     assert "Missing: Shop 2, New." in text
     assert f"(https://dagster.test/assets/call_logs?view=partitions&partition={DAY})" in text
-    assert text.endswith("Waiting for a person: 1.")
+    assert text.endswith("Needs action: 1.")
 
     done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
-    assert texts.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for e")
+    assert texts.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for a")
     assert "2026-11-20 so far is" in texts.answer(done, PAGE, is_open=True)
     nobody = DayReport(DAY, (), (), (waiting,), ())
-    assert texts.answer(nobody, PAGE).startswith("**Nothing to read.**")
+    assert texts.answer(nobody, PAGE).startswith("**Nothing to sync.**")
 
 
 def test_a_day_is_never_100_percent_while_one_of_thousands_is_missing() -> None:
@@ -77,7 +77,7 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
     )
     red, waits, unread = texts.needs_text(report).splitlines()
     assert red.startswith("- **Shop 2, Shop 3** failed: HighLevel answered with a server error. N")
-    assert waits.startswith("- **Spa** waits for a person: Failed to refresh token. Re-authorize")
+    assert waits.startswith("- **Spa** needs action: Failed to refresh token. Re-authorize")
     assert "voiceai-pipeline" not in waits
     assert unread.startswith("- **New** not tried yet")
     assert texts.needs_text(DayReport(DAY, (), (), (), ())) == ""
@@ -205,7 +205,7 @@ def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
     failed = {User(UUID(int=n), f"Shop {n}"): down for n in range(12)}
     failed[User(UUID(int=99), "Spa")] = PipelineError(FailureClass.TOKEN_UNREADABLE)
     text = texts.refresh_failure_text(failed, 40, CLOSED)
-    assert text.startswith("13 of 40 tokens could not be renewed; none was lost:\n")
+    assert text.startswith("13 of 40 tokens could not be refreshed; none was lost:\n")
     assert text.count("HighLevel answered with a server error (503 POST /oauth/token)") == 1
     assert "- Shop 0, Shop 1," in text
     assert "Shop 9 and 2 more: HighLevel answered" in text
@@ -222,7 +222,7 @@ def test_suspended_renewals_are_said_once_whatever_each_user_was_told() -> None:
     text = texts.refresh_failure_text(failed, 500, circuit)
     assert len(text.splitlines()) == 2
     assert (
-        "Shop 9 and 490 more: renewals of all users have been suspended since 2026-11-20 08:12 "
+        "Shop 9 and 490 more: token refresh is suspended for all users since 2026-11-20 08:12 "
         "UTC: HighLevel refused this app's client id or client secret (401 POST /oauth/token). Fix:"
     ) in text
     assert text.endswith("The next attempt is at 2026-11-20 08:12 UTC.")

@@ -176,7 +176,7 @@ def test_failed_days_of_more_users_than_a_run_should_name_are_asked_for_once(
     )
     result = tick(product, sensors.failed_user_syncs)
     assert not result.run_requests
-    assert "being read again" in str(result.skip_reason)
+    assert "being re-synced" in str(result.skip_reason)
     product.instance.delete_run(asked.run_id)
     (again,) = tick(product, sensors.failed_user_syncs).run_requests or ()
     assert again.run_key == request.run_key  # a tick that was killed asks for nothing twice
