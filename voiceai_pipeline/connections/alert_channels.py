@@ -25,14 +25,14 @@ from voiceai_pipeline.core.settings_parsing import is_loopback
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
-"""Seconds that a channel may take for each step of taking a message."""
+"""Seconds that each step of a delivery may take."""
 
 
 class DeliveryError(Exception):
-    """A channel did not take a message. Its text never holds an address, password or answer.
+    """A channel did not accept a message. The text never holds an address, password or response.
 
     Args:
-        reason: what happened, a sentence without its full stop.
+        reason: what happened, a sentence without a full stop.
         fix: what to do, likewise.
     """
 
@@ -41,16 +41,16 @@ class DeliveryError(Exception):
 
 
 class Channel(Protocol):
-    """A way to reach people. ``name`` is what ``connections.alerts`` remembers it by."""
+    """A way to send alerts. ``name`` identifies it in ``connection_alerts``."""
 
     @property
     def name(self) -> str: ...
 
     def send(self, message: Message) -> None:
-        """Return once the message is taken.
+        """Send a message; return once it is accepted.
 
         Raises:
-            DeliveryError: it is not.
+            DeliveryError: it is not accepted.
         """
 
 
@@ -58,7 +58,7 @@ class Channel(Protocol):
 
 
 def channels(settings: AlertSettings) -> list[Channel]:
-    """The configured channels; nothing is connected yet."""
+    """The configured channels; none is connected yet."""
     found: list[Channel] = []
     if settings.webhook_url:
         found.append(Webhook(settings.webhook_url))
@@ -71,7 +71,7 @@ def channels(settings: AlertSettings) -> list[Channel]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Whoever knows the address can post there: it is given to nobody else."""
+    """The address is a secret: it is sent to no other server."""
 
     def redirect_request(self, *_: object) -> None:
         return None
@@ -79,8 +79,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class Webhook:
-    """Posts Slack-compatible JSON. Not by way of ``requests``, which logs the path of an address:
-    here the path is the secret."""
+    """Posts Slack-compatible JSON. Not with ``requests``, which logs the path of a URL: here the
+    path is the secret."""
 
     url: Secret
     name: str = "webhook"
@@ -102,8 +102,8 @@ class Webhook:
         except (OSError, http.client.HTTPException) as error:
             raise DeliveryError(
                 f"The webhook could not be reached ({_kind(error)})",
-                "check the network and the host in VOICEAI_ALERT_WEBHOOK_URL; it is tried again "
-                "by itself",
+                "check the network and the host in VOICEAI_ALERT_WEBHOOK_URL; it is retried "
+                "automatically",
             ) from None
 
 
@@ -111,24 +111,26 @@ def _refused(status: int) -> DeliveryError:
     if 300 <= status < 400:
         return DeliveryError(
             f"The webhook answered with a redirect ({status}), which is not followed",
-            "set VOICEAI_ALERT_WEBHOOK_URL to the address that it leads to",
+            "set VOICEAI_ALERT_WEBHOOK_URL to the target address",
         )
     if status == 429 or status >= 500:
-        return DeliveryError(f"The webhook answered {status}", "wait; it is tried again by itself")
+        return DeliveryError(
+            f"The webhook answered {status}", "none needed; it is retried automatically"
+        )
     return DeliveryError(
         f"The webhook refused the message ({status})",
-        "see whether it still exists, and set VOICEAI_ALERT_WEBHOOK_URL to one that does",
+        "check that the webhook still exists, and correct VOICEAI_ALERT_WEBHOOK_URL",
     )
 
 
 def _escaped(text: str) -> str:
-    """Slack reads <...> as a link or as a call to everybody."""
+    """Slack reads <...> as a link, or as a mention of all members."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 @dataclass(frozen=True)
 class Email:
-    """Sends mail, encrypted on its way unless the server is on this machine."""
+    """Sends mail, over TLS unless the server is on this machine."""
 
     url: Secret
     sender: str
@@ -141,7 +143,7 @@ class Email:
             try:
                 refused = server.send_message(self._mail(message))
             finally:
-                # The message is taken or refused by now; how the goodbye goes changes nothing.
+                # The message is accepted or refused by now; an error in QUIT changes nothing.
                 with contextlib.suppress(OSError, smtplib.SMTPException):
                     server.quit()
                 server.close()
@@ -159,15 +161,15 @@ class Email:
         except smtplib.SMTPResponseException as error:
             raise DeliveryError(
                 f"The mail server refused the message ({error.smtp_code})",
-                "check VOICEAI_ALERT_EMAIL_FROM; it is tried again by itself",
+                "check VOICEAI_ALERT_EMAIL_FROM; it is retried automatically",
             ) from None
         except (OSError, smtplib.SMTPException) as error:
             raise DeliveryError(
                 f"The mail server could not be used ({_kind(error)})",
-                "check the network and VOICEAI_SMTP_URL; it is tried again by itself",
+                "check the network and VOICEAI_SMTP_URL; it is retried automatically",
             ) from None
         if refused:
-            # Told again, those whom it has reached would get it twice.
+            # A retry would reach the other recipients twice.
             log.warning("the mail server refused %d of the recipients", len(refused))
 
     def _connect(self) -> smtplib.SMTP:
@@ -175,7 +177,7 @@ class Email:
         host, is_local = parts.hostname or "", is_loopback(parts.hostname or "")
         context = ssl.create_default_context()
         if is_local:
-            # No certificate is made out to this machine's own address.
+            # No certificate is issued for a loopback address.
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if parts.scheme == "smtps":
@@ -208,7 +210,7 @@ class Email:
         mail["From"] = self.sender
         mail["To"] = ", ".join(self.recipients)
         mail["Date"] = format_datetime(datetime.now(UTC))
-        # The same when it is sent again: mail programs then show it once.
+        # The same for a retry: mail programs then show it once.
         mail["Message-ID"] = f"<{message.id}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(message.text + "\n")

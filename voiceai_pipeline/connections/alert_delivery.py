@@ -21,17 +21,17 @@ from voiceai_pipeline.core.unexpected import unexpected
 log = logging.getLogger(__name__)
 
 DIGEST_ABOVE: Final = 20
-"""More notices at once than this become one message: what strikes a fleet sends no 500 mails."""
+"""More notices than this become one message: a problem of 500 users must not send 500 mails."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a channel's notices.
+    """The result of a delivery to one channel.
 
     Attributes:
-        told: how many it took.
-        kept: how many are told the next time.
-        reasons: why, each with what to do.
+        told: how many notices it accepted.
+        kept: how many are left for the next delivery.
+        reasons: why, each with its fix.
     """
 
     channel: str
@@ -41,13 +41,13 @@ class Delivery:
 
 
 def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery:
-    """Tell ``channel`` what it has not been told yet; a notice that fails stops no other."""
+    """Deliver what ``channel`` has not received yet; a failed notice does not stop the others."""
     with engine.begin() as db:
         notices = alerts.pending(db, channel.name)
     told, kept, reasons = 0, 0, dict[str, None]()
     for batch in _batches(notices):
         try:
-            # Of two deliveries at once one tells, and what is not sent is not marked.
+            # The lock makes one of two deliveries wait; an unsent notice is not marked.
             with engine.begin() as db:
                 alerts.lock_channel(db, channel.name)
                 news = [one for one in batch if not alerts.is_delivered(db, one, channel.name)]

@@ -16,21 +16,21 @@ from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
 
 LINES: Final = 50
-"""How many of its notices a digest names."""
+"""How many of its notices a digest lists."""
 
 _NAME_LENGTH: Final = 80
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a channel tells, in plain text.
+    """A message in plain text.
 
     Attributes:
-        id: the same however often the same is told, in ASCII letters, digits and dots.
+        id: stable across retries; ASCII letters, digits and dots.
         headline: one line.
         body: the lines below it.
-        user_id: whom it is about; None for the whole app, and for several.
-        link: the Connections page, where something can be done.
+        user_id: the user it is about; None if it is about all users or several.
+        link: the page where the problem can be fixed.
     """
 
     id: str
@@ -48,14 +48,14 @@ class Message:
 
 
 def message_of(notice: Notice, page: PageSettings) -> Message:
-    """One notice: who, what happened, since when, what to do, and where."""
+    """One notice: the user, what happened, since when, what to do, and where."""
     user_id = notice.user.id if notice.user else None
     link = page_link(page, user_id)
     if notice.moment == "closed":
-        body = [f"Since {_utc(notice.at)}; nothing is left to do. {_what_comes_back(notice)}"]
+        body = [f"Since {_utc(notice.at)}. No action needed. {_what_follows(notice)}"]
     else:
         body = [
-            f"Since {_utc(notice.at)}. {_what_it_costs(notice)}",
+            f"Since {_utc(notice.at)}. {_impact(notice)}",
             f"What to do: {_fix(notice)}.",
         ]
     if notice.reason is FailureClass.DAGSTER_SILENT:
@@ -72,10 +72,10 @@ def message_of(notice: Notice, page: PageSettings) -> Message:
 
 
 def digest(notices: Sequence[Notice], page: PageSettings) -> Message:
-    """Many notices in one message: how many of each kind, a line for each of the first fifty."""
-    began = [notice for notice in notices if notice.moment == "opened"]
-    ended = [notice for notice in notices if notice.moment == "closed"]
-    # What concerns everybody explains the rest.
+    """Many notices in one message: how many of each kind, and the first fifty in a line each."""
+    opened = [notice for notice in notices if notice.moment == "opened"]
+    closed = [notice for notice in notices if notice.moment == "closed"]
+    # A problem of all users explains the rest.
     first = sorted(notices, key=lambda notice: notice.user is not None)
     lines = [f"- {headline(notice)}, since {_utc(notice.at)}" for notice in first[:LINES]]
     rest = len(notices) - len(lines)
@@ -83,11 +83,11 @@ def digest(notices: Sequence[Notice], page: PageSettings) -> Message:
     ids = "/".join(_id(notice) for notice in notices)
     return Message(
         id=f"digest.{hashlib.sha256(ids.encode()).hexdigest()[:16]}",
-        headline=f"{_count(began, 'problem')} began, {_count(ended, 'problem')} ended",
+        headline=f"{_count(opened, 'new problem')}, {len(closed)} resolved",
         body=(
             *lines,
             *([f"and {rest} more"] if rest else []),
-            f"Who needs what: {link}",
+            f"All connections: {link}",
             f"Dagster: {dagster_link(page, None)}",
         ),
         user_id=None,
@@ -96,37 +96,37 @@ def digest(notices: Sequence[Notice], page: PageSettings) -> Message:
 
 
 def headline(notice: Notice) -> str:
-    """A notice in a line without its full stop."""
+    """A notice in one line without a full stop."""
     said = notice.reason.explanation.message
     who = _name(notice)
     if notice.reason is FailureClass.DAGSTER_SILENT:
-        ended = notice.moment == "closed"
-        return "Dagster works again" if ended else f"Nothing is scheduled any more: {said}"
+        closed = notice.moment == "closed"
+        return "Dagster works again" if closed else f"Scheduling has stopped: {said}"
     if notice.moment == "closed":
-        return f"{who} works again" if notice.user else "Tokens of all users are renewed again"
+        return f"{who} works again" if notice.user else "Token refresh works again for all users"
     if not notice.user:
-        return f"Renewals of all users are suspended: {said}"
+        return f"Token refresh is suspended for all users: {said}"
     if notice.reason is FailureClass.LOCATION_PAUSED:
         return f"{who} has been paused for so long that the connection will be lost"
     if not notice.reason.needs_action:
-        return f"{who}: renewing the token keeps failing: {said}"
-    return f"{who} needs a person: {said}"
+        return f"{who}: token refresh keeps failing: {said}"
+    return f"{who} needs action: {said}"
 
 
 def page_link(page: PageSettings, user_id: UUID | None) -> str:
-    """Where a person mends it."""
+    """The page where the problem can be fixed."""
     return f"{page.url}/users/{user_id}" if user_id else f"{page.url}/"
 
 
 def dagster_link(page: PageSettings, user_id: UUID | None) -> str:
-    """Where Dagster's UI shows the connection, or the renewals of everybody."""
+    """Where Dagster's UI shows the connection, or the refreshes of all users."""
     if user_id is None:
         return f"{page.dagster_url}/assets/refreshed_credentials"
     return f"{page.dagster_url}/assets/user_tokens?view=partitions&partition={user_id}"
 
 
 def _id(notice: Notice) -> str:
-    # With the time, because another database begins to count at 1 again.
+    # With the time, because a new database counts from 1 again.
     return f"{notice.alert_id}.{notice.moment}.{notice.at.timestamp():.0f}"
 
 
@@ -140,27 +140,29 @@ def _fix(notice: Notice) -> str:
     return for_user(fix, notice.user.id) if notice.user else fix
 
 
-def _what_it_costs(notice: Notice) -> str:
+def _impact(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
-        return "No day is read and no token is renewed until it runs again; nothing is lost yet."
+        return "No day is synced and no token refreshed until it runs again; nothing is lost yet."
     if notice.user is None:
-        return "No user has to reconnect; calls arrive as long as the tokens at hand are valid."
+        return "No user has to reconnect; calls are synced while the current tokens are valid."
     if notice.reason is FailureClass.LOCATION_PAUSED:
         return (
             "HighLevel has paused the location (billing or agency). In less than 30 days the "
-            "stored grant ends, and then the user has to reconnect."
+            "refresh token expires, and then the user has to reconnect."
         )
     if not notice.reason.needs_action:
-        return "It is tried again by itself; calls arrive as long as the token at hand is valid."
-    return "Until it is done no calls of this user arrive; then they are filled in by themselves."
+        return "It is retried automatically; calls are synced while the current token is valid."
+    return (
+        "Until then no calls of this user are synced; the gap is filled automatically afterwards."
+    )
 
 
-def _what_comes_back(notice: Notice) -> str:
+def _what_follows(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
-        return "The next night reads the last days again; days before them show as missing."
+        return "The next nightly run re-syncs the last days; earlier days show as missing."
     if notice.user is None:
-        return "Renewals that were left out are made up for."
-    return "Days that waited are filled in by themselves."
+        return "Refreshes that were skipped are made up for."
+    return "Days that were waiting are filled automatically."
 
 
 def _count(notices: Sequence[Notice], noun: str) -> str:

@@ -1,8 +1,8 @@
-"""``connection_alerts``: whom to tell that something began to need a person, and that it ended.
+"""``connection_alerts``: problems that need action, opened and closed.
 
-One row per problem, one open problem per subject: however often it is reported, it is told once at
-its beginning and once at its end. Rows are written in the transaction of the change they tell of;
-``alert_delivery.py`` delivers them.
+There is one row per problem and one open problem per subject, so however often a problem is
+reported, each channel is notified once when it opens and once when it closes. Rows are written in
+the transaction of the change they report; ``alert_delivery.py`` delivers them.
 """
 
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from voiceai_pipeline.core.failures import FailureClass, Remedy
 from voiceai_pipeline.database.tables import alerts, users
 
 APP: Final = "app"
-"""The subject of what concerns every user: our configuration, or HighLevel as a whole."""
+"""The subject of problems that affect all users: our configuration, or HighLevel as a whole."""
 
 _BUSINESS: Final = sa.func.coalesce(
     sa.func.nullif(users.c.business_name, ""), sa.cast(users.c.id, sa.Text)
 )
-"""A notice leaves the house: it names a business, never a person."""
+"""A notice leaves our systems, so it names a business, never a person."""
 
 DAEMON: Final = "daemon"
-"""The subject of whether anything is scheduled at all."""
+"""The subject of problems with Dagster's daemon."""
 
 Moment = Literal["opened", "closed"]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to tell on one channel.
+    """A change of an alert, to be delivered on one channel.
 
     Attributes:
-        user: None for what concerns the whole app.
-        moment: the problem began, or it ended.
+        user: None for a problem that affects all users.
+        moment: whether the problem opened or closed.
         at: when (UTC).
     """
 
@@ -60,23 +60,22 @@ def open_(
     *,
     subject: str | None = None,
 ) -> bool:
-    """A problem began; True if it is news.
+    """Open an alert; False if the subject has an open one already.
 
-    It is none while a problem of the same subject is open, unless that one would have passed by
-    itself and this one does not.
+    A problem that does not pass without action replaces an open one that does.
 
     Args:
-        subject: None: the user's connection, or the renewals of everybody.
+        subject: None: the user's connection, or the refreshes of all users.
     """
     subject = subject or subject_of(user_id)
-    if not _passes(reason):
-        passing = [one.value for one in FailureClass if _passes(one)]
+    if not _is_temporary(reason):
+        temporary = [one.value for one in FailureClass if _is_temporary(one)]
         db.execute(
             sa.update(alerts)
             .where(
                 alerts.c.subject == subject,
                 alerts.c.closed_at.is_(None),
-                alerts.c.reason.in_(passing),
+                alerts.c.reason.in_(temporary),
             )
             .values(closed_at=now, closed_quietly=True)
         )
@@ -97,10 +96,10 @@ def close(
     quietly: bool = False,
     subject: str | None = None,
 ) -> bool:
-    """A problem ended; False, and nothing happens, if there was none.
+    """Close an alert; False, and nothing happens, if there is none.
 
     Args:
-        quietly: a person ended it by hand and knows.
+        quietly: send no notice, because the operator did it.
         subject: as for ``open_``.
     """
     closed = db.execute(
@@ -112,50 +111,50 @@ def close(
 
 
 def pending(db: sa.Connection, channel: str) -> list[Notice]:
-    """What ``channel`` has not been told yet, oldest first.
+    """The notices that ``channel`` has not received yet, oldest first.
 
-    A problem that ended before anybody could be told of it is not told of.
+    A problem that closed before its opening was delivered is left out.
     """
-    open_delivered_at = _told(alerts.c.opened_told, channel)
-    closed_delivered_at = _told(alerts.c.closed_told, channel)
+    opening_delivered = _delivered(alerts.c.opened_told, channel)
+    closing_delivered = _delivered(alerts.c.closed_told, channel)
     is_open = alerts.c.closed_at.is_(None)
-    began = sa.and_(is_open, sa.not_(open_delivered_at))
-    ended = sa.and_(
+    opened = sa.and_(is_open, sa.not_(opening_delivered))
+    closed = sa.and_(
         sa.not_(is_open),
-        open_delivered_at,
-        sa.not_(closed_delivered_at),
+        opening_delivered,
+        sa.not_(closing_delivered),
         alerts.c.closed_quietly.is_(False),
     )
     query = (
         sa.select(alerts, _BUSINESS.label("user_name"))
         .outerjoin(users, users.c.id == alerts.c.user_id)
-        .where(sa.or_(began, ended))
+        .where(sa.or_(opened, closed))
         .order_by(alerts.c.id)
     )
     return [_notice(row) for row in db.execute(query).mappings()]
 
 
 def lock_channel(db: sa.Connection, channel: str) -> None:
-    """Wait until nobody else tells ``channel`` anything, and be the one until the transaction ends.
+    """Lock ``channel`` until the end of the transaction: one delivery at a time.
 
-    No row is locked: a renewal that closes a problem meanwhile does not wait for a mail server.
+    No row is locked, so a refresh that closes a problem does not wait for a mail server.
     """
     key = sa.func.hashtextextended(f"alerts on {channel}", 0)
     db.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def is_delivered(db: sa.Connection, notice: Notice, channel: str) -> bool:
-    """Whether ``channel`` knows by now."""
-    told = _told(_column(notice), channel)
-    return bool(db.execute(sa.select(told).where(alerts.c.id == notice.alert_id)).scalar_one())
+    """Whether ``channel`` has received the notice."""
+    delivered = _delivered(_column(notice), channel)
+    return bool(db.execute(sa.select(delivered).where(alerts.c.id == notice.alert_id)).scalar_one())
 
 
 def mark_delivered(db: sa.Connection, notice: Notice, channel: str) -> None:
-    """Never tell ``channel`` of this again."""
+    """Record that ``channel`` has received the notice."""
     column = _column(notice)
     db.execute(
         sa.update(alerts)
-        .where(alerts.c.id == notice.alert_id, sa.not_(_told(column, channel)))
+        .where(alerts.c.id == notice.alert_id, sa.not_(_delivered(column, channel)))
         .values({column: sa.func.array_append(column, channel)})
     )
 
@@ -164,11 +163,11 @@ def _column(notice: Notice) -> sa.Column[Any]:
     return alerts.c.opened_told if notice.moment == "opened" else alerts.c.closed_told
 
 
-def _passes(reason: FailureClass) -> bool:
+def _is_temporary(reason: FailureClass) -> bool:
     return reason.explanation.remedy is Remedy.RERUN
 
 
-def _told(column: sa.Column[Any], channel: str) -> sa.ColumnElement[bool]:
+def _delivered(column: sa.Column[Any], channel: str) -> sa.ColumnElement[bool]:
     return sa.literal(channel) == sa.any_(column)
 
 

@@ -1,9 +1,9 @@
-"""``token_circuit``: whether the token endpoint is worth asking, for all processes together.
+"""``token_circuit``: a circuit breaker for the token endpoint, shared by all processes in one row.
 
-A circuit breaker with one row. Failures that concern everybody (our client secret, an outage) count
-in a row; from the fifth on nobody asks any more but one probe at a time, and the first success
-closes it. One user's trouble is nobody else's: an outage counts once per user. What a probe is, is
-decided in ``refresh.py``.
+Consecutive failures that affect all users (our client secret, an outage) are counted. The fifth
+opens the circuit: then only one probe at a time is sent, and the first success closes it. Repeated
+outage failures of the same user count once, so that one user's trouble does not stop the others.
+Which request is a probe is decided in ``refresh.py``.
 """
 
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass
 from voiceai_pipeline.database.tables import token_circuit
 
 THRESHOLD: Final = 5
-"""Failures in a row that open the circuit (REQUIREMENTS T9)."""
+"""Consecutive failures that open the circuit (REQUIREMENTS T9)."""
 
 PROBE_EVERY: Final = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
-"""How long the circuit rests between probes, by whether the failure is ours."""
+"""Time between probes, by whether the failure is our own."""
 
 _MINE: Final = token_circuit.c.service == SERVICE
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """The circuit as read.
+    """The circuit as stored.
 
     Attributes:
         reason: the failure class of the last failure; None after a success.
         detail: facts about it (status, path template, trace id).
-        failing_since: when the failures in a row began (UTC).
-        opened_at: since when nobody asks but the probe (UTC); None while it is closed.
-        next_probe_at: when the next probe may ask (UTC).
-        replays_rest_until: before this nobody's lost exchange is repeated (UTC); None: it may be.
+        failing_since: when the consecutive failures started (UTC).
+        opened_at: since when only probes are sent (UTC); None while it is closed.
+        next_probe_at: when the next probe may be sent (UTC).
+        replays_rest_until: before this no lost exchange is replayed (UTC); None: replays may go on.
     """
 
     failures: int
@@ -53,7 +53,7 @@ class Circuit:
 
 
 def read(db: sa.Connection) -> Circuit:
-    """The circuit as it is now."""
+    """The circuit now."""
     row = db.execute(sa.select(token_circuit).where(_MINE)).mappings().one()
     return Circuit(
         failures=row["failures"],
@@ -67,7 +67,7 @@ def read(db: sa.Connection) -> Circuit:
 
 
 def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
-    """True for the one caller that may probe an open circuit now; the next one waits its turn."""
+    """True for the one caller that may probe an open circuit now."""
     ours = circuit.reason in OUR_FAILURES
     claimed = db.execute(
         sa.update(token_circuit)
@@ -80,10 +80,10 @@ def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
 def count_failure(
     db: sa.Connection, reason: FailureClass, detail: str, now: datetime, user_id: UUID | None
 ) -> bool:
-    """Count a failure that concerns everybody; True if it is the one that opened the circuit.
+    """Count a failure that affects all users; True if it opened the circuit.
 
     Args:
-        user_id: who failed; None if nobody's own exchange was at fault, so that it counts anyway.
+        user_id: whose exchange failed; None if it was none of a user's, so that it always counts.
     """
     probe_at = now + PROBE_EVERY[reason in OUR_FAILURES]
     # The row is locked by the first UPDATE, so the second sees what it has counted.
@@ -108,20 +108,20 @@ def count_failure(
     return opened.rowcount == 1
 
 
-def rest_replays(db: sa.Connection, until: datetime) -> None:
-    """Let nobody repeat a lost exchange before ``until``, or the next success of somebody's."""
+def pause_replays(db: sa.Connection, until: datetime) -> None:
+    """Replay no lost exchange before ``until`` (UTC) or the next successful refresh."""
     db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
 
 
 def count_success(db: sa.Connection, *, granted: bool) -> bool:
-    """HighLevel has accepted our client and answered; True if that closed an open circuit.
+    """Record that HighLevel accepted our client; True if that closed an open circuit.
 
     Args:
-        granted: with new tokens, so that replays need not rest any longer.
+        granted: it granted new tokens, so replays may go on.
     """
     if granted:
-        resting = token_circuit.c.replays_rest_until.is_not(None)
-        db.execute(sa.update(token_circuit).where(_MINE, resting).values(replays_rest_until=None))
+        paused = token_circuit.c.replays_rest_until.is_not(None)
+        db.execute(sa.update(token_circuit).where(_MINE, paused).values(replays_rest_until=None))
     was_open = db.execute(
         sa.select(token_circuit.c.opened_at)
         .where(_MINE, token_circuit.c.failures > 0)

@@ -40,11 +40,12 @@ def save_connection(
     refresh_at: datetime,
     actor: Actor,
 ) -> None:
-    """Connect or reconnect in one transaction: the row is replaced, an exchange in flight loses.
+    """Connect or reconnect in one transaction: the row is replaced, and an exchange in flight is
+    discarded.
 
     Args:
-        started_at: when the code's exchange began (UTC); the expiry counts from here.
-        refresh_at: when the first renewal is due (UTC).
+        started_at: when the code's exchange started (UTC); the expiry counts from here.
+        refresh_at: when the first refresh is due (UTC).
 
     Raises:
         LookupError: there is no such user.
@@ -116,14 +117,14 @@ def save_connection(
 
 
 def _lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
-    """Wait for others who change this user; whoever only refers to the user does not wait."""
+    """Wait for other changes of this user. Rows that only refer to the user do not wait."""
     return db.execute(
         sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
     )
 
 
 def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor: Actor) -> bool:
-    """Use a location of the agency whose grant the row holds; False if the row has changed."""
+    """Select a location of the agency whose grant the row holds; False if the row has changed."""
     lacking = missing_scopes(row.connection.scope)
     state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
     reason = FailureClass.SCOPE_MISSING if lacking else None
@@ -168,7 +169,7 @@ def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor
 
 
 def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) -> None:
-    """Days that waited or failed at no location, or at another one, now wait for this one."""
+    """Days that were waiting or failed at another location, or at none, now wait for this one."""
     elsewhere = sa.and_(
         sync_ledger.c.user_id == user_id,
         sync_ledger.c.location_id != location_id,

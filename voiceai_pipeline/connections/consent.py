@@ -1,8 +1,8 @@
-"""How a connection begins and ends: consent in the browser, the location of an agency, goodbye.
+"""Starting and ending a connection: consent in the browser, an agency's location, disconnecting.
 
 The one OAuth flow, for the Connections page and the command line alike: an authorize URL whose
 ``state`` is bound to a user and works once; the exchange of the code; the check of its scopes;
-location, name and time zone. What lives between beginning and end is ``tokens.py``.
+location, name and time zone. What happens in between is in ``tokens.py``.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import WRITE_PAUSES
-from voiceai_pipeline.connections.refresh_outcome import note_success
+from voiceai_pipeline.connections.refresh_outcome import record_success
 from voiceai_pipeline.connections.refresh_plan import needs_refresh, planned_refresh
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_row import TokenRow
@@ -40,18 +40,18 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 
 _STATE_BYTES: Final = 24
 CONNECTED: Final = "connected"
-"""How a consent ended well; whatever else it ended with is a sentence."""
+"""The outcome of a successful consent; any other outcome is a sentence."""
 
-_AGAIN: Final = "Nothing was changed; begin the connection again."
+_AGAIN: Final = "Nothing was changed; start the connection again."
 
 
 class ConsentError(ValueError):
-    """What came back from the browser cannot finish a consent; nothing was changed, and the text
-    says what happened and what to do."""
+    """The callback cannot finish a consent. Nothing was changed; the text says what happened and
+    what to do."""
 
 
 class ChooseLocationError(Exception):
-    """An agency's connection covers several locations, and none of them was chosen.
+    """An agency's connection covers several locations, and none of them was selected.
 
     Attributes:
         locations: those it covers.
@@ -59,7 +59,7 @@ class ChooseLocationError(Exception):
     """
 
     def __init__(self, user_id: UUID, locations: list[Location]) -> None:
-        names = ", ".join(f"{place.name or 'unnamed'} ({place.location_id})" for place in locations)
+        names = ", ".join(f"{one.name or 'unnamed'} ({one.location_id})" for one in locations)
         super().__init__(f"Choose one of the agency's locations with --location: {names}.")
         self.locations = locations
         self.user_id = user_id
@@ -67,7 +67,7 @@ class ChooseLocationError(Exception):
 
 @dataclass(frozen=True)
 class Begun:
-    """A consent that has begun: where the browser goes, and what it must bring back."""
+    """A started consent: where the browser goes, and the state it must return."""
 
     url: str
     state: Secret
@@ -77,8 +77,8 @@ class Consent:
     """Connects and disconnects users.
 
     Args:
-        actor: who is named in the history.
-        spool: where pairs may wait that a disconnection destroys too.
+        actor: recorded in the history.
+        spool: token pairs on disk, which a disconnection deletes too.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
 
@@ -104,11 +104,11 @@ class Consent:
     def begin(
         self, user_id: UUID, location_id: str | None = None, *, browser_bound: bool = False
     ) -> Begun:
-        """Where the user's browser gives consent, for half an hour and once.
+        """Start a consent; its URL works once, for half an hour.
 
         Args:
-            location_id: which location of an agency is wanted.
-            browser_bound: only the browser that begins it may finish it (``same_browser``).
+            location_id: the location of an agency to use.
+            browser_bound: only the browser that starts it may finish it (``same_browser``).
 
         Raises:
             UnknownUserError: there is no such user.
@@ -129,23 +129,21 @@ class Consent:
         *,
         same_browser: bool = False,
     ) -> Connection:
-        """Connect the user whom ``state`` names with the code that HighLevel sent.
+        """Connect the user that ``state`` identifies, with the code that HighLevel sent.
 
         Args:
             error: what HighLevel sent instead of a code.
-            same_browser: the browser has shown that it began this consent.
+            same_browser: the browser has proved that it started this consent.
 
         Raises:
-            ConsentError: the state is missing, unknown, used or too old, or belongs to another
-                browser; there is no code, or consent was refused.
+            ConsentError: the state is missing, unknown, used, expired or from another browser;
+                there is no code, or consent was refused.
             UnknownUserError, ChooseLocationError, PipelineError: as ``connect``.
         """
         request = self._redeem(state, code, error, same_browser=same_browser)
         if state is None or code is None:  # pragma: no cover - _redeem has looked
             raise ConsentError(_AGAIN)
-        outcome = (
-            "Something failed that nobody foresaw; the log of the program that did it says more."
-        )
+        outcome = "Unexpected error; see the log of the program that handled the callback."
         try:
             connection = self.connect(request.user_id, code, request.location_id)
             outcome = CONNECTED if connection.can_sync else f"{connection.message}."
@@ -165,29 +163,27 @@ class Consent:
         *,
         same_browser: bool,
     ) -> consent_requests.ConnectRequest:
-        """Spend the state; everything that can be wrong is found before the code is spent."""
+        """Spend the state, after every check that can be made before the code is spent."""
         if not state:
             raise ConsentError(
-                f"The address has no state, so no connection was begun here with it. {_AGAIN}"
+                f"The address has no state, so it belongs to no connection started here. {_AGAIN}"
             )
         with self._engine.begin() as db:
             request = consent_requests.find(db, state)
             now = read_clock(db, self._now)
         if request is None:
-            raise ConsentError(
-                f"The state in the address is none of ours, or it is days old. {_AGAIN}"
-            )
+            raise ConsentError(f"The state in the address is not ours, or it is days old. {_AGAIN}")
         if request.used_at is not None:
             raise ConsentError(
                 f"This consent was finished already, at {request.used_at:%H:%M} UTC; an address "
-                "works once. If the connection does not stand, begin it again."
+                "works once. If the user is not connected, start the connection again."
             )
         if request.expires_at <= now:
             raise ConsentError(f"The consent took longer than 30 minutes. {_AGAIN}")
         if request.browser_bound and not same_browser:
             raise ConsentError(
-                "This consent was begun in another browser, or cookies are off. Nothing was "
-                "changed; begin the connection in the browser that is to finish it."
+                "This consent was started in another browser, or cookies are off. Nothing was "
+                "changed; start the connection in the browser that is to finish it."
             )
         if error or not code:
             why = "was refused in the browser" if error else "came back without a code"
@@ -196,12 +192,14 @@ class Consent:
             raise ConsentError(f"The consent {why}. {_AGAIN}")
         with self._engine.begin() as db:
             if not consent_requests.use(db, state, now):
-                raise ConsentError(f"This consent has just been finished elsewhere. {_AGAIN}")
+                raise ConsentError(
+                    f"This consent has just been finished in another window. {_AGAIN}"
+                )
         return request
 
     def outcome(self, state: Secret) -> str | None:
-        """How a consent ended that another program finished: ``CONNECTED`` or a sentence; None
-        while it is under way."""
+        """The outcome of a consent that another process finished: ``CONNECTED`` or a sentence;
+        None while it is pending."""
         with self._engine.begin() as db:
             request = consent_requests.find(db, state)
         return request.outcome if request else None
@@ -212,15 +210,15 @@ class Consent:
         """Exchange an authorization code and store the connection, replacing an older one.
 
         Args:
-            location_id: which location of an agency (Company) installation to use.
+            location_id: the location of an agency (Company) installation to use.
 
         Raises:
             UnknownUserError: there is no such user; the code is not spent.
-            ChooseLocationError: an agency with several locations, and none or another was named;
-                the grant is stored, and ``choose_location`` ends it.
+            ChooseLocationError: an agency with several locations, and none or another was given;
+                the grant is stored, and ``choose_location`` completes the connection.
             ConsentError: HighLevel refused the code; the stored connection is untouched.
             PipelineError: HighLevel did not exchange it, and the stored connection is untouched; or
-                it granted an agency without a location.
+                it granted an agency without any location.
         """
         with self._engine.begin() as db:
             before = connections.one(db, user_id)
@@ -245,10 +243,10 @@ class Consent:
             user_type=token.user_type or "Location",
             scope=token.scope,
         )
-        # Saved before it is used: the code is spent, and nothing below may lose what it bought.
+        # Saved before it is used: the code is spent, so nothing below may lose the new tokens.
         self._save(connection, before, token, started_at)
         with self._engine.begin() as db:
-            note_success(db, self._actor, started_at, granted=True)
+            record_success(db, self._actor, started_at, granted=True)
         self._forget_spooled(user_id)
         if is_company:
             return self._choose(user_id, location_id)
@@ -292,15 +290,15 @@ class Consent:
                 )
 
     def _name_location(self, location_id: str, reader: Secret | None) -> None:
-        """Name and time zone are a courtesy: the connection stands without them."""
+        """Store name and time zone; optional, so a failure is ignored."""
         if reader is None:
             return
         try:
-            place = self._client.location(reader, location_id)
+            location = self._client.location(reader, location_id)
         except HighLevelError:
             return
         with self._engine.begin() as db:
-            connections.name_location(db, location_id, place.name, place.timezone)
+            connections.name_location(db, location_id, location.name, location.timezone)
 
     # An agency's location -------------------------------------------------------------------------
 
@@ -309,7 +307,7 @@ class Consent:
 
         Raises:
             UnknownUserError: there is no such user.
-            PipelineError: the stored grant is no agency's, it is no longer fresh, or HighLevel does
+            PipelineError: the stored grant is not an agency's, it has expired, or HighLevel does
                 not answer.
         """
         _, company_id, token = self._agency_grant(user_id)
@@ -319,7 +317,7 @@ class Consent:
         """Use one of the locations that a stored agency grant covers.
 
         Raises:
-            ChooseLocationError: it covers others, not this one.
+            ChooseLocationError: it does not cover this one.
             UnknownUserError, PipelineError: as ``locations``.
         """
         return self._choose(user_id, location_id)
@@ -327,20 +325,20 @@ class Consent:
     def _choose(self, user_id: UUID, wanted: str | None) -> Connection:
         row, company_id, token = self._agency_grant(user_id)
         installed = self._client.installed_locations(token, company_id)
-        fitting = [place for place in installed if wanted in (None, place.location_id)]
+        matching = [one for one in installed if wanted in (None, one.location_id)]
         if not installed:
             raise PipelineError(FailureClass.NO_LOCATION, "the app is installed in no location")
-        if len(fitting) != 1:
+        if len(matching) != 1:
             raise ChooseLocationError(user_id, installed)
-        place = fitting[0].location_id
-        minted = self._client.location_token(token, company_id, place)
+        location_id = matching[0].location_id
+        minted = self._client.location_token(token, company_id, location_id)
         with self._engine.begin() as db:
-            chosen = connection_store.choose_location(db, row, place, actor=self._actor)
+            chosen = connection_store.choose_location(db, row, location_id, actor=self._actor)
         if not chosen:
             raise PipelineError(
-                FailureClass.NO_LOCATION, "the connection was changed meanwhile; choose again"
+                FailureClass.NO_LOCATION, "the connection has changed in the meantime; choose again"
             )
-        self._name_location(place, minted.access_token)
+        self._name_location(location_id, minted.access_token)
         return stored_connection(self._engine, user_id, self._now)
 
     def _agency_grant(self, user_id: UUID) -> tuple[TokenRow, str, Secret]:
@@ -351,19 +349,19 @@ class Consent:
                 raise UnknownUserError(f"no user {user_id}")
         token = row.token(self._vault, "access_token") if row else None
         if row is None or token is None or row.connection.user_type != "Company":
-            raise PipelineError(FailureClass.NO_CONNECTION, "there is no agency's grant to use")
+            raise PipelineError(FailureClass.NO_CONNECTION, "no agency's grant is stored")
         if row.connection.obstacle not in (None, FailureClass.NO_LOCATION):
-            raise PipelineError(row.connection.obstacle, "the agency has to give consent anew")
+            raise PipelineError(row.connection.obstacle, "the agency has to give consent again")
         if row.connection.company_id is None:
             raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant names no company")
         if needs_refresh(row.connection.token_expires_at, row.now):
-            raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant is a day old")
+            raise PipelineError(FailureClass.NO_LOCATION, "the agency's grant has expired")
         return row, row.connection.company_id, token
 
-    # Goodbye --------------------------------------------------------------------------------------
+    # Disconnecting --------------------------------------------------------------------------------
 
     def disconnect(self, user_id: UUID) -> Connection:
-        """Destroy the stored tokens; the user stays listed and the calls stay stored.
+        """Delete the stored tokens; the user stays listed and the calls stay stored.
 
         Raises:
             UnknownUserError: there is no such user.
@@ -376,6 +374,6 @@ class Consent:
         return stored_connection(self._engine, user_id, self._now)
 
     def _forget_spooled(self, user_id: UUID) -> None:
-        """What waited for the database belongs to a connection that is no more."""
+        """Delete pairs on disk: they belong to a connection that was replaced or removed."""
         if self._spool:
             self._spool.forget(user_id)

@@ -1,4 +1,4 @@
-"""``connect_requests``: consents under way. OAuth's ``state`` names one, for one user, once.
+"""``connect_requests``: pending consents. OAuth's ``state`` identifies one, for one user, once.
 
 Only a hash of the state is stored, so reading the table is not enough to finish a consent.
 """
@@ -15,21 +15,21 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import connect_requests as table
 
 LIFE: Final = timedelta(minutes=30)
-"""How long a person may take on HighLevel's page."""
+"""How long the consent on HighLevel's page may take."""
 
 KEPT: Final = timedelta(days=1)
-"""How long a used or expired state is remembered, to say so if it comes again."""
+"""How long a used or expired state is kept, so that a second use gets a clear answer."""
 
 
 @dataclass(frozen=True)
 class ConnectRequest:
-    """A consent under way.
+    """A pending or finished consent.
 
     Attributes:
-        location_id: which location of an agency is wanted; None if the person did not say.
-        browser_bound: only the browser that began it may finish it.
-        used_at: when it was finished (UTC); None while nobody has.
-        outcome: how it ended, for whoever waits for it in another program.
+        location_id: the requested location of an agency; None if none was given.
+        browser_bound: only the browser that started it may finish it.
+        used_at: when it was finished (UTC); None while it is pending.
+        outcome: the result, for another process that waits for it.
     """
 
     user_id: UUID
@@ -49,7 +49,7 @@ def add(
     *,
     browser_bound: bool = False,
 ) -> None:
-    """Begin a consent; forget the old ones."""
+    """Add a consent; delete old ones."""
     db.execute(sa.delete(table).where(table.c.expires_at < now - KEPT))
     db.execute(
         sa.insert(table).values(
@@ -64,7 +64,7 @@ def add(
 
 
 def find(db: sa.Connection, state: Secret) -> ConnectRequest | None:
-    """The consent that ``state`` names; None if we never began it."""
+    """The consent that ``state`` identifies; None if we did not start it, or it is days old."""
     row = db.execute(sa.select(table).where(table.c.state_hash == _hash(state))).mappings()
     found = row.one_or_none()
     if found is None:
@@ -80,7 +80,7 @@ def find(db: sa.Connection, state: Secret) -> ConnectRequest | None:
 
 
 def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
-    """Spend the state; False if somebody has, or its time is over."""
+    """Spend the state; False if it is used or expired."""
     used = db.execute(
         sa.update(table)
         .where(
@@ -92,7 +92,7 @@ def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
 
 
 def finish(db: sa.Connection, state: Secret, outcome: str) -> None:
-    """Note how it ended."""
+    """Record the result."""
     db.execute(sa.update(table).where(table.c.state_hash == _hash(state)).values(outcome=outcome))
 
 

@@ -1,7 +1,7 @@
-"""``token_events``: what happened to a connection, when, by whom and with which outcome.
+"""``token_events``, the audit log of connections: what happened, when, by which actor.
 
-Only ever added to; a trigger refuses anything else. No token material: a fingerprint is a keyed
-hash, good for telling two generations apart and for nothing else.
+Append-only; a trigger rejects anything else. It holds no token: a fingerprint is a keyed hash that
+only tells two generations apart.
 """
 
 from collections.abc import Sequence
@@ -38,31 +38,31 @@ class TokenEvent(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What happened, for people."""
+        """What happened, as the UI shows it."""
         return _SENTENCES[self]
 
 
 _SENTENCES: Final = {
     TokenEvent.CONNECTED: "Connected by consent in the browser",
-    TokenEvent.LOCATION_CHOSEN: "A location of the agency was chosen",
-    TokenEvent.REFRESHED: "The token was renewed",
-    TokenEvent.RESTORED: "An answer that arrived late, or while the database was away, was stored",
-    TokenEvent.REFRESH_FAILED: "The token could not be renewed",
-    TokenEvent.ANSWER_LOST: "HighLevel's answer to a renewal was lost",
-    TokenEvent.REPLAY_BEGAN: "A renewal whose outcome nobody knows is repeated, once",
-    TokenEvent.GAVE_UP: "The answer was lost twice; only a person can help now",
-    TokenEvent.MINTED: "A location token was minted from the agency's",
+    TokenEvent.LOCATION_CHOSEN: "A location of the agency was selected",
+    TokenEvent.REFRESHED: "Token refreshed",
+    TokenEvent.RESTORED: "Stored a token pair that arrived late or while the database was down",
+    TokenEvent.REFRESH_FAILED: "Token refresh failed",
+    TokenEvent.ANSWER_LOST: "HighLevel's answer to a token refresh was lost",
+    TokenEvent.REPLAY_BEGAN: "Retrying, once, a token refresh whose result is unknown",
+    TokenEvent.GAVE_UP: "HighLevel's answer was lost twice; the user must reconnect",
+    TokenEvent.MINTED: "Location token minted from the agency's token",
     TokenEvent.REPORTED: "HighLevel's API refused the connection",
-    TokenEvent.TESTED: "Somebody tested the connection",
-    TokenEvent.DISCONNECTED: "Disconnected by hand; the tokens were destroyed",
-    TokenEvent.CIRCUIT_OPENED: "Renewals of all users were suspended",
-    TokenEvent.CIRCUIT_CLOSED: "Renewals of all users go on again",
+    TokenEvent.TESTED: "Connection tested",
+    TokenEvent.DISCONNECTED: "Disconnected by an operator; the tokens were deleted",
+    TokenEvent.CIRCUIT_OPENED: "Token refresh suspended for all users",
+    TokenEvent.CIRCUIT_CLOSED: "Token refresh resumed for all users",
 }
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, for the record: a part of the program, and the Dagster run it works in."""
+    """What acted, for the record: a part of the program, and the Dagster run it ran in."""
 
     name: str = "pipeline"
     run_id: str | None = None
@@ -70,11 +70,11 @@ class Actor:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of ``token_events``, as it is shown.
+    """A row of ``token_events`` to show.
 
     Attributes:
         at: when it happened (UTC).
-        event: a ``TokenEvent``, or the text of one that this version does not know.
+        event: a ``TokenEvent``, or the stored text of one that this version does not know.
         version_before, version_after: generations of the token pair, where one was involved.
     """
 
@@ -111,12 +111,12 @@ def record(
     trace_id: str | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Add an event, in the transaction of the change that it tells of.
+    """Add an event, in the transaction of the change it records.
 
     Args:
-        user_id: None for what concerns the whole app.
+        user_id: None for events that affect all users.
         state: the connection's afterwards.
-        detail: facts that help, never a token, a number or a body.
+        detail: facts that help; never a token, a phone number or a response body.
     """
     before, after = versions
     db.execute(
@@ -138,7 +138,7 @@ def record(
 
 
 def of_user(db: sa.Connection, user_id: UUID, limit: int = 20) -> list[Entry]:
-    """The last events of a user and, between them, of the whole app; newest first."""
+    """The last events of a user, together with those that affect all users; newest first."""
     query = (
         sa.select(token_events)
         .where(sa.or_(token_events.c.user_id == user_id, token_events.c.user_id.is_(None)))

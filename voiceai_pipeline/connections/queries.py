@@ -1,7 +1,7 @@
-"""Users and their connections: who there is, how each stands, and whose token is due.
+"""Users and their connections: all of them, their states, and those whose token is due.
 
-Every user is always listed, whatever became of their row; no token passes through here. Whatever
-changes a row is in ``token_store.py``.
+Every user is always listed, with or without a row, and no token is read here. Apart from users and
+location names, nothing is written; ``connection_store.py`` and ``token_store.py`` do that.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ from voiceai_pipeline.database.tables import (
 def all_connections(
     db: sa.Connection, user_ids: Sequence[UUID] | None = None, now: datetime | None = None
 ) -> list[Connection]:
-    """Every user with their connection, by name, whatever its state; or those of ``user_ids``.
+    """Every user, or those of ``user_ids``, with the connection in any state; sorted by name.
 
     Args:
         now: replaces the database's clock where time is simulated; aware UTC.
@@ -56,13 +56,13 @@ def as_of(now: datetime | None) -> sa.Select[Any]:
     return ALL_CONNECTIONS.add_columns(clock.label("read_at"))
 
 
-def by_location(people: Iterable[Connection]) -> dict[str, list[Connection]]:
-    """Those who can be synced, by location: who shares one shares its calls."""
-    places: defaultdict[str, list[Connection]] = defaultdict(list)
-    for person in people:
-        if person.can_sync and person.location_id:
-            places[person.location_id].append(person)
-    return dict(places)
+def by_location(users: Iterable[Connection]) -> dict[str, list[Connection]]:
+    """The users who can be synced, by location: users of one location share its calls."""
+    locations: defaultdict[str, list[Connection]] = defaultdict(list)
+    for user in users:
+        if user.can_sync and user.location_id:
+            locations[user.location_id].append(user)
+    return dict(locations)
 
 
 def connection_of(row: sa.RowMapping) -> Connection:
@@ -98,7 +98,7 @@ def add_user(
     first_name: str = "",
     last_name: str = "",
 ) -> None:
-    """Add a user who is not there yet; one who is stays as they are."""
+    """Add a user; an existing one stays unchanged."""
     db.execute(
         sa.text(
             "INSERT INTO users (id, first_name, last_name, business_name) "
@@ -111,7 +111,7 @@ def add_user(
 def name_location(
     db: sa.Connection, location_id: str, name: str | None, timezone: str | None
 ) -> None:
-    """Keep the name and IANA time zone of a location, where they are known, for all its users."""
+    """Store the name and IANA time zone of a location, where known, for all its users."""
     values = {"location_name": name, "location_timezone": timezone}
     known = {column: value for column, value in values.items() if value}
     if known:
@@ -123,8 +123,9 @@ def name_location(
 
 
 def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
-    """Connections to renew now: planned for now or earlier, however long ago they expired; in
-    doubt, also because whoever renewed them is gone; or paused. Each only after its rest."""
+    """Connections to refresh now (UTC): planned for now or earlier, however long ago they expired;
+    in doubt, also because the process that refreshed them died; or paused. A connection with a
+    later next attempt is left out."""
     planned = sa.func.coalesce(
         CURRENT_CONNECTION.c.refresh_at,
         CURRENT_CONNECTION.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
@@ -135,11 +136,11 @@ def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
         planned <= now,
         CURRENT_CONNECTION.c.lease_expires_at <= now,
     )
-    has_rested = sa.or_(
+    may_retry = sa.or_(
         CURRENT_CONNECTION.c.next_attempt_at.is_(None), CURRENT_CONNECTION.c.next_attempt_at <= now
     )
-    lives = CONNECTION_STATE.in_([state.value for state in LIVE_STATES])
-    query = as_of(now).where(lives, is_due, has_rested)
+    is_live = CONNECTION_STATE.in_([state.value for state in LIVE_STATES])
+    query = as_of(now).where(is_live, is_due, may_retry)
     return [connection_of(row) for row in db.execute(query).mappings()]
 
 
@@ -150,7 +151,7 @@ class UnknownUserError(LookupError):
 def stored_connection(
     engine: sa.Engine, user_id: UUID, now: Callable[[], datetime] | None = None
 ) -> Connection:
-    """A user's connection as it stands.
+    """A user's connection as it is now.
 
     Args:
         now: replaces the database's clock where time is simulated; aware UTC.

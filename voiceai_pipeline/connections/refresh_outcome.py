@@ -1,28 +1,41 @@
-"""What a refused, lost or successful token exchange means for the connection and for all users."""
+"""What the result of a token exchange means, for the user's connection and for all users.
 
+A refusal or a lost answer becomes a state, a retry time and an alert here; failures that affect
+all users go to the circuit breaker. A granted pair is stored by ``refresh.py``.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NoReturn
+from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alerts, circuit_breaker, history
+from voiceai_pipeline.connections import alerts, circuit_breaker, history, token_store
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.core.connection import ConnectionState
-from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass
+from voiceai_pipeline.core.failures import (
+    OUR_FAILURES,
+    PROVIDER_FAILURES,
+    FailureClass,
+    PipelineError,
+)
+from voiceai_pipeline.highlevel.errors import HighLevelError
 
 PAUSE: Final = timedelta(hours=6)
 """How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
 
 DOUBT_REST: Final = timedelta(hours=1)
-"""How long a connection in doubt is left alone after its replay was answered with nothing that
-tells, a server error say."""
+"""How long a connection in doubt is left alone after its replay got an answer that settles nothing,
+such as a server error."""
 
 REPLAYS_REST: Final = timedelta(hours=24)
-"""How long replays wait for somebody else's success after an exchange was lost although the
-endpoint was answering: half an outage, which would use up one replay after the other."""
+"""How long all replays stop, unless some refresh succeeds, after an answer was lost although the
+endpoint was responding: a partial outage would use up one replay after the other."""
 
 OUTAGE: Final = timedelta(hours=1)
-"""An outage of HighLevel's that lasts longer is worth telling somebody."""
+"""An outage of HighLevel that lasts this long raises an alert."""
 
 STATE_AFTER: Final = {
     FailureClass.REFRESH_REJECTED: ConnectionState.NEEDS_RECONNECT,
@@ -30,20 +43,172 @@ STATE_AFTER: Final = {
     FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
     FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
 }
-"""What an answer makes of a connection; every other one leaves it as it is. An API that refuses a
-token says nothing about the refresh token, so only the token endpoint's answer revokes."""
+"""The state of a connection after an answer; all other answers leave it unchanged. An API that
+refuses an access token says nothing about the refresh token, so only the token endpoint revokes."""
 
-NO_ATTEMPT: Final = OUR_FAILURES | STATE_AFTER.keys()
-"""What does not count as an attempt that failed for a passing reason of the user's: our own faults,
-and what has a state of its own."""
+_NOT_COUNTED: Final = OUR_FAILURES | STATE_AFTER.keys()
+"""Failures that do not count as a failed attempt of the user's: our own faults, and those with a
+state of their own."""
 
 
-def note_success(db: sa.Connection, actor: Actor, now: datetime, *, granted: bool) -> None:
-    """Note that the token endpoint has accepted our client, and with it end what everybody suffered
-    from.
+@dataclass(frozen=True)
+class RefreshOutcome:
+    """Writes what an exchange without a new pair means.
+
+    Attributes:
+        actor: recorded in the history.
+    """
+
+    engine: sa.Engine
+    actor: Actor
+
+    def without_refresh_token(self, row: TokenRow) -> NoReturn:
+        """No refresh token is stored: the user has to reconnect.
+
+        Raises:
+            PipelineError: REFRESH_REJECTED, always.
+        """
+        detail = "no refresh token is stored"
+        self._give_up(row, None, TokenEvent.REFRESH_FAILED, detail)
+        raise PipelineError(FailureClass.REFRESH_REJECTED, detail)
+
+    def after_lost_replay(self, row: TokenRow) -> None:
+        """The one replay was lost too: the user has to reconnect, once its lease has expired.
+
+        Raises:
+            PipelineError: REFRESH_REJECTED, if this call settled it.
+        """
+        if row.lease_expires_at is not None and row.lease_expires_at > row.now:
+            return
+        if self._give_up(row, row.lease_id, TokenEvent.GAVE_UP):
+            raise PipelineError(FailureClass.REFRESH_REJECTED, "HighLevel's answer was lost twice")
+
+    def _give_up(
+        self, row: TokenRow, lease: UUID | None, event: TokenEvent, detail: str = ""
+    ) -> bool:
+        with self.engine.begin() as db:
+            return token_store.settle(
+                db,
+                row,
+                lease,
+                ConnectionState.NEEDS_RECONNECT,
+                FailureClass.REFRESH_REJECTED,
+                actor=self.actor,
+                event=event,
+                detail=detail,
+            )
+
+    def after_failure(
+        self, row: TokenRow, lease: UUID, error: HighLevelError, *, is_alive: bool
+    ) -> None:
+        """Write what a refused or lost exchange means for the connection; keep the tokens.
+
+        If another process has taken over the lease, nothing is written or raised: the caller reads
+        the row again and finds the other's result. The same goes for a connection that broke: the
+        caller replays at once, within the 30 s in which HighLevel repeats its answer (CONTRACT
+        4.3).
+
+        Args:
+            is_alive: the endpoint had answered a ping just before.
+
+        Raises:
+            HighLevelError: ``error``, unless the answer was lost.
+            PipelineError: IN_DOUBT, if the answer was lost to a timeout.
+        """
+        lost = error.sent and (error.status is None or error.failure is FailureClass.MALFORMED)
+        ours = self._settle(row, lease, error, lost=lost)
+        if error.failure in OUR_FAILURES | PROVIDER_FAILURES:
+            user_id = row.connection.user.id
+            self.count_failure(row, error, user_id=user_id, deceptive=lost and is_alive)
+        elif error.status is not None:
+            with self.engine.begin() as db:
+                record_success(db, self.actor, row.now, granted=False)
+        if not ours:
+            return
+        if not lost:
+            raise error
+        if error.timed_out:
+            # The replay is left to the next attempt. At once, a partial outage would cost each user
+            # their replay until the circuit opens; and after a timeout and a ping, little of the
+            # grace period is left.
+            raise PipelineError(FailureClass.IN_DOUBT)
+
+    def _settle(self, row: TokenRow, lease: UUID, error: HighLevelError, *, lost: bool) -> bool:
+        """Write the connection's state; False if the lease is no longer ours."""
+        before = row.connection
+        state, reason, next_attempt = before.state, before.reason, before.next_attempt_at
+        if error.failure in STATE_AFTER:
+            state, reason = STATE_AFTER[error.failure], error.failure
+            next_attempt = row.now + PAUSE if state is ConnectionState.PAUSED else None
+        is_replay = row.lease_id is not None
+        with self.engine.begin() as db:
+            if lost or (is_replay and state is before.state):
+                # An answered replay (a server error, say) settles nothing about the exchange that
+                # is in doubt.
+                return token_store.leave_in_doubt(
+                    db,
+                    row,
+                    lease,
+                    error.failure,
+                    lost=lost,
+                    counts=error.sent,
+                    next_attempt_at=row.now + DOUBT_REST if error.sent and not lost else None,
+                    actor=self.actor,
+                    detail=error.detail,
+                )
+            return token_store.settle(
+                db,
+                row,
+                lease,
+                state,
+                reason,
+                next_attempt,
+                actor=self.actor,
+                event=TokenEvent.REFRESH_FAILED,
+                failure=error.failure,
+                counts=error.sent and error.failure not in _NOT_COUNTED,
+                detail=error.detail,
+                trace_id=error.trace_id,
+            )
+
+    def count_failure(
+        self,
+        row: TokenRow,
+        error: HighLevelError,
+        *,
+        user_id: UUID | None,
+        deceptive: bool = False,
+    ) -> None:
+        """Count a failure of the token endpoint that affects all users.
+
+        Args:
+            user_id: whose exchange failed; None if it was a ping.
+            deceptive: the endpoint had answered just before, so an answer is no sign that a replay
+                would get one.
+        """
+        with self.engine.begin() as db:
+            if deceptive:
+                circuit_breaker.pause_replays(db, row.now + REPLAYS_REST)
+            if circuit_breaker.count_failure(db, error.failure, error.detail, row.now, user_id):
+                history.record(
+                    db,
+                    TokenEvent.CIRCUIT_OPENED,
+                    at=row.now,
+                    actor=self.actor,
+                    reason=error.failure,
+                    detail=error.detail,
+                )
+            state = circuit_breaker.read(db)
+            lasting = state.failing_since is not None and row.now - state.failing_since >= OUTAGE
+            if state.is_open and (error.failure in OUR_FAILURES or lasting):
+                alerts.open_(db, None, error.failure, row.now)
+
+
+def record_success(db: sa.Connection, actor: Actor, now: datetime, *, granted: bool) -> None:
+    """The token endpoint has accepted our client: close the circuit and its alert.
 
     Args:
-        granted: it gave new tokens.
+        granted: it granted new tokens.
     """
     if circuit_breaker.count_success(db, granted=granted):
         history.record(db, TokenEvent.CIRCUIT_CLOSED, at=now, actor=actor)

@@ -4,23 +4,32 @@ Pure functions of a row and a time; how a refresh is done is in ``refresh.py``.
 """
 
 import hashlib
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from voiceai_pipeline.connections import token_row
-from voiceai_pipeline.connections.token_row import TokenRow
+from voiceai_pipeline.connections.token_row import LIFELESS_REST, TokenRow
 from voiceai_pipeline.core.connection import PROACTIVE_MARGIN, REFRESH_MARGIN
+from voiceai_pipeline.core.secret import Secret
+
+ALWAYS: Final = timedelta.max
+"""A margin that no token's lifetime exceeds: always refresh."""
+
+SPREAD: Final = 0.2
+"""The largest share of a token's lifetime by which a refresh is brought forward. Each user has a
+fixed jitter below it, so that tokens granted in the same minute drift apart (REQUIREMENTS T11)."""
 
 
 def needs_refresh(
     expires_at: datetime | None, now: datetime, margin: timedelta = REFRESH_MARGIN
 ) -> bool:
-    """True from the moment the margin begins: exactly 5 minutes left is too little."""
+    """Whether a token is too close to its expiry; exactly the margin left is too close."""
     return expires_at is None or expires_at - now <= margin
 
 
 def is_due(row: TokenRow) -> bool:
+    """Whether the row's planned refresh has come, or its exchange is in doubt."""
     if row.lease_expires_at is not None and row.lease_expires_at <= row.now:
         return True  # in doubt
     planned = row.connection.refresh_at
@@ -29,16 +38,33 @@ def is_due(row: TokenRow) -> bool:
     return planned <= row.now
 
 
-SPREAD: Final = 0.2
-"""Renewals are planned this part of a token's life ahead at most, by a jitter that is each user's
-own: tokens that were granted in the same minute drift apart (REQUIREMENTS T11)."""
-
-
 def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) -> datetime:
     """When a token is refreshed automatically (UTC): half an hour before it expires, or a tenth of
-    a short life, and earlier by a stable jitter of the user's own. One without a lifetime is left
+    a short lifetime, and earlier by the user's fixed jitter. A token without a lifetime is left
     alone for ``LIFELESS_REST``."""
     if not lifetime:
-        return granted_at + token_row.LIFELESS_REST
+        return granted_at + LIFELESS_REST
     jitter = int.from_bytes(hashlib.sha256(user_id.bytes).digest()[:8]) / 2**64
     return granted_at + lifetime - min(PROACTIVE_MARGIN, lifetime / 10) - lifetime * SPREAD * jitter
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a caller needs of a token: the arguments of ``Tokens.get_valid_token``."""
+
+    margin: timedelta = REFRESH_MARGIN
+    rejected: Secret | None = None
+    when_planned: bool = False
+    force: bool = False
+
+    @property
+    def always(self) -> bool:
+        return self.margin == ALWAYS
+
+    def at(self, row: TokenRow) -> "Need":
+        """The same need, with a margin of ``ALWAYS`` if the row's planned refresh has come."""
+        return replace(self, margin=ALWAYS) if self.when_planned and is_due(row) else self
+
+
+ANY_LIFETIME: Final = Need(margin=timedelta())
+"""Any token that has not expired yet."""

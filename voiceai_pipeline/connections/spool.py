@@ -1,9 +1,9 @@
-"""A new token pair on disk while the database cannot take it, so that no crash loses it.
+"""New token pairs on disk while the database is down, so that no crash loses them.
 
-HighLevel gives a pair once. Where the database is away at that very moment, the pair's only copy
-would be in the memory of one process. One file per generation, 0600, the tokens encrypted and bound
-to their row just as in the database; synced and renamed before anything else is tried, deleted once
-the database has it.
+HighLevel issues a pair once. If the database is down at that moment, its only copy would be in the
+memory of one process. There is one file per generation, with mode 0600 and the tokens encrypted and
+bound to their row as in the database. It is fsynced and renamed before anything else is tried, and
+deleted once the database has the pair.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from voiceai_pipeline.core.secret import Secret
 
 @dataclass(frozen=True)
 class Generation:
-    """Which pair a spooled one replaces: the row, its user and its ``token_version``."""
+    """The pair that a spooled one replaces: its row, user and ``token_version``."""
 
     user_id: UUID
     row_id: UUID
@@ -33,10 +33,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class SpooledPair:
-    """A pair that waits for the database.
+    """A pair to be stored in the database.
 
     Attributes:
-        started_at: when the POST began (UTC); the expiry counts from here.
+        started_at: when the POST started (UTC); the expiry counts from here.
     """
 
     token: OAuthToken
@@ -44,10 +44,10 @@ class SpooledPair:
 
 
 class Spool:
-    """Pairs on disk, found again by the generation they replace.
+    """Pairs on disk, by the generation they replace.
 
     Args:
-        folder: made when the first pair comes.
+        folder: created with the first pair.
     """
 
     def __init__(self, folder: Path, vault: TokenVault) -> None:
@@ -55,17 +55,17 @@ class Spool:
         self._vault = vault
 
     def put(self, replaced: Generation, token: OAuthToken, started_at: datetime) -> None:
-        """Keep a pair; it survives the process and a power cut.
+        """Keep a pair; it survives the end of the process and a power failure.
 
         Raises:
-            OSError: it cannot be written; nothing is half there.
+            OSError: it cannot be written; no partial file is left.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         seal, user_id = self._vault.seal, replaced.user_id
         record = {
             "access_token": seal(token.access_token, "access_token", user_id),
             "refresh_token": seal(token.refresh_token, "refresh_token", user_id),
-            # Its lifetime is settled here: the file stays readable for earlier versions.
+            # A lifetime in seconds, whatever the answer gave: earlier versions can read the file.
             "expires_in": int(token.lifetime(started_at).total_seconds()),
             "remark": token.remark,
             "company_id": token.company_id,
@@ -90,11 +90,11 @@ class Spool:
         _sync_folder(self._folder)
 
     def get(self, replaced: Generation) -> SpooledPair | None:
-        """The pair that replaces a generation; None if none waits.
+        """The pair that replaces a generation, or None.
 
         Raises:
-            PipelineError: TOKEN_UNREADABLE: its key is gone, or the file cannot be read; it stays
-                for when it can.
+            PipelineError: TOKEN_UNREADABLE: its key is missing, or the file cannot be read; the
+                file stays.
         """
         path = self._path(replaced)
         try:
@@ -104,8 +104,7 @@ class Spool:
         except (OSError, ValueError) as error:
             raise PipelineError(
                 FailureClass.TOKEN_UNREADABLE,
-                f"a pair waits in {path.name} of the spool and cannot be read, "
-                f"{type(error).__name__}",
+                f"the pair in {path.name} of the spool cannot be read, {type(error).__name__}",
             ) from None
 
         def unseal(column: str) -> Secret | None:
@@ -125,20 +124,20 @@ class Spool:
         return SpooledPair(token, datetime.fromisoformat(record["started_at"]))
 
     def remove(self, replaced: Generation) -> None:
-        """The database has it, or a newer one."""
+        """Delete a pair: the database has it, or a newer one."""
         self._path(replaced).unlink(missing_ok=True)
 
     def waiting(self) -> Iterator[Generation]:
-        """What waits, whoever's."""
+        """The generations of all pairs on disk."""
         for path in sorted(self._folder.glob("*.json")):
             try:
                 user_id, row_id, version = path.stem.split(".")
                 yield Generation(UUID(user_id), UUID(row_id), int(version))
             except ValueError:
-                continue  # somebody else's file
+                continue  # not one of ours
 
     def forget(self, user_id: UUID) -> None:
-        """Destroy whatever waits for a user, half-written files too."""
+        """Delete all pairs of a user, partial files included."""
         for path in (*self._folder.glob(f"{user_id}.*"), *self._folder.glob(f".{user_id}.*")):
             path.unlink(missing_ok=True)
 
@@ -148,7 +147,7 @@ class Spool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut too."""
+    """Make the new name survive a power failure too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,18 +17,18 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import users
 
 LIFELESS_REST: Final = timedelta(minutes=10)
-"""How long a pair is used that was granted with no lifetime, before it is refreshed again."""
+"""How long a pair that was granted without a lifetime is used before it is refreshed."""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The part of an ``api_keys`` row that the token lifecycle turns on, decrypted on demand.
+    """The part of an ``api_keys`` row that the token lifecycle needs, decrypted on demand.
 
     Attributes:
-        now: the moment of reading: the database's clock, or the caller's.
+        now: when it was read (UTC), by the database's clock or the caller's.
         stored_state: the column as it is; None in a row of the source system.
-        replayed: the exchange in doubt has been repeated already.
-        rows: the user's rows at that moment, as in a ``Stamp``.
+        replayed: the exchange in doubt has been replayed already.
+        rows: the user's rows at that time, as in a ``Stamp``.
     """
 
     id: UUID
@@ -45,15 +45,20 @@ class TokenRow:
 
     @property
     def is_lifeless(self) -> bool:
-        """The pair was granted within the last minutes with a lifetime that was over at once. Only
-        the API can tell whether it works, and a refresh for every use would be a loop."""
-        granted_at, ends_at = self.connection.refreshed_at, self.connection.token_expires_at
+        """Whether the pair was granted minutes ago with a lifetime of zero. Only the API can tell
+        whether it works, and a refresh for every use would be a loop."""
+        granted_at, expires_at = self.connection.refreshed_at, self.connection.token_expires_at
         return (
             granted_at is not None
-            and ends_at is not None
-            and ends_at <= granted_at
+            and expires_at is not None
+            and expires_at <= granted_at
             and self.now < granted_at + LIFELESS_REST
         )
+
+    @property
+    def is_company(self) -> bool:
+        """Whether the tokens are an agency's, which read calls only through a location token."""
+        return self.connection.user_type == "Company"
 
     def token(self, vault: TokenVault, column: str) -> Secret | None:
         """The token in ``column``, or None.
@@ -78,7 +83,7 @@ def _reading(now: datetime | None) -> sa.Select[Any]:
 
 
 _READING: Final = _reading(None)
-"""Every run asks it for every location, and building it takes longer than asking it."""
+"""Built once: every run sends it for every location, and building it takes longer."""
 
 
 def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | None:
@@ -104,11 +109,11 @@ def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | N
 
 @dataclass(frozen=True)
 class Stamp:
-    """Tells whether anything about a user's tokens has changed since it was read before.
+    """Shows whether a user's tokens have changed since an earlier reading.
 
     Attributes:
-        rows: which rows, in which version; equal means untouched.
-        expires_at: the first expiry of a token in use there (UTC); None if there is none.
+        rows: the rows and their versions; equal means unchanged.
+        expires_at: the first expiry of a token in use (UTC); None if there is none.
         now: the database's clock.
     """
 
@@ -118,7 +123,7 @@ class Stamp:
 
 
 def stamp(db: sa.Connection, user_id: UUID) -> Stamp:
-    """The stamp of a user's rows, at a fraction of the cost of ``read``: every request needs it."""
+    """The stamp of a user's rows, far cheaper than ``read``: every request needs it."""
     row = db.execute(_STAMP, {"user": user_id, "service": SERVICE}).one()
     return Stamp(row.rows, row.expires_at, row.now)
 

@@ -26,22 +26,25 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.tables import api_keys
 
 ATTENTION_AFTER: Final = 12
-"""Renewals that may fail in a row before somebody is told: two hours, at one in ten minutes."""
+"""Failed refreshes in a row that raise an alert: two hours, at one in ten minutes."""
 
-ENDING_SOON: Final = timedelta(days=30)
-"""How long before a refresh token dies unused somebody is told (REQUIREMENTS T14)."""
+EXPIRING_SOON: Final = timedelta(days=30)
+"""How long before an unused refresh token expires an alert is raised (REQUIREMENTS T14)."""
 
 
 def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
-    """Become the one who may POST for this token version; None if somebody else is.
+    """Take the lease that allows a POST for this token version; None if another caller has it.
 
-    A lease that ran out without a result is taken over once, as the replay.
+    A lease that expired without a result is taken over once, for the replay.
+
+    Args:
+        ttl: how long the lease lasts.
     """
     lease = uuid4()
     free = sa.and_(
         api_keys.c.lease_id.is_(None),
         api_keys.c.token_version == row.version,
-        # Somebody may have learnt meanwhile that this very token is revoked.
+        # Another caller may have found out since that this token is revoked.
         api_keys.c.connection_state.is_not_distinct_from(row.stored_state),
     )
     abandoned = sa.and_(
@@ -75,15 +78,15 @@ def save_rotation(
 ) -> bool:
     """Store the pair that replaces the row's generation, in one statement.
 
-    Compares the generation, not the lease: a pair that arrives late, when its lease has run out or
-    a replay has been refused, is still the only one that works. False if a newer generation, a
+    Compares the generation, not the lease: a pair that arrives late, after its lease has expired or
+    a replay was refused, is still the only one that works. False if a newer generation, a
     reconnection or a disconnection came first.
 
-    What the answer left out (refresh token, scope, location) stays as it is stored.
+    What the answer omits (refresh token, scope, location) stays as stored.
 
     Args:
-        started_at: when the POST began (UTC); the expiry counts from here.
-        refresh_at: when the next renewal is due (UTC).
+        started_at: when the POST started (UTC); the expiry counts from here.
+        refresh_at: when the next refresh is due (UTC).
     """
     user_id = row.connection.user.id
     lacking = missing_scopes(token.scope or row.connection.scope)
@@ -151,14 +154,18 @@ def settle(
     detail: str = "",
     trace_id: str | None = None,
 ) -> bool:
-    """End an exchange without new tokens, keeping the stored ones; False if it is not ours to end.
+    """Set the connection's state without new tokens, keeping the stored ones, and free the lease.
 
-    Compares the lease, or without one the token version, so that a loser never harms the winner.
+    Compares the lease, and the token version, so that a caller who lost the race changes nothing.
 
     Args:
-        failure: why a renewal failed.
-        counts: it failed for a passing reason; such failures are counted until one succeeds.
+        next_attempt_at: before this the connection is left alone (UTC).
+        failure: why a refresh failed.
+        counts: the failure is temporary; such failures are counted until a refresh succeeds.
         detail: facts for the history.
+
+    Returns:
+        False if another caller was faster, and nothing was written.
     """
     mine = api_keys.c.lease_id == lease if lease else api_keys.c.lease_id.is_(None)
     values = settled(row, state, reason, next_attempt_at)
@@ -175,8 +182,8 @@ def settle(
     ).one_or_none()
     if changed is None:
         return False
-    stubborn = failure if counts and changed.failed_attempts >= ATTENTION_AFTER else None
-    if problem := _problem(row, state, reason) or stubborn:
+    lasting = failure if counts and changed.failed_attempts >= ATTENTION_AFTER else None
+    if problem := _problem(row, state, reason) or lasting:
         alerts.open_(db, row.connection.user.id, problem, row.now)
     history.record(
         db,
@@ -205,15 +212,16 @@ def leave_in_doubt(
     actor: Actor,
     detail: str,
 ) -> bool:
-    """Journal that nobody knows what became of the exchange: the lease stays, already run out, for
-    the one replay.
-
-    False if the lease is no longer ours.
+    """Record that the result of the exchange is unknown: the lease stays, already expired, for the
+    one replay.
 
     Args:
-        lost: no answer came; False if a replay was answered, but with nothing that tells.
-        counts: it was an attempt; False if the replay was not sent.
-        next_attempt_at: before this it is left alone (UTC).
+        lost: no answer came; False if a replay got an answer that settles nothing.
+        counts: it counts as an attempt; False if the replay was not sent.
+        next_attempt_at: before this the connection is left alone (UTC).
+
+    Returns:
+        False if the lease is no longer ours, and nothing was written.
     """
     same = row.connection.state is ConnectionState.IN_DOUBT
     left = db.execute(
@@ -253,13 +261,13 @@ def leave_in_doubt(
 def _problem(
     row: TokenRow, state: ConnectionState, reason: FailureClass | None
 ) -> FailureClass | None:
-    """What somebody is to be told about a state; a pause is the agency's own doing until it begins
-    to cost the refresh token."""
+    """The alert that a state raises. A pause is the agency's own decision, so it raises none until
+    the refresh token is about to expire."""
     if state is ConnectionState.NEEDS_RECONNECT:
         return reason or FailureClass.REFRESH_REJECTED
-    ends_at = row.connection.refresh_token_expires_at
-    is_ending = ends_at is not None and ends_at - row.now <= ENDING_SOON
-    return reason if state is ConnectionState.PAUSED and is_ending else None
+    expires_at = row.connection.refresh_token_expires_at
+    is_expiring = expires_at is not None and expires_at - row.now <= EXPIRING_SOON
+    return reason if state is ConnectionState.PAUSED and is_expiring else None
 
 
 def settled(
@@ -285,7 +293,7 @@ def settled(
 def save_location_token(
     db: sa.Connection, row: TokenRow, token: OAuthToken, vault: TokenVault, *, actor: Actor
 ) -> bool:
-    """Keep a minted location token; False if the pair it came from, or the location, has been
+    """Store a minted location token; False if the pair it came from, or the location, has been
     replaced since."""
     user_id = row.connection.user.id
     saved = db.execute(

@@ -1,7 +1,7 @@
-"""Valid tokens: the one door to them, many in good time, spending, testing, what the API says.
+"""Valid access tokens: handed out, refreshed when due, and spent on requests.
 
-Whoever needs a token asks ``Tokens.get_valid_token``; nothing else renews. How a renewal survives
-whatever happens in it is ``refresh.py``; how a connection begins and ends is ``consent.py``.
+All code that needs a token calls ``Tokens.get_valid_token``; nothing else refreshes. How a refresh
+survives failures is in ``refresh.py``; how a connection starts and ends is in ``consent.py``.
 """
 
 import random
@@ -17,12 +17,12 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alerts, history, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.connection_test import Check, _also
+from voiceai_pipeline.connections.connection_test import Check, ConnectionTest
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import LEASE, Refresher
 from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER
-from voiceai_pipeline.connections.refresh_plan import is_due, needs_refresh
+from voiceai_pipeline.connections.refresh_plan import ALWAYS, ANY_LIFETIME, Need, needs_refresh
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_row import Stamp, TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
@@ -32,38 +32,32 @@ from voiceai_pipeline.core.connection import (
     SYNC_SCOPE,
     Connection,
     ConnectionState,
-    missing_scopes,
 )
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import asking, database_error, read_clock
-from voiceai_pipeline.highlevel.calls import value_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
-from voiceai_pipeline.highlevel.published_shape import Drift, drift_of
 
 T = TypeVar("T")
 
 POSTS_PER_SECOND: Final = 5
 WORKERS: Final = 8
-"""How fast, and how many side by side, a batch renews: the limit of the token endpoint is unknown
-(CONTRACT 5)."""
+"""Pace and concurrency of a batch of refreshes: the token endpoint's limit is unknown (CONTRACT
+5)."""
 
 _NO_ACCESS_TOKEN: Final = "HighLevel granted a refresh token only; it is used in ten minutes"
-
-_ALWAYS: Final = timedelta.max
-"""As a margin: whatever is left is too little."""
 
 
 class Tokens:
     """Hands out valid tokens. Safe to share between threads and between processes.
 
     Args:
-        actor: who is named in the history.
-        spool: where a pair waits while the database is away; None: in memory only.
+        actor: recorded in the history.
+        spool: where a new pair is kept while the database is down; None: in memory only.
         now: replaces the database's clock where time is simulated; aware UTC.
-        sleep: how a loser waits for the winner, and a batch keeps its pace.
+        sleep: waits for another caller's refresh, and paces a batch.
     """
 
     def __init__(
@@ -87,68 +81,60 @@ class Tokens:
             engine, vault, client, actor=self._actor, spool=spool, now=now, sleep=sleep
         )
 
-    # The door ------------------------------------------------------------------------------------
+    # A valid token --------------------------------------------------------------------------------
 
     def get_valid_token(
         self,
         user_id: UUID,
         *,
-        rejected: Secret | None = None,
         margin: timedelta = REFRESH_MARGIN,
+        rejected: Secret | None = None,
         when_planned: bool = False,
         force: bool = False,
     ) -> Secret:
         """A token that reads the user's location for longer than ``margin``.
 
         Args:
-            margin: a token with this much left, or less, is renewed first.
+            margin: a token with this much left, or less, is refreshed first.
             rejected: a token that HighLevel has just refused; if it is still the stored one, it is
-                renewed however fresh it looks.
-            when_planned: renew also if the planned moment has come.
+                refreshed even if it has not expired.
+            when_planned: also refresh if the planned time has come.
             force: try a paused connection before its pause is over.
 
         Raises:
             UnknownUserError: there is no such user.
             PipelineError: the user cannot be synced; the class says why and what to do.
         """
-        token, _ = self._valid_token(user_id, rejected, margin, when_planned, force)
-        return token
+        return self._valid_token(user_id, Need(margin, rejected, when_planned, force))[0]
 
-    def _valid_token(
-        self,
-        user_id: UUID,
-        rejected: Secret | None = None,
-        margin: timedelta = REFRESH_MARGIN,
-        when_planned: bool = False,
-        force: bool = False,
-    ) -> tuple[Secret, TokenRow]:
-        """``get_valid_token``, and the row that it was found in or renewed from."""
+    def _valid_token(self, user_id: UUID, need: Need) -> tuple[Secret, TokenRow]:
+        """``get_valid_token``, and the row as last read."""
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
             try:
                 row = self._read(user_id)
-                self._refuse_obstacle(row, force=force)
+                self._refuse_obstacle(row, force=need.force)
                 before = row.version if before is None else before
                 if row.version != before:
-                    return self._renewed_a_moment_ago(row), row
-                enough = _ALWAYS if when_planned and is_due(row) else margin
-                token = self._usable(row, rejected, enough) or self._mint(row, rejected, enough)
+                    return self._just_refreshed(row), row
+                wanted = need.at(row)
+                token = self._usable(row, wanted) or self._mint(row, wanted)
                 if token is not None:
                     return token, row
-                if row.is_lifeless and margin != _ALWAYS and rejected is None:
+                if row.is_lifeless and not wanted.always and need.rejected is None:
                     raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
                 if not self._refresher.refresh(row):
-                    # Somebody else is exchanging this very token: wait for what they get.
+                    # Another caller is exchanging this refresh token: wait for its result.
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
             except PipelineError as error:
                 if error.failure is FailureClass.TOKEN_UNREADABLE:
-                    self._tell_unreadable(user_id, error)
+                    self._alert_unreadable(user_id, error)
                 raise
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
     def _read(self, user_id: UUID) -> TokenRow:
-        """The user's row, with a pair that waited for the database already in its place."""
+        """The user's row, after storing a pair that was kept on disk for it."""
         row = self._row(user_id)
         return self._row(user_id) if self._refresher.restore(row) else row
 
@@ -162,22 +148,22 @@ class Tokens:
                 raise UnknownUserError(f"no user {user_id}")
         raise PipelineError(FailureClass.NO_CONNECTION)
 
-    def _renewed_a_moment_ago(self, row: TokenRow) -> Secret:
-        """The token of a pair that has just come, by whomever, however short its life is. One that
-        is of no use is never renewed again in the same call: that would spend one refresh token
+    def _just_refreshed(self, row: TokenRow) -> Secret:
+        """The token of a pair that was stored during this call, however short its lifetime. If it
+        is of no use, it is not refreshed again in the same call: that would spend one refresh token
         after the other.
 
         Raises:
-            PipelineError: it is expired already, or HighLevel mints nothing from it.
+            PipelineError: it has expired already, or HighLevel mints nothing from it.
         """
-        token = self._usable(row, None, timedelta()) or self._mint(row, None, timedelta())
+        token = self._usable(row, ANY_LIFETIME) or self._mint(row, ANY_LIFETIME)
         if token is not None:
             return token
         if row.token(self.vault, "access_token") is None:
             raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
         if needs_refresh(row.connection.token_expires_at, row.now, timedelta()):
-            raise PipelineError(FailureClass.MALFORMED, "renewed, and expired already")
-        raise PipelineError(FailureClass.ACCESS_REJECTED, "renewed, and refused all the same")
+            raise PipelineError(FailureClass.MALFORMED, "refreshed, but it has expired already")
+        raise PipelineError(FailureClass.ACCESS_REJECTED, "refreshed, but still refused")
 
     @staticmethod
     def _refuse_obstacle(row: TokenRow, *, force: bool) -> None:
@@ -187,52 +173,51 @@ class Tokens:
         if obstacle is not None and not (paused and (force or rested)):
             raise PipelineError(obstacle)
 
-    def _usable(self, row: TokenRow, rejected: Secret | None, margin: timedelta) -> Secret | None:
+    def _usable(self, row: TokenRow, need: Need) -> Secret | None:
+        """The stored token, if it satisfies the need."""
         if row.connection.state is ConnectionState.PAUSED:
             return None
-        company = self._is_company(row)
+        company = row.is_company
         column = "location_access_token" if company else "access_token"
         expires_at = row.location_token_expires_at if company else row.connection.token_expires_at
-        is_new = row.is_lifeless and not company and margin != _ALWAYS
-        if needs_refresh(expires_at, row.now, margin) and not is_new:
+        is_new = row.is_lifeless and not company and not need.always
+        if needs_refresh(expires_at, row.now, need.margin) and not is_new:
             return None
         token = row.token(self.vault, column)
-        return None if token == rejected else token
+        return None if token == need.rejected else token
 
-    @staticmethod
-    def _is_company(row: TokenRow) -> bool:
-        return row.connection.user_type == "Company"
-
-    def _mint(self, row: TokenRow, rejected: Secret | None, margin: timedelta) -> Secret | None:
+    def _mint(self, row: TokenRow, need: Need) -> Secret | None:
         """A location token from a fresh Company token; minting spends nothing (CONTRACT 4.4).
 
-        None where there is nothing to mint from, or HighLevel no longer accepts what there is.
+        None if there is nothing to mint from, or HighLevel no longer accepts it.
         """
-        fresh = (row.is_lifeless and margin != _ALWAYS) or not needs_refresh(
-            row.connection.token_expires_at, row.now, margin
+        fresh = (row.is_lifeless and not need.always) or not needs_refresh(
+            row.connection.token_expires_at, row.now, need.margin
         )
-        paused = row.connection.state is ConnectionState.PAUSED  # its renewal says whether it is
-        if not self._is_company(row) or not fresh or row.lease_id or paused:
+        paused = (
+            row.connection.state is ConnectionState.PAUSED
+        )  # only a refresh shows if it is over
+        if not row.is_company or not fresh or row.lease_id or paused:
             return None
-        company, place = row.connection.company_id, row.connection.location_id
+        company, location = row.connection.company_id, row.connection.location_id
         access_token = row.token(self.vault, "access_token")
-        if not company or not place or access_token is None:
+        if not company or not location or access_token is None:
             raise PipelineError(FailureClass.NO_LOCATION)
         try:
-            token = self._client.location_token(access_token, company, place)
+            token = self._client.location_token(access_token, company, location)
         except HighLevelError as error:
             if error.failure is FailureClass.ACCESS_REJECTED:
                 return None
             self._note(row.connection.user.id, error, access_token)
             raise
-        if token.access_token == rejected:
+        if token.access_token == need.rejected:
             return None
         with self._engine.begin() as db:
             kept = token_store.save_location_token(db, row, token, self.vault, actor=self._actor)
         return token.access_token if kept else None
 
-    def _tell_unreadable(self, user_id: UUID, error: PipelineError) -> None:
-        """No state changes, for the key may come back; but somebody is to know, once."""
+    def _alert_unreadable(self, user_id: UUID, error: PipelineError) -> None:
+        """Raise one alert; the state stays, because the key may come back."""
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
             if alerts.open_(db, user_id, error.failure, now):
@@ -246,25 +231,27 @@ class Tokens:
                     detail=error.detail,
                 )
 
-    # Many at once ---------------------------------------------------------------------------------
+    # Refreshing -----------------------------------------------------------------------------------
 
     def refresh(self, user_id: UUID) -> Connection:
-        """Exchange the refresh token now, however long the access token would still live.
+        """Exchange the refresh token now, even if the access token has not expired.
 
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``.
         """
-        self.get_valid_token(user_id, margin=_ALWAYS, force=True)
+        self.get_valid_token(user_id, margin=ALWAYS, force=True)
         return stored_connection(self._engine, user_id, self._now)
 
     def refresh_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
-        """Renew those whose planned moment has come, side by side and at a steady pace; None for
-        who has a valid token now. Nobody's failure touches anybody else.
+        """Refresh the users whose planned time has come, concurrently and at a steady pace. One
+        user's failure does not affect the others.
 
-        A user who does not exist gets NO_CONNECTION.
+        Returns:
+            None for a user who has a valid token now, else the failure; NO_CONNECTION for a user
+            who does not exist.
         """
         for user_id, error in self._refresher.restore_spooled().items():
-            self._tell_unreadable(user_id, error)
+            self._alert_unreadable(user_id, error)
 
         def one(user_id: UUID) -> PipelineError | None:
             try:
@@ -279,10 +266,10 @@ class Tokens:
                 return unexpected(error)
             return None
 
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="renew") as pool:
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
             outcomes = []
             for number, user_id in enumerate(user_ids):
-                # While renewals are suspended nobody POSTs, and there is nothing to pace.
+                # While the circuit is open nothing is POSTed, so there is nothing to pace.
                 if number >= WORKERS and not self._refresher.is_suspended():
                     self._sleep(1 / POSTS_PER_SECOND)
                 outcomes.append(pool.submit(one, user_id))
@@ -291,9 +278,9 @@ class Tokens:
     # Spending -------------------------------------------------------------------------------------
 
     def spend(self, user_id: UUID, request: Callable[[Secret], T], *, force: bool = False) -> T:
-        """Make a request with a valid token; if HighLevel refuses the token, once more with a new
-        one (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location renew nothing;
-        what the answer means for the connection is noted.
+        """Make a request with a valid token; if HighLevel refuses the token, refresh it and retry
+        once (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location refresh
+        nothing; what the answer means for the connection is recorded.
 
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``, or what ``request`` raises.
@@ -326,18 +313,18 @@ class Tokens:
         return replace(stamp, now=self._now()) if self._now else stamp
 
     def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
-        """A scope that only names take (agents, locations) is no reason to stop reading calls."""
+        """Report a refusal; a missing scope counts only if reading calls needs it."""
         if error.missing_scope in ("", SYNC_SCOPE):
             self.report(user_id, error.failure, spent=spent)
 
     # What the API says about a connection ---------------------------------------------------------
 
     def report(self, user_id: UUID, failure: FailureClass, *, spent: Secret | None = None) -> None:
-        """Note that the API said that a person must act.
+        """Record that an API answer means the user's connection needs action.
 
         Args:
-            spent: the token it was asked with: once that has been replaced, the answer is of no
-                interest any more. None if the answer is about the location, whoever asks.
+            spent: the token of the request: if it has been replaced since, the answer is ignored.
+                None if the answer is about the location, whatever the token.
         """
         if failure not in STATE_AFTER or failure is FailureClass.REFRESH_REJECTED:
             return
@@ -365,54 +352,22 @@ class Tokens:
             row.token(self.vault, "location_access_token"),
         )
 
-    # Testing --------------------------------------------------------------------------------------
-
     def check(self, user_id: UUID) -> Check:
-        """Test a connection for real: renew if due, then read one page of calls with it.
+        """Test a connection: refresh if due, then read one page of calls.
 
         Raises:
             UnknownUserError: there is no such user.
         """
-        failure: PipelineError | None = None
-        drift = Drift()
-        try:
-            drift = self.spend(
-                user_id, lambda token: self._read_something(user_id, token), force=True
-            )
-        except PipelineError as error:
-            failure = error
-        connection = stored_connection(self._engine, user_id, self._now)
-        with self._engine.begin() as db:
-            history.record(
-                db,
-                TokenEvent.TESTED,
-                at=read_clock(db, self._now),
-                actor=self._actor,
-                user_id=user_id,
-                state=connection.state,
-                reason=failure.failure if failure else None,
-                detail=failure.detail if failure else f"calls can be read{_also(drift)}",
-            )
-        return Check(connection, failure, missing_scopes(connection.scope), drift)
-
-    def _read_something(self, user_id: UUID, token: Secret) -> Drift:
-        with self._engine.begin() as db:
-            connection = connections.one(db, user_id)
-            now = read_clock(db, self._now)
-        if connection is None or connection.location_id is None:
-            raise PipelineError(FailureClass.NO_LOCATION)
-        page = self._client.call_logs_page(
-            token, connection.location_id, now - timedelta(days=1), now, page=1
-        )
-        return drift_of(map(value_of, page.items))
+        test = ConnectionTest(self._engine, self._client, self._actor, self._now)
+        return test.run(user_id, lambda request: self.spend(user_id, request, force=True))
 
 
 class Spender:
-    """Makes many requests with one user's tokens, as ``Tokens.spend`` would each of them.
+    """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
 
-    It asks the database before each one, so that a disconnected user's run stops there and then
-    (REQUIREMENTS T18); only if something has changed, or the token is about to expire, does it go
-    through the door again.
+    Before each request it reads the stamp of the user's rows, so that a disconnected user's run
+    stops at its next request (REQUIREMENTS T18). It asks for a valid token again only if a row has
+    changed or the token is about to expire.
     """
 
     def __init__(self, tokens: Tokens, user_id: UUID) -> None:
@@ -430,13 +385,12 @@ class Spender:
         return self._tokens._spend(self._user_id, self._valid_token(), request, force=False)
 
     def _valid_token(self) -> Secret:
-        if self._token is None or not self._is_untouched():
-            # Whatever changes meanwhile, a location token that is minted too, shows at the next
-            # request.
-            self._token, row = self._tokens._valid_token(self._user_id)
+        if self._token is None or not self._is_unchanged():
+            # A change since then, a minted location token included, shows at the next request.
+            self._token, row = self._tokens._valid_token(self._user_id, Need())
             self._rows = row.rows
         return self._token
 
-    def _is_untouched(self) -> bool:
+    def _is_unchanged(self) -> bool:
         stamp = self._tokens._stamp(self._user_id)
         return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)

@@ -1,8 +1,8 @@
-"""Tokens at rest: AES-256-GCM, bound to the place they are stored in (decision 4).
+"""Tokens at rest: AES-256-GCM, bound to the row and column they are stored in (decision 4).
 
 ``enc:v1:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column and user,
 so a ciphertext moved to another row or column does not decrypt. Values without the prefix are
-plain text that the source system wrote; they are read as they are, unless that is refused.
+plain text written by the source system; they are read as they are, unless that is refused.
 """
 
 import base64
@@ -32,16 +32,16 @@ _NONCE_BYTES: Final = 12
 
 
 CALL_LABEL: Final = b"call fingerprint"
-"""With another one, every call that is read again is taken apart anew. It has to change when what
-is stored of a call does, or calls that stay as they are keep the old form (a test sees to it)."""
+"""With a new label every call is parsed and stored again at its next sync. Change it whenever what
+is stored of a call changes, or unchanged calls keep the old form (a test checks it)."""
 
 
 class TokenVault:
-    """Encrypts with the first key of a ring and decrypts with whichever key a value names.
+    """Encrypts with the first key of the keyring; decrypts with the key that a value names.
 
     Args:
         keys: key id to 32 bytes, newest first.
-        refuse_plain: do not read tokens that stand in plain text.
+        refuse_plain: refuse tokens stored in plain text.
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, refuse_plain: bool = False) -> None:
@@ -54,14 +54,14 @@ class TokenVault:
         self._call_key = hmac.digest(keys[self._current], CALL_LABEL, "sha256")
 
     def seal(self, token: Secret | None, column: str, user_id: UUID) -> str | None:
-        """``encrypt``, and None for none."""
+        """``encrypt``; None for None."""
         return self.encrypt(token, column, user_id) if token else None
 
     def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
         """The text to store in ``api_keys.<column>`` of ``user_id``."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = self._ciphers[self._current].encrypt(
-            nonce, token.reveal().encode(), _place(column, user_id)
+            nonce, token.reveal().encode(), _context(column, user_id)
         )
         return f"{_PREFIX}{self._current}:{base64.b64encode(nonce + sealed).decode()}"
 
@@ -69,14 +69,14 @@ class TokenVault:
         """The token behind a stored value.
 
         Raises:
-            PipelineError: TOKEN_UNREADABLE: no such key, another place, or damaged; or plain text
-                where that is refused.
+            PipelineError: TOKEN_UNREADABLE: unknown key, another row or column, or damaged; or
+                plain text where that is refused.
         """
         if not stored.startswith(_ANY_VERSION):
             if self._refuse_plain:
                 raise PipelineError(
                     FailureClass.TOKEN_UNREADABLE,
-                    "it stands in plain text, which VOICEAI_PLAIN_TOKENS=refuse forbids",
+                    "it is stored in plain text, which VOICEAI_PLAIN_TOKENS=refuse forbids",
                 )
             return Secret(stored)
         if not stored.startswith(_PREFIX):
@@ -88,7 +88,7 @@ class TokenVault:
         try:
             sealed = base64.b64decode(encoded, validate=True)
             plain = cipher.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _place(column, user_id)
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(column, user_id)
             )
         except (InvalidTag, ValueError):
             raise PipelineError(
@@ -98,28 +98,28 @@ class TokenVault:
         return Secret(plain.decode())
 
     def fingerprint(self, token: Secret) -> str:
-        """A keyed hash that tells two tokens apart and gives nothing of them away."""
+        """A keyed hash that tells two tokens apart and reveals nothing about them."""
         return hmac.digest(self._fingerprint_key, token.reveal().encode(), "sha256").hex()[:12]
 
     def call_fingerprint(self, sent: Raw) -> bytes:
-        """A keyed hash of a call as it was sent, third-party secrets included: without the key
-        nobody can try out what they might be."""
+        """A keyed hash of a call as it was sent, third-party secrets included: without the key they
+        cannot be guessed by trial."""
         return digest(hashlib.blake2b(key=self._call_key, digest_size=16), sent)
 
 
-def _place(column: str, user_id: UUID) -> bytes:
+def _context(column: str, user_id: UUID) -> bytes:
     return f"api_keys|{column}|{user_id}".encode()
 
 
 def local_keys(path: Path) -> dict[str, bytes]:
-    """The keyring of the embedded server: a 0600 file, written at first use."""
+    """The keyring of the embedded server: a file with mode 0600, created at first use."""
     if not path.exists():
-        # A name of its own, not of the pid: threads share one, and containers use it again.
+        # A unique name, not the pid: threads share one, and containers reuse it.
         descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         draft = Path(name)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"local:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
-        # link() never replaces: of two first users one wins, and the file is never seen half full.
+        # link() never replaces: one of two processes wins, and no partial file is ever seen.
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
         draft.unlink()

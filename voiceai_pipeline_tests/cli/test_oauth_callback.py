@@ -66,7 +66,7 @@ def test_connect_says_that_consent_was_refused(program: Program) -> None:
 
     assert outcome.code == 1
     assert outcome.err == (
-        "Error: The consent was refused in the browser. Nothing was changed; begin the connection "
+        "Error: The consent was refused in the browser. Nothing was changed; start the connection "
         "again.\n"
     )
 

@@ -41,9 +41,9 @@ def sent(channel: Channel, name: str = "Willow Spa") -> None:
     ("status", "sentence"),
     [
         (302, "a redirect (302), which is not followed. Fix: set VOICEAI_ALERT_WEBHOOK_URL"),
-        (404, "refused the message (404). Fix: see whether it still exists"),
-        (429, "answered 429. Fix: wait"),
-        (500, "answered 500. Fix: wait"),
+        (404, "refused the message (404). Fix: check that the webhook"),
+        (429, "answered 429. Fix: none needed"),
+        (500, "answered 500. Fix: none needed"),
     ],
 )
 def test_a_webhooks_refusal_is_named_with_what_to_do_and_without_its_address(
@@ -67,7 +67,7 @@ def test_a_webhook_that_is_gone_is_named_without_its_address() -> None:
 
 def test_a_name_cannot_call_everybody_in_slack(hook: Hook) -> None:
     sent(Webhook(Secret(hook.url)), "A&B <!channel>\nspa")
-    assert hook.texts[0].splitlines()[0].startswith("A&amp;B &lt;!channel&gt; spa needs a person")
+    assert hook.texts[0].splitlines()[0].startswith("A&amp;B &lt;!channel&gt; spa needs action")
     assert hook.agents == {"application/json"}
 
 
@@ -75,7 +75,7 @@ def test_a_mail_has_what_a_mail_program_needs(mailbox: Mailbox) -> None:
     sent(email_to(mailbox), "Café\r\nBcc: everybody@agency.test")
     (mail,) = mailbox.mails
     assert mail["Subject"] == (
-        "[voiceai_pipeline] Café Bcc: everybody@agency.test needs a person: Failed to refresh token"
+        "[voiceai_pipeline] Café Bcc: everybody@agency.test needs action: Failed to refresh token"
     )
     assert mail["From"] == "Voice AI <alerts@agency.test>"
     assert mail["Auto-Submitted"] == "auto-generated"

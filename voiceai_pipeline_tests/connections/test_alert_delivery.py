@@ -83,7 +83,7 @@ def test_a_hundred_failing_renewals_tell_each_channel_once_and_a_reconnection_on
         clock.now += TEN_MINUTES
         assert tokens.refresh_due([larch.user.id])[larch.user.id] is not None
         told()
-    began = ["Larch Auto Care needs a person: Failed to refresh token"]
+    began = ["Larch Auto Care needs action: Failed to refresh token"]
     assert told.headlines == told.subjects == began
 
     connect("Larch Auto Care")
@@ -136,7 +136,7 @@ def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
         clock.now += TEN_MINUTES
         tokens.refresh_due(user_ids)
         told()
-    began = ["Renewals of all users are suspended: HighLevel answered with a server error"]
+    began = ["Token refresh is suspended for all users: HighLevel answered with a server error"]
     assert told.headlines == told.subjects == began
 
     sandbox.world.clear_faults()
@@ -144,7 +144,7 @@ def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
         clock.now += TEN_MINUTES
         tokens.refresh_due(user_ids)
         told()
-    assert told.headlines == told.subjects == [*began, "Tokens of all users are renewed again"]
+    assert told.headlines == told.subjects == [*began, "Token refresh works again for all users"]
 
 
 def test_what_a_webhook_refuses_is_kept_and_told_exactly_once_later(told: Told) -> None:
@@ -152,7 +152,9 @@ def test_what_a_webhook_refuses_is_kept_and_told_exactly_once_later(told: Told) 
     told.hook.answers = [500]
     webhook, email = told()
     assert (webhook.told, webhook.kept) == (0, 1)
-    assert webhook.reasons == ("The webhook answered 500. Fix: wait; it is tried again by itself.",)
+    assert webhook.reasons == (
+        "The webhook answered 500. Fix: none needed; it is retried automatically.",
+    )
     assert email == Delivery("email", told=1)
     for _ in range(3):
         told()
@@ -176,7 +178,7 @@ def test_a_notice_that_fails_stops_no_other(told: Told) -> None:
     assert told()[0].told == 2
     told()
     assert sorted(told.headlines) == [
-        f"Shop {n} needs a person: Failed to refresh token" for n in (1, 2, 3)
+        f"Shop {n} needs action: Failed to refresh token" for n in (1, 2, 3)
     ]
 
 
@@ -231,9 +233,9 @@ def test_what_strikes_five_hundred_users_is_one_message_and_then_everybody_is_kn
     user_ids = problems(told.engine, 500)
     assert [done.told for done in told()] == [500, 500]
     told()
-    assert told.headlines == told.subjects == ["500 problems began, 0 problems ended"]
+    assert told.headlines == told.subjects == ["500 new problems, 0 resolved"]
     text = told.hook.texts[0]
-    assert "- Shop 1 needs a person: Failed to refresh token, since 2026-11-20 08:12 UTC" in text
+    assert "- Shop 1 needs action: Failed to refresh token, since 2026-11-20 08:12 UTC" in text
     assert text.count("- Shop") == 50
     assert "and 450 more" in text
     assert "https://voice.test/" in text
@@ -241,7 +243,7 @@ def test_what_strikes_five_hundred_users_is_one_message_and_then_everybody_is_kn
         for user_id in user_ids:
             alerts.close(db, user_id, AT + timedelta(hours=1))
     told()
-    assert told.headlines[1:] == told.subjects[1:] == ["0 problems began, 500 problems ended"]
+    assert told.headlines[1:] == told.subjects[1:] == ["0 new problems, 500 resolved"]
 
 
 def test_one_more_makes_a_digest_which_is_told_again_as_a_whole_if_it_was_not_taken(
@@ -250,7 +252,10 @@ def test_one_more_makes_a_digest_which_is_told_again_as_a_whole_if_it_was_not_ta
     problems(told.engine, 21)
     told.hook.answers = [502]
     assert told()[0] == Delivery(
-        "webhook", 0, 21, ("The webhook answered 502. Fix: wait; it is tried again by itself.",)
+        "webhook",
+        0,
+        21,
+        ("The webhook answered 502. Fix: none needed; it is retried automatically.",),
     )
     told()
-    assert told.headlines == ["21 problems began, 0 problems ended"]
+    assert told.headlines == ["21 new problems, 0 resolved"]

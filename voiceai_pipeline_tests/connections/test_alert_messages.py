@@ -12,9 +12,9 @@ from voiceai_pipeline_tests.support.alert_receivers import PAGE, SPA, notice
 def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
     message = alert_messages.message_of(notice(FailureClass.REFRESH_REJECTED), PAGE)
     assert message.text == (
-        "Willow Spa needs a person: Failed to refresh token\n"
-        "Since 2026-11-20 08:12 UTC. Until it is done no calls of this user arrive; then they "
-        "are filled in by themselves.\n"
+        "Willow Spa needs action: Failed to refresh token\n"
+        "Since 2026-11-20 08:12 UTC. Until then no calls of this user are synced; the gap is "
+        "filled automatically afterwards.\n"
         "What to do: Re-authorize the OAuth connection: voiceai-pipeline connect "
         f"{SPA.id}.\n"
         f"Connection: https://voice.test/users/{SPA.id}\n"
@@ -32,24 +32,24 @@ def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
         ),
         (
             notice(FailureClass.PROVIDER_ERROR),
-            "Willow Spa: renewing the token keeps failing: HighLevel answered with a server error",
-            "It is tried again by itself",
+            "Willow Spa: token refresh keeps failing: HighLevel answered with a server error",
+            "It is retried automatically",
         ),
         (
             notice(FailureClass.CLIENT_REFUSED, None),
-            "Renewals of all users are suspended: HighLevel refused this app's client id or client "
-            "secret",
+            "Token refresh is suspended for all users: HighLevel refused this app's client id or "
+            "client secret",
             "No user has to reconnect",
         ),
         (
             notice(FailureClass.CLIENT_REFUSED, None, "closed"),
-            "Tokens of all users are renewed again",
-            "nothing is left to do",
+            "Token refresh works again for all users",
+            "No action needed",
         ),
         (
             notice(FailureClass.REFRESH_REJECTED, SPA, "closed"),
             "Willow Spa works again",
-            "Days that waited are filled in by themselves.",
+            "Days that were waiting are filled automatically.",
         ),
     ],
 )
@@ -77,5 +77,5 @@ def test_a_digest_begins_with_what_concerns_everybody() -> None:
     many = [notice(FailureClass.REFRESH_REJECTED, number=n) for n in range(60)]
     everybody = notice(FailureClass.CLIENT_REFUSED, None, number=99)
     message = alert_messages.digest([*many, everybody], PAGE)
-    assert message.headline == "61 problems began, 0 problems ended"
-    assert message.body[0].startswith("- Renewals of all users are suspended")
+    assert message.headline == "61 new problems, 0 resolved"
+    assert message.body[0].startswith("- Token refresh is suspended for all users")

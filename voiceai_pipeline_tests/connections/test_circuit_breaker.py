@@ -173,7 +173,7 @@ def test_a_refusal_of_one_user_does_not_let_replays_begin_again(
 ) -> None:
     with engine.begin() as db:
         circuit_breaker.count_failure(db, FailureClass.UNREACHABLE, "", clock.now, None)
-        circuit_breaker.rest_replays(db, clock.now + timedelta(days=1))
+        circuit_breaker.pause_replays(db, clock.now + timedelta(days=1))
         circuit_breaker.count_success(db, granted=False)
         assert circuit_breaker.read(db).replays_rest_until is not None
         circuit_breaker.count_success(db, granted=True)

@@ -106,7 +106,7 @@ def test_the_state_is_stored_as_a_hash_only(
     [
         ({"state": None}, "has no state"),
         ({"state": Secret("")}, "has no state"),
-        ({"state": Secret("invented")}, "none of ours"),
+        ({"state": Secret("invented")}, "is not ours"),
         ({"code": None}, "without a code"),
         ({"code": Secret("")}, "without a code"),
     ],
@@ -127,7 +127,7 @@ def test_an_answer_that_lacks_something_changes_nothing_and_says_what_to_do(
     with pytest.raises(ConsentError, match=sentence) as refused:
         consent.finish(**{"state": state, "code": code, **spoiled})
     assert "Nothing was changed" in str(refused.value)
-    assert "begin the connection again" in str(refused.value)
+    assert "start the connection again" in str(refused.value)
     assert table(engine, "api_keys") == before
     assert exchanges(sandbox) == spent
     # Nothing was spent: the right answer still works.
@@ -201,7 +201,7 @@ def test_a_state_of_days_ago_is_forgotten_and_still_refused(
     clock.now += timedelta(days=2)
     consent.begin(HARBOR)
     assert len(table(engine, "connect_requests")) == 1
-    with pytest.raises(ConsentError, match="none of ours"):
+    with pytest.raises(ConsentError, match="is not ours"):
         consent.finish(begun.state, Secret("code"))
 
 

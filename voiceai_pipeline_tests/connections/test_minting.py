@@ -33,7 +33,7 @@ def test_an_agency_that_may_not_mint_spends_one_refresh_token(
 ) -> None:
     agency = connect("Northwind Agency")
     sandbox.world.add_fault(Fault("unauthorized", path=MINT))
-    with pytest.raises(PipelineError, match="renewed, and refused all the same"):
+    with pytest.raises(PipelineError, match="refreshed, but still refused"):
         tokens.get_valid_token(agency.user.id)
     assert refreshes(sandbox) == [200]
 

@@ -190,7 +190,7 @@ def test_a_token_that_expires_on_its_way_is_an_error_and_costs_one_post(
     endpoint.answer = slowly
     with (
         door(sandbox, engine, vault, clock, endpoint.url) as tokens,
-        pytest.raises(PipelineError, match="renewed, and expired already"),
+        pytest.raises(PipelineError, match="refreshed, but it has expired already"),
     ):
         tokens.get_valid_token(expired.user.id)
     assert len(endpoint.posts) == 1

@@ -47,7 +47,7 @@ def test_failing_renewals_tell_people_once_and_a_reconnection_once_more(
         product.run("refresh_tokens", run_config=refresh_of(larch.user.id))
         deliveries.append(_tell(product))
     assert [done is not None for done in deliveries] == [True, False, False]
-    began = "Larch Auto Care needs a person: Failed to refresh token"
+    began = "Larch Auto Care needs action: Failed to refresh token"
     assert receivers.headlines == [began]
     assert receivers.subjects == [f"[voiceai_pipeline] {began}"]
     assert receivers.mailbox.logins == [("robot", MAIL_PASSWORD, False)]
@@ -108,7 +108,9 @@ def test_a_wrong_client_secret_is_told_once_for_everybody(
         demo.run("refresh_tokens")
         _tell(demo)
     (headline,) = receivers.headlines
-    assert headline.startswith("Renewals of all users are suspended: HighLevel refused this app's")
+    assert headline.startswith(
+        "Token refresh is suspended for all users: HighLevel refused this app's"
+    )
     assert _shown(demo, "refreshed_credentials", None).description == headline
 
 

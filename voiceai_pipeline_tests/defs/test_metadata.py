@@ -190,7 +190,7 @@ def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
         "run",
     ]
     assert "2026-11-20 08:12:03" in newest
-    assert "The token could not be renewed: Failed to refresh token" in newest
+    assert "Token refresh failed: Failed to refresh token" in newest
     assert f"[0f4c3b2a](https://dagster.test/runs/{run_id})" in newest
     assert "page" in oldest
     assert "a\\|b" in oldest

@@ -61,5 +61,5 @@ def test_nothing_that_is_secret_or_personal_reaches_dagster_or_a_message(
     text += "\n".join([*receivers.hook.texts, *map(str, receivers.mailbox.mails), caplog.text])
     # The scan sees what was logged and what was told.
     assert COPPER in text
-    assert "Larch Auto Care needs a person" in text
+    assert "Larch Auto Care needs action" in text
     assert [canary for canary in canaries if canary in text] == []

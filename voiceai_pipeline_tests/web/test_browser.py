@@ -121,7 +121,7 @@ def test_connect_revoke_test_and_reconnect(
     page.get_by_role("link", name="Harbor Dental", exact=True).click()
     events = page.get_by_role("row")
     expect(events.last).to_contain_text("Connected by consent in the browser")
-    expect(page.get_by_role("row", name="The token could not be renewed")).to_be_visible()
+    expect(page.get_by_role("row", name="Token refresh failed")).to_be_visible()
 
 
 class _Redirecting(BaseHTTPRequestHandler):

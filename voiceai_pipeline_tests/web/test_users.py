@@ -198,7 +198,7 @@ def test_a_users_page_answers_why_it_no_longer_works(installation: Installation)
     assert "Re-authorize the OAuth connection with the button here." in tested.text
     events = re.findall(r"<td role=\"cell\"><span>([A-Z][^<]+)</span>", tested.text)
     assert events[-1] == "Connected by consent in the browser"
-    assert any("The token could not be renewed" in event for event in events)
+    assert any("Token refresh failed" in event for event in events)
     assert "connections page" in tested.text
     assert re.search(
         r"voice-ai-dashboard\.readonly</code> <span class=\"tag good\">granted", tested.text
