@@ -24,7 +24,7 @@ from voiceai_pipeline_tests.support.receivers import (
 )
 
 
-def test_only_what_is_configured_is_told() -> None:
+def test_only_configured_channels_are_used() -> None:
     everything = AlertSettings(
         Secret("https://hook.test/x"), ("a@b.test",), "c@b.test", Secret("smtp://mail.test")
     )
@@ -46,7 +46,7 @@ def sent(channel: Channel, name: str = "Willow Spa") -> None:
         (500, "answered 500. Fix: none needed"),
     ],
 )
-def test_a_webhooks_refusal_is_named_with_what_to_do_and_without_its_address(
+def test_a_webhooks_refusal_is_reported_with_its_fix_and_without_its_address(
     hook: Hook, status: int, sentence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -58,20 +58,20 @@ def test_a_webhooks_refusal_is_named_with_what_to_do_and_without_its_address(
     assert HOOK_SECRET not in f"{caught.getrepr()}{caplog.text}"
 
 
-def test_a_webhook_that_is_gone_is_named_without_its_address() -> None:
+def test_an_unreachable_webhook_is_reported_without_its_address() -> None:
     with pytest.raises(DeliveryError) as caught:
         sent(Webhook(Secret(f"http://127.0.0.1:9/services/{HOOK_SECRET}")))
     assert "could not be reached (ConnectionRefusedError)" in str(caught.value)
     assert HOOK_SECRET not in str(caught.getrepr())
 
 
-def test_a_name_cannot_call_everybody_in_slack(hook: Hook) -> None:
+def test_a_name_cannot_mention_all_members_in_slack(hook: Hook) -> None:
     sent(Webhook(Secret(hook.url)), "A&B <!channel>\nspa")
     assert hook.texts[0].splitlines()[0].startswith("A&amp;B &lt;!channel&gt; spa needs action")
     assert hook.agents == {"application/json"}
 
 
-def test_a_mail_has_what_a_mail_program_needs(mailbox: Mailbox) -> None:
+def test_a_mail_has_all_required_headers(mailbox: Mailbox) -> None:
     sent(email_to(mailbox), "Café\r\nBcc: everybody@agency.test")
     (mail,) = mailbox.mails
     assert mail["Subject"] == (
@@ -103,7 +103,7 @@ def test_user_and_password_are_sent_encrypted_wherever_the_server_can(
         ("implicit", "could not be used (SSLCertVerificationError)"),
     ],
 )
-def test_a_server_elsewhere_gets_nothing_unless_it_is_encrypted_and_who_it_says(
+def test_a_remote_mail_server_gets_nothing_without_encryption_and_a_valid_certificate(
     tmp_path: Path, security: Security, sentence: str
 ) -> None:
     with running_mailbox(tmp_path, security) as mailbox:
@@ -130,7 +130,7 @@ def test_a_server_elsewhere_gets_nothing_unless_it_is_encrypted_and_who_it_says(
         ("DATA", "451 later", "refused the message (451)"),
     ],
 )
-def test_a_mail_servers_refusal_is_named_with_what_to_do_and_without_people(
+def test_a_mail_servers_refusal_is_reported_with_its_fix_and_without_addresses(
     mailbox: Mailbox, verb: str, reply: str, sentence: str
 ) -> None:
     mailbox.refusals = {verb: reply}
@@ -141,7 +141,7 @@ def test_a_mail_servers_refusal_is_named_with_what_to_do_and_without_people(
     assert mailbox.mails == []
 
 
-def test_a_mail_that_was_taken_counts_however_the_goodbye_goes(mailbox: Mailbox) -> None:
+def test_an_accepted_mail_counts_even_if_quit_fails(mailbox: Mailbox) -> None:
     mailbox.refusals = {"QUIT": HANGS_UP}
     sent(email_to(mailbox))
     assert len(mailbox.mails) == 1

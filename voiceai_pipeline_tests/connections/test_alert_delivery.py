@@ -73,7 +73,7 @@ def problems(engine: sa.Engine, number: int) -> list[UUID]:
     return user_ids
 
 
-def test_a_hundred_failing_renewals_tell_each_channel_once_and_a_reconnection_once_more(
+def test_a_hundred_failed_refreshes_notify_each_channel_once_and_a_reconnection_once(
     told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     larch = connect("Larch Auto Care")
@@ -92,7 +92,7 @@ def test_a_hundred_failing_renewals_tell_each_channel_once_and_a_reconnection_on
     assert told.headlines == told.subjects == [*began, "Larch Auto Care works again"]
 
 
-def test_a_paused_location_is_nobodys_news(
+def test_a_paused_location_raises_no_alert(
     told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     willow = connect("Willow Spa")
@@ -108,7 +108,7 @@ def test_a_paused_location_is_nobodys_news(
     assert told.headlines == told.subjects == []
 
 
-def test_a_disconnection_by_hand_is_nobodys_news(
+def test_a_manual_disconnection_raises_no_alert(
     told: Told,
     connect: Connect,
     tokens: Tokens,
@@ -126,7 +126,7 @@ def test_a_disconnection_by_hand_is_nobodys_news(
     assert len(told.headlines) == len(told.subjects) == 1
 
 
-def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
+def test_an_outage_of_hours_is_one_alert_for_all_users_when_it_opens_and_closes(
     told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     user_ids = [connect(name).user.id for name in ("Harbor Dental", "Pine Realty")]
@@ -147,7 +147,7 @@ def test_an_outage_of_hours_is_told_once_for_everybody_and_so_is_its_end(
     assert told.headlines == told.subjects == [*began, "Token refresh works again for all users"]
 
 
-def test_what_a_webhook_refuses_is_kept_and_told_exactly_once_later(told: Told) -> None:
+def test_a_notice_that_the_webhook_refuses_is_delivered_exactly_once_later(told: Told) -> None:
     problems(told.engine, 1)
     told.hook.answers = [500]
     webhook, email = told()
@@ -162,7 +162,7 @@ def test_what_a_webhook_refuses_is_kept_and_told_exactly_once_later(told: Told) 
     assert told.hook.asked == 2
 
 
-def test_a_mail_server_that_is_gone_keeps_nothing_from_the_webhook(told: Told) -> None:
+def test_a_mail_server_that_is_down_does_not_stop_the_webhook(told: Told) -> None:
     problems(told.engine, 2)
     told.channels[1] = Email(Secret("smtp://127.0.0.1:9"), "alerts@agency.test", ("a@agency.test",))
     webhook, email = told()
@@ -172,7 +172,7 @@ def test_a_mail_server_that_is_gone_keeps_nothing_from_the_webhook(told: Told) -
     assert reason.startswith("The mail server could not be used (ConnectionRefusedError). Fix: ")
 
 
-def test_a_notice_that_fails_stops_no_other(told: Told) -> None:
+def test_a_failed_notice_does_not_stop_the_others(told: Told) -> None:
     problems(told.engine, 3)
     told.hook.answers = [200, 503, 200]
     assert told()[0].told == 2
@@ -203,7 +203,7 @@ def test_a_bug_in_a_channel_is_logged_without_what_it_was_given(
 
 
 @pytest.mark.parametrize("number", [3, 25], ids=["one by one", "digest"])
-def test_two_deliveries_at_once_tell_once(number: int, engine: sa.Engine) -> None:
+def test_two_concurrent_deliveries_send_each_notice_once(number: int, engine: sa.Engine) -> None:
     problems(engine, number)
     sent: list[str] = []
 
@@ -227,7 +227,7 @@ def test_twenty_notices_at_once_are_still_twenty_messages(told: Told) -> None:
     assert len(told.headlines) == len(told.subjects) == 20
 
 
-def test_what_strikes_five_hundred_users_is_one_message_and_then_everybody_is_known(
+def test_a_problem_of_five_hundred_users_is_one_message(
     told: Told,
 ) -> None:
     user_ids = problems(told.engine, 500)
@@ -246,7 +246,7 @@ def test_what_strikes_five_hundred_users_is_one_message_and_then_everybody_is_kn
     assert told.headlines[1:] == told.subjects[1:] == ["0 new problems, 500 resolved"]
 
 
-def test_one_more_makes_a_digest_which_is_told_again_as_a_whole_if_it_was_not_taken(
+def test_twenty_one_notices_are_one_digest_that_is_retried_as_a_whole(
     told: Told,
 ) -> None:
     problems(told.engine, 21)

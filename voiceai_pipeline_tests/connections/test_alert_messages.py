@@ -9,7 +9,7 @@ from voiceai_pipeline.core.failures import OUR_FAILURES, PROVIDER_FAILURES, Fail
 from voiceai_pipeline_tests.support.alert_receivers import PAGE, SPA, notice
 
 
-def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
+def test_a_message_names_user_problem_start_fix_and_links() -> None:
     message = alert_messages.message_of(notice(FailureClass.REFRESH_REJECTED), PAGE)
     assert message.text == (
         "Willow Spa needs action: Failed to refresh token\n"
@@ -53,7 +53,7 @@ def test_a_message_says_who_what_since_when_what_to_do_and_where() -> None:
         ),
     ],
 )
-def test_each_kind_of_problem_has_its_words(told: Notice, headline: str, sentence: str) -> None:
+def test_each_kind_of_problem_has_its_own_text(told: Notice, headline: str, sentence: str) -> None:
     message = alert_messages.message_of(told, PAGE)
     assert message.headline == headline
     assert sentence in message.text
@@ -73,7 +73,7 @@ def test_every_reason_has_a_message_without_a_placeholder(
     assert ".." not in text
 
 
-def test_a_digest_begins_with_what_concerns_everybody() -> None:
+def test_a_digest_starts_with_problems_of_all_users() -> None:
     many = [notice(FailureClass.REFRESH_REJECTED, number=n) for n in range(60)]
     everybody = notice(FailureClass.CLIENT_REFUSED, None, number=99)
     message = alert_messages.digest([*many, everybody], PAGE)

@@ -27,7 +27,7 @@ from voiceai_pipeline_tests.conftest import Clock, Connector
 from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, renewing, states, told
 
 
-def test_one_user_whose_renewal_fails_for_two_hours_is_told_of_once_and_not_revoked(
+def test_one_user_whose_refresh_fails_for_two_hours_raises_one_alert_and_is_not_revoked(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     well, odd = fleet(engine, 2, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -53,7 +53,7 @@ def test_one_user_whose_renewal_fails_for_two_hours_is_told_of_once_and_not_revo
     assert told(engine) == [("Shop", "closed")]
 
 
-def test_who_keeps_failing_and_then_turns_out_revoked_is_told_of_again(
+def test_a_user_who_keeps_failing_and_is_then_revoked_raises_another_alert(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -68,7 +68,7 @@ def test_who_keeps_failing_and_then_turns_out_revoked_is_told_of_again(
         assert told(engine) == []
 
 
-def test_a_key_that_is_gone_is_told_once_and_changes_nothing(
+def test_a_missing_key_raises_one_alert_and_changes_nothing(
     engine: sa.Engine, connect: Connector, client: HighLevelClient, clock: Clock, vault: TokenVault
 ) -> None:
     user = connect("Harbor Dental")
@@ -97,7 +97,7 @@ def test_a_notice_names_a_business_and_never_a_person(engine: sa.Engine, clock: 
     assert told(engine) == [(str(person), "opened")]
 
 
-def test_a_long_pause_is_told_of_once_thirty_days_before_it_costs_the_refresh_token(
+def test_a_long_pause_raises_one_alert_thirty_days_before_the_refresh_token_expires(
     connect: Connector, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     user = connect("Harbor Dental")

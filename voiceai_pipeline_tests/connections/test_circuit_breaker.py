@@ -28,7 +28,7 @@ from voiceai_pipeline_tests.support.token_fleet import (
 )
 
 
-def test_a_wrong_client_secret_for_an_hour_marks_nobody_and_is_told_once(
+def test_a_wrong_client_secret_for_an_hour_affects_no_user_and_raises_one_alert(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     users = fleet(engine, 1000, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -74,7 +74,7 @@ def test_a_wrong_client_secret_for_an_hour_marks_nobody_and_is_told_once(
     [(503, {"message": "Service Unavailable"}), (504, {}), (429, {}), (0, {}), (-1, {})],
     ids=["503", "504", "429", "reset", "timeout"],
 )
-def test_an_outage_of_four_days_costs_nobody_the_connection(
+def test_an_outage_of_four_days_costs_no_user_the_connection(
     trouble: tuple[int, dict[str, Any]],
     engine: sa.Engine,
     vault: TokenVault,
@@ -107,7 +107,7 @@ def test_an_outage_of_four_days_costs_nobody_the_connection(
     assert told(engine) == [("app", "closed")]
 
 
-def test_half_an_outage_in_which_only_grants_are_lost_spends_one_replay_a_day_at_most(
+def test_a_partial_outage_that_loses_only_grants_spends_one_replay_a_day_at_most(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     users = fleet(engine, 30, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -129,7 +129,7 @@ def test_half_an_outage_in_which_only_grants_are_lost_spends_one_replay_a_day_at
     assert max(provider.spent.values()) <= 2
 
 
-def test_one_users_lasting_trouble_suspends_nobody_else(
+def test_one_users_lasting_failures_do_not_suspend_the_others(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     odd, *_ = users = fleet(engine, 5, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -146,7 +146,7 @@ def test_one_users_lasting_trouble_suspends_nobody_else(
     assert notices == [("Shop", "opened")]
 
 
-def test_a_replay_that_is_answered_with_errors_is_told_and_asked_for_once_an_hour(
+def test_a_replay_answered_with_errors_raises_an_alert_and_is_retried_hourly(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -168,9 +168,7 @@ def test_a_replay_that_is_answered_with_errors_is_told_and_asked_for_once_an_hou
         assert tokens.refresh_due([user]) == {user: None}
 
 
-def test_a_refusal_of_one_user_does_not_let_replays_begin_again(
-    engine: sa.Engine, clock: Clock
-) -> None:
+def test_a_refusal_of_one_user_does_not_resume_replays(engine: sa.Engine, clock: Clock) -> None:
     with engine.begin() as db:
         circuit_breaker.count_failure(db, FailureClass.UNREACHABLE, "", clock.now, None)
         circuit_breaker.pause_replays(db, clock.now + timedelta(days=1))
@@ -180,7 +178,7 @@ def test_a_refusal_of_one_user_does_not_let_replays_begin_again(
         assert circuit_breaker.read(db).replays_rest_until is None
 
 
-def test_a_consent_proves_our_client_and_ends_what_everybody_suffered_from(
+def test_a_consent_shows_that_our_client_works_and_closes_the_circuit(
     engine: sa.Engine, connect: Connector, clock: Clock
 ) -> None:
     with engine.begin() as db:

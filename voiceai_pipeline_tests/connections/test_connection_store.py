@@ -55,7 +55,7 @@ def agency_of_two(clock: Clock) -> Iterator[RunningSandbox]:
         yield sandbox
 
 
-def test_an_agency_with_two_locations_has_to_choose_and_its_grant_is_kept(
+def test_an_agency_with_two_locations_must_select_one_and_its_grant_is_kept(
     agency_of_two: RunningSandbox, engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     agency = DEMO["Northwind Agency"]
@@ -121,7 +121,7 @@ def test_a_refused_code_leaves_the_stored_connection_untouched(
     assert stored(engine, harbor.user.id) == before
 
 
-def test_a_code_is_not_spent_on_a_stranger(
+def test_a_code_is_not_spent_for_an_unknown_user(
     connect: Connector, tokens: Tokens, sandbox: RunningSandbox, consent: Consent
 ) -> None:
     connect.add("Harbor Dental")
@@ -233,9 +233,7 @@ def test_every_row_of_a_user_is_out_of_use_after_a_reconnection_but_the_new_one(
         assert active.scalars().all() == [DEMO["Harbor Dental"].location_id]
 
 
-def test_connecting_somebody_who_is_no_user_is_refused(
-    engine: sa.Engine, vault: TokenVault
-) -> None:
+def test_connecting_an_unknown_user_is_refused(engine: sa.Engine, vault: TokenVault) -> None:
     nobody = Connection(User(uuid4(), "Nobody"), ConnectionState.CONNECTED)
     with pytest.raises(LookupError), engine.begin() as db:
         connection_store.save_connection(

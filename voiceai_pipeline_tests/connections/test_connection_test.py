@@ -36,7 +36,7 @@ from voiceai_pipeline_tests.support.token_endpoint import place_of
     ],
     ids=["scope", "location", "503"],
 )
-def test_a_check_tells_what_the_api_says_and_notes_it(
+def test_a_check_returns_what_the_api_says_and_records_it(
     fault: Fault,
     state: ConnectionState,
     reason: FailureClass | None,
@@ -62,7 +62,7 @@ def test_a_check_reads_the_day_before_now_by_the_same_clock(
     assert end == clock.now
 
 
-def test_a_check_of_a_location_that_pays_again_ends_its_pause(
+def test_a_check_of_a_reactivated_location_ends_its_pause(
     expired: Connection, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.pause(place_of(expired))

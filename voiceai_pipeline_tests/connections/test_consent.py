@@ -112,7 +112,7 @@ def test_the_state_is_stored_as_a_hash_only(
     ],
     ids=["no state", "empty state", "wrong state", "no code", "empty code"],
 )
-def test_an_answer_that_lacks_something_changes_nothing_and_says_what_to_do(
+def test_an_incomplete_callback_changes_nothing_and_says_what_to_do(
     spoiled: dict[str, Secret | None],
     sentence: str,
     connect: Connector,
@@ -193,7 +193,7 @@ def test_a_consent_has_half_an_hour(
         consent.finish(*answer)
 
 
-def test_a_state_of_days_ago_is_forgotten_and_still_refused(
+def test_a_state_from_days_ago_is_deleted_and_still_refused(
     connect: Connector, consent: Consent, clock: Clock, engine: sa.Engine
 ) -> None:
     connect.add("Harbor Dental")
@@ -205,7 +205,7 @@ def test_a_state_of_days_ago_is_forgotten_and_still_refused(
         consent.finish(begun.state, Secret("code"))
 
 
-def test_a_consent_begun_in_a_browser_is_finished_in_that_browser_only(
+def test_a_consent_started_in_a_browser_is_finished_only_in_that_browser(
     connect: Connector, consent: Consent, browser: requests.Session, sandbox: RunningSandbox
 ) -> None:
     connect.add("Harbor Dental")
@@ -217,7 +217,7 @@ def test_a_consent_begun_in_a_browser_is_finished_in_that_browser_only(
     assert consent.finish(*answer, same_browser=True).can_sync
 
 
-def test_nobody_begins_a_consent_for_a_stranger(consent: Consent, engine: sa.Engine) -> None:
+def test_a_consent_for_an_unknown_user_is_refused(consent: Consent, engine: sa.Engine) -> None:
     with pytest.raises(UnknownUserError):
         consent.begin(uuid4())
     assert table(engine, "connect_requests") == []
@@ -299,7 +299,7 @@ def test_a_location_that_is_not_the_agencys_is_refused_with_those_that_are(
     assert table(engine, "api_keys") == before
 
 
-def test_a_grant_of_a_day_ago_takes_a_new_consent(agency: Connector, clock: Clock) -> None:
+def test_an_expired_grant_needs_a_new_consent(agency: Connector, clock: Clock) -> None:
     with pytest.raises(ChooseLocationError):
         agency("Northwind Agency")
     clock.now += timedelta(days=1)
@@ -309,7 +309,7 @@ def test_a_grant_of_a_day_ago_takes_a_new_consent(agency: Connector, clock: Cloc
     assert "connect" in str(old.value)
 
 
-def test_there_is_nothing_to_choose_for_who_is_no_agency(
+def test_a_user_without_an_agency_has_no_locations_to_select(
     connect: Connector, consent: Consent
 ) -> None:
     connect("Harbor Dental")
@@ -323,7 +323,7 @@ def test_there_is_nothing_to_choose_for_who_is_no_agency(
 # A database that drops out ------------------------------------------------------------------------
 
 
-def test_what_a_code_has_bought_outlives_a_dropped_database_connection(
+def test_the_tokens_of_a_code_survive_a_dropped_database_connection(
     connect: Connector, engine: sa.Engine, database: Secret
 ) -> None:
     dropped = []

@@ -18,7 +18,7 @@ from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import Clock, Connector
 
 
-def test_the_history_can_only_be_added_to(connect: Connector, engine: sa.Engine) -> None:
+def test_the_history_is_append_only(connect: Connector, engine: sa.Engine) -> None:
     connect("Harbor Dental")
     for change in (
         "UPDATE token_events SET detail = 'nothing happened'",
@@ -29,7 +29,7 @@ def test_the_history_can_only_be_added_to(connect: Connector, engine: sa.Engine)
             db.execute(sa.text(change))
 
 
-def test_the_history_tells_who_did_what_in_which_generation_and_holds_no_token(
+def test_the_history_records_actor_event_and_generation_and_holds_no_token(
     connect: Connector,
     engine: sa.Engine,
     vault: TokenVault,

@@ -38,7 +38,7 @@ def test_an_agency_that_may_not_mint_spends_one_refresh_token(
     assert refreshes(sandbox) == [200]
 
 
-def test_a_mint_that_is_refused_for_good_is_a_state_that_people_see(
+def test_a_mint_that_is_refused_for_good_becomes_a_visible_state(
     connect: Connector, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     agency = connect("Northwind Agency")
@@ -50,7 +50,7 @@ def test_a_mint_that_is_refused_for_good_is_a_state_that_people_see(
     )
 
 
-def test_a_paused_agency_resumes_by_itself(
+def test_a_paused_agency_resumes_automatically(
     connect: Connector, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     agency = connect("Northwind Agency")
@@ -60,7 +60,7 @@ def test_a_paused_agency_resumes_by_itself(
     assert standing(engine, agency.user.id) == (ConnectionState.CONNECTED, None)
 
 
-def test_a_token_minted_for_the_location_before_is_not_kept_for_the_one_chosen_since(
+def test_a_token_minted_for_the_previous_location_is_not_kept(
     connect: Connector, engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     agency = connect("Northwind Agency")
@@ -108,7 +108,7 @@ def test_a_short_lived_minted_token_is_minted_again_without_a_refresh(
     assert [r.path for r in sandbox.requests] == ["/oauth/locationToken"] * 2
 
 
-def test_an_agency_that_removed_the_app_needs_a_person(
+def test_an_agency_that_removed_the_app_needs_action(
     connect: Connector, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     agency = connect("Northwind Agency")

@@ -18,7 +18,7 @@ from voiceai_pipeline_tests.conftest import (
 from voiceai_pipeline_tests.support.user_rows import ADA, BEN, NOW, add, legacy, one
 
 
-def test_who_is_due_is_listed_from_the_planned_moment_on_however_long_ago(
+def test_due_users_are_listed_from_the_planned_time_on_however_long_ago(
     harbor: Connection, engine: sa.Engine, clock: Clock
 ) -> None:
     assert harbor.refresh_at is not None
@@ -115,13 +115,13 @@ def test_rows_that_tie_are_always_read_in_the_same_order(engine: sa.Engine) -> N
     assert seen == {str(ids[0])}
 
 
-def test_a_reason_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> None:
+def test_a_reason_stored_by_a_newer_version_hides_no_user(engine: sa.Engine) -> None:
     add(engine, ADA, "Ada")
     legacy(engine, ADA, connection_state="needs_reconnect", connection_reason="from_the_future")
     assert one(engine, ADA).reason is FailureClass.INTERNAL
 
 
-def test_a_state_that_a_newer_version_stored_hides_nobody(engine: sa.Engine) -> None:
+def test_a_state_stored_by_a_newer_version_hides_no_user(engine: sa.Engine) -> None:
     add(engine, ADA, "Ada")
     legacy(engine, ADA, connection_state="hibernating")
     add(engine, BEN, "Ben")

@@ -41,7 +41,7 @@ from voiceai_pipeline_tests.support.token_endpoint import (
 )
 
 
-def test_both_dialects_renew(
+def test_both_api_versions_refresh(
     both_dialects: str,
     engine: sa.Engine,
     vault: TokenVault,
@@ -64,7 +64,7 @@ def test_both_dialects_renew(
         connector.browser.close()
 
 
-def test_a_token_that_expired_a_year_ago_is_renewed_and_keeps_its_location(
+def test_a_token_that_expired_a_year_ago_is_refreshed_and_keeps_its_location(
     harbor: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     clock.now += timedelta(days=364)
@@ -78,7 +78,7 @@ def test_a_token_that_expired_a_year_ago_is_renewed_and_keeps_its_location(
 
 
 @pytest.mark.parametrize("api_version", ["dated", "v3"])
-def test_what_an_answer_leaves_out_stays_as_it_is_stored(
+def test_fields_that_an_answer_omits_stay_as_stored(
     api_version: str,
     expired: Connection,
     endpoint: Endpoint,
@@ -99,7 +99,7 @@ def test_what_an_answer_leaves_out_stays_as_it_is_stored(
     assert after["token_version"] == before["token_version"] + 1
 
 
-def test_a_life_shorter_than_the_margin_is_used_once_and_does_not_loop(
+def test_a_lifetime_shorter_than_the_margin_is_used_once_and_does_not_loop(
     expired: Connection, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.set_token_lifetime(place_of(expired), 60)
@@ -109,7 +109,7 @@ def test_a_life_shorter_than_the_margin_is_used_once_and_does_not_loop(
     assert refreshes(sandbox) == [200, 200]
 
 
-def test_who_waited_for_a_short_lived_token_uses_it_too(
+def test_a_waiting_caller_uses_a_short_lived_token_too(
     expired: Connection,
     engine: sa.Engine,
     vault: TokenVault,
@@ -163,7 +163,7 @@ def test_a_loser_with_a_stale_row_cannot_take_the_lease(
     assert stored(engine, expired.user.id) == after
 
 
-def test_a_revocation_that_another_found_out_is_not_asked_for_again(
+def test_a_revocation_found_by_another_caller_is_not_requested_again(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     with engine.begin() as db:
@@ -188,7 +188,7 @@ def test_a_revocation_that_another_found_out_is_not_asked_for_again(
     ],
     ids=["invalid grant", "paused", "503", "malformed", "late success"],
 )
-def test_the_slow_one_who_lost_its_lease_returns_the_winners_token(
+def test_a_slow_caller_that_lost_its_lease_returns_the_winners_token(
     answer: tuple[int, object],
     expired: Connection,
     engine: sa.Engine,

@@ -47,7 +47,7 @@ from voiceai_pipeline_tests.support.token_endpoint import (
 from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, renewing, told
 
 
-def test_a_renewal_that_was_asked_for_early_and_lost_is_repeated_when_somebody_looks(
+def test_a_requested_refresh_whose_answer_is_lost_is_replayed_at_the_next_attempt(
     harbor: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     stall = Fault("stall", place_of(harbor), path=TOKEN_PATH, seconds=30, times=1)
@@ -59,7 +59,7 @@ def test_a_renewal_that_was_asked_for_early_and_lost_is_repeated_when_somebody_l
     assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
 
 
-def test_a_lost_answer_is_asked_for_once_more_and_the_grace_gives_it(
+def test_a_lost_answer_is_replayed_once_within_the_grace_period(
     expired: Connection, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.add_fault(Fault("lost_token_response", place_of(expired), times=1))
@@ -71,7 +71,7 @@ def test_a_lost_answer_is_asked_for_once_more_and_the_grace_gives_it(
     assert (row["lease_id"], row["refresh_replayed"], row["is_active"]) == (None, False, True)
 
 
-def test_without_grace_a_lost_answer_takes_a_person_after_two_posts(
+def test_without_grace_a_lost_answer_needs_action_after_two_posts(
     expired: Connection, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.grace_seconds = 0
@@ -86,7 +86,7 @@ def test_without_grace_a_lost_answer_takes_a_person_after_two_posts(
     )
 
 
-def test_two_lost_answers_take_a_person_and_never_a_third_post(
+def test_two_lost_answers_need_action_and_never_a_third_post(
     expired: Connection, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     before = stored(engine, expired.user.id)
@@ -119,7 +119,7 @@ def test_a_timeout_is_not_replayed_at_once_but_at_the_next_attempt(
     assert standing(engine, expired.user.id) == (ConnectionState.CONNECTED, None)
 
 
-def test_a_503_between_does_not_make_a_lost_answer_younger(
+def test_a_503_in_between_does_not_extend_the_grace_of_a_lost_answer(
     expired: Connection,
     engine: sa.Engine,
     vault: TokenVault,
@@ -178,7 +178,7 @@ def test_the_one_replay_is_kept_for_when_highlevel_answers_again(
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else None,
 )
-def test_a_trouble_of_ours_or_theirs_leaves_the_user_untouched(
+def test_a_failure_of_ours_or_theirs_leaves_the_user_unchanged(
     fault: Fault,
     failure: FailureClass | None,
     expired: Connection,
@@ -197,7 +197,7 @@ def test_a_trouble_of_ours_or_theirs_leaves_the_user_untouched(
     tokens.get_valid_token(expired.user.id)
 
 
-def test_an_endpoint_that_cannot_be_reached_leaves_the_user_untouched(
+def test_an_unreachable_endpoint_leaves_the_user_unchanged(
     expired: Connection, engine: sa.Engine, vault: TokenVault, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     before = stored(engine, expired.user.id)
@@ -207,7 +207,7 @@ def test_an_endpoint_that_cannot_be_reached_leaves_the_user_untouched(
     assert kept(stored(engine, expired.user.id)) == kept(before)
 
 
-def test_a_paused_location_keeps_its_tokens_and_resumes_by_itself(
+def test_a_paused_location_keeps_its_tokens_and_resumes_automatically(
     expired: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     before = stored(engine, expired.user.id)

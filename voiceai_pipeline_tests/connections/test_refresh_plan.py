@@ -22,15 +22,15 @@ from voiceai_pipeline_tests.support.token_fleet import TICK, due, fleet
 
 
 @given(st.integers(min_value=-(10**8), max_value=10**8))
-def test_a_token_is_renewed_exactly_from_five_minutes_before_its_end(seconds: int) -> None:
+def test_a_token_needs_a_refresh_exactly_from_five_minutes_before_it_expires(seconds: int) -> None:
     assert needs_refresh(NOON + timedelta(seconds=seconds), NOON) is (seconds <= 300)
 
 
-def test_a_token_whose_end_is_unknown_is_renewed() -> None:
+def test_a_token_with_unknown_expiry_needs_a_refresh() -> None:
     assert needs_refresh(None, NOON)
 
 
-def test_five_thousand_tokens_of_one_minute_drift_apart_and_none_expires(
+def test_five_thousand_tokens_of_the_same_minute_drift_apart_and_none_expires(
     engine: sa.Engine, clock: Clock
 ) -> None:
     life = timedelta(hours=24)
@@ -88,7 +88,7 @@ def test_a_provider_whose_clock_is_wrong_changes_no_expiry(
 
 
 @pytest.mark.parametrize("skew", [-600, 600], ids=["behind", "ahead"])
-def test_by_a_skewed_clock_no_expired_token_is_used_and_none_is_renewed_early(
+def test_with_a_skewed_clock_no_expired_token_is_used_and_none_is_refreshed_early(
     skew: int, connect: Connector, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.clock = lambda: clock() + timedelta(seconds=skew)

@@ -93,7 +93,7 @@ def away(
         engine.dispose()
 
 
-def test_a_pair_outlives_a_database_that_is_away_and_the_process_that_got_it(away: Away) -> None:
+def test_a_pair_survives_a_database_that_is_down_and_the_process_that_got_it(away: Away) -> None:
     with pytest.raises(PipelineError) as failure:
         away.tokens.get_valid_token(away.user.user.id)
     assert failure.value.failure is FailureClass.DATABASE
@@ -115,7 +115,7 @@ def test_a_pair_outlives_a_database_that_is_away_and_the_process_that_got_it(awa
         assert after.state is ConnectionState.CONNECTED
 
 
-def test_a_database_that_is_back_in_time_gets_the_pair_at_once(
+def test_a_database_that_is_back_within_the_retries_gets_the_pair_at_once(
     away: Away, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holders = []
@@ -133,7 +133,7 @@ def test_a_database_that_is_back_in_time_gets_the_pair_at_once(
         holder.release()
 
 
-def test_where_the_disk_refuses_the_pair_too_it_is_held_in_memory_and_said_so(
+def test_a_pair_that_the_disk_refuses_too_is_held_in_memory_and_logged(
     away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (away.home / "spool").write_text("not a folder")
@@ -153,7 +153,7 @@ def test_where_the_disk_refuses_the_pair_too_it_is_held_in_memory_and_said_so(
         holder.release()
 
 
-def test_a_pair_is_restored_for_who_was_given_up_meanwhile(
+def test_a_pair_is_restored_for_a_user_who_was_given_up_in_the_meantime(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, tmp_path: Path
 ) -> None:
     (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -186,7 +186,7 @@ def test_a_pair_is_restored_for_who_was_given_up_meanwhile(
     ],
     ids=["no connection left", "read-only"],
 )
-def test_whatever_keeps_the_database_from_taking_a_pair_costs_no_pair(
+def test_no_database_error_loses_a_pair(
     error: sa.exc.SQLAlchemyError,
     engine: sa.Engine,
     vault: TokenVault,
@@ -213,7 +213,7 @@ def test_whatever_keeps_the_database_from_taking_a_pair_costs_no_pair(
     assert provider.posts == 1
 
 
-def test_a_pair_on_disk_that_cannot_be_read_keeps_nobody_else_from_being_renewed(
+def test_an_unreadable_pair_on_disk_does_not_stop_other_refreshes(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, tmp_path: Path
 ) -> None:
     odd, well = fleet(engine, 2, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
@@ -236,7 +236,7 @@ def test_a_pair_on_disk_that_cannot_be_read_keeps_nobody_else_from_being_renewed
     assert len(list(spool.waiting())) == 1  # for when the key is back
 
 
-def test_a_disconnection_destroys_what_waits_on_disk_too(
+def test_a_disconnection_deletes_pairs_on_disk_too(
     engine: sa.Engine,
     vault: TokenVault,
     client: HighLevelClient,
@@ -259,7 +259,7 @@ def test_a_disconnection_destroys_what_waits_on_disk_too(
 
 
 @pytest.mark.parametrize("change", ["disconnect", "newer"])
-def test_a_pair_that_was_overtaken_is_thrown_away(
+def test_a_superseded_pair_is_deleted(
     change: str,
     engine: sa.Engine,
     vault: TokenVault,

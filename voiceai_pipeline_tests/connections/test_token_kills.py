@@ -90,7 +90,7 @@ def test_a_process_killed_in_the_exchange_is_replayed_once_after_its_lease(
     assert (after.lease_id, after.replayed, after.version) == (None, False, leased.version + 1)
 
 
-def test_while_the_lease_of_a_killed_process_lasts_nobody_spends_the_token_again(
+def test_the_token_of_a_killed_process_is_not_spent_again_before_its_lease_expires(
     engine: sa.Engine,
     database: Secret,
     sandbox: RunningSandbox,
@@ -117,7 +117,7 @@ def test_while_the_lease_of_a_killed_process_lasts_nobody_spends_the_token_again
 
 
 @pytest.mark.parametrize("grace", [0, 3600])
-def test_a_second_loss_asks_for_a_person_and_never_posts_again(
+def test_a_second_loss_needs_action_and_never_posts_again(
     grace: int,
     engine: sa.Engine,
     database: Secret,

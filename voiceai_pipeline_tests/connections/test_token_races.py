@@ -58,7 +58,7 @@ def test_a_hundred_generations_are_each_spent_once(
     crowd.leave()
 
 
-def test_fifty_processes_ask_for_a_revoked_token_and_nobody_loops(
+def test_fifty_processes_ask_for_a_revoked_token_and_none_loops(
     engine: sa.Engine, database: Secret, sandbox: RunningSandbox, connect: Connect
 ) -> None:
     connection = connect("Harbor Dental")

@@ -31,7 +31,7 @@ from voiceai_pipeline_tests.support.token_endpoint import (
 from voiceai_pipeline_tests.support.user_rows import ADA, NOW, add, legacy
 
 
-def test_a_scope_lost_at_a_refresh_needs_a_person(
+def test_a_scope_lost_at_a_refresh_needs_action(
     expired: Connection,
     engine: sa.Engine,
     vault: TokenVault,
@@ -93,7 +93,7 @@ def save(engine: sa.Engine, row: token_row.TokenRow, pair: OAuthToken, vault: To
         )
 
 
-def test_only_the_holder_of_the_lease_ends_an_exchange(ada: sa.Engine) -> None:
+def test_only_the_holder_of_the_lease_settles_an_exchange(ada: sa.Engine) -> None:
     row = row_of(ada)
     lease = take(ada, row)
     assert lease is not None
@@ -130,7 +130,7 @@ def test_a_pair_replaces_its_own_generation_once(ada: sa.Engine, vault: TokenVau
     assert (after.version, after.lease_id) == (row.version + 1, None)
 
 
-def test_a_pair_that_comes_after_its_replay_was_refused_mends_the_connection(
+def test_a_pair_that_arrives_after_its_replay_was_refused_fixes_the_connection(
     ada: sa.Engine, vault: TokenVault
 ) -> None:
     row = row_of(ada)

@@ -50,7 +50,7 @@ from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, re
 
 
 @pytest.mark.parametrize(("seconds", "posts"), [(299, 1), (300, 1), (301, 0)])
-def test_the_door_renews_at_five_minutes_and_not_before(
+def test_a_valid_token_is_refreshed_at_five_minutes_and_not_before(
     seconds: int,
     posts: int,
     harbor: Connection,
@@ -64,7 +64,7 @@ def test_the_door_renews_at_five_minutes_and_not_before(
     assert len(refreshes(sandbox)) == posts
 
 
-def test_a_wider_margin_renews_earlier(
+def test_a_wider_margin_refreshes_earlier(
     harbor: Connection, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     assert harbor.token_expires_at is not None
@@ -82,7 +82,7 @@ def test_a_fresh_token_is_handed_out_without_a_request(
     assert sandbox.requests == []
 
 
-def test_an_unknown_user_and_one_who_never_connected_are_told_apart(
+def test_an_unknown_user_and_a_user_who_never_connected_raise_different_errors(
     connect: Connector, tokens: Tokens
 ) -> None:
     (user_id,) = connect.add("Harbor Dental")
@@ -101,7 +101,7 @@ def spend(sandbox: RunningSandbox, tokens: Tokens, client: HighLevelClient, who:
 
 
 @pytest.mark.parametrize("variant", ["invalid_jwt", "documented"])
-def test_a_refused_token_is_renewed_once_and_the_request_repeated_once(
+def test_a_refused_token_is_refreshed_once_and_the_request_retried_once(
     variant: Any,
     harbor: Connection,
     tokens: Tokens,
@@ -135,7 +135,7 @@ def test_a_second_refusal_stops(
     ],
     ids=lambda value: value.variant if isinstance(value, Fault) else None,
 )
-def test_a_refusal_that_no_renewal_mends_spends_no_refresh_token(
+def test_a_refusal_that_no_refresh_fixes_spends_no_refresh_token(
     fault: Fault,
     failure: FailureClass,
     answers: list[int],
@@ -150,7 +150,7 @@ def test_a_refusal_that_no_renewal_mends_spends_no_refresh_token(
     assert refreshes(sandbox) == []
 
 
-def test_a_token_refused_because_another_renewed_it_is_replaced_without_a_request(
+def test_a_token_refused_because_another_caller_refreshed_it_is_replaced_without_a_request(
     harbor: Connection, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     old = tokens.get_valid_token(harbor.user.id)
@@ -160,7 +160,7 @@ def test_a_token_refused_because_another_renewed_it_is_replaced_without_a_reques
     assert refreshes(sandbox) == [200]
 
 
-def test_a_token_that_is_refused_right_after_its_renewal_is_not_renewed_again(
+def test_a_token_that_is_refused_right_after_its_refresh_is_not_refreshed_again(
     expired: Connection,
     endpoint: Endpoint,
     sandbox: RunningSandbox,
@@ -203,7 +203,7 @@ def test_only_the_token_endpoint_can_revoke(
     assert standing(engine, harbor.user.id) == (ConnectionState.CONNECTED, None)
 
 
-def test_a_report_about_somebody_who_has_disconnected_changes_nothing(
+def test_a_report_about_a_disconnected_user_changes_nothing(
     harbor: Connection, engine: sa.Engine, tokens: Tokens, consent: Consent
 ) -> None:
     consent.disconnect(harbor.user.id)
@@ -213,7 +213,7 @@ def test_a_report_about_somebody_who_has_disconnected_changes_nothing(
     assert stored(engine, harbor.user.id) == before
 
 
-def test_a_refusal_of_a_token_that_was_replaced_meanwhile_is_not_held_against_the_new_one(
+def test_a_refusal_of_a_replaced_token_does_not_affect_the_new_one(
     connect: Connector, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     harbor = connect("Harbor Dental")
@@ -261,7 +261,7 @@ def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
         assert db.execute(sa.text("SELECT count(*) FROM call_logs")).scalar_one() == 0
 
 
-def test_a_spender_knows_a_token_until_something_happens_to_it(
+def test_a_spender_reuses_a_token_until_a_row_changes(
     harbor: Connection,
     engine: sa.Engine,
     tokens: Tokens,
@@ -301,7 +301,7 @@ def test_a_spender_knows_a_token_until_something_happens_to_it(
     assert asked == []
 
 
-def test_the_sync_of_another_zone_uses_the_same_door(
+def test_a_sync_in_another_time_zone_uses_the_same_tokens(
     harbor: Connection, engine: sa.Engine, tokens: Tokens, client: HighLevelClient, clock: Clock
 ) -> None:
     clock.now += timedelta(days=2)
@@ -310,7 +310,7 @@ def test_the_sync_of_another_zone_uses_the_same_door(
     assert day.state is DayState.COMPLETE
 
 
-def test_a_batch_is_renewed_at_a_steady_pace(
+def test_a_batch_is_refreshed_at_a_steady_pace(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     users = fleet(engine, 60, clock.now, expires=-TICK, refreshed=-timedelta(days=1))

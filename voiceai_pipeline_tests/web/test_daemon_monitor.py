@@ -19,8 +19,8 @@ from voiceai_pipeline_tests.support.receivers import Hook, running_hook
 
 PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
 STOPPED = (
-    "Nothing is scheduled any more: Dagster's daemon and sensors have given no sign of life for "
-    "half an hour"
+    "Scheduling has stopped: Dagster's daemon and sensors have given no sign of life for half an "
+    "hour"
 )
 
 
@@ -70,7 +70,7 @@ def test_half_an_hour_of_silence_is_one_alert_and_its_end_another(lab: Lab) -> N
     assert lab.check(monitor, 29) == []
     assert lab.check(monitor, 1) == [STOPPED]
     text = lab.hook.texts[0]
-    assert "No day is read and no token is renewed until it runs again" in text
+    assert "No day is synced and no token refreshed until it runs again" in text
     assert "What to do: Find out under Deployment in Dagster's UI what has stopped" in text
     assert "https://dagster.test/deployment/daemons" in text
     assert lab.check(monitor, 200) == []
