@@ -29,13 +29,13 @@ class Delivery:
     """The result of a delivery to one channel.
 
     Attributes:
-        told: how many notices it accepted.
+        delivered: how many notices it accepted.
         kept: how many are left for the next delivery.
         reasons: why, each with its fix.
     """
 
     channel: str
-    told: int
+    delivered: int
     kept: int = 0
     reasons: tuple[str, ...] = ()
 
@@ -44,7 +44,7 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
     """Deliver what ``channel`` has not received yet; a failed notice does not stop the others."""
     with engine.begin() as db:
         notices = alerts.pending(db, channel.name)
-    told, kept, reasons = 0, 0, dict[str, None]()
+    delivered, kept, reasons = 0, 0, dict[str, None]()
     for batch in _batches(notices):
         try:
             # The lock makes one of two deliveries wait; an unsent notice is not marked.
@@ -62,10 +62,10 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
             # A bug in one channel silences no other.
             reasons[str(unexpected(error))] = None
         else:
-            told += len(news)
+            delivered += len(news)
             continue
         kept += len(batch)
-    return Delivery(channel.name, told, kept, tuple(reasons))
+    return Delivery(channel.name, delivered, kept, tuple(reasons))
 
 
 def _batches(notices: Sequence[Notice]) -> list[Sequence[Notice]]:

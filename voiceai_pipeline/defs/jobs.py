@@ -116,8 +116,8 @@ def deliver_alerts(
         # Their cells and the check still show how it was before.
         recording.record_connections(context, database, settings.page, users)
     for done in deliveries:
-        if done.told:
-            context.log.info(f"Delivered to {done.channel}: {done.told}.")
+        if done.delivered:
+            context.log.info(f"Delivered to {done.channel}: {done.delivered}.")
     if lines := [
         f"- {done.channel}, {done.kept} kept: {cleaned(' '.join(done.reasons))}"
         for done in deliveries

@@ -51,7 +51,7 @@ from voiceai_pipeline_tests.support.synced_calls import (
     stored_calls,
     table,
 )
-from voiceai_pipeline_tests.support.token_fleet import told
+from voiceai_pipeline_tests.support.token_fleet import delivered
 
 ITSELF, PERSON, NOTHING = "heals by itself", "needs a person", "was no trouble"
 
@@ -218,13 +218,13 @@ def test_what_breaks_on_the_way_has_a_class_a_message_and_a_notice_and_costs_not
             due = {retry_at(r) for r in rows}
             assert None not in due
             stage.clock.now = max(filter(None, due))
-    assert told(stage.engine) == [(name, "opened") for name in row.notices]
+    assert delivered(stage.engine) == [(name, "opened") for name in row.notices]
 
     if row.ends == PERSON:
         assert stage.colours() == {True}  # and a warning with the fix
         assert {r.state for r in stage.sync(Mode.ONLY_FAILED)} == {DayState.WAITING}
         stage.consent()
-        assert told(stage.engine) == [(name, "closed") for name in row.notices]
+        assert delivered(stage.engine) == [(name, "closed") for name in row.notices]
     if row.failure is not None:
         mode = Mode.REREAD if row.state is None else Mode.ONLY_FAILED
         again = stage.sync(mode)

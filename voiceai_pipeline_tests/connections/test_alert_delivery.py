@@ -34,8 +34,8 @@ TEN_MINUTES = timedelta(minutes=10)
 
 
 @dataclass
-class Told:
-    """A webhook and a mailbox, told of everything."""
+class Deliveries:
+    """Delivers all pending notices to a webhook and a mailbox."""
 
     engine: sa.Engine
     hook: Hook
@@ -56,15 +56,15 @@ class Told:
 
 
 @pytest.fixture
-def told(engine: sa.Engine, hook: Hook, mailbox: Mailbox) -> Told:
-    return Told(engine, hook, mailbox, [Webhook(Secret(hook.url)), email_to(mailbox)])
+def deliveries(engine: sa.Engine, hook: Hook, mailbox: Mailbox) -> Deliveries:
+    return Deliveries(engine, hook, mailbox, [Webhook(Secret(hook.url)), email_to(mailbox)])
 
 
 Connect = Callable[[str], Connection]
 
 
 def problems(engine: sa.Engine, number: int) -> list[UUID]:
-    """That many users who have to reconnect."""
+    """Add users who have to reconnect."""
     user_ids = [UUID(int=n) for n in range(1, number + 1)]
     with engine.begin() as db:
         for n, user_id in enumerate(user_ids, start=1):
@@ -74,7 +74,7 @@ def problems(engine: sa.Engine, number: int) -> list[UUID]:
 
 
 def test_a_hundred_failed_refreshes_notify_each_channel_once_and_a_reconnection_once(
-    told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
+    deliveries: Deliveries, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     larch = connect("Larch Auto Care")
     sandbox.world.revoke(str(larch.location_id))
@@ -82,34 +82,34 @@ def test_a_hundred_failed_refreshes_notify_each_channel_once_and_a_reconnection_
     for _ in range(100):
         clock.now += TEN_MINUTES
         assert tokens.refresh_due([larch.user.id])[larch.user.id] is not None
-        told()
-    began = ["Larch Auto Care needs action: Failed to refresh token"]
-    assert told.headlines == told.subjects == began
+        deliveries()
+    opened = ["Larch Auto Care needs action: Failed to refresh token"]
+    assert deliveries.headlines == deliveries.subjects == opened
 
     connect("Larch Auto Care")
     for _ in range(3):
-        told()
-    assert told.headlines == told.subjects == [*began, "Larch Auto Care works again"]
+        deliveries()
+    assert deliveries.headlines == deliveries.subjects == [*opened, "Larch Auto Care works again"]
 
 
 def test_a_paused_location_raises_no_alert(
-    told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
+    deliveries: Deliveries, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     willow = connect("Willow Spa")
     sandbox.world.pause(str(willow.location_id))
     for _ in range(5):
         clock.now += timedelta(days=2)
         tokens.refresh_due([willow.user.id])
-        told()
-    with told.engine.begin() as db:
-        person = connections.one(db, willow.user.id, clock.now)
-    assert person is not None
-    assert person.state is ConnectionState.PAUSED
-    assert told.headlines == told.subjects == []
+        deliveries()
+    with deliveries.engine.begin() as db:
+        connection = connections.one(db, willow.user.id, clock.now)
+    assert connection is not None
+    assert connection.state is ConnectionState.PAUSED
+    assert deliveries.headlines == deliveries.subjects == []
 
 
 def test_a_manual_disconnection_raises_no_alert(
-    told: Told,
+    deliveries: Deliveries,
     connect: Connect,
     tokens: Tokens,
     consent: Consent,
@@ -120,14 +120,14 @@ def test_a_manual_disconnection_raises_no_alert(
     sandbox.world.revoke(str(larch.location_id))
     clock.now += timedelta(days=2)
     tokens.refresh_due([larch.user.id])
-    told()
+    deliveries()
     consent.disconnect(larch.user.id)
-    told()
-    assert len(told.headlines) == len(told.subjects) == 1
+    deliveries()
+    assert len(deliveries.headlines) == len(deliveries.subjects) == 1
 
 
 def test_an_outage_of_hours_is_one_alert_for_all_users_when_it_opens_and_closes(
-    told: Told, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
+    deliveries: Deliveries, connect: Connect, tokens: Tokens, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     user_ids = [connect(name).user.id for name in ("Harbor Dental", "Pine Realty")]
     sandbox.world.add_fault(Fault("server_error", path=TOKEN_PATH))
@@ -135,49 +135,57 @@ def test_an_outage_of_hours_is_one_alert_for_all_users_when_it_opens_and_closes(
     for _ in range(30):
         clock.now += TEN_MINUTES
         tokens.refresh_due(user_ids)
-        told()
-    began = ["Token refresh is suspended for all users: HighLevel answered with a server error"]
-    assert told.headlines == told.subjects == began
+        deliveries()
+    opened = ["Token refresh is suspended for all users: HighLevel answered with a server error"]
+    assert deliveries.headlines == deliveries.subjects == opened
 
     sandbox.world.clear_faults()
     for _ in range(3):
         clock.now += TEN_MINUTES
         tokens.refresh_due(user_ids)
-        told()
-    assert told.headlines == told.subjects == [*began, "Token refresh works again for all users"]
+        deliveries()
+    assert (
+        deliveries.headlines
+        == deliveries.subjects
+        == [*opened, "Token refresh works again for all users"]
+    )
 
 
-def test_a_notice_that_the_webhook_refuses_is_delivered_exactly_once_later(told: Told) -> None:
-    problems(told.engine, 1)
-    told.hook.answers = [500]
-    webhook, email = told()
-    assert (webhook.told, webhook.kept) == (0, 1)
+def test_a_notice_that_the_webhook_refuses_is_delivered_exactly_once_later(
+    deliveries: Deliveries,
+) -> None:
+    problems(deliveries.engine, 1)
+    deliveries.hook.answers = [500]
+    webhook, email = deliveries()
+    assert (webhook.delivered, webhook.kept) == (0, 1)
     assert webhook.reasons == (
         "The webhook answered 500. Fix: none needed; it is retried automatically.",
     )
-    assert email == Delivery("email", told=1)
+    assert email == Delivery("email", delivered=1)
     for _ in range(3):
-        told()
-    assert len(told.headlines) == len(told.subjects) == 1
-    assert told.hook.asked == 2
+        deliveries()
+    assert len(deliveries.headlines) == len(deliveries.subjects) == 1
+    assert deliveries.hook.asked == 2
 
 
-def test_a_mail_server_that_is_down_does_not_stop_the_webhook(told: Told) -> None:
-    problems(told.engine, 2)
-    told.channels[1] = Email(Secret("smtp://127.0.0.1:9"), "alerts@agency.test", ("a@agency.test",))
-    webhook, email = told()
-    assert webhook == Delivery("webhook", told=2)
+def test_a_mail_server_that_is_down_does_not_stop_the_webhook(deliveries: Deliveries) -> None:
+    problems(deliveries.engine, 2)
+    deliveries.channels[1] = Email(
+        Secret("smtp://127.0.0.1:9"), "alerts@agency.test", ("a@agency.test",)
+    )
+    webhook, email = deliveries()
+    assert webhook == Delivery("webhook", delivered=2)
     assert email.kept == 2
     (reason,) = email.reasons
     assert reason.startswith("The mail server could not be used (ConnectionRefusedError). Fix: ")
 
 
-def test_a_failed_notice_does_not_stop_the_others(told: Told) -> None:
-    problems(told.engine, 3)
-    told.hook.answers = [200, 503, 200]
-    assert told()[0].told == 2
-    told()
-    assert sorted(told.headlines) == [
+def test_a_failed_notice_does_not_stop_the_others(deliveries: Deliveries) -> None:
+    problems(deliveries.engine, 3)
+    deliveries.hook.answers = [200, 503, 200]
+    assert deliveries()[0].delivered == 2
+    deliveries()
+    assert sorted(deliveries.headlines) == [
         f"Shop {n} needs action: Failed to refresh token" for n in (1, 2, 3)
     ]
 
@@ -195,7 +203,7 @@ def test_a_bug_in_a_channel_is_logged_without_what_it_was_given(
             raise KeyError(HOOK_SECRET)
 
     delivery = alert_delivery.deliver(engine, Broken(), PAGE)
-    assert (delivery.told, delivery.kept) == (0, 1)
+    assert (delivery.delivered, delivery.kept) == (0, 1)
     (reason,) = delivery.reasons
     assert reason.startswith("Unexpected error (KeyError). Fix: Report this as a bug")
     assert "in deliver" in caplog.text
@@ -217,45 +225,45 @@ def test_two_concurrent_deliveries_send_each_notice_once(number: int, engine: sa
 
     with ThreadPoolExecutor(4) as pool:
         both = list(pool.map(lambda _: alert_delivery.deliver(engine, Slow(), PAGE), range(4)))
-    assert sum(delivery.told for delivery in both) == number
+    assert sum(delivery.delivered for delivery in both) == number
     assert len(sent) == len(set(sent)) == (number if number == 3 else 1)
 
 
-def test_twenty_notices_at_once_are_still_twenty_messages(told: Told) -> None:
-    problems(told.engine, 20)
-    told()
-    assert len(told.headlines) == len(told.subjects) == 20
+def test_twenty_notices_at_once_are_still_twenty_messages(deliveries: Deliveries) -> None:
+    problems(deliveries.engine, 20)
+    deliveries()
+    assert len(deliveries.headlines) == len(deliveries.subjects) == 20
 
 
 def test_a_problem_of_five_hundred_users_is_one_message(
-    told: Told,
+    deliveries: Deliveries,
 ) -> None:
-    user_ids = problems(told.engine, 500)
-    assert [done.told for done in told()] == [500, 500]
-    told()
-    assert told.headlines == told.subjects == ["500 new problems, 0 resolved"]
-    text = told.hook.texts[0]
+    user_ids = problems(deliveries.engine, 500)
+    assert [done.delivered for done in deliveries()] == [500, 500]
+    deliveries()
+    assert deliveries.headlines == deliveries.subjects == ["500 new problems, 0 resolved"]
+    text = deliveries.hook.texts[0]
     assert "- Shop 1 needs action: Failed to refresh token, since 2026-11-20 08:12 UTC" in text
     assert text.count("- Shop") == 50
     assert "and 450 more" in text
     assert "https://voice.test/" in text
-    with told.engine.begin() as db:
+    with deliveries.engine.begin() as db:
         for user_id in user_ids:
             alerts.close(db, user_id, AT + timedelta(hours=1))
-    told()
-    assert told.headlines[1:] == told.subjects[1:] == ["0 new problems, 500 resolved"]
+    deliveries()
+    assert deliveries.headlines[1:] == deliveries.subjects[1:] == ["0 new problems, 500 resolved"]
 
 
 def test_twenty_one_notices_are_one_digest_that_is_retried_as_a_whole(
-    told: Told,
+    deliveries: Deliveries,
 ) -> None:
-    problems(told.engine, 21)
-    told.hook.answers = [502]
-    assert told()[0] == Delivery(
+    problems(deliveries.engine, 21)
+    deliveries.hook.answers = [502]
+    assert deliveries()[0] == Delivery(
         "webhook",
         0,
         21,
         ("The webhook answered 502. Fix: none needed; it is retried automatically.",),
     )
-    told()
-    assert told.headlines == ["21 new problems, 0 resolved"]
+    deliveries()
+    assert deliveries.headlines == ["21 new problems, 0 resolved"]

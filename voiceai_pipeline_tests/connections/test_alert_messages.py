@@ -23,7 +23,7 @@ def test_a_message_names_user_problem_start_fix_and_links() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "headline", "sentence"),
+    ("one", "headline", "sentence"),
     [
         (
             notice(FailureClass.LOCATION_PAUSED),
@@ -53,11 +53,11 @@ def test_a_message_names_user_problem_start_fix_and_links() -> None:
         ),
     ],
 )
-def test_each_kind_of_problem_has_its_own_text(told: Notice, headline: str, sentence: str) -> None:
-    message = alert_messages.message_of(told, PAGE)
+def test_each_kind_of_problem_has_its_own_text(one: Notice, headline: str, sentence: str) -> None:
+    message = alert_messages.message_of(one, PAGE)
     assert message.headline == headline
     assert sentence in message.text
-    assert ("What to do" in message.text) == (told.moment == "opened")
+    assert ("What to do" in message.text) == (one.moment == "opened")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_every_reason_has_a_message_without_a_placeholder(
 
 def test_a_digest_starts_with_problems_of_all_users() -> None:
     many = [notice(FailureClass.REFRESH_REJECTED, number=n) for n in range(60)]
-    everybody = notice(FailureClass.CLIENT_REFUSED, None, number=99)
-    message = alert_messages.digest([*many, everybody], PAGE)
+    for_all = notice(FailureClass.CLIENT_REFUSED, None, number=99)
+    message = alert_messages.digest([*many, for_all], PAGE)
     assert message.headline == "61 new problems, 0 resolved"
     assert message.body[0].startswith("- Token refresh is suspended for all users")

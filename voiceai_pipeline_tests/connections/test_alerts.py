@@ -24,7 +24,14 @@ from voiceai_pipeline.core.failures import (
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import Clock, Connector
-from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, renewing, states, told
+from voiceai_pipeline_tests.support.token_fleet import (
+    TICK,
+    Provider,
+    delivered,
+    fleet,
+    refreshing_at,
+    states,
+)
 
 
 def test_one_user_whose_refresh_fails_for_two_hours_raises_one_alert_and_is_not_revoked(
@@ -32,15 +39,15 @@ def test_one_user_whose_refresh_fails_for_two_hours_raises_one_alert_and_is_not_
 ) -> None:
     well, odd = fleet(engine, 2, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
     notices = []
-    with renewing(engine, vault, clock, provider) as tokens:
+    with refreshing_at(engine, vault, clock, provider) as tokens:
         for _ in range(30):
-            provider.trouble = (418, {"message": "I'm a teapot"})
+            provider.failure = (418, {"message": "I'm a teapot"})
             error = tokens.refresh_due([odd])[odd]
             assert error is not None
             assert error.failure is FailureClass.UNKNOWN_ANSWER
-            provider.trouble = None
+            provider.failure = None
             assert tokens.refresh(well).can_sync
-            notices += told(engine)
+            notices += delivered(engine)
             clock.now += TICK
         with engine.begin() as db:
             seen = connections.one(db, odd, clock.now)
@@ -50,22 +57,22 @@ def test_one_user_whose_refresh_fails_for_two_hours_raises_one_alert_and_is_not_
         assert "not documented" in seen.cause
         assert notices == [("Shop", "opened")]
         assert tokens.refresh(odd).last_failure is None
-    assert told(engine) == [("Shop", "closed")]
+    assert delivered(engine) == [("Shop", "closed")]
 
 
 def test_a_user_who_keeps_failing_and_is_then_revoked_raises_another_alert(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
     (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
-    with renewing(engine, vault, clock, provider) as tokens:
-        provider.trouble = (418, {"message": "I'm a teapot"})
+    with refreshing_at(engine, vault, clock, provider) as tokens:
+        provider.failure = (418, {"message": "I'm a teapot"})
         for _ in range(12):
             assert tokens.refresh_due([user])[user]
-        assert told(engine) == [("Shop", "opened")]
-        provider.trouble = (400, {"message": "Invalid grant: refresh token is invalid"})
+        assert delivered(engine) == [("Shop", "opened")]
+        provider.failure = (400, {"message": "Invalid grant: refresh token is invalid"})
         assert tokens.refresh_due([user])[user]
-        assert told(engine) == [("Shop", "opened")]
-        assert told(engine) == []
+        assert delivered(engine) == [("Shop", "opened")]
+        assert delivered(engine) == []
 
 
 def test_a_missing_key_raises_one_alert_and_changes_nothing(
@@ -79,22 +86,22 @@ def test_a_missing_key_raises_one_alert_and_changes_nothing(
             with pytest.raises(PipelineError) as refused:
                 stranger.get_valid_token(user.user.id)
             assert refused.value.failure is FailureClass.TOKEN_UNREADABLE
-    assert told(engine) == [("Harbor Dental", "opened")]
+    assert delivered(engine) == [("Harbor Dental", "opened")]
     assert states(engine) == {"connected": 1}
     with engine.begin() as db:
         entries = history.of_user(db, user.user.id)
     assert [e.event for e in entries] == [TokenEvent.REFRESH_FAILED, TokenEvent.CONNECTED]
     assert "no key 'test' in the keyring" in entries[0].sentence
     assert Tokens(engine, vault, client, now=clock).refresh(user.user.id).can_sync
-    assert told(engine) == [("Harbor Dental", "closed")]
+    assert delivered(engine) == [("Harbor Dental", "closed")]
 
 
 def test_a_notice_names_a_business_and_never_a_person(engine: sa.Engine, clock: Clock) -> None:
     with engine.begin() as db:
-        person = UUID(int=7)
-        connections.add_user(db, person, business_name="", first_name="Ada", last_name="Byron")
-        alerts.open_(db, person, FailureClass.REFRESH_REJECTED, clock.now)
-    assert told(engine) == [(str(person), "opened")]
+        user_id = UUID(int=7)
+        connections.add_user(db, user_id, business_name="", first_name="Ada", last_name="Byron")
+        alerts.open_(db, user_id, FailureClass.REFRESH_REJECTED, clock.now)
+    assert delivered(engine) == [(str(user_id), "opened")]
 
 
 def test_a_long_pause_raises_one_alert_thirty_days_before_the_refresh_token_expires(
@@ -108,9 +115,9 @@ def test_a_long_pause_raises_one_alert_thirty_days_before_the_refresh_token_expi
         error = tokens.refresh_due([user.user.id])[user.user.id]
         assert error is not None
         assert error.failure is FailureClass.LOCATION_PAUSED
-        notices += [(clock.now - start, *notice) for notice in told(engine)]
+        notices += [(clock.now - start, *notice) for notice in delivered(engine)]
     assert notices == [(timedelta(days=335), "Harbor Dental", "opened")]
     sandbox.world.resume(user.location_id or "")
     clock.now += timedelta(hours=6)
     assert tokens.refresh_due([user.user.id]) == {user.user.id: None}
-    assert told(engine) == [("Harbor Dental", "closed")]
+    assert delivered(engine) == [("Harbor Dental", "closed")]

@@ -234,11 +234,11 @@ def test_every_row_of_a_user_is_out_of_use_after_a_reconnection_but_the_new_one(
 
 
 def test_connecting_an_unknown_user_is_refused(engine: sa.Engine, vault: TokenVault) -> None:
-    nobody = Connection(User(uuid4(), "Nobody"), ConnectionState.CONNECTED)
+    unknown = Connection(User(uuid4(), "Unknown"), ConnectionState.CONNECTED)
     with pytest.raises(LookupError), engine.begin() as db:
         connection_store.save_connection(
             db,
-            nobody,
+            unknown,
             OAuthToken(Secret("INVENTED"), 60),
             vault,
             started_at=NOW,

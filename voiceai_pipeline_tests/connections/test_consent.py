@@ -1,5 +1,5 @@
-"""How a connection begins and ends: the state that names a consent, an agency's location, and every
-answer from the browser that cannot be one.
+"""Starting and ending a connection: the state that identifies a consent, every callback that cannot
+finish one, an agency's location, and disconnecting.
 """
 
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ def browser() -> Iterator[requests.Session]:
         yield session
 
 
-def allowed(browser: requests.Session, begun: Begun, name: str) -> tuple[Secret, Secret]:
+def allowed(browser: requests.Session, started: Begun, name: str) -> tuple[Secret, Secret]:
     """The state and the code that HighLevel sends the browser back with."""
-    query = parse_qs(urlsplit(authorize(browser, begun.url, DEMO[name].installs_on)).query)
+    query = parse_qs(urlsplit(authorize(browser, started.url, DEMO[name].installs_on)).query)
     return Secret(query["state"][0]), Secret(query["code"][0])
 
 
@@ -69,14 +69,14 @@ def test_a_consent_connects_the_user_whom_its_state_names(
     tokens: Tokens,
 ) -> None:
     connect.add("Harbor Dental", "Pine Realty")
-    begun = consent.begin(HARBOR)
-    assert begun.url.partition("?")[0].endswith("/v2/oauth/chooselocation")
-    after = consent.finish(*allowed(browser, begun, "Harbor Dental"))
+    started = consent.begin(HARBOR)
+    assert started.url.partition("?")[0].endswith("/v2/oauth/chooselocation")
+    after = consent.finish(*allowed(browser, started, "Harbor Dental"))
     assert after.user.id == HARBOR
     assert (after.state, after.label) == (ConnectionState.CONNECTED, "connected")
     assert (after.location_name, after.location_timezone) == ("Harbor Dental", "America/New_York")
     assert tokens.check(HARBOR).failure is None
-    assert consent.outcome(begun.state) == "connected"
+    assert consent.outcome(started.state) == "connected"
     assert events(engine, HARBOR) == [TokenEvent.TESTED, TokenEvent.CONNECTED]
     with engine.begin() as db:
         other = connections.one(db, UUID(DEMO["Pine Realty"].id))
@@ -95,10 +95,10 @@ def test_the_state_is_stored_as_a_hash_only(
     consent: Consent, connect: Connector, engine: sa.Engine
 ) -> None:
     connect.add("Harbor Dental")
-    begun = consent.begin(HARBOR)
-    assert begun.state.reveal() in begun.url
-    assert begun.state.reveal() not in str(table(engine, "connect_requests"))
-    assert begun.state.reveal() not in repr(begun.state)
+    started = consent.begin(HARBOR)
+    assert started.state.reveal() in started.url
+    assert started.state.reveal() not in str(table(engine, "connect_requests"))
+    assert started.state.reveal() not in repr(started.state)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_a_refusal_in_the_browser_changes_nothing(
 ) -> None:
     connect("Harbor Dental")
     before = table(engine, "api_keys")
-    begun = consent.begin(HARBOR)
+    started = consent.begin(HARBOR)
     with pytest.raises(ConsentError, match="refused in the browser"):
-        consent.finish(begun.state, None, "access_denied")
+        consent.finish(started.state, None, "access_denied")
     assert table(engine, "api_keys") == before
 
 
@@ -153,13 +153,13 @@ def test_a_state_works_once(
     sandbox: RunningSandbox,
 ) -> None:
     connect.add("Harbor Dental")
-    begun = consent.begin(HARBOR)
-    answer = allowed(browser, begun, "Harbor Dental")
+    started = consent.begin(HARBOR)
+    answer = allowed(browser, started, "Harbor Dental")
     consent.finish(*answer)
     before, spent = table(engine, "api_keys"), exchanges(sandbox)
     with pytest.raises(ConsentError, match="finished already"):
         consent.finish(*answer)
-    another = allowed(browser, begun, "Harbor Dental")
+    another = allowed(browser, started, "Harbor Dental")
     with pytest.raises(ConsentError, match="finished already"):
         consent.finish(*another)
     assert table(engine, "api_keys") == before
@@ -185,9 +185,9 @@ def test_a_consent_has_half_an_hour(
     connect: Connector, consent: Consent, browser: requests.Session, clock: Clock
 ) -> None:
     connect.add("Harbor Dental")
-    begun = consent.begin(HARBOR)
+    started = consent.begin(HARBOR)
     clock.now += timedelta(minutes=29, seconds=59)
-    answer = allowed(browser, begun, "Harbor Dental")
+    answer = allowed(browser, started, "Harbor Dental")
     clock.now += timedelta(seconds=1)
     with pytest.raises(ConsentError, match="longer than 30 minutes"):
         consent.finish(*answer)
@@ -197,20 +197,20 @@ def test_a_state_from_days_ago_is_deleted_and_still_refused(
     connect: Connector, consent: Consent, clock: Clock, engine: sa.Engine
 ) -> None:
     connect.add("Harbor Dental")
-    begun = consent.begin(HARBOR)
+    started = consent.begin(HARBOR)
     clock.now += timedelta(days=2)
     consent.begin(HARBOR)
     assert len(table(engine, "connect_requests")) == 1
     with pytest.raises(ConsentError, match="is not ours"):
-        consent.finish(begun.state, Secret("code"))
+        consent.finish(started.state, Secret("code"))
 
 
 def test_a_consent_started_in_a_browser_is_finished_only_in_that_browser(
     connect: Connector, consent: Consent, browser: requests.Session, sandbox: RunningSandbox
 ) -> None:
     connect.add("Harbor Dental")
-    begun = consent.begin(HARBOR, browser_bound=True)
-    answer = allowed(browser, begun, "Harbor Dental")
+    started = consent.begin(HARBOR, browser_bound=True)
+    answer = allowed(browser, started, "Harbor Dental")
     with pytest.raises(ConsentError, match="another browser"):
         consent.finish(*answer)
     assert exchanges(sandbox) == 0
@@ -260,18 +260,18 @@ def test_an_agencys_location_is_chosen_from_the_stored_grant_without_a_second_co
     agency: Connector, engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     consent, client = agency.consent, agency.client
-    begun = consent.begin(AGENCY)
+    started = consent.begin(AGENCY)
     with pytest.raises(ChooseLocationError) as choice:
-        consent.finish(*allowed(agency.browser, begun, "Northwind Agency"))
+        consent.finish(*allowed(agency.browser, started, "Northwind Agency"))
     assert choice.value.user_id == AGENCY
-    assert "Northwind Vans" in str(consent.outcome(begun.state))
+    assert "Northwind Vans" in str(consent.outcome(started.state))
     with engine.begin() as db:
         waiting = connections.one(db, AGENCY)
     assert waiting is not None
     assert waiting.label == "needs reconnection: no location"
     offered = consent.locations(AGENCY)
     assert offered == choice.value.locations
-    vans = next(place for place in offered if place.name == "Northwind Vans")
+    vans = next(one for one in offered if one.name == "Northwind Vans")
     after = consent.choose_location(AGENCY, vans.location_id)
     assert (after.label, after.location_name) == ("connected", "Northwind Vans")
     assert Tokens(engine, vault, client, now=clock).check(AGENCY).failure is None
@@ -282,7 +282,7 @@ def test_an_agencys_location_is_chosen_from_the_stored_grant_without_a_second_co
         TokenEvent.CONNECTED,
     ]
     # Another of them later on, as easily.
-    other = next(place for place in offered if place != vans)
+    other = next(one for one in offered if one != vans)
     assert consent.choose_location(AGENCY, other.location_id).location_id == other.location_id
     assert Tokens(engine, vault, client, now=clock).check(AGENCY).failure is None
 

@@ -43,14 +43,14 @@ def test_everyone_is_listed_by_name(engine: sa.Engine) -> None:
     add(engine, ADA, "Zebra Zoo")
     add(engine, BEN, "", "Ben", "Ortiz")
     add(engine, nameless)
-    add(engine, ADA, "Another name")  # who is there stays as they are
+    add(engine, ADA, "Another name")  # an existing user stays unchanged
     with engine.connect() as db:
-        people = connections.all_connections(db)
+        listed = connections.all_connections(db)
         assert connections.all_connections(db, []) == []
         assert [c.user.id for c in connections.all_connections(db, [BEN])] == [BEN]
         assert connections.one(db, uuid4()) is None
-    assert {c.user.name for c in people} == {"Zebra Zoo", "Ben Ortiz", str(nameless)}
-    assert {c.state for c in people} == {ConnectionState.NEVER_CONNECTED}
+    assert {c.user.name for c in listed} == {"Zebra Zoo", "Ben Ortiz", str(nameless)}
+    assert {c.state for c in listed} == {ConnectionState.NEVER_CONNECTED}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_rows_that_tie_are_always_read_in_the_same_order(engine: sa.Engine) -> N
     seen = set()
     for row_id in ids:
         seen.add(one(engine, ADA).location_id)
-        with engine.begin() as db:  # moves the row to another place in the table
+        with engine.begin() as db:  # moves the row within the table
             db.execute(
                 sa.text("UPDATE api_keys SET location_name = 'x' WHERE id = :id"), {"id": row_id}
             )
@@ -126,8 +126,8 @@ def test_a_state_stored_by_a_newer_version_hides_no_user(engine: sa.Engine) -> N
     legacy(engine, ADA, connection_state="hibernating")
     add(engine, BEN, "Ben")
     with engine.connect() as db:
-        people = connections.all_connections(db)
-    assert [(p.user.name, p.state) for p in people] == [
+        listed = connections.all_connections(db)
+    assert [(c.user.name, c.state) for c in listed] == [
         ("Ada", ConnectionState.CONNECTED),
         ("Ben", ConnectionState.NEVER_CONNECTED),
     ]

@@ -31,13 +31,13 @@ from voiceai_pipeline_tests.conftest import (
 )
 from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
-    door,
     failure_of,
     granted,
     place_of,
     refreshes,
     standing,
     stored,
+    tokens_at,
 )
 
 
@@ -90,7 +90,7 @@ def test_fields_that_an_answer_omits_stay_as_stored(
     before = stored(engine, expired.user.id)
     names = ("accessToken", "expiresIn") if api_version == "v3" else ("access_token", "expires_in")
     endpoint.answer = lambda: (200, dict(zip(names, ("INVENTED-ACCESS", 86_399), strict=True)))
-    with door(sandbox, engine, vault, clock, endpoint.url, api_version) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url, api_version) as tokens:
         assert tokens.get_valid_token(expired.user.id) == Secret("INVENTED-ACCESS")
     after = stored(engine, expired.user.id)
     for name in ("refresh_token", "location_id", "scope", "company_id", "user_type", "is_active"):
@@ -208,7 +208,7 @@ def test_a_slow_caller_that_lost_its_lease_returns_the_winners_token(
         return answer
 
     endpoint.answer = overtaken
-    with door(sandbox, engine, vault, clock, endpoint.url) as slow:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as slow:
         assert slow.get_valid_token(expired.user.id) == won[0]
     assert len(endpoint.posts) == 1
     assert stored(engine, expired.user.id) == rows[0]
@@ -233,7 +233,7 @@ def test_a_reconnection_beats_an_exchange_in_flight(
         return 200, granted()
 
     endpoint.answer = reconnected
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         token = tokens.get_valid_token(expired.user.id)
     assert sandbox.world.grant_of(access=token.reveal()) is not None
     assert stored(engine, expired.user.id) == rows[0]
@@ -255,7 +255,7 @@ def test_a_disconnection_beats_an_exchange_in_flight(
         return 200, granted()
 
     endpoint.answer = disconnected
-    with door(sandbox, engine, vault, clock, endpoint.url) as slow:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as slow:
         failure = failure_of(lambda: slow.get_valid_token(expired.user.id))
     assert failure is FailureClass.NO_CONNECTION
     row = stored(engine, expired.user.id)
@@ -268,20 +268,20 @@ def test_a_lost_database_connection_after_the_answer_does_not_lose_the_pair(
 ) -> None:
     sandbox.world.grace_seconds = 0
     with engine.begin() as db:
-        # A sequence is not rolled back, so the trouble passes after two writes.
-        db.execute(sa.text("CREATE SEQUENCE troubles"))
+        # A sequence is not rolled back, so the fault passes after two writes.
+        db.execute(sa.text("CREATE SEQUENCE faults"))
         db.execute(
             sa.text(
-                "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "IF NEW.token_version > OLD.token_version AND nextval('troubles') <= 2 THEN "
+                "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "IF NEW.token_version > OLD.token_version AND nextval('faults') <= 2 THEN "
                 "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; "
                 "RETURN NEW; END $$"
             )
         )
         db.execute(
             sa.text(
-                "CREATE TRIGGER trouble BEFORE UPDATE ON api_keys "
-                "FOR EACH ROW EXECUTE FUNCTION trouble()"
+                "CREATE TRIGGER fault BEFORE UPDATE ON api_keys "
+                "FOR EACH ROW EXECUTE FUNCTION fault()"
             )
         )
     token = tokens.get_valid_token(expired.user.id)

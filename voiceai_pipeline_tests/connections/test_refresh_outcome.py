@@ -35,7 +35,6 @@ from voiceai_pipeline_tests.conftest import (
 )
 from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
-    door,
     failure_of,
     granted,
     kept,
@@ -43,8 +42,15 @@ from voiceai_pipeline_tests.support.token_endpoint import (
     refreshes,
     standing,
     stored,
+    tokens_at,
 )
-from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, renewing, told
+from voiceai_pipeline_tests.support.token_fleet import (
+    TICK,
+    Provider,
+    delivered,
+    fleet,
+    refreshing_at,
+)
 
 
 def test_a_requested_refresh_whose_answer_is_lost_is_replayed_at_the_next_attempt(
@@ -129,7 +135,7 @@ def test_a_503_in_between_does_not_extend_the_grace_of_a_lost_answer(
 ) -> None:
     answers = iter([(200, b"not JSON"), (503, {}), (200, b"not JSON"), (200, granted())])
     endpoint.answer = lambda: next(answers)
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         assert (
             failure_of(lambda: tokens.get_valid_token(expired.user.id))
             is FailureClass.PROVIDER_ERROR
@@ -155,7 +161,7 @@ def test_the_one_replay_is_kept_for_when_highlevel_answers_again(
     answers = iter([(200, b"not JSON"), (200, granted())])
     endpoint.answer = lambda: next(answers)
     endpoint.pong = lambda: (503, {})
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         for _ in range(4 * 24):  # four days, once an hour
             failure = failure_of(lambda: tokens.get_valid_token(expired.user.id))
             assert failure in (FailureClass.IN_DOUBT, FailureClass.PROVIDER_ERROR)
@@ -201,7 +207,7 @@ def test_an_unreachable_endpoint_leaves_the_user_unchanged(
     expired: Connection, engine: sa.Engine, vault: TokenVault, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     before = stored(engine, expired.user.id)
-    with door(sandbox, engine, vault, clock, "http://127.0.0.1:9/oauth/token") as tokens:
+    with tokens_at(sandbox, engine, vault, clock, "http://127.0.0.1:9/oauth/token") as tokens:
         failure = failure_of(lambda: tokens.get_valid_token(expired.user.id))
     assert failure is FailureClass.UNREACHABLE
     assert kept(stored(engine, expired.user.id)) == kept(before)
@@ -269,7 +275,7 @@ S, F = ConnectionState, FailureClass
 
 
 MEANINGS = [
-    # status, message, class, state afterwards, who is told
+    # status, message, class, state afterwards, notices
     (400, "Location is not active", F.LOCATION_PAUSED, S.PAUSED, []),
     (401, "Command timed out", F.PROVIDER_ERROR, S.CONNECTED, []),
     (401, "version header was not found.", F.OUR_REQUEST, S.CONNECTED, []),
@@ -312,8 +318,8 @@ def test_an_answer_of_the_token_endpoint_means_one_thing_and_keeps_the_tokens(
     provider: Provider,
 ) -> None:
     (user,) = fleet(engine, 1, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
-    provider.trouble = (status, {"message": message, "traceId": "trace-00000001"})
-    with renewing(engine, vault, clock, provider) as tokens:
+    provider.failure = (status, {"message": message, "traceId": "trace-00000001"})
+    with refreshing_at(engine, vault, clock, provider) as tokens:
         with pytest.raises(PipelineError) as refused:
             tokens.get_valid_token(user)
         assert refused.value.failure is failure
@@ -328,14 +334,14 @@ def test_an_answer_of_the_token_endpoint_means_one_thing_and_keeps_the_tokens(
         assert after.connection.next_attempt_at == (clock.now + wait if wait else None)
         assert (entry.event, entry.reason) == (TokenEvent.REFRESH_FAILED, failure)
         assert entry.trace_id == "trace-00000001"
-        assert told(engine) == notices
+        assert delivered(engine) == notices
         for _ in range(100):
             with pytest.raises(PipelineError):
                 tokens.get_valid_token(user)
-        # What is theirs and does not pass is told after two hours; what is ours, at once, for all.
+        # Their lasting failures raise an alert after two hours; ours at once, for all users.
         lasting = failure in PROVIDER_FAILURES | {F.UNKNOWN_ANSWER}
         ours = failure in OUR_FAILURES
-        assert told(engine) == [("Shop", "opened")] * lasting + [("app", "opened")] * ours
+        assert delivered(engine) == [("Shop", "opened")] * lasting + [("app", "opened")] * ours
 
 
 def test_every_rule_for_the_token_endpoint_has_a_row_above() -> None:

@@ -36,29 +36,29 @@ def test_five_thousand_tokens_of_the_same_minute_drift_apart_and_none_expires(
     life = timedelta(hours=24)
     users = fleet(engine, 5000, clock.now, expires=life, refreshed=timedelta())
     plan = sa.text(
-        "UPDATE api_keys SET refresh_at = p.at, token_expires_at = p.ends "
+        "UPDATE api_keys SET refresh_at = p.at, token_expires_at = p.expires "
         "FROM unnest(CAST(:ids AS uuid[]), CAST(:at AS timestamptz[]), "
-        "CAST(:ends AS timestamptz[])) AS p(id, at, ends) WHERE api_keys.user_id = p.id"
+        "CAST(:expires AS timestamptz[])) AS p(id, at, expires) WHERE api_keys.user_id = p.id"
     )
 
     def grant(user_ids: list[UUID]) -> None:
         at = [planned_refresh(user_id, clock.now, life) for user_id in user_ids]
         with engine.begin() as db:
-            db.execute(plan, {"ids": user_ids, "at": at, "ends": [clock.now + life] * len(at)})
+            db.execute(plan, {"ids": user_ids, "at": at, "expires": [clock.now + life] * len(at)})
 
     grant(users)
     start = clock.now
     per_tick: list[tuple[datetime, int]] = []
-    ends = dict.fromkeys(users, start + life)
+    expires = dict.fromkeys(users, start + life)
     tick = 3 * TICK
     while clock.now < start + timedelta(days=7):
         clock.now += tick
         now_due = due(engine, clock)
-        assert all(clock.now < ends[user_id] for user_id in now_due), "expired before it was due"
-        ends |= dict.fromkeys(now_due, clock.now + life)
+        assert all(clock.now < expires[user_id] for user_id in now_due), "expired before it was due"
+        expires |= dict.fromkeys(now_due, clock.now + life)
         grant(now_due)
         per_tick.append((clock.now, len(now_due)))
-    assert min(ends.values()) > clock.now
+    assert min(expires.values()) > clock.now
     # At five a second, a batch is done well before the next tick.
     assert max(count for _, count in per_tick) / 5 < tick.total_seconds()
     third_day = [n for at, n in per_tick if timedelta(days=2) < at - start < timedelta(days=3)]

@@ -12,7 +12,7 @@ ADA, BEN = (Connection(User(UUID(int=n), f"user {n}"), ConnectionState.CONNECTED
 
 
 class Requests:
-    """A request that fails for some users, and remembers who asked."""
+    """A request that fails for some users, and records the users it was made for."""
 
     def __init__(self, failures: dict[Connection, FailureClass]) -> None:
         self.failures = failures

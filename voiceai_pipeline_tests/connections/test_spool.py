@@ -36,7 +36,14 @@ from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.conftest import NOON, Clock, Connector, highlevel_settings
-from voiceai_pipeline_tests.support.token_fleet import CALLBACK, TICK, Provider, fleet, states, told
+from voiceai_pipeline_tests.support.token_fleet import (
+    CALLBACK,
+    TICK,
+    Provider,
+    delivered,
+    fleet,
+    states,
+)
 
 
 @dataclass
@@ -166,15 +173,15 @@ def test_a_pair_is_restored_for_a_user_who_was_given_up_in_the_meantime(
         assert row is not None
         pair = OAuthToken(Secret("INVENTED-NEW"), 3600, refresh_token=Secret("INVENTED-NEXT"))
         spool.put(Generation(user, row.id, row.version), pair, clock.now)
-        provider.trouble = (400, {"message": "Invalid grant: refresh token is invalid"})
+        provider.failure = (400, {"message": "Invalid grant: refresh token is invalid"})
         elsewhere = Tokens(engine, vault, client, now=clock)
         with pytest.raises(PipelineError):
             elsewhere.get_valid_token(user)
         assert states(engine) == {"needs_reconnect": 1}
-        assert told(engine) == [("Shop", "opened")]
+        assert delivered(engine) == [("Shop", "opened")]
         assert tokens.refresh_due([]) == {}
         assert states(engine) == {"connected": 1}
-        assert told(engine) == [("Shop", "closed")]
+        assert delivered(engine) == [("Shop", "closed")]
         assert tokens.get_valid_token(user) == Secret("INVENTED-NEW")
 
 
@@ -232,7 +239,7 @@ def test_an_unreadable_pair_on_disk_does_not_stop_other_refreshes(
     assert outcomes[well] is None
     assert outcomes[odd] is not None
     assert outcomes[odd].failure is FailureClass.TOKEN_UNREADABLE
-    assert told(engine) == [("Shop", "opened")]
+    assert delivered(engine) == [("Shop", "opened")]
     assert len(list(spool.waiting())) == 1  # for when the key is back
 
 

@@ -44,8 +44,8 @@ def killed_in_the_middle(
     sandbox: RunningSandbox, database: Secret, user_id: UUID, ahead: float = 0
 ) -> None:
     """A process sends its POST and is killed before it can write what it got."""
-    place = str(DEMO["Harbor Dental"].location_id)
-    sandbox.world.add_fault(Fault("stall", place, path=TOKEN_PATH, seconds=60, times=1))
+    location_id = str(DEMO["Harbor Dental"].location_id)
+    sandbox.world.add_fault(Fault("stall", location_id, path=TOKEN_PATH, seconds=60, times=1))
     before = len(refreshes(sandbox))
     victim = processes.Process(
         target=ask_once, args=(database.reveal(), sandbox.url, user_id, ahead)
@@ -157,10 +157,10 @@ class CountingWorld(World):
         return super().refresh(token)
 
 
-def renew_for_ever(database: str, url: str, user_id: UUID, pipe: Pipe) -> None:
+def refresh_for_ever(database: str, url: str, user_id: UUID, pipe: Pipe) -> None:
     """A process that rotates a user's tokens until it is killed."""
     with opened(database, url) as tokens:
-        # Not while somebody counts milliseconds: a collection takes longer than a renewal here.
+        # A garbage collection takes longer than a refresh here, and would skew the random times.
         gc.freeze()
         pipe.send(True)
         while True:
@@ -173,7 +173,7 @@ def test_a_hundred_random_kills_lose_nothing_that_can_be_kept_and_nothing_silent
 ) -> None:
     dice = random.Random(20261125)  # noqa: S311 - to repeat it
     world = CountingWorld()
-    ends: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     with running(world, limits=False) as sandbox:
         world.grace_seconds = grace
         with HighLevelClient(highlevel_settings(sandbox.url)) as client:
@@ -185,9 +185,9 @@ def test_a_hundred_random_kills_lose_nothing_that_can_be_kept_and_nothing_silent
                 token = row.token(vault, "refresh_token")
                 assert token is not None
                 was_sent = world.presented[token.reveal()] > 0
-                failure = failure_of_renewal(later, row, vault)
+                failure = failure_of_refresh(later, row, vault)
                 if failure is None:
-                    ends["replayed" if row.lease_id else "untouched"] += 1
+                    results["replayed" if row.lease_id else "untouched"] += 1
                 else:
                     # Only what was sent and not answered can be lost, and then it is visible.
                     assert (failure, was_sent, grace) == (FailureClass.REFRESH_REJECTED, True, 0)
@@ -198,19 +198,19 @@ def test_a_hundred_random_kills_lose_nothing_that_can_be_kept_and_nothing_silent
                     assert lost.state is ConnectionState.NEEDS_RECONNECT
                     assert events == [TokenEvent.REFRESH_FAILED, TokenEvent.REPLAY_BEGAN]
                     assert connector("Harbor Dental").can_sync
-                    ends["lost, and said so"] += 1
+                    results["lost, and said so"] += 1
                 assert max(world.presented.values()) <= 2
             connector.browser.close()
     # The dice hit the exchange itself as well as what lies around it.
-    assert ends["replayed"] + ends["lost, and said so"] >= 5, ends
-    assert ends["untouched"] >= 5, ends
-    assert (ends["lost, and said so"] > 0) is (grace == 0), ends
+    assert results["replayed"] + results["lost, and said so"] >= 5, results
+    assert results["untouched"] >= 5, results
+    assert (results["lost, and said so"] > 0) is (grace == 0), results
 
 
-def failure_of_renewal(
+def failure_of_refresh(
     tokens: Tokens, row: token_row.TokenRow, vault: TokenVault
 ) -> FailureClass | None:
-    """Why the row's token cannot be renewed; None if it can."""
+    """Why the row's token cannot be refreshed; None if it can."""
     try:
         tokens.get_valid_token(row.connection.user.id, rejected=row.token(vault, "access_token"))
     except PipelineError as error:
@@ -221,10 +221,10 @@ def failure_of_renewal(
 def kill_at_random(
     dice: random.Random, engine: sa.Engine, database: Secret, url: str, user_id: UUID
 ) -> token_row.TokenRow:
-    """Kill a process that renews at a random moment of its work; the row as it leaves it."""
+    """Kill a process at a random moment while it refreshes; return the row that it leaves."""
     ours, theirs = processes.Pipe()
     victim = processes.Process(
-        target=renew_for_ever, args=(database.reveal(), url, user_id, theirs), daemon=True
+        target=refresh_for_ever, args=(database.reveal(), url, user_id, theirs), daemon=True
     )
     victim.start()
     theirs.close()

@@ -45,7 +45,7 @@ def test_a_hundred_generations_are_each_spent_once(
 ) -> None:
     sandbox.world.grace_seconds = 0
     names = [name for name, user in DEMO.items() if user.role in ("healthy", "bad_day")][:5]
-    assert "Northwind Agency" not in names  # an agency's door hands out minted tokens
+    assert "Northwind Agency" not in names  # an agency gets minted tokens
     user_ids = [connect(name).user.id for name in names]
     crowd = Crowd(4, database, sandbox.url, user_ids)
     for _ in range(20):

@@ -23,10 +23,10 @@ from voiceai_pipeline_tests.conftest import (
 )
 from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
-    door,
     failure_of,
     granted,
     stored,
+    tokens_at,
 )
 from voiceai_pipeline_tests.support.user_rows import ADA, NOW, add, legacy
 
@@ -40,7 +40,7 @@ def test_a_scope_lost_at_a_refresh_needs_action(
     endpoint: Endpoint,
 ) -> None:
     endpoint.answer = lambda: (200, granted(scope="locations.readonly"))
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         for _ in range(2):
             failure = failure_of(lambda: tokens.get_valid_token(expired.user.id))
             assert failure is FailureClass.SCOPE_MISSING

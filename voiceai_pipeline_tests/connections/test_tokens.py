@@ -37,7 +37,6 @@ from voiceai_pipeline_tests.conftest import (
 from voiceai_pipeline_tests.support.token_endpoint import (
     DAY,
     Endpoint,
-    door,
     failure_of,
     granted,
     place_of,
@@ -45,8 +44,9 @@ from voiceai_pipeline_tests.support.token_endpoint import (
     refreshes,
     standing,
     stored,
+    tokens_at,
 )
-from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, renewing
+from voiceai_pipeline_tests.support.token_fleet import TICK, Provider, fleet, refreshing_at
 
 
 @pytest.mark.parametrize(("seconds", "posts"), [(299, 1), (300, 1), (301, 0)])
@@ -170,7 +170,7 @@ def test_a_token_that_is_refused_right_after_its_refresh_is_not_refreshed_again(
 ) -> None:
     endpoint.answer = lambda: (200, granted())
     same = Secret("INVENTED-ACCESS-1")
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         assert tokens.get_valid_token(expired.user.id, rejected=same) == same
     assert len(endpoint.posts) == 1
 
@@ -189,7 +189,7 @@ def test_a_token_that_expires_on_its_way_is_an_error_and_costs_one_post(
 
     endpoint.answer = slowly
     with (
-        door(sandbox, engine, vault, clock, endpoint.url) as tokens,
+        tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens,
         pytest.raises(PipelineError, match="refreshed, but it has expired already"),
     ):
         tokens.get_valid_token(expired.user.id)
@@ -315,7 +315,7 @@ def test_a_batch_is_refreshed_at_a_steady_pace(
 ) -> None:
     users = fleet(engine, 60, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
     before = clock.now
-    with renewing(engine, vault, clock, provider) as tokens:
+    with refreshing_at(engine, vault, clock, provider) as tokens:
         assert not any(tokens.refresh_due(users).values())
     assert provider.posts == 60
     assert (clock.now - before).total_seconds() >= (60 - 8) / 5

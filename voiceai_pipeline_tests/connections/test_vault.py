@@ -127,9 +127,9 @@ def test_keys_are_rotated_by_putting_the_new_one_first() -> None:
     stored = TokenVault(OLD).encrypt(TOKEN, "access_token", USER)
     both = TokenVault({**NEW, **OLD})
     assert both.decrypt(stored, "access_token", USER) == TOKEN
-    renewed = both.encrypt(TOKEN, "access_token", USER)
-    assert TokenVault(NEW).decrypt(renewed, "access_token", USER) == TOKEN
-    refusal(lambda: TokenVault(OLD).decrypt(renewed, "access_token", USER))
+    rotated = both.encrypt(TOKEN, "access_token", USER)
+    assert TokenVault(NEW).decrypt(rotated, "access_token", USER) == TOKEN
+    refusal(lambda: TokenVault(OLD).decrypt(rotated, "access_token", USER))
 
 
 def test_a_calls_fingerprint_tells_calls_apart_and_takes_the_key_to_be_tried_out() -> None:

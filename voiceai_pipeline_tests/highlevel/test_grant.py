@@ -33,7 +33,7 @@ from voiceai_pipeline_tests.conftest import (
     NOON,
     Clock,
 )
-from voiceai_pipeline_tests.support.token_endpoint import Endpoint, door, stored
+from voiceai_pipeline_tests.support.token_endpoint import Endpoint, stored, tokens_at
 
 CASES = json.loads((Path(__file__).parents[1] / "data/token_answers.json").read_text())["answers"]
 PATH = "/oauth/token"
@@ -65,7 +65,7 @@ def test_an_odd_answer_connects_with_one_post_and_keeps_its_pair(
     clock: Clock,
 ) -> None:
     endpoint.answer = lambda: (200, content_of(case))
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         for _ in range(3):
             assert tokens.get_valid_token(expired.user.id) == Secret("at-2")
         tokens.refresh_due([expired.user.id])
@@ -205,7 +205,7 @@ def test_a_pair_without_a_lifetime_is_used_for_a_while_and_then_refreshed(
         return 200, pair
 
     endpoint.answer = lifeless
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         assert tokens.get_valid_token(expired.user.id) == Secret("at-2")
         clock.now += LIFELESS_REST - timedelta(seconds=1)
         assert tokens.get_valid_token(expired.user.id) == Secret("at-2")
@@ -228,7 +228,7 @@ def test_a_lone_refresh_token_is_kept_and_used_after_a_rest(
     clock: Clock,
 ) -> None:
     endpoint.answer = lambda: (200, {"refresh_token": "rt-2", "expires_in": 86_399})
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens:
+    with tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens:
         for _ in range(3):
             with pytest.raises(PipelineError, match="granted a refresh token only"):
                 tokens.get_valid_token(expired.user.id)
@@ -250,7 +250,10 @@ def test_an_echo_of_the_refresh_token_is_no_grant(
     before = stored(engine, expired.user.id)
     spent = vault.decrypt(before["refresh_token"], "refresh_token", expired.user.id)
     endpoint.answer = lambda: (200, {"refresh_token": spent.reveal()})
-    with door(sandbox, engine, vault, clock, endpoint.url) as tokens, pytest.raises(PipelineError):
+    with (
+        tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens,
+        pytest.raises(PipelineError),
+    ):
         tokens.get_valid_token(expired.user.id)
     assert stored(engine, expired.user.id)["token_version"] == before["token_version"]
 

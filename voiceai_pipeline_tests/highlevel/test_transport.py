@@ -35,7 +35,7 @@ from voiceai_pipeline_tests.support.sockets import (
     listening,
     says,
 )
-from voiceai_pipeline_tests.support.token_endpoint import door, kept, stored
+from voiceai_pipeline_tests.support.token_endpoint import kept, stored, tokens_at
 
 GRANT = b'{"access_token": "at-2", "refresh_token": "rt-2", "expires_in": 86399}'
 
@@ -122,7 +122,7 @@ def test_what_was_not_sent_is_no_attempt_and_names_what_to_fix(
             monkeypatch.setenv(way.variable, given.format(free=free_port()))
         url = way.url.format(port=port, free=free_port())
         with (
-            door(sandbox, engine, vault, clock, url) as tokens,
+            tokens_at(sandbox, engine, vault, clock, url) as tokens,
             pytest.raises(PipelineError) as caught,
         ):
             tokens.get_valid_token(expired.user.id)
@@ -148,7 +148,7 @@ def test_a_replay_that_was_not_sent_is_not_used_up(
     user_id = expired.user.id
     with (
         listening(is_silent) as port,
-        door(sandbox, engine, vault, clock, f"http://127.0.0.1:{port}/oauth/token") as tokens,
+        tokens_at(sandbox, engine, vault, clock, f"http://127.0.0.1:{port}/oauth/token") as tokens,
         pytest.raises(PipelineError),
     ):
         tokens.get_valid_token(user_id)
@@ -158,7 +158,7 @@ def test_a_replay_that_was_not_sent_is_not_used_up(
     for _ in range(5):
         url = f"http://127.0.0.1:{free_port()}/oauth/token"
         with (
-            door(sandbox, engine, vault, clock, url) as tokens,
+            tokens_at(sandbox, engine, vault, clock, url) as tokens,
             pytest.raises(PipelineError, match="HighLevel"),
         ):
             tokens.get_valid_token(user_id)

@@ -64,7 +64,7 @@ def failure_of(request: Callable[[], object]) -> FailureClass:
 
 
 def kept(row: dict[str, Any]) -> dict[str, Any]:
-    """What a trouble that is not the user's must leave untouched."""
+    """What a failure that is not the user's must leave unchanged."""
     counted = ("connection_since", "failed_attempts", "last_failure")
     return {name: value for name, value in row.items() if name not in counted}
 
@@ -76,7 +76,7 @@ def harbor(connect: Connector) -> Connection:
 
 @pytest.fixture
 def expired(harbor: Connection, clock: Clock, sandbox: RunningSandbox) -> Connection:
-    """Connected, and two days later the access token is of no use any more."""
+    """Connected, and two days later, so that the access token has expired."""
     clock.now += timedelta(days=2)
     sandbox.world.clear_requests()
     return harbor
@@ -89,8 +89,8 @@ def place_of(connection: Connection) -> str:
 
 @dataclass
 class Endpoint:
-    """Answers POSTs of tokens with what the test has put in ``answer``; whether it is there at all
-    (a POST that names no grant) with ``pong``."""
+    """Answers token POSTs with the test's ``answer``, and pings (POSTs without a grant type) with
+    ``pong``."""
 
     url: str = ""
     answer: Callable[[], Answer] = lambda: (500, {})
@@ -101,22 +101,22 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    told = Endpoint()
+    scripted = Endpoint()
 
     def answer(sent: str) -> Answer:
         if "grant" in sent:
-            told.posts.append(sent)
-            return told.answer()
-        told.pings += 1
-        return told.pong()
+            scripted.posts.append(sent)
+            return scripted.answer()
+        scripted.pings += 1
+        return scripted.pong()
 
     with answering(answer) as url:
-        told.url = f"{url}/oauth/token"
-        yield told
+        scripted.url = f"{url}/oauth/token"
+        yield scripted
 
 
 @contextmanager
-def door(
+def tokens_at(
     sandbox: RunningSandbox,
     engine: sa.Engine,
     vault: TokenVault,
@@ -124,7 +124,7 @@ def door(
     token_url: str,
     api_version: str = "dated",
 ) -> Iterator[Tokens]:
-    """Tokens that renew at ``token_url`` and read from the sandbox."""
+    """Tokens that are refreshed at ``token_url`` and read from the sandbox."""
     settings = replace(highlevel_settings(sandbox.url, api_version), token_url=token_url)
     with HighLevelClient(settings, sleep=clock.sleep, token_timeout=2) as client:
         yield Tokens(engine, vault, client, now=clock)

@@ -37,19 +37,19 @@ TICK = timedelta(minutes=10)
 
 @dataclass
 class Provider:
-    """A token endpoint for a fleet: rotates whatever it is given, or fails as ``trouble`` says.
+    """A token endpoint for a fleet: rotates whatever it is given, or fails as ``failure`` says.
 
     Attributes:
-        trouble: the status and body instead of a grant; None: it works. A status of 0 drops the
+        failure: the status and body instead of a grant; None: it works. A status of 0 drops the
             connection after the request, -1 never answers.
-        half: what grants nothing is answered all the same.
-        only: whose refresh token has the trouble; None: everybody's.
+        half: pings are answered all the same.
+        only: the refresh token that fails; None: all of them.
         spent: how often each refresh token was presented.
         pings: requests that named no grant.
     """
 
     url: str = ""
-    trouble: tuple[int, dict[str, Any]] | None = None
+    failure: tuple[int, dict[str, Any]] | None = None
     half: bool = False
     only: str | None = None
     spent: Counter[str] = field(default_factory=Counter)
@@ -69,8 +69,8 @@ class Provider:
         spared = (self.half and is_ping) or (
             self.only is not None and (is_ping or self.only not in form["refresh_token"])
         )
-        if self.trouble is not None and not spared:
-            return self.trouble
+        if self.failure is not None and not spared:
+            return self.failure
         if is_ping:
             return 400, {"message": "Missing parameter: grantType"}
         self.granted += 1
@@ -86,25 +86,25 @@ class Provider:
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    told = Provider()
+    endpoint = Provider()
     lock = threading.Lock()
     ended = threading.Event()
 
     def answer(sent: str) -> Answer | None:
         with lock:
-            status, body = told.answer(parse_qs(sent))
+            status, body = endpoint.answer(parse_qs(sent))
         if status == -1:
             ended.wait(5)
         return (status, body) if status > 0 else None
 
     with answering(answer) as url:
-        told.url = f"{url}/oauth/token"
-        yield told
+        endpoint.url = f"{url}/oauth/token"
+        yield endpoint
         ended.set()
 
 
 @contextmanager
-def renewing(
+def refreshing_at(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, timeout: float = 2
 ) -> Iterator[Tokens]:
     settings = replace(highlevel_settings(CALLBACK), token_url=provider.url)
@@ -147,8 +147,8 @@ def due(engine: sa.Engine, clock: Clock) -> list[UUID]:
         return [c.user.id for c in connections.due_for_refresh(db, clock.now)]
 
 
-def told(engine: sa.Engine, channel: str = "test") -> list[tuple[str, str]]:
-    """What there is to tell, told: whom it concerns, and whether it began or ended."""
+def delivered(engine: sa.Engine, channel: str = "test") -> list[tuple[str, str]]:
+    """Deliver the pending notices: the user, and whether the problem opened or closed."""
     with engine.begin() as db:
         notices = alerts.pending(db, channel)
         for notice in notices:

@@ -56,10 +56,10 @@ def outcome(tokens: Tokens, user_id: UUID) -> str:
         return error.failure.value
 
 
-def ask_when_told(
+def ask_on_signal(
     database: str, url: str, user_ids: list[UUID], barrier: Barrier, pipe: Pipe
 ) -> None:
-    """A process that asks for every user's token at once, whenever it is told to."""
+    """A process that asks for all users' tokens at once, each time it gets a signal."""
     with (
         opened(database, url) as tokens,
         ThreadPoolExecutor(len(user_ids)) as pool,
@@ -85,7 +85,7 @@ class Crowd:
         for _ in range(size):
             ours, theirs = processes.Pipe()
             member = processes.Process(
-                target=ask_when_told,
+                target=ask_on_signal,
                 args=(database.reveal(), url, user_ids, self.barrier, theirs),
                 daemon=True,
             )
