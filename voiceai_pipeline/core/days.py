@@ -1,6 +1,6 @@
 """Windows of time, and how a user's day stands after a sync.
 
-No clock here: whoever needs the time passes it, always as an aware UTC ``datetime``.
+No clock here: the caller passes the time, always as an aware UTC ``datetime``.
 """
 
 from collections.abc import Sequence

@@ -298,9 +298,9 @@ def _alerts(given: Mapping[str, str]) -> AlertSettings:
         raise SettingsError(
             "VOICEAI_ALERT_WEBHOOK_URL must begin with https:// (plain http is for loopback)."
         )
-    people = list_of(given, "VOICEAI_ALERT_EMAIL_TO")
+    recipients = list_of(given, "VOICEAI_ALERT_EMAIL_TO")
     sender = given.get("VOICEAI_ALERT_EMAIL_FROM", "")
-    if people and not (smtp and sender):
+    if recipients and not (smtp and sender):
         raise SettingsError(
             "VOICEAI_ALERT_EMAIL_TO is set: set VOICEAI_ALERT_EMAIL_FROM and VOICEAI_SMTP_URL too."
         )
@@ -318,7 +318,7 @@ def _alerts(given: Mapping[str, str]) -> AlertSettings:
             )
     return AlertSettings(
         webhook_url=Secret(webhook) if webhook else None,
-        email_to=people,
+        email_to=recipients,
         email_from=sender,
         smtp_url=Secret(smtp) if smtp else None,
     )

@@ -1,4 +1,4 @@
-"""An answer of HighLevel, read whole. What it means is in ``errors.py``."""
+"""A response of HighLevel, completely read. What it means is in ``errors.py``."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ import requests
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer.
+    """An HTTP response.
 
     Attributes:
-        request: what it answers, with the secrets that were sent.
-        headers: by name in any case.
+        request: as sent, secrets included.
+        headers: names are case-insensitive.
         content: the body, decompressed.
     """
 
@@ -25,15 +25,14 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body in the charset that the headers name, else in UTF-8; bytes outside of it are
-        replaced."""
+        """The body, decoded by the headers' charset, else UTF-8; invalid bytes are replaced."""
         return self._decoded(self._charset or "utf-8")
 
     def json(self) -> Any:
         """The body as JSON.
 
         Raises:
-            ValueError, RecursionError: it is none.
+            ValueError, RecursionError: it is not JSON.
         """
         return json.loads(self._decoded(self._charset or json.detect_encoding(self.content)))
 

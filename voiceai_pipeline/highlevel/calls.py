@@ -1,8 +1,8 @@
-"""Call-log items: from what HighLevel lists to a call, or to the reason why it is none.
+"""Parses HighLevel's call-log items into calls.
 
-Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3):
-an item without those two is set aside with its reason, and nothing else about an item can fail.
-Most items are known already: only their head is read, and the whole on demand. No HTTP here.
+Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3): an
+item without those two is set aside with the reason, and nothing else in an item can fail. Most
+items are stored already: only their head is parsed, the rest on demand. No HTTP here.
 """
 
 import hashlib
@@ -26,8 +26,7 @@ PAGE_SIZE: Final = 50
 
 @dataclass(frozen=True)
 class Page:
-    """One answer of the list: its items as they were sent, and the total of the query, None where
-    left out."""
+    """A page of the list: its items unparsed, and the total of the query, None if left out."""
 
     items: list[msgspec.Raw]
     total: int | None
@@ -35,12 +34,12 @@ class Page:
 
 @dataclass(slots=True)
 class Item:
-    """An item of the list, of which no more than its head has been read.
+    """An item of the list, of which only the head has been parsed.
 
     Attributes:
-        sent: the item as JSON, with whatever secrets are in it.
-        call_id, created_at (UTC): None if it does not say so readably.
-        unknown_actions: its actions of a type that is not documented (REQUIREMENTS S7).
+        sent: the item as JSON, secrets included.
+        call_id, created_at (UTC): None if missing or unreadable.
+        unknown_actions: number of its actions whose type is not documented (REQUIREMENTS S7).
     """
 
     sent: msgspec.Raw = field(repr=False)
@@ -59,7 +58,7 @@ def parse_instant(value: Any) -> datetime:
     for its dates (CONTRACT 2.1, 2.3); milliseconds since 1973 exceed any plausible seconds.
 
     Raises:
-        ValueError: it is neither, or outside the years PostgreSQL and Python share.
+        ValueError: it is neither, or outside the years that Python supports.
     """
     try:
         if isinstance(value, str):
@@ -82,7 +81,7 @@ class _Action(msgspec.Struct):
 
 
 class _Head(msgspec.Struct):
-    """What is read of every item, by HighLevel's names."""
+    """The fields that are parsed of every item, by HighLevel's names."""
 
     id: Any = None
     createdAt: Any = None  # noqa: N815
@@ -93,13 +92,13 @@ _HEAD: Final = msgspec.json.Decoder(_Head)
 
 
 def head_of(sent: msgspec.Raw) -> Item:
-    """An item with as much as tells whether it is known already."""
+    """Parse just enough of an item to tell whether the call is already stored."""
     try:
         head = _HEAD.decode(sent)
         call_id, created_at = head.id, head.createdAt
         types: Iterable[Any] = [action.actionType for action in head.executedCallActions or ()]
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        # It is no object, or something in it is of another type than documented.
+        # Not an object, or a field has another type than documented.
         value = value_of(sent)
         if not isinstance(value, dict):
             return Item(sent)
@@ -122,7 +121,7 @@ def head_of(sent: msgspec.Raw) -> Item:
 
 
 def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
-    """An item as a call, or why it can be none."""
+    """The item as a call, or as set aside with the reason."""
     if item.call_id is not None and item.created_at is not None:
         call_id: str = redact(item.call_id)
         return ListedCall(call_id, item.created_at, item.sent, item.unknown_actions)
@@ -136,8 +135,8 @@ def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
 
 
 def call_of(listed: ListedCall) -> CallLog:
-    """A listed call with its columns, redacted. What is not as documented is kept in ``content``
-    and left empty.
+    """A listed call with its columns, redacted. A field that is not as documented is None; its
+    value is kept in ``content``.
 
     Raises:
         PipelineError: MALFORMED: it is no JSON after all.
@@ -167,8 +166,8 @@ def call_of(listed: ListedCall) -> CallLog:
 def _redacted(sent: msgspec.Raw) -> tuple[Any, bytes]:
     """An item without its secrets, and the same as canonical JSON.
 
-    Content hashes are of that JSON and tables hold them, so it stays as it is: sorted, without
-    spaces, in UTF-8, numbers as Python writes them.
+    Stored content hashes depend on that JSON, so its format must not change: sorted keys, no
+    spaces, UTF-8, numbers as Python writes them.
     """
     value, is_ordinary = _value_of(sent)
     encode = _ENCODER.encode if is_ordinary else _canonical
@@ -192,7 +191,7 @@ def _shallow(value: Any) -> Any:
 
 
 def value_of(sent: msgspec.Raw) -> Any:
-    """An item as a JSON value, with whatever secrets are in it.
+    """An item as a JSON value, secrets included.
 
     Raises:
         PipelineError: MALFORMED: it is no JSON after all.
@@ -201,7 +200,7 @@ def value_of(sent: msgspec.Raw) -> Any:
 
 
 def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
-    """The value of an item, and whether every library would write it alike: most are.
+    """The value of an item, and whether every JSON library would write it alike, as for most.
 
     Raises:
         PipelineError: MALFORMED.
@@ -211,14 +210,14 @@ def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         pass
     try:
-        # Half a surrogate pair, a number out of the ordinary, bytes that are no UTF-8.
+        # A lone surrogate, an unusual number, or bytes that are not UTF-8.
         return json.loads(bytes(sent).decode("utf-8", "replace")), False
     except (ValueError, RecursionError):
         raise PipelineError(FailureClass.MALFORMED, "a call is no JSON") from None
 
 
 def _ordinary(number: str) -> float:
-    """A fraction that all libraries write alike: they differ in how they write an exponent."""
+    """A float that all libraries write alike; they differ in how they write exponents."""
     value = float(number)
     if value and not 1e-4 <= abs(value) < 1e16:
         raise ValueError("a number out of the ordinary")
@@ -247,8 +246,8 @@ _LISTING: Final = msgspec.json.Decoder(_Listing)
 
 
 def listing_of(content: bytes) -> dict[str, Any] | None:
-    """The body of a page, its items left as they were sent; None if it is another answer, or JSON
-    that only Python's own library takes."""
+    """The body of a page, with the items unparsed; None if it is not a page, or JSON that only
+    Python's own library accepts."""
     try:
         page = _LISTING.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -259,12 +258,12 @@ def listing_of(content: bytes) -> dict[str, Any] | None:
 
 
 def as_sent(value: Any) -> msgspec.Raw:
-    """A value as an item of a page."""
+    """A value as an unparsed item of a page."""
     return msgspec.Raw(json.dumps(value))
 
 
 def _string(raw: Mapping[str, Any], key: str) -> str | None:
-    """The text, or None where it is absent, empty or no text: "" and absent mean the same here."""
+    """The text, or None if it is absent, empty or not a text: "" and absent mean the same here."""
     value = raw.get(key)
     return value if isinstance(value, str) and value else None
 

@@ -1,9 +1,9 @@
-"""Requests to HighLevel: spends a token it is given, never renews or stores one.
+"""HighLevel's endpoints: uses the token it is given, never refreshes or stores one.
 
 Two dialects by ``HIGHLEVEL_API_VERSION``: ``dated`` (2021-04-15 for Voice AI, 2021-07-28 for the
-rest, form-encoded snake_case at the token endpoint) and ``v3`` (camelCase). Answers are read in
-both spellings whatever is configured. GETs are retried; a token POST never is: who renews
-decides that (``connections/tokens.py``).
+rest, form-encoded snake_case at the token endpoint) and ``v3`` (camelCase). Responses are accepted
+in both, whatever is configured. GETs are retried; a token POST never is: ``connections/refresh.py``
+decides that.
 """
 
 import copy
@@ -32,7 +32,7 @@ from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Auth, Transpor
 
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
-"""Seconds for a token POST; must end well before the lease that guards it (``refresh.LEASE``)."""
+"""Seconds for a token POST; must be well below the lease that guards it (``refresh.LEASE``)."""
 
 _SCOPES: Final = {
     "/voice-ai/dashboard/call-logs": SYNC_SCOPE,
@@ -41,16 +41,16 @@ _SCOPES: Final = {
     "/oauth/installedLocations": "oauth.readonly",
     "/oauth/installed-locations": "oauth.readonly",
 }
-"""Which scope a path takes (CONTRACT 2 to 4), to name it when it is missing."""
+"""The scope that a path requires (CONTRACT 2 to 4), to name it when it is missing."""
 
 _WHOLE_PAGE: Final = 1 << 20
-"""Bytes; fifty calls have some hundred thousand."""
+"""Bytes; a page of fifty calls has a few hundred thousand."""
 
 
 class HighLevelClient:
-    """One app's view of HighLevel. Safe to share between threads.
+    """HighLevel's API for one app. Safe to share between threads.
 
-    Every method raises ``HighLevelError`` for an answer that is not a success.
+    Every method raises ``HighLevelError`` for a response that is not a success.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HighLevelClient:
         self._transport = Transport()
 
     def close(self) -> None:
-        """Close every connection. The client is not used afterwards."""
+        """Close every connection. The client cannot be used afterwards."""
         self._transport.close()
 
     def __enter__(self) -> "HighLevelClient":
@@ -81,8 +81,8 @@ class HighLevelClient:
         self.close()
 
     def without_retries(self) -> "HighLevelClient":
-        """This client, for after an outage was waited for in vain: it still waits for a rate limit,
-        and repeats no request for anything else."""
+        """This client, retrying nothing but rate limits: for use after waiting for an outage did
+        not help."""
         twin = copy.copy(self)
         twin._retry = self._retry.of_rate_limits()
         return twin
@@ -115,8 +115,8 @@ class HighLevelClient:
     def call_total(
         self, token: Secret, location_id: str, start: datetime, end: datetime
     ) -> int | None:
-        """How many calls HighLevel counts between two instants; None if its answer does not say
-        (CONTRACT 2.2). Whether the instants belong to it is unknown (CONTRACT 2.1)."""
+        """How many calls HighLevel counts between two instants; None if the response does not say
+        (CONTRACT 2.2). Whether the bounds are inclusive is unknown (CONTRACT 2.1)."""
         body = self._get(
             "/voice-ai/dashboard/call-logs",
             token,
@@ -126,14 +126,14 @@ class HighLevelClient:
                 "startDate": _epoch_ms(start),
                 "endDate": _epoch_ms(end),
                 "page": 1,
-                # The count is wanted and no call; an empty page cannot be asked for.
+                # Only the count is needed, but an empty page cannot be requested.
                 "pageSize": 1,
             },
         )
         return errors.whole_number(errors.first(body, "total", "totalRecords"))
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
-        """Every agent of a location; one that has no id is passed over (CONTRACT 3)."""
+        """Every agent of a location; agents without an id are skipped (CONTRACT 3)."""
         path, number, seen = "/voice-ai/agents", 1, set[str]()
         while True:
             body = self._get(
@@ -153,13 +153,13 @@ class HighLevelClient:
                         timezone=_str(item, "timezone"),
                         raw=item,
                     )
-            # A page without anything new would come again for ever.
+            # A page without new agents would be repeated forever.
             if len(items) < PAGE_SIZE or len(seen) == before:
                 return
             number += 1
 
     def location(self, token: Secret, location_id: str) -> Location:
-        """Name and time zone of a location: the only place that knows them (CONTRACT 4.5)."""
+        """Name and time zone of a location; no other endpoint returns them (CONTRACT 4.5)."""
         body = self._get("/locations/{id}", token, location_id, {}, id=location_id)
         item = redact(body.get("location"))
         item = item if isinstance(item, dict) else {}
@@ -189,7 +189,7 @@ class HighLevelClient:
             skip += len(items)
             pagination = body.get("pagination")
             following = pagination.get("nextPageToken") if isinstance(pagination, dict) else None
-            # How many a dated page holds at most is unknown: the end is a page without a new one.
+            # The page size of the dated API is unknown: a page without new locations is the last.
             if len(found) == before or (is_v3 and not following):
                 return list(found.values())
             if is_v3:
@@ -198,7 +198,7 @@ class HighLevelClient:
     # Granting ------------------------------------------------------------------------------------
 
     def authorize_url(self, state: str) -> str:
-        """Where the user's browser gives consent; ``state`` comes back with the code."""
+        """URL of the consent page; ``state`` is returned with the code."""
         query = {
             "response_type": "code",
             "client_id": self._settings.client_id,
@@ -223,7 +223,7 @@ class HighLevelClient:
         return token
 
     def refresh(self, refresh_token: Secret, user_type: str) -> OAuthToken:
-        """Spend a refresh token, which works once, for a new pair (CONTRACT 4.3). Never retried."""
+        """Exchange a refresh token, which works once, for a pair (CONTRACT 4.3); never retried."""
         token = self._grant(
             {
                 "grant_type": "refresh_token",
@@ -236,11 +236,11 @@ class HighLevelClient:
         return token
 
     def ping_token_endpoint(self) -> None:
-        """See whether the token endpoint answers, with a request that can grant and spend nothing:
-        it names no grant.
+        """Check that the token endpoint responds, by a request without a grant type, which can
+        neither grant nor spend a token.
 
         Raises:
-            HighLevelError: no answer, or one that says that it cannot answer now.
+            HighLevelError: no response, or one that says that HighLevel is down.
         """
         try:
             self._post(Endpoint.TOKEN, self._settings.token_url, "/oauth/token", {}, {})
@@ -249,7 +249,7 @@ class HighLevelClient:
                 raise
 
     def location_token(self, token: Secret, company_id: str, location_id: str) -> OAuthToken:
-        """Mint a location token from a Company token; spends nothing (CONTRACT 4.4)."""
+        """Mint a location token from a Company token, which stays valid (CONTRACT 4.4)."""
         is_v3 = self._settings.api_version == "v3"
         path = "/oauth/location-token" if is_v3 else "/oauth/locationToken"
 
@@ -296,7 +296,7 @@ class HighLevelClient:
         parse: Callable[[Answer], Any] = Answer.json,
         **parts: str,
     ) -> Mapping[str, Any]:
-        """GET with retries. ``resource_id`` (location or company) owns the rate limit."""
+        """GET with retries. The rate limit is that of ``resource_id``, a location or company."""
         path = template.format(**{name: quote(value, safe="") for name, value in parts.items()})
 
         def once() -> Mapping[str, Any]:
@@ -310,7 +310,7 @@ class HighLevelClient:
             )
             try:
                 answer = self._transport.send(
-                    request, path=template, timeout=self._read_timeout, piece=_WHOLE_PAGE
+                    request, path=template, timeout=self._read_timeout, chunk_size=_WHOLE_PAGE
                 )
             except HighLevelError:
                 self._limits.lost(resource_id)
@@ -340,20 +340,20 @@ class HighLevelClient:
             request,
             path=path,
             timeout=self._token_timeout,
-            piece=1,  # as it comes: the answer has a few hundred bytes
+            chunk_size=1,  # the response has a few hundred bytes
             deadline=time.monotonic() + CONNECT_TIMEOUT + self._token_timeout,
         )
         return errors.read(endpoint, answer, path=path, parse=lambda it: body_of(it.content))
 
     def _version(self, path: str) -> dict[str, str]:
-        """The ``Version`` header, required on all but the dated token endpoint (CONTRACT 1)."""
+        """The ``Version`` header, required but at the dated token endpoint (CONTRACT 1)."""
         if self._settings.api_version == "v3":
             return {"Version": "v3"}
         return {"Version": "2021-04-15" if path.startswith("/voice-ai/") else "2021-07-28"}
 
 
 def _listing(answer: Answer) -> Any:
-    """The body of an answer of the list of calls, its items left as they were sent."""
+    """The body of a page of calls, with the items unparsed."""
     body = listing_of(answer.content)
     if body is None:
         body = answer.json()
@@ -363,7 +363,7 @@ def _listing(answer: Answer) -> Any:
 
 
 def _list(body: Mapping[str, Any], path: str, *names: str) -> list[Any]:
-    """The list of an answer; without one it is no answer, and never an empty list."""
+    """The list in a response. A response without it is malformed, never an empty list."""
     items = errors.first(body, *names)
     if isinstance(items, list):
         return items

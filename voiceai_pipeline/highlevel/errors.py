@@ -1,7 +1,7 @@
-"""What a HighLevel answer means: one table, by endpoint, status and message.
+"""What a response of HighLevel means: one table, by endpoint, status and message.
 
-Nobody else looks at a status or a message. A row names its source; the order matters, the first
-row that fits wins. What is in no row is UNKNOWN_ANSWER: retried, never taken as a revocation.
+No other module interprets a status or a message. Each row names its source; the first matching row
+applies. A response that matches none is UNKNOWN_ANSWER: retried, never treated as a revocation.
 """
 
 import re
@@ -19,7 +19,7 @@ from voiceai_pipeline.highlevel.answer import Answer
 
 
 class Endpoint(StrEnum):
-    """The token endpoint spends credentials, so the same status can mean something else there."""
+    """The same status can mean something else at the token endpoint, which spends credentials."""
 
     API = "api"
     TOKEN = "token"
@@ -107,21 +107,21 @@ RULES: Final = (
     Rule(Endpoint.API, (400, 422), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
 )  # fmt: skip
 
-# The same wherever they come from.
+# The same at both endpoints.
 _BY_STATUS: Final = {429: FailureClass.RATE_LIMITED, 408: FailureClass.UNREACHABLE}
 
 
 class HighLevelError(PipelineError):
-    """A request to HighLevel that did not end in a usable answer.
+    """A request to HighLevel without a usable response.
 
     Args:
         path: path template of the request, such as ``/locations/{id}``; never a URL.
-        status: HTTP status; None if no answer arrived.
-        retry_after: seconds the answer asks to wait; None if it does not say.
+        status: HTTP status; None without a response.
+        retry_after: seconds to wait according to the response; None if it does not say.
         sent: False if no byte of the request was handed over.
-        missing_scope: the scope that the request takes, if HighLevel says that one is missing.
-        timed_out: nothing came back in time; what was sent may still be under way.
-        trace_id: HighLevel's name for its answer, for its support.
+        missing_scope: the scope that the request requires, if HighLevel says that one is missing.
+        timed_out: no response in time; the request may still be in progress.
+        trace_id: identifies the response to HighLevel's support.
     """
 
     def __init__(
@@ -150,11 +150,11 @@ class HighLevelError(PipelineError):
 
 
 _KINDS: Final = ("application/json", "application/octet-stream", "text/html", "text/plain")
-"""Content types that are named; any other text of a header could be an echo."""
+"""Content types that are named in messages; any other text could echo a secret."""
 
 
 def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
-    """Classify an answer that is not a success."""
+    """Classify a response that is not a success."""
     if status >= 500:
         return FailureClass.PROVIDER_ERROR
     if status in _BY_STATUS:
@@ -177,16 +177,16 @@ def read(
     scope: str = "",
     parse: Callable[[Answer], Any] = Answer.json,
 ) -> Mapping[str, Any]:
-    """Return the JSON object of a successful answer.
+    """Return the JSON object of a successful response.
 
     Args:
         path: path template of the request, for messages.
-        scope: the scope it takes, named if HighLevel says that one is missing.
-        parse: gives the body as JSON or raises ValueError.
+        scope: the scope it requires, named if HighLevel says that one is missing.
+        parse: returns the body as JSON or raises ValueError.
 
     Raises:
-        HighLevelError: any other answer, classified; also a 200 that is no JSON object or that
-            carries an error body (REQUIREMENTS S11).
+        HighLevelError: any other response, classified; also a 200 that is not a JSON object or
+            has an error body (REQUIREMENTS S11).
     """
     method, status = str(answer.request.method), answer.status
     try:
@@ -226,11 +226,11 @@ def read(
 def lost(
     error: OSError, *, method: str, path: str, sent: bool, obstacle: str = ""
 ) -> HighLevelError:
-    """Classify a request that ended without an answer, keeping nothing of its URL or body.
+    """Classify a request without a response, keeping nothing of its URL or body.
 
     Args:
-        sent: bytes of it were handed over.
-        obstacle: what has to be fixed on this side, where that is known.
+        sent: at least one byte of it was handed over.
+        obstacle: what must be fixed on this side, if known.
     """
     timed_out = False
     if isinstance(error, requests.exceptions.ContentDecodingError):
@@ -250,14 +250,14 @@ def lost(
 
 
 def _timed_out(error: OSError) -> bool:
-    """Also true for a body that stops half way, which requests calls a ``ConnectionError``."""
+    """Also true for a body that stalls, which requests reports as a ``ConnectionError``."""
     return isinstance(error, requests.Timeout) or (
         bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
     )
 
 
 def _message(body: Mapping[str, Any]) -> str:
-    """Every text an error body may carry: plain, a list of strings (422), or v3's ``error``."""
+    """Every text that an error body may have: plain, a list of strings (422), or v3's ``error``."""
     error = body.get("error")
     parts: list[object] = [body.get("message"), body.get("error_description")]
     if "error_code" in body:  # Cloudflare's own (CONTRACT 6)
@@ -269,8 +269,8 @@ def _message(body: Mapping[str, Any]) -> str:
 
 
 def _words(answer: Answer) -> str:
-    """What an answer without a JSON object says. A web page speaks for some gateway on the way:
-    of its words only Cloudflare's "Error 1010" counts, for a "scope" in it means nothing.
+    """The text of a response without a JSON object. A web page comes from a gateway: in it only
+    Cloudflare's "Error 1010" counts; the word "scope", for example, means nothing there.
     """
     text = answer.text[:2000]
     if not text.lstrip().startswith("<"):
@@ -281,7 +281,7 @@ def _words(answer: Answer) -> str:
 
 def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
     """The trace id, if it looks like one and repeats nothing that was sent (REQUIREMENTS T23): it
-    ends up in messages that people read."""
+    is shown in messages."""
     if not isinstance(value, str) or not re.fullmatch(r"[\w-]{8,64}", value):
         return None
     sent = [str(request.headers.get("Authorization", "")).partition(" ")[2]]
@@ -292,13 +292,13 @@ def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """``Retry-After`` in seconds. It is undocumented (CONTRACT 5), honoured where it is sent."""
+    """``Retry-After`` in seconds; undocumented (CONTRACT 5), but honoured."""
     value = answer.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else None
 
 
 def whole_number(value: Any) -> int | None:
-    """An integer, also where it is spelled as text or with a fraction."""
+    """An integer, also from a text or a float; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

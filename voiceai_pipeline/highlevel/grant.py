@@ -1,4 +1,4 @@
-"""Reads what the token endpoint granted. A pair that arrived is never dropped: its predecessor is
+"""Parses the token endpoint's response. A pair that arrived is never dropped: the previous one is
 spent (CONTRACT 4.3), so an odd lifetime, scope or encoding costs a remark, not the connection.
 """
 
@@ -19,18 +19,18 @@ from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
-"""What a header can carry as a bearer token."""
+"""A bearer token that can be sent in a header."""
 
 _AROUND: Final = string.whitespace + "\0\u00a0\u200b\ufeff"
-"""Never part of a token: white space and what copying and encoding leave beside it."""
+"""Never part of a token: white space, and leftovers of copying and encoding."""
 
 
 def body_of(content: bytes) -> Any:
-    """The JSON of a token endpoint's answer: in any Unicode encoding, with or without a byte order
-    mark, and of a broken document that holds a whole pair its texts and numbers.
+    """The JSON of a token response, in any Unicode encoding, with or without a byte order mark.
+    From a broken document with a complete pair: its texts and numbers.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: neither is there.
     """
     text = content.decode(json.detect_encoding(content), "replace").strip(_AROUND)
     try:
@@ -40,7 +40,7 @@ def body_of(content: bytes) -> Any:
         if None in (_access_token(body), _refresh_token(body)):
             raise ValueError("no JSON") from None
     if isinstance(body, dict) and _access_token(body) is not None:
-        body.pop("statusCode", None)  # a pair counts, whatever stands beside it
+        body.pop("statusCode", None)  # the token counts, whatever else the body says
     return body
 
 
@@ -53,13 +53,13 @@ _MEMBER: Final = re.compile(r'"(\w+)"\s*:\s*(?:"([^"\\]*)"|(\d+))')
 
 
 def grant_of(body: Mapping[str, Any], *, path: str) -> OAuthToken:
-    """Read a grant in either dialect.
+    """Parse a grant in either dialect.
 
     Args:
         path: path template of the request, for messages.
 
     Raises:
-        HighLevelError: MALFORMED: it holds no usable token at all.
+        HighLevelError: MALFORMED: it has no usable token.
     """
     access_token, refresh_token = _access_token(body), _refresh_token(body)
     if access_token is None and refresh_token is None:
@@ -107,10 +107,10 @@ def _token(body: Mapping[str, Any], *names: str) -> Secret | None:
 def _life(
     body: Mapping[str, Any], access_token: Secret | None
 ) -> tuple[int | None, datetime | None, list[str]]:
-    """The lifetime in seconds, or the instant at which it ends, and what was odd about them.
+    """The lifetime in seconds, or the time of expiry (UTC), and what was odd about them.
 
-    ``expires_in`` counts where it makes sense, then ``expires_at``, then the access token's own
-    ``exp`` claim. Neither of them: the documented day (CONTRACT 4.3).
+    ``expires_in`` if it is plausible, else ``expires_at``, else the access token's ``exp`` claim.
+    None of them: the documented day (CONTRACT 4.3).
     """
     given = errors.first(body, "expires_in", "expiresIn")
     lifetime = errors.whole_number(given)
@@ -143,7 +143,7 @@ def _instant(value: object) -> datetime | None:
 
 
 def _claimed_end(access_token: Secret | None) -> datetime | None:
-    """The ``exp`` claim of a JWT. It is not verified: it only plans the next refresh."""
+    """The ``exp`` claim of a JWT. Not verified: it only schedules the next refresh."""
     parts = access_token.reveal().split(".") if access_token else []
     if len(parts) != 3:
         return None
@@ -155,7 +155,7 @@ def _claimed_end(access_token: Secret | None) -> datetime | None:
 
 
 def _scope(body: Mapping[str, Any]) -> str | None:
-    """The scopes separated by blanks, however the answer separates or lists them."""
+    """The scopes separated by spaces, however the response separates or lists them."""
     value = errors.first(body, "scope", "scopes")
     words = value if isinstance(value, list) else [value]
     return " ".join(scopes_of(" ".join(w for w in words if isinstance(w, str)))) or None

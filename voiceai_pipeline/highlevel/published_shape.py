@@ -1,7 +1,7 @@
-"""The shape of a call log as HighLevel publishes it, held against what really arrives.
+"""The published fields of a call log, compared with what really arrives.
 
-Both versions publish the same fields (CONTRACT 2.3). Nothing is refused for a difference: reading
-copes with it (``calls.py``). It is told, so that a person hears of a change before it matters.
+Both versions publish the same fields (CONTRACT 2.3). A difference fails nothing, since ``calls.py``
+tolerates it; it is reported, so that a change is noticed before it matters.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ OPTIONAL: Final = frozenset(
     {"contactId", "fromNumber", "translation", "extractedData", "messageId"}
 )
 SEEN: Final = frozenset({"agentTransferOccurred", "transcriptWithToolCalls"})
-"""Not published, and reported by several clients (CONTRACT 2.3)."""
+"""Not published, but seen by several clients (CONTRACT 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Drift:
     """How a live sample differs from the published shape.
 
     Attributes:
-        unknown: fields that are published nowhere.
-        missing: fields that are published as required and that some call lacks.
+        unknown: fields that are not published.
+        missing: required fields that some call lacks.
     """
 
     unknown: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Drift:
 
 
 def drift_of(items: Iterable[Any]) -> Drift:
-    """The difference between these raw call logs and the published shape: names of fields only."""
+    """The difference between these raw call logs and the published shape: field names only."""
     unknown: set[str] = set()
     missing: set[str] = set()
     for item in items:

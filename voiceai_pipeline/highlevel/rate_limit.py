@@ -1,10 +1,9 @@
-"""How fast one location may be asked, learnt from the headers of its own answers (CONTRACT 5).
+"""Keeps requests within a location's rate limit, as its response headers announce it (CONTRACT 5).
 
-The limit belongs to the app and the location, so the budget is kept per location: a busy tenant
-never slows another one. Nothing is stored. Calls of a location are read by one run at a time
-(``calls/location_queue.py``), so this process' count is nearly the whole of it; who else asks
-(names, totals, a test of the connection) is noticed by what the headers say, and a small reserve is
-left for them.
+The limit is per app and location, and so is the budget: a busy tenant never slows down another one.
+Nothing is stored. Only one run reads a location's calls at a time (``calls/location_queue.py``), so
+this process makes nearly all of the requests; others (names, totals, connection tests) show in the
+headers, and a small reserve is left for them.
 """
 
 import threading
@@ -19,36 +18,36 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 INTERVAL: Final = 10.0
-"""Seconds of a burst (CONTRACT 5), for answers that do not name them."""
+"""Seconds of a burst (CONTRACT 5), for responses that do not state it."""
 
 RESERVE: Final = 0.02
-"""Share of a burst that is left to others who ask about the same location."""
+"""Share of a burst that is left to other processes that ask about the same location."""
 
 DAILY_RESERVE: Final = 100
-"""Requests of a day that are left: one burst, for a person who tests the connection elsewhere."""
+"""Requests of a day that are left unused: one burst, for connection tests elsewhere."""
 
 PROBE_AFTER: Final = 900.0
-"""Seconds after which a spent day is asked about anew: nothing says when it ends."""
+"""Seconds until an exhausted daily limit is probed: HighLevel does not say when it resets."""
 
 _LONGEST: Final = 60.0
-"""Seconds; a header that asks for more is broken, and a day's limit is another header."""
+"""Seconds; a burst header that asks for more is wrong, and the daily limit has its own header."""
 
 
 class DailyLimitError(HighLevelError):
-    """A location's requests of the day are nearly spent: nothing was sent, and nothing is waited
-    for, since the day's end may be hours away."""
+    """A location's daily limit is nearly exhausted. The request was not sent, and waiting is
+    pointless: the reset may be hours away."""
 
 
 @dataclass
 class _Budget:
-    """What is known of one location.
+    """The state of one location's limits.
 
     Attributes:
-        left: how many more requests may be sent at once; None before the first answer.
-        in_flight: sent and not answered.
-        answered: when the answers of the last interval came, oldest first.
-        free_at: when the last place that was waited for is free.
-        daily_left, daily_limit: as the last answer said, at ``daily_at``.
+        left: requests that may still be sent at once; None before the first response.
+        in_flight: requests without a response yet.
+        answered: times of the responses of the last interval, oldest first.
+        free_at: when the last slot that was waited for is free.
+        daily_left, daily_limit: according to the last response, at ``daily_at``.
     """
 
     left: int | None = None
@@ -61,10 +60,10 @@ class _Budget:
     daily_at: float = 0.0
 
     def pause(self, now: float) -> float:
-        """Take a place in the burst: seconds until it is free.
+        """Take a slot in the burst; returns the seconds until it is free.
 
-        A request leaves the interval that long after it was counted, which was before its answer
-        came; where the interval is a fixed one, it began before that and is over by then.
+        A request leaves the interval that long after it was counted, which was before its response
+        arrived. A fixed interval began even earlier, so it is over by then, too.
         """
         self.in_flight += 1
         if self.left is None:
@@ -73,7 +72,7 @@ class _Budget:
         if self.left >= 0:
             return 0.0
         while self.left < 0:
-            # With no answer left in the interval all of its places are free.
+            # Without a response in the interval, all of its slots are free.
             if self.answered:
                 self.free_at = self.answered.popleft() + self.interval
             self.left += 1
@@ -81,11 +80,11 @@ class _Budget:
 
 
 class RateLimits:
-    """Waits before a request until the location's burst has room for it.
+    """Waits before a request until the location's burst has a free slot.
 
     Args:
         sleep, monotonic: replaced by tests that simulate time.
-        now: for people only, to say when a day is over; aware UTC.
+        now: for messages only, to say when a day is over; aware UTC.
     """
 
     def __init__(
@@ -101,13 +100,13 @@ class RateLimits:
         self._lock = threading.Lock()
 
     def wait(self, location_id: str, *, method: str = "GET", path: str = "") -> None:
-        """Sleep until ``location_id`` may be asked again. ``learn`` or ``lost`` must follow.
+        """Sleep until a request for ``location_id`` may be sent. ``learn`` or ``lost`` must follow.
 
         Args:
             method, path: of the request, for the error's text.
 
         Raises:
-            DailyLimitError: the day's requests are nearly spent; the text says until when.
+            DailyLimitError: the daily limit is nearly exhausted; the text says until when.
         """
         with self._lock:
             budget = self._budgets[location_id]
@@ -120,7 +119,7 @@ class RateLimits:
             self._sleep(seconds)
 
     def learn(self, location_id: str, headers: Mapping[str, str]) -> None:
-        """Take note of what an answer says is left of the burst and of the day."""
+        """Record what the response says is left of the burst and of the day."""
         with self._lock:
             budget = self._budgets[location_id]
             budget.in_flight = max(budget.in_flight - 1, 0)
@@ -134,14 +133,14 @@ class RateLimits:
                 return
             budget.interval = interval / 1000
             reserve = int((_number(headers, "X-RateLimit-Max") or 0) * RESERVE)
-            # Those in flight may be counted already; counting them twice only costs a moment.
+            # Requests in flight may be counted already; counting them twice only costs a moment.
             budget.left = remaining - reserve - budget.in_flight
             budget.answered.append(now)
             while budget.answered[0] <= now - budget.interval:
                 budget.answered.popleft()
 
     def lost(self, location_id: str) -> None:
-        """A request ended without an answer."""
+        """Record that a request ended without a response."""
         with self._lock:
             budget = self._budgets[location_id]
             budget.in_flight = max(budget.in_flight - 1, 0)

@@ -1,8 +1,8 @@
-"""What is taken out of a call before anything is stored (decision 15, REQUIREMENTS X7).
+"""Removes secrets from a call before it is stored (decision 15, REQUIREMENTS X7).
 
-Call actions carry secrets of third parties: ``apiDetails.authenticationValue``, header values,
-credentials in URLs (CONTRACT 2.4). People's own data (numbers, transcripts, names) stays: it is
-what the tables are for.
+Call actions hold secrets of third parties: ``apiDetails.authenticationValue``, header values,
+credentials in URLs (CONTRACT 2.4). The callers' own data (numbers, transcripts, names) is kept: the
+tables exist for it.
 """
 
 import math
@@ -24,11 +24,11 @@ _URL_NAME: Final = re.compile(r"(url|uri|endpoint)$", re.IGNORECASE)
 
 
 class _Name(Enum):
-    """What the name of a member says about its value."""
+    """What a member's name says about its value."""
 
     PLAIN = auto()
     PART = auto()
-    """A secret if a name beside it says so: ``{"name": "api_key", "value": ...}``."""
+    """A secret if a sibling member says so: ``{"name": "api_key", "value": ...}``."""
     SECRET = auto()
     HEADERS = auto()
     SECRET_HEADERS = auto()
@@ -37,7 +37,7 @@ class _Name(Enum):
 
 @lru_cache(maxsize=4096)
 def _meaning(name: str) -> _Name:
-    """Names come again in every call; those of extracted data are the users' own."""
+    """Cached: most names are the same in every call; those of extracted data vary by user."""
     are_headers = name.lower().endswith("headers")
     if _SECRET_NAME.search(name):
         return _Name.SECRET_HEADERS if are_headers else _Name.SECRET
@@ -54,10 +54,10 @@ def _are_plain(names: tuple[str, ...]) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """True if ``redact`` changes nothing in this JSON value, unless a text in it holds ``://``, a
-    NUL or half a surrogate pair, or a number is none.
+    """True if ``redact`` changes nothing in this JSON value, unless a text in it has ``://``, a NUL
+    or a lone surrogate, or a number is NaN or infinite.
 
-    It looks at names only, in a fraction of the time of a copy.
+    It checks names only, in a fraction of the time of a copy.
     """
     kind = type(value)
     if kind is dict:
@@ -76,7 +76,7 @@ def is_plain(value: Any) -> bool:
 
 
 def redact(value: Any) -> Any:
-    """A copy of a JSON value without secrets, and without what PostgreSQL cannot store as text."""
+    """A copy of a JSON value without secrets, and without text that PostgreSQL cannot store."""
     kind = type(value)
     if kind is str:
         if value.isascii() and "://" not in value and "\x00" not in value:
@@ -114,7 +114,7 @@ def _member(meaning: _Name, item: Any, is_secret: bool) -> Any:
     """The value of a member whose name is not plain.
 
     Args:
-        is_secret: a name beside it says that it is.
+        is_secret: according to a sibling member.
     """
     if is_secret:
         return REDACTED
@@ -132,7 +132,7 @@ def _member(meaning: _Name, item: Any, is_secret: bool) -> Any:
 
 
 def _without_values(headers: Any) -> Any:
-    """Header names stay, header values go: any of them may be an API key."""
+    """Keep header names and remove the values: any of them may be an API key."""
     match headers:
         case list():
             return [
@@ -153,7 +153,7 @@ def _without_values(headers: Any) -> Any:
 
 
 def _bare_address(text: str) -> str:
-    """The value of a field that is called a URL, also where it leaves out its scheme."""
+    """The value of a field whose name says that it is a URL, with or without a scheme."""
     if "://" in text or re.search(r"\s", text):
         return _bare_urls(text)
     prefix = "" if text.startswith("//") else "//"
@@ -165,7 +165,7 @@ def _bare_urls(text: str) -> str:
 
 
 def _bare_url(url: str) -> str:
-    """The URL without user info, query values and fragment, where keys and tokens travel."""
+    """The URL without user info, query and fragment, where keys and tokens are."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -179,7 +179,7 @@ def _bare_url(url: str) -> str:
 
 
 def _text(value: str) -> str:
-    """PostgreSQL stores neither NUL nor half a surrogate pair; the rest is untouched."""
+    """PostgreSQL stores neither NUL nor a lone surrogate; the rest is unchanged."""
     if value.isascii() and "\x00" not in value:
         return value
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,6 +1,4 @@
-"""How often a GET is retried, and the pauses between attempts. A token POST never is retried here:
-``connections/refresh.py`` decides that.
-"""
+"""The retry policy of GETs. Token POSTs do not use it: ``connections/refresh.py`` retries those."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ class Retry:
         attempts: requests at most.
         base, cap: seconds of the first and of the longest pause, jittered.
         give_up_after: seconds after which no further attempt starts.
-        failures: what is retried.
+        failures: the failure classes that are retried.
     """
 
     attempts: int = 4
@@ -33,11 +31,11 @@ class Retry:
     failures: frozenset[FailureClass] = PROVIDER_FAILURES
 
     def of_rate_limits(self) -> "Retry":
-        """The same policy for rate limits alone."""
+        """The same policy for rate limits only."""
         return replace(self, failures=self.failures & {FailureClass.RATE_LIMITED})
 
     def call(self, request: Callable[[], T], sleep: Callable[[float], None]) -> T:
-        """Make ``request``, and again while its failure is retried; ``sleep`` takes seconds.
+        """Call ``request`` until it succeeds or is not retried; ``sleep`` takes seconds.
 
         Raises:
             HighLevelError: of the last attempt.
@@ -52,8 +50,8 @@ class Retry:
         )(request)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        """Exponential with jitter; at least as long as HighLevel asks for, up to ``give_up_after``,
-        where a longer wait ends the attempts."""
+        """Exponential backoff with jitter, and at least what HighLevel asks for; ``give_up_after``
+        caps it, and a pause that long ends the attempts."""
         backoff = tenacity.wait_exponential(self.base) + tenacity.wait_random(0, self.base)
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, HighLevelError) else None

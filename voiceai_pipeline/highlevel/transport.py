@@ -1,5 +1,5 @@
-"""Moves bytes to and from HighLevel: sessions, proxies, certificates, deadlines. It knows whether a
-request was handed over: what certainly was not sent has spent nothing (REQUIREMENTS T8).
+"""Sends requests and reads responses: sessions, proxies, certificates, deadlines. It tracks whether
+a request was handed over: one that was not sent has spent nothing (REQUIREMENTS T8).
 """
 
 import math
@@ -35,7 +35,7 @@ Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
 class Transport:
-    """Sends requests one at a time per thread. Safe to share between threads."""
+    """Sends one request at a time per thread. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -43,7 +43,7 @@ class Transport:
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
 
     def close(self) -> None:
-        """Close every connection. The transport is not used afterwards."""
+        """Close every connection. The transport cannot be used afterwards."""
         for session in self._sessions:
             session.close()
 
@@ -53,26 +53,26 @@ class Transport:
         *,
         path: str,
         timeout: float,
-        piece: int,
+        chunk_size: int,
         deadline: float = math.inf,
     ) -> Answer:
-        """Send a request and read its answer whole; redirects are not followed.
+        """Send a request and read the complete response; redirects are not followed.
 
         Args:
             path: path template of the request, for messages.
             timeout: seconds without a byte.
-            piece: bytes that are read at once.
-            deadline: on the monotonic clock; the whole answer must be there by then.
+            chunk_size: bytes to read at once.
+            deadline: for the complete response, on the monotonic clock.
 
         Raises:
-            HighLevelError: no answer; ``sent`` says whether the request was handed over.
+            HighLevelError: no response; ``sent`` says whether the request was handed over.
         """
         request.headers = _HEADERS | dict(request.headers)
         _handed_over.yes = False
         environment = self._environment(request.url)
         try:
-            # Prepared here and read in one piece: with all that ``Session.get`` looks after and is
-            # not needed, and in pieces of 10 kB, a page takes twice the time.
+            # Prepared here and read in large chunks: with everything else that ``Session.get``
+            # does, and in its chunks of 10 kB, a page takes twice the time.
             response = self._session().send(
                 request.prepare(),
                 timeout=(CONNECT_TIMEOUT, timeout),
@@ -80,7 +80,7 @@ class Transport:
                 stream=True,
                 **environment,
             )
-            content = _read(response, piece, deadline)
+            content = _read(response, chunk_size, deadline)
         except OSError as error:  # requests' own errors are of this class too
             sent = _handed_over.yes
             obstacle = "" if sent else _obstacle(error, request.url, environment["proxies"])
@@ -90,7 +90,7 @@ class Transport:
         return Answer(response.request, response.status_code, response.headers, content)
 
     def _session(self) -> requests.Session:
-        """A session per thread: ``requests`` does not promise that one can be shared."""
+        """A session per thread: ``requests`` does not guarantee that sessions can be shared."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
@@ -102,8 +102,8 @@ class Transport:
         return session
 
     def _environment(self, url: str) -> dict[str, Any]:
-        """The environment's proxies and certificates for ``url``. requests would look through all
-        of it for every request, which takes longer than the request itself."""
+        """The environment's proxies and certificates for ``url``, cached: requests would look them
+        up for every request, which takes longer than the request itself."""
         if url not in self._environments:
             with requests.Session() as session:
                 found = session.merge_environment_settings(url, {}, None, None, None)
@@ -111,16 +111,16 @@ class Transport:
         return self._environments[url]
 
 
-def _read(response: requests.Response, piece: int, deadline: float) -> bytes:
-    """Read the body, all of it by the deadline: the time-outs of requests hold for each piece
-    alone, and an answer that trickles would outlive the lease that guards it.
+def _read(response: requests.Response, chunk_size: int, deadline: float) -> bytes:
+    """Read the complete body by the deadline: the timeouts of requests apply to each chunk alone,
+    and a response that trickles would outlive the lease that guards it.
 
     Raises:
-        requests.RequestException: it did not arrive whole, or in time.
+        requests.RequestException: it is incomplete or late.
     """
     pieces = []
     with response:
-        for part in response.iter_content(piece):
+        for part in response.iter_content(chunk_size):
             pieces.append(part)
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout("the answer trickled")
@@ -155,18 +155,18 @@ class _HandedOver(threading.local):
 
 
 _handed_over = _HandedOver()
-"""Of this thread's last request: its first byte was written to a connection that stood, behind
-TLS and a proxy's tunnel where there are any."""
+"""Of this thread's last request: its first byte was written to an established connection, that is
+after the TLS handshake and through the proxy's tunnel, if any."""
 
 
-class _Noting:
-    """Mixed into urllib3's connections: notes when bytes of a request are written."""
+class _Recording:
+    """Mixed into urllib3's connections: records when bytes of a request are written."""
 
     _stands = False
     sock: Any
 
     def connect(self) -> None:
-        self._stands = False  # what is written meanwhile asks a proxy for a tunnel
+        self._stands = False  # until then, bytes ask a proxy for a tunnel
         super().connect()  # type: ignore[misc]
         self._stands = True
 
@@ -178,11 +178,11 @@ class _Noting:
         super().send(data)  # type: ignore[misc]
 
 
-class _Connection(_Noting, urllib3.connection.HTTPConnection):
+class _Connection(_Recording, urllib3.connection.HTTPConnection):
     pass
 
 
-class _TlsConnection(_Noting, urllib3.connection.HTTPSConnection):
+class _TlsConnection(_Recording, urllib3.connection.HTTPSConnection):
     pass
 
 
@@ -198,7 +198,7 @@ _POOLS: Final = {"http": _Pool, "https": _TlsPool}
 
 
 class _Adapter(HTTPAdapter):
-    """requests' adapter over connections that note what they write."""
+    """requests' adapter with connections that record what they write."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -209,7 +209,7 @@ class _Adapter(HTTPAdapter):
         if type(manager) is urllib3.ProxyManager:
             manager.pool_classes_by_scheme = _POOLS
         else:
-            # A SOCKS proxy brings connections of its own: what they wrote is not known.
+            # A SOCKS proxy has connections of its own: whether they wrote anything is unknown.
             _handed_over.yes = True
         return manager
 
@@ -218,8 +218,8 @@ class _Adapter(HTTPAdapter):
 
 
 def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
-    """What has to be fixed on this side for a request to be sent; empty where it is not known. It
-    quotes neither the error nor the proxy's address, which may hold a password."""
+    """What must be fixed on this side for a request to be sent; empty if unknown. It quotes neither
+    the error nor the proxy's address, which may contain a password."""
     if not isinstance(error, requests.RequestException):
         bundle = _variable("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
         return f"the file of certificates that {bundle} names cannot be read" if bundle else ""
@@ -242,6 +242,6 @@ def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
 
 
 def _variable(*names: str) -> str:
-    """The environment variable that counts, as requests looks for it."""
+    """The environment variable that applies, in the order in which requests checks."""
     spellings = (spelling for name in names for spelling in (name.lower(), name.upper()))
     return next((spelling for spelling in spellings if os.environ.get(spelling)), "")

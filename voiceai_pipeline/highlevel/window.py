@@ -1,7 +1,7 @@
-"""A window of call logs, read page by page until the calls add up to HighLevel's total.
+"""Reads a window of call logs page by page until the calls add up to HighLevel's total.
 
-A window may hold a million calls: they are passed on page by page, and none is kept. What a call
-looks like is in ``calls.py``; requests are made by whoever hands in ``fetch``.
+A window may hold a million calls: they are passed on page by page, and none is kept. Parsing a call
+is in ``calls.py``. No HTTP here: the caller passes ``fetch``.
 """
 
 import itertools
@@ -17,20 +17,20 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Item, Page, call_or_set_aside, head_of
 
 OVERLAP: Final = timedelta(seconds=1)
-"""Whether the bounds are inclusive is unknown (CONTRACT 2.1): ask for more, keep what belongs."""
+"""Whether the bounds are inclusive is unknown (CONTRACT 2.1): more is requested, and filtered."""
 
 SET_ASIDE_AT_MOST: Final = 5
 SET_ASIDE_SHARE: Final = 0.05
-"""A read with more unreadable items than both of these is refused."""
+"""A read with more unreadable items than both of these is rejected."""
 
 READS: Final = 3
-"""How often a window is read again while its total and its calls disagree."""
+"""Reads of a window, at most, while its calls do not add up to its total."""
 
 FetchPage = Callable[[datetime, datetime, int], Page]
-"""``(from, to, page number from 1) -> Page``, oldest call first, both bounds asked for."""
+"""``(from, to, page number from 1) -> Page``: oldest call first, bounds included if possible."""
 
 Take = Callable[[list[ListedCall]], None]
-"""Takes calls of a read: each once, inside the window, oldest first."""
+"""Receives the calls of a read: each once, inside the window, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class WindowRead:
     """A complete read of a window, whose calls have been passed on.
 
     Attributes:
-        set_aside: items that cannot be stored; those without a time are taken to be inside.
-        pages: requests spent, re-reads included.
+        set_aside: items that cannot be stored; those without a time count as inside the window.
+        pages: requests made, re-reads included.
     """
 
     set_aside: list[SetAsideCall]
@@ -47,11 +47,11 @@ class WindowRead:
 
 
 def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> WindowRead:
-    """Read a closed window until what arrived adds up to the total HighLevel gave for it.
+    """Read a window until the calls received add up to HighLevel's total.
 
     Args:
-        begin: called when a read begins; it gives what takes the calls of this read. What was
-            passed on before is void then, and so it is if this raises.
+        begin: called at the start of each read; returns the receiver of its calls. Calls passed on
+            before are void then, and also if this function raises.
 
     Raises:
         PipelineError: INCOMPLETE when it does not add up after ``READS`` reads; whatever ``fetch``
@@ -73,14 +73,14 @@ def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> 
 
 
 def _refuse_drift(aside: int, listed: int) -> None:
-    """One bad call is set aside; many mean that the format changed, and nothing may be stored."""
+    """A bad call is set aside; many mean that the format has changed: nothing may be stored."""
     if aside > max(SET_ASIDE_AT_MOST, listed * SET_ASIDE_SHARE):
         raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
 
 
 @dataclass
 class _Items:
-    """Takes the items of one pass: passes calls on, keeps the few that are none.
+    """Receives the items of one pass: passes on calls, keeps the few items that are not calls.
 
     Attributes:
         count: distinct items so far.
@@ -112,9 +112,9 @@ class _Walk:
 
     Attributes:
         count: distinct items that arrived.
-        total: what the first answer said there would be; None if it did not say.
-        ended: the list came to an end, it was not given up.
-        in_order: the list is ascending and keeps to the dates, as far as it was seen.
+        total: according to the first page; None if it does not say.
+        ended: the end of the list was reached.
+        in_order: the list is ascending and within the dates, as far as it was read.
     """
 
     count: int
@@ -131,17 +131,16 @@ class _Walk:
 def _walk(
     fetch: FetchPage, start: datetime, end: datetime, items: _Items, *, in_order: bool
 ) -> _Walk:
-    """Follow the list from its oldest call to its newest.
+    """Follow the list from the oldest call to the newest.
 
-    Page numbers shift when a call vanishes while they are counted: the call that moves up onto a
-    page already read is never seen. So the next request starts at the last call seen instead
-    (1 ms before it, since the bound may be exclusive) and asks for page 1 again. Page numbers are
-    used only where that cannot advance: more than a page of calls in one millisecond, or a list
-    that does not come in ascending order.
+    Page numbers shift if a call disappears during the read: the call that moves up to a page
+    already read would be missed. Instead, each request starts at the last call seen (1 ms before
+    it, since the bound may be exclusive) and asks for page 1. Page numbers are used only if that
+    cannot advance: more than a page of calls in one millisecond, or a list that is not ascending.
 
-    Only what the list may still show again is kept: calls from the next request's start on, and
-    items without a time. A list that turns out not to be in order could show anything again: it is
-    given up and, by the next pass, kept whole.
+    Only items that may appear again are kept: calls from the start of the next request on, and
+    items without a time. If the list turns out not to be in order, any item may appear again: the
+    pass is abandoned, and the next one keeps the whole list.
     """
     held: dict[str, Item] = {}
     timeless: dict[str, Item] = {}
@@ -168,7 +167,7 @@ def _walk(
             (timeless if item.created_at is None else held)[key] = item
         if len(listed) < PAGE_SIZE:
             return walk(ended=True)
-        # A server that ignores the page number would be asked for ever.
+        # A server that ignores the page number would be asked forever.
         stale = stale + 1 if len(held) + len(timeless) == before else 0
         if stale > 2:
             return walk(ended=False)
@@ -181,7 +180,7 @@ def _walk(
             over = [key for key, item in held.items() if _is_before(item, following)]
             items([held.pop(key) for key in over])
         if total is not None:
-            # What can no longer be stored need not be kept in memory to its end.
+            # Stop early: a read that will be rejected need not be kept in memory.
             _refuse_drift(len(items.set_aside) + len(timeless), total)
 
 
@@ -194,11 +193,12 @@ def _ascend(instants: list[datetime], start: datetime) -> bool:
 
 
 def _where_to_go_on(instants: list[datetime]) -> datetime | None:
-    """1 ms before the last time of a page, so that a tie with it is seen whatever the bound means.
+    """1 ms before the last time of a page, so that calls at the same time are seen whether or not
+    the bound is inclusive.
 
-    None where that leads nowhere: the page is not ascending, or lies within that millisecond. A
-    list that goes on from there would begin with calls already seen, and a page of one single
-    instant does not even show that the list is ascending.
+    None if that does not advance: the page is not ascending, or all of it is within that
+    millisecond. The next page would begin with calls already seen, and a page of a single instant
+    does not show that the list is ascending.
     """
     if not instants or not _ascend(instants, instants[0]):
         return None
@@ -209,7 +209,7 @@ def _where_to_go_on(instants: list[datetime]) -> datetime | None:
 
 
 def _keyed(items: list[Item]) -> Iterator[tuple[str, Item]]:
-    """Items by id. One without is known by its content and, among equals, by its place."""
+    """Items by id; an item without one by its content and its position among equal items."""
     equals: Counter[bytes] = Counter()
     for item in items:
         if item.call_id is not None:

@@ -1,4 +1,4 @@
-"""What the environment says: defaults, spellings people use, and a sentence for each mistake."""
+"""Settings from the environment: defaults, accepted spellings, and a sentence for each mistake."""
 
 import base64
 import datetime as dt
@@ -259,7 +259,7 @@ def test_a_page_on_loopback_needs_none(host: str) -> None:
     assert page.url == f"http://{'[::1]' if host == '::1' else host}:8791"
 
 
-def test_alerts_are_off_until_somebody_is_named() -> None:
+def test_alerts_are_off_until_a_recipient_is_set() -> None:
     alerts = Settings.load({}).alerts
     assert alerts.webhook_url is alerts.smtp_url is None
     assert alerts.email_to == ()

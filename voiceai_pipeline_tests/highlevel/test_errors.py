@@ -1,5 +1,5 @@
 """What each answer of HighLevel means: every row of the contract, and what must never be concluded
-from an answer nobody knows.
+from an undocumented one.
 """
 
 import json
@@ -212,14 +212,14 @@ TEMPTING = st.sampled_from(
     status=st.integers(500, 599) | st.just(429),
     message=st.text() | TEMPTING,
 )
-def test_an_overloaded_or_broken_highlevel_never_waits_for_a_person(
+def test_an_overloaded_or_broken_highlevel_never_needs_action(
     endpoint: Endpoint, status: int, message: str
 ) -> None:
     assert not errors.meaning(endpoint, status, message).needs_action
 
 
 @given(status=st.integers(300, 499), message=st.text(alphabet="abcxyz 019.,"))
-def test_an_unknown_answer_of_the_token_endpoint_never_waits_for_a_person(
+def test_an_undocumented_answer_of_the_token_endpoint_never_needs_action(
     status: int, message: str
 ) -> None:
     assert not errors.meaning(TOKEN, status, message).needs_action

@@ -1,4 +1,4 @@
-"""A live sample is held against the published shape, in both versions; a difference is told."""
+"""A live sample is compared with the published shape of both versions; differences are reported."""
 
 import json
 from typing import Any

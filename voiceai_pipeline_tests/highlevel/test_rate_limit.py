@@ -70,7 +70,7 @@ def test_a_burst_is_over_when_its_interval_is() -> None:
         ({}, []),
     ],
 )
-def test_odd_rate_limit_headers_stall_nobody(headers: dict[str, str], pauses: list[float]) -> None:
+def test_odd_rate_limit_headers_cause_no_wait(headers: dict[str, str], pauses: list[float]) -> None:
     slept = Pauses()
     limits = RateLimits(slept, lambda: 0.0)
     limits.learn("Loc", headers)
@@ -132,7 +132,7 @@ def test_what_is_in_flight_counts_as_sent() -> None:
     assert pauses.seconds == [10.0, 10.0]
 
 
-def test_a_day_that_is_nearly_spent_stops_with_when_it_is_over_and_asks_no_more(
+def test_a_nearly_exhausted_daily_limit_stops_requests_and_says_until_when(
     clock: Clock,
 ) -> None:
     spent = {"X-RateLimit-Daily-Remaining": "100", "X-RateLimit-Limit-Daily": "200000"}
@@ -151,7 +151,7 @@ def test_a_day_that_is_nearly_spent_stops_with_when_it_is_over_and_asks_no_more(
     assert clock.now == NOON, "nothing was waited for"
 
 
-def test_a_spent_day_is_asked_about_anew_after_a_while() -> None:
+def test_an_exhausted_daily_limit_is_probed_after_a_while() -> None:
     now = [0.0]
     limits = RateLimits(Pauses(), lambda: now[0])
     limits.learn("Loc", {"X-RateLimit-Daily-Remaining": "0"})

@@ -121,7 +121,7 @@ PEOPLE = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00:
         PEOPLE | st.integers() | st.booleans() | st.none(),
     ),
 )
-def test_what_people_said_stays_as_it_was(
+def test_what_callers_said_is_unchanged(
     number: str, texts: tuple[str, str], extracted: dict[str, Any]
 ) -> None:
     call = {
@@ -204,7 +204,7 @@ def test_what_postgresql_cannot_store_is_replaced() -> None:
     assert listed == {"headers": [{"key": "x\ufffd", "v\ufffd": REDACTED}]}
 
 
-def test_calls_are_taken_apart_anew_when_what_is_stored_of_them_changes() -> None:
+def test_calls_are_parsed_again_when_what_is_stored_of_them_changes() -> None:
     """If this is red: give CALL_LABEL another value, and write both here."""
     item = {
         "id": "call-1",

@@ -1,4 +1,4 @@
-"""What is tried again, how long is waited in between, and what is never sent twice."""
+"""What is retried, how long the pauses are, and what is never sent twice."""
 
 import dataclasses
 import datetime as dt
@@ -30,9 +30,6 @@ from voiceai_pipeline_tests.support.highlevel import (
 )
 from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted
 
-# Trying again -------------------------------------------------------------------------------------
-
-
 PASSING: list[Kind] = [
     "rate_limit",
     "server_error",
@@ -45,7 +42,7 @@ PASSING: list[Kind] = [
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_a_read_is_tried_again_until_the_trouble_has_passed(
+def test_a_read_is_retried_until_it_succeeds(
     sandbox: RunningSandbox, client: HighLevelClient, grant: OAuthToken, kind: Kind
 ) -> None:
     sandbox.world.add_fault(Fault(kind, HARBOR, times=2))
@@ -86,7 +83,7 @@ def test_a_gateway_timeout_dressed_as_401_is_not_a_rejected_token(
         (Fault("forbidden_location", HARBOR), FailureClass.WRONG_LOCATION),
     ],
 )
-def test_a_clear_refusal_is_not_tried_again(
+def test_a_clear_refusal_is_not_retried(
     sandbox: RunningSandbox,
     client: HighLevelClient,
     grant: OAuthToken,
@@ -158,7 +155,7 @@ def test_an_endless_retry_after_is_not_waited_for() -> None:
     assert pauses.seconds == []
 
 
-def test_minting_a_location_token_spends_nothing_and_is_tried_again(
+def test_minting_a_location_token_spends_nothing_and_is_retried(
     sandbox: RunningSandbox, client: HighLevelClient
 ) -> None:
     agency = grant_for(sandbox, client, AGENCY.company_id)

@@ -175,7 +175,7 @@ def post(url: str) -> Answer:
     transport = Transport()
     try:
         request = requests.Request("POST", url, data={"grant_type": "refresh_token"})
-        return transport.send(request, path="/oauth/token", timeout=0.5, piece=1)
+        return transport.send(request, path="/oauth/token", timeout=0.5, chunk_size=1)
     finally:
         transport.close()
 
@@ -243,9 +243,9 @@ def test_a_request_over_a_kept_connection_counts_as_handed_over() -> None:
     with listening(once) as port:
         url = f"http://127.0.0.1:{port}/oauth/token"
         request = requests.Request("POST", url, data={"a": "b"})
-        assert transport.send(request, path="/", timeout=1, piece=1).content == GRANT
+        assert transport.send(request, path="/", timeout=1, chunk_size=1).content == GRANT
         with pytest.raises(HighLevelError) as caught:
-            transport.send(request, path="/", timeout=1, piece=1)
+            transport.send(request, path="/", timeout=1, chunk_size=1)
     transport.close()
     assert caught.value.sent
 

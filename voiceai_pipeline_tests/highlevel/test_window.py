@@ -247,7 +247,7 @@ def test_memory_stays_flat_while_a_long_list_is_in_order() -> None:
     assert most <= 2 * PAGE_SIZE
 
 
-def test_a_list_that_turns_out_not_to_be_in_order_is_read_again_and_passed_on_anew() -> None:
+def test_a_list_that_turns_out_not_to_be_in_order_is_re_read_and_passed_on_again() -> None:
     """Some of it has been passed on when it shows, and that may be listed again."""
     there = {f"call{n:03}": DAY.start + n * dt.timedelta(minutes=5) for n in range(130)}
     calls = CallList(there)
