@@ -1,10 +1,9 @@
-"""Delivering undelivered alerts to a channel, each exactly once.
+"""Delivering pending alerts to a channel.
 
 A notice is marked as delivered only after the channel has accepted it, so a failed one is sent with
-the next delivery. The caller decides when to deliver.
+the next delivery. Which alerts exist is in ``alerts.py``; the caller decides when to deliver.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,8 +16,6 @@ from voiceai_pipeline.connections.alert_messages import digest, message_of
 from voiceai_pipeline.connections.alerts import Notice
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.core.unexpected import unexpected
-
-log = logging.getLogger(__name__)
 
 DIGEST_ABOVE: Final = 20
 """More notices than this become one message: a problem of 500 users must not send 500 mails."""
