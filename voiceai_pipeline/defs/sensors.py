@@ -5,12 +5,10 @@ What is due is decided by the core. A run key is used up even if its run fails, 
 time of the request, rounded.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -20,25 +18,16 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.days import DAYS_PER_RUN, stretches
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import dagster_channel, dagster_internals, jobs, partitions
-
-BATCH: Final = 500
-"""How many users a run request names; a run for more looks up the users that are due."""
-
-AGAIN: Final = timedelta(minutes=10)
-"""A run for the same purpose is requested at most this often."""
+from voiceai_pipeline.defs import dagster_channel, dagster_internals, jobs, partitions, run_requests
 
 STUCK: Final = timedelta(hours=1)
 """A run that takes longer is assumed to hang and no longer holds back others."""
 
 PATIENCE: Final = timedelta(seconds=12)
 """Time-out of one query. A tick makes four at most; Dagster kills it after 60 seconds."""
-
-RUNS_PER_TICK: Final = 5
 
 
 @dg.sensor(
@@ -59,12 +48,7 @@ def expiring_tokens(
     if _is_under_way(context.instance, jobs.refresh_tokens.name, since=now - STUCK):
         # Two batches at once would be twice as fast as HighLevel is asked at most.
         return dg.SkipReason("A token refresh is running; the next tick looks again.")
-    user_ids = [str(connection.user.id) for connection in due] if len(due) <= BATCH else []
-    return dg.RunRequest(
-        # One run in 10 minutes: a user whose refresh fails is tried again, not hammered.
-        run_key=f"refresh {_bucket(now, AGAIN)}",
-        run_config={"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}},
-    )
+    return run_requests.refresh([connection.user.id for connection in due], now)
 
 
 @dg.sensor(
@@ -89,10 +73,9 @@ def connection_alerts(
     if not pending:
         return dg.SkipReason("No undelivered alerts.")
     # Two runs at once would alert twice; a run that hangs must not hold back later alerts.
-    if _is_under_way(context.instance, jobs.send_alerts.name, since=now - AGAIN):
+    if _is_under_way(context.instance, jobs.send_alerts.name, since=now - run_requests.AGAIN):
         return dg.SkipReason("Alerts are being delivered; the next tick looks again.")
-    ids = hashlib.sha256(" ".join(sorted(pending)).encode()).hexdigest()[:16]
-    return dg.RunRequest(run_key=f"alerts {ids} {_bucket(now, AGAIN)}")
+    return run_requests.alerts(pending, now)
 
 
 @dg.sensor(
@@ -118,7 +101,7 @@ def failed_user_syncs(
     # Days that are being re-synced are still due in the ledger: they are not requested twice.
     if _is_under_way(context.instance, jobs.resync_failed_users.name, since=now - STUCK):
         return dg.SkipReason("Failed days are being re-synced; the next tick looks again.")
-    return _runs("retry", due, now, timedelta(minutes=15))
+    return run_requests.resyncs("retry", due, now, timedelta(minutes=15))
 
 
 @dg.sensor(
@@ -148,9 +131,9 @@ def new_users(
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
     unlisted = sorted({str(connection.user.id) for connection in all_connections} - listed)
-    requests = [] if busy else _runs("fill", due, now, timedelta(minutes=5))
+    requests = [] if busy else run_requests.resyncs("fill", due, now, timedelta(minutes=5))
     if unlisted:
-        requests += _first_looks(unlisted)
+        requests += run_requests.first_looks(unlisted)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else _why_nothing(busy),
@@ -185,31 +168,7 @@ def stale_marts(
         return dg.SkipReason("Every mart is up to date with the newest calls.")
     if _is_under_way(context.instance, jobs.build_marts.name, since=now - STUCK):
         return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")
-    requests = []
-    # The newest days first: those are looked at.
-    for stretch in reversed(stretches(sorted(stale.days), DAYS_PER_RUN)):
-        places = sorted({place for day in stretch for place in stale.days[day]})
-        config = {"location_ids": places if len(places) <= BATCH else []}
-        requests.append(
-            dg.RunRequest(
-                # A build that fails is tried again in 10 minutes, unless there is something new.
-                run_key=f"marts {stretch[0]} {stretch[-1]} {stale.fingerprint} "
-                f"{_bucket(now, AGAIN)}",
-                run_config={"ops": {"marts": {"config": config}}},
-                tags=partitions.range_tags(stretch[0], stretch[-1]),
-            )
-        )
-    return requests[:RUNS_PER_TICK]
-
-
-def _first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
-    """Fill the partitions of new users, and the names of their locations."""
-    key = f"{user_ids[0]} and {len(user_ids) - 1} more"
-    config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
-    look = dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config)
-    if len(user_ids) > BATCH:
-        look = dg.RunRequest(f"connect {key}", job_name=jobs.inspect_connections.name)
-    return [look, dg.RunRequest(f"name {key}", job_name=jobs.update_directory.name)]
+    return run_requests.marts(stale.days, stale.fingerprint, now)
 
 
 def _why_nothing(busy: bool) -> str:
@@ -262,30 +221,3 @@ def _under_way(
         created_after=since,
     )
     return instance.get_runs(unfinished, limit=100)
-
-
-def _runs(
-    reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
-) -> list[dg.RunRequest]:
-    """Runs over ranges of days; the ledger decides which users of a range are read."""
-    by_day: dict[date, set[UUID]] = {}
-    for user_id, day in due:
-        if day >= partitions.FIRST_DAY:
-            by_day.setdefault(day, set()).add(user_id)
-    requests = []
-    for stretch in stretches(sorted(by_day), DAYS_PER_RUN)[:RUNS_PER_TICK]:
-        users = sorted({str(user_id) for day in stretch for user_id in by_day[day]})
-        config = {"user_ids": users if len(users) <= BATCH else [], "only_failed": True}
-        requests.append(
-            dg.RunRequest(
-                run_key=f"{reason} {stretch[0]} {stretch[-1]} {_bucket(now, every)}",
-                job_name=jobs.resync_failed_users.name,
-                run_config={"ops": {"call_logs": {"config": config}}},
-                tags=partitions.range_tags(stretch[0], stretch[-1]),
-            )
-        )
-    return requests
-
-
-def _bucket(now: datetime, every: timedelta) -> int:
-    return int(now.timestamp() // every.total_seconds())

@@ -12,7 +12,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline.defs import partitions, sensors
+from voiceai_pipeline.defs import partitions, run_requests, sensors
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.support.dagster_runs import (
@@ -149,10 +149,10 @@ def test_nobody_is_filled_while_a_sync_is_under_way(product: Product) -> None:
 def test_more_users_than_a_run_request_should_name_are_left_to_the_run_to_find(
     product: Product,
 ) -> None:
-    _many_users(product, sensors.BATCH)
+    _many_users(product, run_requests.BATCH)
     (request,) = tick(product, sensors.expiring_tokens).run_requests or ()
     named = request.run_config["ops"]["refresh_due_tokens"]["config"]["user_ids"]
-    assert len(named) == sensors.BATCH
+    assert len(named) == run_requests.BATCH
     product.connect("Pine Realty")
     execute(product, EXPIRE)
     (request,) = tick(product, sensors.expiring_tokens).run_requests or ()
@@ -162,7 +162,7 @@ def test_more_users_than_a_run_request_should_name_are_left_to_the_run_to_find(
 def test_failed_days_of_more_users_than_a_run_should_name_are_asked_for_once(
     product: Product,
 ) -> None:
-    _many_users(product, sensors.BATCH + 1)
+    _many_users(product, run_requests.BATCH + 1)
     execute(
         product,
         "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, attempt, "
