@@ -19,7 +19,7 @@ from voiceai_pipeline_tests.support.embedded_homes import end, hold
 
 @pytest.fixture
 def new_home(tmp_path: Path) -> Iterator[Path]:
-    """A home that is not there yet."""
+    """A home that does not exist yet."""
     home = tmp_path / "home"
     yield home
     end(home)
@@ -37,14 +37,14 @@ def old_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def home(old_home: Path) -> Iterator[Path]:
-    """A home whose data many tests share; its server runs at the beginning of none."""
+    """A home whose data several tests share; its server is stopped before each."""
     yield old_home
     end(old_home)
 
 
 @pytest.fixture
 def passable() -> Iterator[Path]:
-    """A folder that any user can enter, unlike pytest's own."""
+    """A folder that any user can enter, unlike pytest's."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

@@ -31,7 +31,7 @@ def rows(engine: sa.Engine, table: str, columns: str = "*") -> list[dict[str, An
 
 
 def plain_tokens(sandbox: RunningSandbox, name: str) -> tuple[str, str]:
-    """A pair that the existing application would have stored, as it is."""
+    """A token pair in plain text, as the existing application stores it."""
     user = DEMO[name]
     code = sandbox.world.authorize(
         user.installs_on, user, ["voice-ai-dashboard.readonly", "locations.readonly"], REDIRECT_URI
@@ -57,7 +57,9 @@ def populate(
         for user_id in (*ids.values(), uuid4()):
             db.execute(insert_user, {"id": user_id})
 
-        def key(name: str, *, days_ago: int, active: bool = True, place: str | None = "") -> None:
+        def key(
+            name: str, *, days_ago: int, active: bool = True, location: str | None = ""
+        ) -> None:
             access, refresh = plain_tokens(sandbox, name)
             values = {
                 "id": uuid4(),
@@ -65,13 +67,13 @@ def populate(
                 "access": access,
                 "refresh": refresh,
                 "expires": clock.now + timedelta(days=1 - days_ago),
-                "location": DEMO[name].location_id if place == "" else place,
+                "location": DEMO[name].location_id if location == "" else location,
                 "active": active,
                 "at": clock.now - timedelta(days=days_ago),
             }
             db.execute(insert_key, values | ({"name": "HighLevel OAuth"} if has_name else {}))
 
-        key("Harbor Dental", days_ago=9, place="LocLongGone")
+        key("Harbor Dental", days_ago=9, location="LocLongGone")
         key("Harbor Dental", days_ago=0)
         key("Harbor Dental", days_ago=4, active=False)
         key("Pine Realty", days_ago=3, active=False)
@@ -108,14 +110,14 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     tokens = Tokens(empty, vault, client, now=clock)
     sync = Sync(empty, tokens, client, ZoneInfo("UTC"), now=clock)
     with empty.connect() as db:
-        people = {c.user.id: c for c in connections.all_connections(db)}
-    assert len(people) == 4
-    assert [people[i].state for i in (harbor, pine, quiet)] == [
+        users = {c.user.id: c for c in connections.all_connections(db)}
+    assert len(users) == 4
+    assert [users[i].state for i in (harbor, pine, quiet)] == [
         ConnectionState.CONNECTED,
         ConnectionState.DISCONNECTED,
         ConnectionState.CONNECTED,
     ]
-    assert people[harbor].location_id == DEMO["Harbor Dental"].location_id
+    assert users[harbor].location_id == DEMO["Harbor Dental"].location_id
 
     results = {r.user.id: r for r in sync.sync_days([DAY])}
     assert {results[i].state for i in (harbor, quiet)} == {DayState.COMPLETE}
@@ -131,7 +133,7 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     status = [r for r in rows(empty, "sync_status") if r["user_id"] == harbor]
     assert [(r["last_sync_status"], r["records_synced"]) for r in status] == [("success", stored)]
 
-    # Used as they are until the next rotation, which encrypts them; nobody else's row is touched.
+    # Plain tokens are used until the next rotation, which encrypts them; no other row is touched.
     used = {r["id"]: r for r in rows(empty, "api_keys")}
     untouched = [r for r in before["api_keys"] if r["user_id"] in (harbor, pine)]
     for row in untouched:
@@ -139,16 +141,16 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     clock.now += timedelta(days=2)
     tokens.get_valid_token(harbor)
     after = {r["id"]: r for r in rows(empty, "api_keys")}
-    renewed = [r for r in after.values() if r["access_token"].startswith("enc:v1:")]
-    assert {r["user_id"] for r in renewed} == {harbor, quiet}
-    assert all(r["refresh_token"].startswith("enc:v1:") for r in renewed)
+    refreshed = [r for r in after.values() if r["access_token"].startswith("enc:v1:")]
+    assert {r["user_id"] for r in refreshed} == {harbor, quiet}
+    assert all(r["refresh_token"].startswith("enc:v1:") for r in refreshed)
     for row in untouched:
-        if row["id"] not in {r["id"] for r in renewed}:
+        if row["id"] not in {r["id"] for r in refreshed}:
             assert {name: after[row["id"]][name] for name in row} == row
 
 
 @pytest.mark.parametrize("schema", [DOCUMENTED, AS_FOUND], ids=["documented", "as found"])
-def test_a_user_of_an_adopted_database_can_connect_anew(
+def test_a_user_of_an_adopted_database_can_reconnect(
     schema: str, empty: sa.Engine, vault: TokenVault, client: HighLevelClient, clock: Clock
 ) -> None:
     run(empty, schema)

@@ -1,4 +1,4 @@
-"""Every comment that a user of the database reads, and none of the source system's lost."""
+"""Comments: one on everything, and none of the source system's overwritten."""
 
 import psycopg
 
@@ -27,7 +27,7 @@ def test_every_table_view_and_column_has_a_comment(database: Secret) -> None:
         assert db.execute(UNEXPLAINED.encode()).fetchall() == []
 
 
-def test_what_the_source_system_says_of_its_tables_stays(empty_database: Secret) -> None:
+def test_the_source_systems_own_comments_are_kept(empty_database: Secret) -> None:
     engine = open_engine(empty_database)
     with engine.begin() as db:
         db.exec_driver_sql("CREATE TABLE users (id uuid PRIMARY KEY, first_name text)")

@@ -1,4 +1,4 @@
-"""Who holds the embedded server: it runs while one process does, whatever happens to the others."""
+"""Holds on the embedded server: it runs while one process has one, whatever happens to others."""
 
 import os
 import signal
@@ -57,12 +57,12 @@ def test_two_processes_starting_at_once_get_one_server(new_home: Path) -> None:
         assert len(watchdogs(new_home)) == 1
 
 
-def test_a_newcomer_and_a_stopping_watchdog_never_meet(home: Path) -> None:
+def test_a_new_holder_never_gets_a_server_that_a_watchdog_is_stopping(home: Path) -> None:
     hold(home).release()
     for pause in (0.0, 0.005, 0.01, 0.02, 0.04):
         time.sleep(pause)
         with hold(home) as server:
-            time.sleep(0.1)  # the old watchdog, if it was leaving, has left
+            time.sleep(0.1)  # an old watchdog that was exiting is gone
             assert ask(server, "SELECT 1") == 1
             assert watchdogs(home)
     wait_until(lambda: stopped(home) and not watchdogs(home))
@@ -118,7 +118,7 @@ def test_a_fork_neither_keeps_nor_frees_its_parents_hold(home: Path) -> None:
     os.waitpid(fork, 0)
 
 
-def test_stop_ends_it_whoever_holds_and_a_new_hold_starts_it_again(home: Path) -> None:
+def test_stop_stops_it_despite_holders_and_a_new_hold_restarts_it(home: Path) -> None:
     with hold(home) as before:
         stop(home)
         assert stopped(home)
@@ -128,12 +128,12 @@ def test_stop_ends_it_whoever_holds_and_a_new_hold_starts_it_again(home: Path) -
             assert ask(after, "SELECT 1") == 1
 
 
-def test_stop_of_a_home_that_never_was_makes_nothing(new_home: Path) -> None:
+def test_stop_creates_nothing_in_a_home_that_does_not_exist(new_home: Path) -> None:
     stop(new_home)
     assert not new_home.exists()
 
 
-def test_databases_are_made_from_templates_and_dropped(home: Path) -> None:
+def test_databases_are_created_from_templates_and_dropped(home: Path) -> None:
     with hold(home) as server:
         server.create_database("model")
         server.create_database("model")

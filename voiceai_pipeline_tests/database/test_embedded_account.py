@@ -1,4 +1,4 @@
-"""Which account the embedded server runs under, most of all where this process is root."""
+"""The account that the embedded server runs under, above all if this process is root."""
 
 import os
 import pwd
@@ -21,11 +21,11 @@ from voiceai_pipeline_tests.support.embedded_homes import (
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root's ways not to be root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="how root switches to another account")
 
 
 @needs_root
-def test_root_in_a_closed_folder_without_namespaces_keeps_one_power(
+def test_root_in_a_closed_folder_without_namespaces_keeps_one_capability(
     new_home: Path, passable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_home.mkdir(mode=0o700)
@@ -34,7 +34,7 @@ def test_root_in_a_closed_folder_without_namespaces_keeps_one_power(
 
 
 @needs_root
-def test_root_that_can_become_nobody_else_gets_a_sentence(
+def test_root_that_cannot_switch_to_another_user_gets_a_sentence(
     new_home: Path, passable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_home.mkdir(mode=0o700)
@@ -75,14 +75,14 @@ def check_it_runs_as_nobody(home: Path) -> None:
 
 
 def only(folder: Path, *programs: str) -> str:
-    """A PATH on which these programs alone are found."""
-    place = folder / "programs"
-    place.mkdir()
+    """A PATH with only these programs."""
+    programs_folder = folder / "programs"
+    programs_folder.mkdir()
     for program in programs:
         found = shutil.which(program)
         assert found is not None
-        (place / program).symlink_to(found)
-    return str(place)
+        (programs_folder / program).symlink_to(found)
+    return str(programs_folder)
 
 
 def test_the_users_environment_changes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,29 +46,33 @@ def test_a_killed_postmaster_is_restarted_at_the_next_hold(home: Path) -> None:
             assert ask(again, "SELECT 1", "kept") == 1
 
 
-def test_a_stale_pid_file_that_names_a_living_stranger_fools_nobody(home: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
+def test_a_stale_pid_file_with_the_pid_of_another_process_is_ignored(home: Path) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as other_process:
         with hold(home) as server:
             old = postmaster(home)
             kill(old)
             for file in (home / "postgres/data/postmaster.pid", *socket_locks(home)):
-                file.write_text(file.read_text().replace(str(old), str(stranger.pid)))
+                file.write_text(file.read_text().replace(str(old), str(other_process.pid)))
             with hold(home):
                 assert ask(server, "SELECT 1") == 1
-                assert postmaster(home) != stranger.pid
-        assert stranger.poll() is None
-        stranger.kill()
+                assert postmaster(home) != other_process.pid
+        assert other_process.poll() is None
+        other_process.kill()
 
 
-@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="only Linux tells who listens")
-def test_stopping_it_harms_no_stranger_whom_its_pid_file_names(home: Path) -> None:
-    # As when another container shares the home: the pid in the file is the one it has there.
-    with subprocess.Popen(["/bin/sleep", "60"]) as stranger, hold(home):
+@pytest.mark.skipif(
+    not hasattr(socket, "SO_PEERCRED"), reason="only Linux reports the listener's pid"
+)
+def test_stopping_it_never_signals_another_process_named_in_its_pid_file(home: Path) -> None:
+    # As if another container shared the home: the pid in the file is valid only there.
+    with subprocess.Popen(["/bin/sleep", "60"]) as other_process, hold(home):
         pid_file = home / "postgres/data/postmaster.pid"
-        pid_file.write_text(pid_file.read_text().replace(str(postmaster(home)), str(stranger.pid)))
+        pid_file.write_text(
+            pid_file.read_text().replace(str(postmaster(home)), str(other_process.pid))
+        )
         stop(home)
-        assert stranger.poll() is None
-        stranger.kill()
+        assert other_process.poll() is None
+        other_process.kill()
 
 
 def socket_locks(home: Path) -> list[Path]:
@@ -77,10 +81,10 @@ def socket_locks(home: Path) -> list[Path]:
     return found
 
 
-def test_an_interrupted_initdb_does_not_poison_the_next_start(new_home: Path) -> None:
+def test_an_interrupted_initdb_does_not_break_the_next_start(new_home: Path) -> None:
     with holder(new_home) as process:
         wait_until(lambda: (new_home / "postgres/data.new/PG_VERSION").exists())
-        process.kill()  # its initdb goes on alone
+        process.kill()  # its initdb continues
     assert not (new_home / "postgres/data").exists()
     with hold(new_home) as server:
         assert ask(server, "SELECT 1") == 1
@@ -88,8 +92,8 @@ def test_an_interrupted_initdb_does_not_poison_the_next_start(new_home: Path) ->
 
 
 @pytest.mark.parametrize("name", ['it\'s 100% "ours" + é & ?#', "one,two"])
-def test_any_sign_in_the_path_is_fine(name: str) -> None:
-    # Short above, so that the signs are in the path of the socket too.
+def test_any_character_in_the_path_works(name: str) -> None:
+    # A short parent, so that the characters are in the path of the socket too.
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         home = Path(folder) / name
         with hold(home) as server:
@@ -116,14 +120,14 @@ def test_a_very_long_path_gets_a_short_private_socket_folder(tmp_path: Path) -> 
         assert is_running(home)
     wait_until(lambda: stopped(home))
     try:
-        sockets.chmod(0o777)  # as a stranger might have left it
+        sockets.chmod(0o777)  # as another user might have left it
         with pytest.raises(PostgresError, match="only this user can enter"):
             hold(home)
     finally:
         shutil.rmtree(sockets)
 
 
-def test_the_log_holds_no_values(home: Path) -> None:
+def test_the_log_contains_no_values(home: Path) -> None:
     with hold(home) as server, connect(server) as connection:
         connection.execute("CREATE TABLE t (secret text UNIQUE, n int)")
         connection.execute("INSERT INTO t VALUES (%s, 1)", ["hunter2"])
@@ -162,7 +166,7 @@ def test_data_of_another_version_get_a_sentence(new_home: Path) -> None:
         hold(new_home)
 
 
-def test_a_server_that_ends_at_once_says_why(new_home: Path) -> None:
+def test_a_server_that_exits_immediately_says_why(new_home: Path) -> None:
     hold(new_home).release()
     wait_until(lambda: stopped(new_home))
     (new_home / "postgres/data/postgresql.conf").write_text("no_such_setting = 1\n")

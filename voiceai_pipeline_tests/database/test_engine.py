@@ -12,18 +12,18 @@ from voiceai_pipeline.database.engine import UtcDateTime
 PID = sa.text("SELECT pg_backend_pid()")
 
 
-def test_a_connection_that_was_ended_while_it_rested_is_replaced_unnoticed(
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     database: Secret, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_FRESH", 0.0)
-    rested = engines.open_engine(database)
-    with rested.connect() as db:
+    idle = engines.open_engine(database)
+    with idle.connect() as db:
         ended = db.execute(PID).scalar_one()
     with engine.connect() as db:
         db.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": ended})
-    with rested.connect() as db:
+    with idle.connect() as db:
         assert db.execute(PID).scalar_one() != ended
-    rested.dispose()
+    idle.dispose()
 
 
 def test_a_naive_time_never_reaches_the_database() -> None:

@@ -1,4 +1,4 @@
-"""What analysts may read, and all that they may not: found out by connecting as them."""
+"""What analysts may read and what they may not, found out by connecting as them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ WHERE p.pronamespace IN ('public'::regnamespace, 'voiceai'::regnamespace)
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_an_analyst_can_make_nothing_call_nothing_and_become_nobody(
+def test_an_analyst_can_create_nothing_call_nothing_and_become_no_other_role(
     who: str, database: Secret, logins: None
 ) -> None:
     with connect_as(who, database) as db:
@@ -150,7 +150,7 @@ def test_an_analyst_can_make_nothing_call_nothing_and_become_nobody(
             assert not is_allowed(db, sql.SQL(statement)), statement
 
 
-def test_migrating_again_takes_back_what_was_granted_by_hand(
+def test_migrating_again_revokes_manual_grants(
     engine: sa.Engine, database: Secret, logins: None
 ) -> None:
     with engine.begin() as db:
@@ -163,8 +163,8 @@ def test_migrating_again_takes_back_what_was_granted_by_hand(
     assert allowed("ada", database) == only_the_views_of("ada")
 
 
-def test_the_roles_of_web_pages_see_nothing_of_ours(empty_database: Secret) -> None:
-    """On Supabase whatever is made in public is open to the key that web pages carry."""
+def test_supabases_web_roles_see_nothing_of_ours(empty_database: Secret) -> None:
+    """On Supabase, web pages may access everything new in public by default."""
     engine = open_engine(empty_database)
     with engine.begin() as db:
         for role in ("anon", "authenticated"):
@@ -181,7 +181,7 @@ def test_the_roles_of_web_pages_see_nothing_of_ours(empty_database: Secret) -> N
                     if any(is_allowed(db, one) for one in attempts(relation).values())
                 }
                 assert db.execute(FUNCTIONS.encode()).fetchall() == []
-            # The source system's own, whose rights are its affair.
+            # The source system's tables, whose grants we leave alone.
             assert seen == {"users", "api_keys", "sync_status"}
     finally:
         with engine.begin() as db:
@@ -191,7 +191,7 @@ def test_the_roles_of_web_pages_see_nothing_of_ours(empty_database: Secret) -> N
         engine.dispose()
 
 
-def test_what_was_said_and_by_whom_takes_the_second_role_and_tokens_nobody_sees(
+def test_content_needs_the_second_role_and_tokens_are_never_visible(
     engine: sa.Engine, database: Secret, logins: None
 ) -> None:
     with engine.begin() as db:
@@ -234,7 +234,7 @@ def plain_owner(postgres: EmbeddedPostgres, empty_database: Secret) -> Iterator[
         db.execute("DROP ROLE tenant")
 
 
-def test_who_may_not_make_roles_or_schemas_is_told_and_the_rest_works(
+def test_without_the_right_to_create_roles_or_schemas_the_rest_works(
     plain_owner: Secret, empty_database: Secret
 ) -> None:
     engine = open_engine(plain_owner)

@@ -51,7 +51,7 @@ def test_an_empty_database_gets_the_tables_that_the_code_sees(empty: sa.Engine) 
         assert compare_metadata(context, metadata) == []
 
 
-def test_a_connection_made_before_the_history_existed_is_renewed_in_time_and_told_of(
+def test_a_connection_from_before_the_audit_log_is_refreshed_in_time_and_alerted(
     empty: sa.Engine, vault: TokenVault, client: HighLevelClient, clock: Clock
 ) -> None:
     migrate.upgrade(empty, "0001")
@@ -70,9 +70,9 @@ def test_a_connection_made_before_the_history_existed_is_renewed_in_time_and_tol
         assert not migrate.is_current(db)
     migrate.upgrade(empty)
     with empty.begin() as db:
-        (person,) = connections.all_connections(db, now=clock.now)
-        assert (person.state, person.token_version) == (ConnectionState.CONNECTED, 7)
-        assert person.refreshed_at is None
+        (connection,) = connections.all_connections(db, now=clock.now)
+        assert (connection.state, connection.token_version) == (ConnectionState.CONNECTED, 7)
+        assert connection.refreshed_at is None
         assert connections.due_for_refresh(db, clock.now) == []
         assert len(connections.due_for_refresh(db, clock.now + timedelta(minutes=1))) == 1
     clock.now = ends_at
@@ -128,7 +128,7 @@ def test_processes_that_migrate_at_once_make_one_schema(
     assert everything(empty) == everything(engine)
 
 
-def test_dagsters_own_version_table_is_left_alone(empty: sa.Engine) -> None:
+def test_dagsters_own_version_table_is_not_touched(empty: sa.Engine) -> None:
     run(
         empty,
         "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)",
@@ -141,7 +141,7 @@ def test_dagsters_own_version_table_is_left_alone(empty: sa.Engine) -> None:
 
 
 def test_a_migration_that_fails_half_way_leaves_nothing(empty: sa.Engine) -> None:
-    # An index of that name is not looked for beforehand; PostgreSQL finds it in the middle.
+    # An index of that name is no known obstacle; PostgreSQL fails on it half way.
     run(empty, "CREATE TABLE other (a int)", "CREATE INDEX call_logs_agent_id_idx ON other (a)")
     before = everything(empty)
     with pytest.raises(sa.exc.SQLAlchemyError):
@@ -149,7 +149,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing(empty: sa.Engine) -> Non
     assert everything(empty) == before
 
 
-def test_the_search_path_decides_whose_tables_are_meant(empty: sa.Engine) -> None:
+def test_the_search_path_decides_which_tables_are_used(empty: sa.Engine) -> None:
     run(empty, "CREATE SCHEMA elsewhere", "CREATE TABLE elsewhere.call_logs (id integer)")
     migrate.upgrade(empty)
     check: Callable[[sa.Connection], bool] = migrate.is_current

@@ -90,23 +90,23 @@ STATES: list[Mapping[str, Any]] = [
 ]
 
 
-def test_connections_are_told_as_the_pipeline_sees_them(
+def test_connections_are_shown_as_the_pipeline_sees_them(
     engine: sa.Engine, database: Secret, logins: None
 ) -> None:
     with engine.begin() as db:
         for number, values in enumerate(STATES):
             add_connection(db, number, f"User {number}", **values)
         connections.add_user(db, UUID(int=99), business_name="Never")
-        people = {person.user.id: person for person in connections.all_connections(db)}
+        users = {connection.user.id: connection for connection in connections.all_connections(db)}
 
     rows = {row["user_id"]: row for row in read("ada", database, "TABLE voiceai.connections")}
 
-    assert rows.keys() == people.keys()
+    assert rows.keys() == users.keys()
     for user_id, row in rows.items():
-        person = people[user_id]
-        failure = person.obstacle or person.last_failure
-        assert row["state"] == person.state
-        assert row["can_sync"] == person.can_sync
+        connection = users[user_id]
+        failure = connection.obstacle or connection.last_failure
+        assert row["state"] == connection.state
+        assert row["can_sync"] == connection.can_sync
         assert FailureClass.stored(row["failure_class"]) == failure
         said = failure.explanation if failure else None
         assert row["message"] == (said and said.message)
@@ -114,7 +114,7 @@ def test_connections_are_told_as_the_pipeline_sees_them(
     assert rows[UUID(int=99)]["state"] == ConnectionState.NEVER_CONNECTED
 
 
-def test_a_day_says_what_is_wrong_and_separately_what_to_do(
+def test_a_day_shows_the_problem_and_separately_the_fix(
     engine: sa.Engine, database: Secret, logins: None
 ) -> None:
     with engine.begin() as db:

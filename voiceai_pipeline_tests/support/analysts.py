@@ -15,7 +15,7 @@ from voiceai_pipeline.database.tables import api_keys, call_logs
 from voiceai_pipeline.database.views import VIEWS
 
 ROLES = {"eve": (), "ada": (grants.ANALYST,), "bea": grants.ROLES}
-"""Logins: a stranger, an analyst, and an analyst who may read what was said too."""
+"""Logins: without a role, an analyst, and an analyst who may also read content."""
 
 
 READS = {

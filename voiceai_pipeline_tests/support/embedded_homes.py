@@ -40,7 +40,7 @@ def end(home: Path) -> None:
 
 @contextlib.contextmanager
 def holder(home: Path, then: str = "") -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds, or is about to, until it is killed."""
+    """Another process that holds the server, or is about to, until it is killed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(home), then],
         stdin=subprocess.PIPE,
@@ -77,12 +77,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def stopped(home: Path) -> bool:
-    """Nothing of the server lives, in connections or in processes."""
+    """The server accepts no connection and none of its processes runs."""
     return not is_running(home) and not processes("postgres", "-D", str(home / "postgres/data"))
 
 
 def processes(program: str, *words: str) -> list[int]:
-    """The pids of a program whose command line holds all these words."""
+    """The pids of a program whose command line contains all these words."""
     lines = ((process.pid, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"]))
     return [
         pid
