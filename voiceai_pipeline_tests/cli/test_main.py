@@ -89,7 +89,7 @@ def test_a_wrong_key_is_one_sentence(program: Program) -> None:
     assert checked.code == 1
     assert "The stored token cannot be decrypted" in checked.out.splitlines()[-1]
     assert "Put the key that encrypted it back into VOICEAI_TOKEN_KEYS" in checked.out
-    assert [person["id"] for person in program("users", "--json").json] == [str(user)]
+    assert [one["id"] for one in program("users", "--json").json] == [str(user)]
 
 
 def test_disconnect_asks_first_and_keeps_the_user(program: Program) -> None:
@@ -102,8 +102,8 @@ def test_disconnect_asks_first_and_keeps_the_user(program: Program) -> None:
 
     assert program("disconnect", "Harbor Dental", typed="y\n").code == 0
     assert program.ask("SELECT refresh_token IS NULL FROM api_keys") == [(True,)]
-    (person,) = program("users", "--json").json
-    assert (person["name"], person["state"]) == ("Harbor Dental", "disconnected")
+    (user,) = program("users", "--json").json
+    assert (user["name"], user["state"]) == ("Harbor Dental", "disconnected")
 
 
 def test_migrate_creates_the_tables_once(program: Program, empty_database: Secret) -> None:

@@ -14,8 +14,6 @@ from uuid import UUID
 import pytest
 import requests
 
-from voiceai_pipeline.cli.demo_users import connect_demo_users
-from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
@@ -23,7 +21,6 @@ from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
@@ -54,7 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield demo
 
 
-# The demo, in order ------------------------------------------------------------------------
+# The demo, in order ------------------------------------------------------------------------------
 
 
 def test_it_prints_each_step_and_then_the_addresses(demo: Up) -> None:
@@ -281,21 +278,6 @@ def test_when_up_is_killed_everything_it_started_stops(demo: Up) -> None:
 
 
 # External servers --------------------------------------------------------------------------------
-
-
-def test_demo_users_are_not_added_to_a_database_with_users_of_its_own(
-    tmp_path: Path, database: Secret
-) -> None:
-    env = own_servers(database.reveal(), database.reveal(), "http://127.0.0.1:9")
-    said: list[str] = []
-    with open_pipeline(Settings.load({**env, "VOICEAI_HOME": str(tmp_path)})) as pipeline:
-        with pipeline.engine.begin() as db:
-            connections.add_user(db, UUID(int=7), business_name="A real customer")
-        connect_demo_users(pipeline, "http://127.0.0.1:9", said.append)
-        with pipeline.engine.begin() as db:
-            names = [one.user.name for one in connections.all_connections(db)]
-    assert names == ["A real customer"]
-    assert said == ["Sandbox: the database has users of its own, so no demo users are added"]
 
 
 def test_with_external_servers_it_starts_neither_sandbox_nor_database_and_stops_under_nohup(
