@@ -130,7 +130,10 @@ def up(port: int) -> None:
 @click.option("--location", help="Id of the location to connect, for an agency.")
 @click.option("--no-browser", is_flag=True, help="Print the URL; do not open it.")
 def connect(user: str, location: str | None, no_browser: bool) -> None:
-    """Connect or reconnect USER: consent in the browser; calls are then synced automatically."""
+    """Connect or reconnect USER in the browser.
+
+    After consent, calls are synced automatically.
+    """
     redirect_uri = _settings().highlevel.redirect_uri
     with _pipeline() as pipeline:
         before = find_user(pipeline.engine, user)
@@ -183,7 +186,10 @@ def users(user: str | None, as_json: bool) -> None:
 @click.argument("user")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(user: str, as_json: bool) -> None:
-    """Test USER's connection: refresh the token if it is due, then read calls with it."""
+    """Test USER's connection.
+
+    Refreshes the token if it is due, then reads calls with it.
+    """
     with _pipeline() as pipeline:
         result = pipeline.tokens.check(find_user(pipeline.engine, user).user.id)
     if as_json:
@@ -238,9 +244,9 @@ def sync(
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if pending.")
 @click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
 def migrate_command(only_check: bool, only_sql: bool) -> None:
-    """Create or adopt the tables, and create the views and roles for analysts.
+    """Create or adopt the tables.
 
-    The data of an existing database of the source system are kept. Safe to repeat.
+    Creates the views and roles for analysts, too. The data of an existing database of the source system are kept. Safe to repeat.
     """
     if only_sql:
         click.echo(migrate.upgrade_sql())
@@ -268,7 +274,10 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, including the database URL.")
 def doctor(as_json: bool) -> None:
-    """Check the installation (database, versions, scopes, keys, clock) and say what to fix."""
+    """Check the installation and say what to fix.
+
+    Checks versions, settings, HighLevel, database, clock, scopes, keys and more.
+    """
     report = diagnosis.examine(os.environ)
     if as_json:
         _print_json(report.as_json())
