@@ -246,7 +246,8 @@ def sync(
 def migrate_command(only_check: bool, only_sql: bool) -> None:
     """Create or adopt the tables.
 
-    Creates the views and roles for analysts, too. The data of an existing database of the source system are kept. Safe to repeat.
+    Creates the views and roles for analysts, too. The data of an existing database of the source
+    system are kept. Safe to repeat.
     """
     if only_sql:
         click.echo(migrate.upgrade_sql())
