@@ -86,7 +86,7 @@ def test_a_channel_that_fails_turns_the_run_red_after_the_others_were_told_and_i
     receivers.hook.answers = [500]
     (first,) = tick(product, sensors.connection_alerts).run_requests or ()
     text = failure_of(product.run("send_alerts"))
-    assert "- webhook, 1 kept: The webhook answered 500. Fix: wait" in text
+    assert "- webhook, 1 kept: The webhook answered 500. Fix: none needed" in text
     assert "email" not in text.partition("Stack Trace")[0]
     assert len(receivers.subjects) == 1
     assert _shown(product, "user_tokens", larch.user.id)

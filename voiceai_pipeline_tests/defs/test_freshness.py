@@ -60,7 +60,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     assert fresh.passed
     assert daemon.tick() is None
 
-    # Nobody has read Pine's last days, and nobody has tried to: no run fails, no day turns red.
+    # Pine's last days were never synced: no run fails, no day turns red.
     with product.pipeline.engine.begin() as db:
         db.execute(sa.text("UPDATE api_keys SET connection_since = now() - interval '90 days'"))
         db.execute(sa.text("DELETE FROM sync_ledger WHERE user_id = :id"), {"id": pine.user.id})
@@ -69,8 +69,8 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     assert not red.passed
     assert red.severity is dg.AssetCheckSeverity.ERROR
     text = str(red.description)
-    assert text.startswith("1 of 2 users who can be synced are not complete up to")
-    assert "- Pine Realty, never complete: Nobody has tried to read it. Fix:" in text
+    assert text.startswith("1 of 2 connected users are not complete up to")
+    assert "- Pine Realty, never complete: It was never synced. Fix:" in text
     assert "Harbor" not in text
 
     # A day a month ago is filled in: the newest event of the asset, and no reason to be green.
