@@ -94,7 +94,7 @@ def test_one_user_is_shown_with_state_fix_and_history(program: Program, world: W
     ]
     assert "SANDBOX-" not in json.dumps(told)
     # Newest event first.
-    assert shown.index("could not be renewed") < shown.index("Connected by consent")
+    assert shown.index("Token refresh failed") < shown.index("Connected by consent")
 
 
 def test_a_user_without_events_is_shown_too(program: Program) -> None:

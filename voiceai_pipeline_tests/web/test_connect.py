@@ -126,7 +126,7 @@ def test_an_incomplete_callback_is_a_page_that_says_what_is_missing(
     installation.add("Harbor Dental")
     wrong: list[tuple[dict[str, str | None], str]] = [
         ({"state": None}, "The address has no state"),
-        ({"state": "unknown"}, "none of ours"),
+        ({"state": "unknown"}, "is not ours"),
         ({"code": None}, "came back without a code"),
         ({"code": None, "error": "access_denied"}, "was refused in the browser"),
     ]
@@ -182,7 +182,7 @@ def test_another_browser_cannot_finish_a_consent(installation: Installation) -> 
         right = mine.get(callback)
 
     assert stolen.status_code == 400
-    assert "begun in another browser" in stolen.text
+    assert "started in another browser" in stolen.text
     assert "Harbor Dental" not in stolen.text
     assert "Harbor Dental is connected" in right.text
 
