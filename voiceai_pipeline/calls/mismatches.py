@@ -1,7 +1,7 @@
-"""``drifting_days``: days whose calls HighLevel counted differently than we held, and since when.
+"""``drifting_days``: days for which HighLevel's total differs from the calls we hold.
 
-A row is written when its day is opened, stays while the same numbers come back, and goes when they
-agree; so it tells whether a difference has been followed up.
+A row is written when its day is opened, stays while the same numbers come back, and is deleted when
+they agree. So it shows whether a difference was already followed up by a re-read.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from voiceai_pipeline.database.tables import drifting_days
 
 
 @dataclass(frozen=True)
-class Drift:
-    """A difference that was found: both numbers, and when the day was opened for it (UTC)."""
+class Mismatch:
+    """Two numbers that differ, and when the day was opened for it (UTC)."""
 
     total: int
     stored: int
     opened_at: datetime
 
 
-def read(db: sa.Connection, location_id: str, day: date) -> Drift | None:
-    """What was found for a day before; None if the numbers agreed last time."""
+def read(db: sa.Connection, location_id: str, day: date) -> Mismatch | None:
+    """A day's recorded mismatch; None if the numbers agreed last time."""
     mine = (drifting_days.c.location_id == location_id) & (drifting_days.c.day == day)
     row = db.execute(sa.select(drifting_days).where(mine)).mappings().one_or_none()
-    return Drift(row["api_total"], row["stored"], row["opened_at"]) if row else None
+    return Mismatch(row["api_total"], row["stored"], row["opened_at"]) if row else None
 
 
-def record(db: sa.Connection, location_id: str, day: date, found: Drift) -> None:
-    """Keep what was found for a day, in place of what was found before."""
+def record(db: sa.Connection, location_id: str, day: date, found: Mismatch) -> None:
+    """Record a day's mismatch; replaces an earlier one."""
     values = {"api_total": found.total, "stored": found.stored, "opened_at": found.opened_at}
     db.execute(
         insert(drifting_days)
@@ -41,7 +41,7 @@ def record(db: sa.Connection, location_id: str, day: date, found: Drift) -> None
 
 
 def clear(db: sa.Connection, location_id: str, days: Sequence[date]) -> None:
-    """Forget days whose numbers agree."""
+    """Delete the mismatches of days whose numbers agree."""
     db.execute(
         sa.delete(drifting_days).where(
             drifting_days.c.location_id == location_id, drifting_days.c.day.in_(days)
@@ -50,5 +50,5 @@ def clear(db: sa.Connection, location_id: str, days: Sequence[date]) -> None:
 
 
 def clear_before(db: sa.Connection, day: date) -> None:
-    """Forget days that are compared no longer."""
+    """Delete the mismatches of days that are no longer compared."""
     db.execute(sa.delete(drifting_days).where(drifting_days.c.day < day))

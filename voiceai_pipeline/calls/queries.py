@@ -1,5 +1,5 @@
-"""What checks and the UI ask of stored calls and of the ledger. Nothing is written here, and no
-answer holds a number, a name or a transcript.
+"""Read-only queries of stored calls and of the ledger, for checks and the UI. No result contains a
+phone number, a name or a transcript.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from voiceai_pipeline.core.days import Window
 
 @dataclass(frozen=True)
 class Talk:
-    """What was said on a day: minutes of all its calls, and how many of them were trial calls."""
+    """A day's calls: their total length in minutes, and how many of them were trial calls."""
 
     minutes: float = 0.0
     trial_calls: int = 0
@@ -25,48 +25,48 @@ class Talk:
 def talk(
     db: sa.Connection, days: Collection[date], zone: ZoneInfo, location_ids: Collection[str]
 ) -> dict[date, Talk]:
-    """How long people talked on each of ``days`` at some locations, missing calls not counted.
+    """Call minutes and trial calls on each of ``days`` at some locations, without missing calls.
 
     Args:
-        zone: whose days they are.
+        zone: the time zone of the days.
     """
-    # One scan, whatever the number of days: a join with their windows would make one for each.
+    # One scan for all days; a join with their windows would scan once per day.
     query = sa.text(
         "SELECT CAST(started_at AT TIME ZONE :zone AS date) AS day, "
         "       coalesce(sum(duration_seconds), 0) / 60 AS minutes, "
         "       count(*) FILTER (WHERE is_trial) AS trial_calls "
         "FROM call_logs WHERE started_at >= :start AND started_at < :end "
-        "     AND location_id = ANY(CAST(:places AS text[])) AND missing_since IS NULL "
+        "     AND location_id = ANY(CAST(:locations AS text[])) AND missing_since IS NULL "
         "GROUP BY day"
     )
     values = {
         "zone": zone.key,
         "start": Window.of_day(min(days), zone).start,
         "end": Window.of_day(max(days), zone).end,
-        "places": sorted(location_ids),
+        "locations": sorted(location_ids),
     }
     found = {row.day: Talk(row.minutes, row.trial_calls) for row in db.execute(query, values)}
     return {day: found.get(day, Talk()) for day in days}
 
 
 def calls_at_several_locations(db: sa.Connection, window: Window) -> dict[str, list[str]]:
-    """Calls of ``window`` that are stored under more than one location: by call id, where."""
+    """Calls of ``window`` stored under more than one location: call id to location ids."""
     values: dict[str, Any] = {"start": window.start, "end": window.end}
     inside = "started_at >= :start AND started_at < :end AND missing_since IS NULL"
-    # Where they are is asked for only if there are any: it would sort all the others, too.
-    query = f"SELECT call_id FROM call_logs WHERE {inside} GROUP BY call_id HAVING count(*) > 1"  # noqa: S608 - our own words
+    # Their locations in a second query, only if there are any: it would sort all other calls too.
+    query = f"SELECT call_id FROM call_logs WHERE {inside} GROUP BY call_id HAVING count(*) > 1"  # noqa: S608 - our own SQL
     values["ids"] = list(db.execute(sa.text(query), values).scalars())
     if not values["ids"]:
         return {}
     query = (
-        "SELECT call_id, array_agg(location_id ORDER BY location_id) AS places FROM call_logs "  # noqa: S608 - likewise
+        "SELECT call_id, array_agg(location_id ORDER BY location_id) AS locations FROM call_logs "  # noqa: S608 - likewise
         f"WHERE {inside} AND call_id = ANY(CAST(:ids AS text[])) GROUP BY call_id ORDER BY call_id"
     )
-    return {row.call_id: list(row.places) for row in db.execute(sa.text(query), values)}
+    return {row.call_id: list(row.locations) for row in db.execute(sa.text(query), values)}
 
 
 def action_types(db: sa.Connection, window: Window, known: Collection[str]) -> dict[str, int]:
-    """The types of the actions in ``window`` that are none of ``known``, and how many of each."""
+    """Types of call actions in ``window`` that are not in ``known``, and how many of each."""
     query = sa.text(
         "SELECT action ->> 'actionType' AS kind, count(*) AS actions FROM call_logs, "
         "       jsonb_array_elements(executed_call_actions) AS action "
@@ -82,8 +82,7 @@ def action_types(db: sa.Connection, window: Window, known: Collection[str]) -> d
 def calls_by_day(
     db: sa.Connection, days: Collection[date], zone: ZoneInfo
 ) -> dict[tuple[str, date], int]:
-    """How many calls each location has on each of ``days``, by the ledger; only days that are
-    complete to their end."""
+    """Calls by location and day, from the ledger; only days that are complete to their end."""
     query = sa.text(
         "SELECT location_id, day, max(stored) AS calls FROM sync_ledger "
         "WHERE day = ANY(CAST(:days AS date[])) AND state = 'complete' "
@@ -95,17 +94,22 @@ def calls_by_day(
 
 
 def last_complete_days(
-    db: sa.Connection, places: Mapping[UUID, str], zone: ZoneInfo
+    db: sa.Connection, locations: Mapping[UUID, str], zone: ZoneInfo
 ) -> dict[UUID, date]:
-    """The last day that is complete to its end, of each user at their location; users without one
-    are absent. One look into the primary key per user, however long the ledger is."""
+    """The last day that is complete to its end, by user id; users without one are absent.
+
+    One primary-key lookup per user, however long the ledger is.
+
+    Args:
+        locations: each user's current location, by user id.
+    """
     query = sa.text(
-        "SELECT p.user_id, last.day FROM unnest(CAST(:users AS uuid[]), CAST(:places AS text[])) "
-        "     AS p(user_id, location_id), "
+        "SELECT p.user_id, last.day FROM unnest(CAST(:users AS uuid[]), CAST(:locations AS text[]))"
+        " AS p(user_id, location_id), "
         "LATERAL (SELECT l.day FROM sync_ledger l WHERE l.user_id = p.user_id "
         "         AND l.location_id = p.location_id AND l.state = 'complete' "
         "         AND l.read_until >= (l.day + 1)::timestamp AT TIME ZONE :zone "
         "         ORDER BY l.day DESC LIMIT 1) AS last"
     )
-    values = {"users": list(places), "places": list(places.values()), "zone": zone.key}
+    values = {"users": list(locations), "locations": list(locations.values()), "zone": zone.key}
     return {row.user_id: row.day for row in db.execute(query, values)}

@@ -1,8 +1,8 @@
 """Whether a day has as many calls as is usual for its weekday: a band around the median.
 
-Pure: from counts of complete days. Calls are counted things, so the band is never narrower than
-their own chance (the square root of the median); where weeks differ more than that, the median of
-their deviations says by how much, and one odd week widens nothing.
+Pure: from counts of complete days. The band is never narrower than the counting noise (the square
+root of the median). Where weeks differ more, the median absolute deviation sets its width, so a
+single odd week does not widen it.
 """
 
 import math
@@ -13,21 +13,21 @@ from statistics import median
 from typing import Final
 
 WEEKS: Final = 8
-"""How many weeks back the same weekday is looked at."""
+"""How many weeks back the same weekday is compared."""
 
 MIN_WEEKS: Final = 4
-"""With fewer of them complete, nothing is said."""
+"""With fewer complete weeks there is no verdict."""
 
 WIDTH: Final = 3.5
-"""Half the band, in deviations: of 2,000 usual days about one lies outside by chance."""
+"""Half the band, in standard deviations: about one of 2,000 usual days lies outside by chance."""
 
 _MAD_TO_DEVIATION: Final = 1.4826
-"""The standard deviation of a normal distribution, in medians of absolute deviations."""
+"""The standard deviation of a normal distribution, in median absolute deviations."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """From ``low`` to ``high`` calls, both included, are usual; seen in ``weeks`` weeks."""
+    """From ``low`` to ``high`` calls (inclusive) are usual, judging by ``weeks`` weeks."""
 
     low: int
     high: int
@@ -39,7 +39,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A day's calls beside what is usual. ``location_id`` is None for all together."""
+    """A day's calls and the usual band. ``location_id`` is None for all locations together."""
 
     day: date
     location_id: str | None
@@ -52,8 +52,8 @@ class Judgement:
 
 
 def usual_band(history: Collection[int]) -> Band | None:
-    """The band that ``history`` (calls of the same weekday, a number a week) makes usual; None if
-    it is too short to say."""
+    """The usual band by ``history`` (calls of the same weekday, one number per week); None if it is
+    shorter than ``MIN_WEEKS``."""
     if len(history) < MIN_WEEKS:
         return None
     middle = median(history)
@@ -63,38 +63,41 @@ def usual_band(history: Collection[int]) -> Band | None:
 
 
 def days_needed(days: Collection[date]) -> set[date]:
-    """The days whose counts it takes to judge ``days``: themselves and those they compare with."""
+    """The days whose counts ``judge`` needs: ``days`` and the days they are compared with."""
     return {day - timedelta(weeks=ago) for day in days for ago in range(WEEKS + 1)}
 
 
 def judge(counts: Mapping[tuple[str, date], int], days: Collection[date]) -> list[Judgement]:
-    """Compare ``days`` with the same weekday of the weeks before; in order of days, all together
-    before each location. What has too little history is absent.
+    """Compare ``days`` with the same weekday of earlier weeks.
 
     Args:
-        counts: calls of a location on a day, complete days only: a day that is absent is unknown,
-            never a day without calls.
+        counts: calls by location and day, complete days only. An absent day is unknown; it does
+            not count as a day without calls.
+
+    Returns:
+        In order of days, all locations together before each one. Days and locations with too
+        little history are absent.
     """
     found = []
     for day in sorted(days):
         weeks = [day - timedelta(weeks=ago) for ago in range(1, WEEKS + 1)]
         history = {
-            place: [counts[place, week] for week in weeks if (place, week) in counts]
-            for place in sorted(place for place, when in counts if when == day)
+            location: [counts[location, week] for week in weeks if (location, week) in counts]
+            for location in sorted(location for location, when in counts if when == day)
         }
-        # Only who was there all the time: a new location is no rise.
-        known = [place for place, past in history.items() if len(past) >= MIN_WEEKS]
+        # Only locations with enough history: a new location is not a rise.
+        known = [location for location, past in history.items() if len(past) >= MIN_WEEKS]
         together = [
-            sum(counts[place, week] for place in known)
+            sum(counts[location, week] for location in known)
             for week in weeks
-            if known and all((place, week) in counts for place in known)
+            if known and all((location, week) in counts for location in known)
         ]
-        all_calls = sum(counts[place, day] for place in known)
+        all_calls = sum(counts[location, day] for location in known)
         judged: list[tuple[str | None, int, list[int]]] = [(None, all_calls, together)]
-        judged += [(place, counts[place, day], past) for place, past in history.items()]
+        judged += [(location, counts[location, day], past) for location, past in history.items()]
         found += [
-            Judgement(day, place, calls, band)
-            for place, calls, past in judged
+            Judgement(day, location, calls, band)
+            for location, calls, past in judged
             if (band := usual_band(past)) is not None
         ]
     return found

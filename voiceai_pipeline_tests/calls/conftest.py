@@ -26,7 +26,7 @@ def world(clock: Clock) -> World:
 
 @pytest.fixture
 def sandbox(world: World) -> Iterator[RunningSandbox]:
-    """A HighLevel without troubles and without rate limits, whose time is the test's."""
+    """A HighLevel without faults and rate limits, on the test's clock."""
     with running(world, limits=False) as sandbox:
         yield sandbox
 

@@ -149,7 +149,7 @@ def test_the_same_call_id_in_two_locations_is_two_calls(engine: sa.Engine) -> No
     assert stored(engine, "LocOther")["call-1"]["summary"] == "Elsewhere"
 
 
-def test_what_a_newer_read_wrote_stays(engine: sa.Engine) -> None:
+def test_an_older_read_does_not_overwrite_a_newer_one(engine: sa.Engine) -> None:
     write(engine, [call(1), call(2), call(3)])
     newer = call(2, raw={"newer": True})
     write(engine, [newer, call(3), call(4)], THIRD)  # call 1 has vanished, call 4 is new
@@ -159,7 +159,7 @@ def test_what_a_newer_read_wrote_stays(engine: sa.Engine) -> None:
     assert stored(engine) == rows
 
 
-def test_a_database_that_ends_in_the_middle_of_a_copy_is_said_so(
+def test_a_database_dropped_during_a_copy_raises_a_database_error(
     postgres: EmbeddedPostgres, template: str
 ) -> None:
     postgres.create_database("ending", template=template)
@@ -211,7 +211,7 @@ def test_a_write_that_is_rolled_back_leaves_nothing(engine: sa.Engine) -> None:
     assert stored(engine) == once
 
 
-def test_writers_of_one_location_take_turns(engine: sa.Engine) -> None:
+def test_writers_of_one_location_are_serialized(engine: sa.Engine) -> None:
     def again(number: int) -> None:
         write(engine, [call(n) for n in range(number, number + 30)], SECOND)
 
@@ -219,12 +219,12 @@ def test_writers_of_one_location_take_turns(engine: sa.Engine) -> None:
         list(pool.map(again, range(18)))
     rows = stored(engine)
     assert set(rows) == {f"call-{n}" for n in range(47)}
-    # Whoever came last decided what is still listed.
+    # The last writer decides which calls are still listed.
     listed = [i for i, row in rows.items() if row["missing_since"] is None]
     assert len(listed) == 30
 
 
-def test_locations_are_locked_in_one_order_so_that_nobody_waits_in_a_circle(
+def test_locations_are_locked_in_one_order_so_that_transactions_cannot_deadlock(
     engine: sa.Engine,
 ) -> None:
     with ThreadPoolExecutor(1) as pool, engine.connect() as second, engine.connect() as first:

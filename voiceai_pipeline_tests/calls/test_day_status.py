@@ -21,7 +21,7 @@ DUE = date(2026, 11, 24)
 LONG_AGO = NOW - timedelta(days=90)
 
 
-def person(number: int, since: datetime = LONG_AGO, **facts: object) -> Connection:
+def connected(number: int, since: datetime = LONG_AGO, **facts: object) -> Connection:
     known: dict[str, object] = {"state": ConnectionState.CONNECTED, "location_id": f"Loc{number}"}
     return Connection(User(UUID(int=number), f"Shop {number}"), since=since, **(known | facts))  # type: ignore[arg-type]
 
@@ -40,31 +40,33 @@ def test_a_day_is_due_a_deadline_after_its_end(now: datetime, due: date) -> None
     assert day_due(now, BERLIN) == due
 
 
-def test_who_lags_is_stale_and_who_cannot_be_synced_is_not() -> None:
-    people = [
-        person(1),
-        person(2),
-        person(3),
-        person(4, state=ConnectionState.PAUSED, reason=FailureClass.LOCATION_PAUSED),
-        person(5, state=ConnectionState.DISCONNECTED),
+def test_a_user_behind_is_stale_and_a_user_who_cannot_be_synced_is_not() -> None:
+    connections = [
+        connected(1),
+        connected(2),
+        connected(3),
+        connected(4, state=ConnectionState.PAUSED, reason=FailureClass.LOCATION_PAUSED),
+        connected(5, state=ConnectionState.DISCONNECTED),
     ]
     last = {UUID(int=1): DUE, UUID(int=2): DUE - timedelta(days=3)}
-    found = stale_users(people, last, set(), DUE, NOW)
+    found = stale_users(connections, last, set(), DUE, NOW)
     assert [(one.connection.user.name, one.days_behind) for one in found] == [
         ("Shop 2", 3),
         ("Shop 3", None),
     ]
 
 
-def test_who_has_just_been_connected_has_a_deadline_of_their_own_unless_it_failed() -> None:
-    new = person(1, since=NOW - DEADLINE + timedelta(minutes=1))
+def test_a_newly_connected_user_is_not_stale_before_the_deadline_unless_a_sync_failed() -> None:
+    new = connected(1, since=NOW - DEADLINE + timedelta(minutes=1))
     assert stale_users([new], {}, set(), DUE, NOW) == []
     assert len(stale_users([new], {}, {new.user.id}, DUE, NOW)) == 1
     assert len(stale_users([new], {}, set(), DUE, NOW + timedelta(minutes=1))) == 1
 
 
 @pytest.mark.parametrize("failure", list(FailureClass))
-def test_only_what_may_pass_by_itself_is_tried_again_by_itself(failure: FailureClass) -> None:
+def test_only_failures_that_a_rerun_may_fix_are_retried_automatically(
+    failure: FailureClass,
+) -> None:
     row = DayResult(
         User(uuid4(), "Invented"),
         "Loc",

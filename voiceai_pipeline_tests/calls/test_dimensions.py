@@ -21,17 +21,7 @@ from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.conftest import DEMO, NOON, Clock, Connector, open_client
-
-HEALTHY = [name for name, user in DEMO.items() if user.role in ("healthy", "bad_day")]
-
-
-def place(name: str) -> str:
-    return str(DEMO[name].location_id)
-
-
-@pytest.fixture
-def all_connections(connect: Connector) -> list[Connection]:
-    return [connect(name) for name in HEALTHY]
+from voiceai_pipeline_tests.support.synced_calls import HEALTHY, location_of
 
 
 @pytest.fixture
@@ -48,9 +38,9 @@ def test_agents_and_locations_are_stored_and_one_failure_stays_alone(
     sandbox: RunningSandbox,
     clock: Clock,
 ) -> None:
-    sandbox.world.add_fault(Fault("server_error", place("Harbor Dental")))
+    sandbox.world.add_fault(Fault("server_error", location_of("Harbor Dental")))
     for outcome in (directory.sync_agents(), directory.sync_locations()):
-        broken = outcome.pop(place("Harbor Dental"))
+        broken = outcome.pop(location_of("Harbor Dental"))
         assert isinstance(broken, PipelineError)
         assert broken.failure is FailureClass.PROVIDER_ERROR
         assert all(isinstance(count, int) for count in outcome.values())
@@ -59,7 +49,7 @@ def test_agents_and_locations_are_stored_and_one_failure_stays_alone(
         zones = db.execute(sa.text("SELECT location_id, timezone FROM locations")).all()
     for location_id, zone in zones:
         assert sandbox.world.locations[location_id].timezone == zone
-    assert len(zones) == len({place(name) for name in HEALTHY}) - 1
+    assert len(zones) == len({location_of(name) for name in HEALTHY}) - 1
     for location_id, _ in zones:
         listed = [a for a in sandbox.world.locations[location_id].agents if not a.is_deleted]
         found = {a["agent_id"]: a["name"] for a in agents if a["location_id"] == location_id}
@@ -75,9 +65,9 @@ def test_an_agent_that_is_no_longer_listed_keeps_its_name(
         db.execute(
             sa.text(
                 "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, "
-                "last_seen_at) VALUES (:place, 'old', 'Night desk', '{}', now(), now())"
+                "last_seen_at) VALUES (:location, 'old', 'Night desk', '{}', now(), now())"
             ),
-            {"place": place("Pine Realty")},
+            {"location": location_of("Pine Realty")},
         )
     directory.sync_agents()
     with engine.connect() as db:
@@ -85,7 +75,7 @@ def test_an_agent_that_is_no_longer_listed_keeps_its_name(
         assert tuple(db.execute(query).one()) == ("Night desk", clock.now)
 
 
-def test_a_connection_that_may_not_read_agents_still_has_its_calls_read(
+def test_a_connection_without_the_agent_scope_still_has_its_calls_read(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     pine = replace(DEMO["Pine Realty"], withheld_scopes=(AGENT_SCOPE,))

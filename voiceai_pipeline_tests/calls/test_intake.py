@@ -29,7 +29,7 @@ from voiceai_pipeline_tests.support.call_writes import (
 )
 
 
-def test_a_call_sent_as_before_is_not_even_taken_apart(engine: sa.Engine) -> None:
+def test_a_call_sent_as_before_is_not_even_parsed(engine: sa.Engine) -> None:
     """Nor is one that the table knows from before there were fingerprints, but for once a read."""
     listed = [call(n) for n in range(3)]
     write(engine, listed)
@@ -50,7 +50,7 @@ def test_a_call_sent_as_before_is_not_even_taken_apart(engine: sa.Engine) -> Non
     assert stored(engine) == once
 
 
-def test_a_call_that_is_only_spelled_in_another_way_is_not_written(engine: sa.Engine) -> None:
+def test_a_call_that_is_only_formatted_differently_is_not_written(engine: sa.Engine) -> None:
     write(engine, [call(1)])
     once = stored(engine)
     spelled = ListedCall("call-1", call(1).started_at, Raw("{ }"))
@@ -76,7 +76,7 @@ def test_more_than_a_batch_is_stored_and_counted(
     assert write(engine, listed[10:40], THIRD).missing == [20]
 
 
-def test_what_does_not_fit_into_memory_arrives_as_it_is(
+def test_calls_that_spill_to_disk_arrive_unchanged(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 4)
@@ -118,7 +118,7 @@ def test_calls_are_counted_by_part_of_the_window(engine: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 1000])
-def test_a_call_that_changes_back_under_a_read_that_let_it_go_is_not_stored(
+def test_a_call_dropped_by_the_intake_that_an_older_read_then_overwrites_is_not_counted_as_stored(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     """An older read writes between the look at the table and the write: no success, or right."""
@@ -130,7 +130,7 @@ def test_a_call_that_changes_back_under_a_read_that_let_it_go_is_not_stored(
     assert written.stored == [2]
 
 
-def test_what_a_newer_read_wrote_meanwhile_is_as_good_as_listed(
+def test_a_row_written_by_a_newer_read_counts_as_listed(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voiceai_pipeline.calls.intake._BATCH", 2)

@@ -5,7 +5,7 @@ import pytest
 from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 
 
-def test_a_reader_that_gives_no_sign_of_life_is_found_out_and_one_whose_lease_ended_stops() -> None:
+def test_a_worker_without_a_sign_of_life_is_silent_and_one_whose_lease_expired_stops() -> None:
     now = [0.0]
     lease = Lease(10.0, lambda: now[0])
     now[0] = 9.0
@@ -19,7 +19,7 @@ def test_a_reader_that_gives_no_sign_of_life_is_found_out_and_one_whose_lease_en
         lease.check()
 
 
-def test_a_reader_is_known_to_wait_only_until_its_answer_is_there() -> None:
+def test_a_worker_is_blocked_only_until_its_response_arrives() -> None:
     now = [0.0]
     lease = Lease(10.0, lambda: now[0])
     now[0] = 5.0

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import leases
 
 
-def test_of_many_who_want_a_lease_one_gets_it_and_it_ends_by_itself(engine: sa.Engine) -> None:
+def test_of_many_runs_that_want_a_lease_one_gets_it_and_it_expires(engine: sa.Engine) -> None:
     won: list[UUID] = []
     start = threading.Barrier(8)
 

@@ -96,7 +96,7 @@ def test_a_commit_takes_as_many_statements_for_many_days_as_for_one(
     assert statements([DAY - timedelta(days=n) for n in range(1, 9)]) == one
 
 
-def test_failures_are_counted_and_tried_again_ever_more_slowly_until_people_must(
+def test_failures_are_counted_and_retried_with_growing_delays_until_they_need_action(
     connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     connect("Pine Realty")
@@ -116,14 +116,14 @@ def test_failures_are_counted_and_tried_again_ever_more_slowly_until_people_must
     assert (row.attempt, row.failure, retry_at(row)) == (0, None, None)
 
 
-def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engine) -> None:
+def test_only_failed_days_whose_delay_has_passed_are_due_for_retry(engine: sa.Engine) -> None:
     now = midnight(DAY)
     shapes = [(f, n) for f in FailureClass for n in range(len(RETRY_DELAYS) + 2)]
-    people = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}
+    users = {UUID(int=number): shape for number, shape in enumerate(shapes, start=1)}
     ages = [delay + timedelta(seconds=s) for delay in RETRY_DELAYS for s in (-1, 0)]
     days = {DAY - timedelta(days=ago): age for ago, age in enumerate(ages)}
     with engine.begin() as db:
-        for user_id in people:
+        for user_id in users:
             connections.add_user(db, user_id, business_name=str(user_id))
         ledger_row = sa.text(
             "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, attempt, "
@@ -132,15 +132,15 @@ def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engin
         values = [
             {"user": user_id, "day": day, "failure": failure.value, "attempt": attempt,
              "finished": now - age}
-            for user_id, (failure, attempt) in people.items()
+            for user_id, (failure, attempt) in users.items()
             for day, age in days.items()
         ]  # fmt: skip
         db.execute(ledger_row, values)
         first = min(days)
-        found = ledger.due_for_retry(db, people, RETRIED, RETRY_DELAYS, now, first)
-        after = ledger.due_for_retry(db, people, RETRIED, RETRY_DELAYS, now, DAY)
+        found = ledger.due_for_retry(db, users, RETRIED, RETRY_DELAYS, now, first)
+        after = ledger.due_for_retry(db, users, RETRIED, RETRY_DELAYS, now, DAY)
         some = ledger.due_for_retry(
-            db, list(people)[:1], RETRIED, RETRY_DELAYS, now + timedelta(days=9), first
+            db, list(users)[:1], RETRIED, RETRY_DELAYS, now + timedelta(days=9), first
         )
         expected = {
             (row.user.id, row.day)
@@ -150,4 +150,4 @@ def test_the_ledger_finds_due_just_the_rows_whose_time_has_come(engine: sa.Engin
     assert expected
     assert set(found) == expected
     assert {day for _, day in after} <= {DAY}
-    assert {user_id for user_id, _ in some} <= set(list(people)[:1])
+    assert {user_id for user_id, _ in some} <= set(list(users)[:1])

@@ -86,7 +86,7 @@ class Runs:
     started: list[ForkServerProcess] = field(default_factory=list)
 
     def start(self, name: str, mode: Mode = Mode.RESUME, terms: Terms = QUICK) -> int:
-        """Begin a sync in a process of its own; its process id."""
+        """Start a sync in a process of its own; returns the process id."""
         process = processes.Process(
             target=sync_in_a_process,
             args=(self.database.reveal(), self.sandbox.url, mode, DAYS, terms, name, self.answers),
@@ -97,7 +97,7 @@ class Runs:
         return process.pid
 
     def results(self) -> dict[str, Results]:
-        """What the next run to end reports, by its name."""
+        """What the next run to finish reports, by its name."""
         name, results = self.answers.get(timeout=60)
         return {name: results}
 
@@ -155,11 +155,11 @@ def runs(database: Secret, engine: sa.Engine) -> Iterator[Runs]:
         yield runs
 
 
-EVERYBODY = [user.business_name for user in DEMO_USERS if user.role != "never_connected"]
+CONNECTED = [user.business_name for user in DEMO_USERS if user.role != "never_connected"]
 
 
 def ledger(engine: sa.Engine) -> list[tuple[Any, ...]]:
-    """The ledger without times, runs and what depends on who came first."""
+    """The ledger without times, runs and what depends on which run was first."""
     query = (
         "SELECT user_id, location_id, day, state, api_total, stored FROM sync_ledger ORDER BY 1,2,3"
     )
@@ -167,10 +167,10 @@ def ledger(engine: sa.Engine) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in db.execute(sa.text(query))]
 
 
-def test_two_runs_at_once_read_every_window_once_and_end_in_the_same_tables(
+def test_two_concurrent_runs_read_every_window_once_and_leave_the_same_tables(
     database: Secret, engine: sa.Engine
 ) -> None:
-    with connected(database, engine, *EVERYBODY) as runs:
+    with connected(database, engine, *CONNECTED) as runs:
         runs.start("alone")
         (alone,) = runs.results().values()
         expected, windows = (digest(engine), ledger(engine)), Counter(runs.asked())
@@ -191,14 +191,14 @@ def test_two_runs_at_once_read_every_window_once_and_end_in_the_same_tables(
     everything = [row[:3] for row in alone]
     first, second = sorted(both.values(), key=len, reverse=True)
     assert [row[:3] for row in first] == everything
-    # Whoever asks later does not say what was complete when it asked.
+    # The later run does not report what was complete when it was requested.
     assert {row[:3] for row in second} <= set(everything)
 
 
-def test_two_rereads_at_once_are_one_after_the_other_and_never_at_the_same_time(
+def test_two_concurrent_rereads_run_one_after_the_other(
     runs: Runs,
 ) -> None:
-    """What began before it was asked for is no answer to a request to read everything again."""
+    """A read that started before a re-read was requested does not satisfy it."""
     runs.start("first")
     runs.results()
     once = len(runs.asked())
@@ -211,13 +211,13 @@ def test_two_rereads_at_once_are_one_after_the_other_and_never_at_the_same_time(
     runs.start("fourth", Mode.REREAD)
     ended = runs.results() | runs.results() | runs.results()
     assert ended.keys() == {"second", "third", "fourth"}
-    # The third and the fourth were asked for after the second began: one read serves both.
+    # The third and fourth were requested after the second started: one read serves both.
     assert len(runs.asked()) == 2 * once
     starts = [int(start) for _, start, _ in runs.asked()]
     assert starts == sorted(starts[:once]) * 2  # page by page, one run and then the other
 
 
-def test_a_killed_runs_location_is_taken_over_when_its_lease_has_run_out(runs: Runs) -> None:
+def test_a_killed_runs_location_is_taken_over_when_its_lease_expires(runs: Runs) -> None:
     victim = runs.start("killed")
     runs.until(runs.asked)
     os.kill(victim, signal.SIGKILL)
@@ -228,7 +228,7 @@ def test_a_killed_runs_location_is_taken_over_when_its_lease_has_run_out(runs: R
     assert {state for _, state, _, _ in results} == {"complete"}
 
 
-def test_a_run_that_stood_still_does_not_go_on_once_another_may_be_reading(runs: Runs) -> None:
+def test_a_suspended_run_stops_once_another_run_may_be_reading(runs: Runs) -> None:
     sleeper = runs.start("sleeper")
     runs.until(runs.asked)
     os.kill(sleeper, signal.SIGSTOP)
@@ -245,7 +245,7 @@ def test_a_run_that_stood_still_does_not_go_on_once_another_may_be_reading(runs:
     assert len(runs.asked()) - asked <= 1
 
 
-def test_a_run_that_hangs_in_a_request_keeps_its_location_for_a_while_only(runs: Runs) -> None:
+def test_a_run_that_hangs_in_a_request_loses_its_lease(runs: Runs) -> None:
     runs.sandbox.world.add_fault(Fault("stall", path=CALL_LOGS, seconds=25, times=1))
     runs.start("hung", terms=replace(QUICK, silence=timedelta(seconds=1)))
     runs.until(lambda: runs.holders() == {location_of("Harbor Dental"): "hung"})
@@ -255,7 +255,7 @@ def test_a_run_that_hangs_in_a_request_keeps_its_location_for_a_while_only(runs:
     assert {state for _, state, _, _ in results} == {"complete"}
 
 
-def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_run(
+def test_a_location_that_another_run_holds_for_too_long_is_reported_with_that_run(
     database: Secret, engine: sa.Engine
 ) -> None:
     with connected(database, engine, "Harbor Dental", "Pine Realty") as runs:
@@ -279,10 +279,10 @@ def test_a_location_that_another_run_keeps_for_too_long_is_reported_with_that_ru
     assert [row.user.name for row in report.failed] == ["Harbor Dental"]
 
 
-def test_a_database_that_restarts_meanwhile_costs_what_was_under_way_and_fails_nobody(
+def test_a_database_restart_costs_the_reads_in_progress_and_fails_no_user(
     database: Secret, engine: sa.Engine, postgres: EmbeddedPostgres
 ) -> None:
-    with connected(database, engine, *EVERYBODY[:3]) as runs:
+    with connected(database, engine, *CONNECTED[:3]) as runs:
         runs.sandbox.world.add_fault(Fault("latency", path=CALL_LOGS, seconds=0.1))
         runs.start("steadfast")
         runs.until(runs.asked)
@@ -311,7 +311,7 @@ def test_a_database_that_restarts_meanwhile_costs_what_was_under_way_and_fails_n
         (MINUTE, 2 * MINUTE, SINCE - timedelta(days=2), False, False),  # half of the day
     ],
 )
-def test_only_what_answers_the_request_is_taken_over(
+def test_only_days_that_satisfy_the_request_are_taken_over(
     began: timedelta, ended: timedelta, read_until: datetime | None, known: bool, counts: bool
 ) -> None:
     user = DEMO["Harbor Dental"]
@@ -344,7 +344,7 @@ def _row(
 
 
 def _task(user_id: UUID, known: set[tuple[UUID, date]], day: date = DAY) -> Task:
-    person = Connection(
+    connection = Connection(
         User(user_id, "Harbor Dental"), ConnectionState.CONNECTED, location_id="Loc"
     )
-    return Task("Loc", [person], [day], known)
+    return Task("Loc", [connection], [day], known)

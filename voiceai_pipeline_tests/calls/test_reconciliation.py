@@ -43,7 +43,7 @@ from voiceai_pipeline_tests.support.synced_calls import (
 
 
 @pytest.mark.parametrize("change", ["arrived", "vanished"])
-def test_a_call_that_arrived_or_vanished_in_an_old_day_opens_it_and_the_next_read_mends_it(
+def test_a_call_that_arrived_or_vanished_in_an_old_day_opens_it_and_the_next_read_fixes_it(
     change: str,
     both_dialects: str,
     pine: str,
@@ -133,7 +133,7 @@ def test_equal_totals_open_nothing_and_take_one_small_request_per_location(
     assert rows(engine) == before
 
 
-def test_days_are_asked_for_one_by_one_only_where_the_window_differs(
+def test_days_are_requested_one_by_one_only_where_the_window_differs(
     connect: Connector,
     sync: Sync,
     reconciliation: Reconciliation,
@@ -163,7 +163,7 @@ def test_users_who_share_a_location_share_the_request_and_each_has_the_day_opene
         assert row(engine, name, OLD).state is DayState.FAILED
 
 
-def test_a_colleagues_token_asks_and_who_is_disconnected_is_left_alone(
+def test_another_users_token_is_used_and_a_disconnected_user_is_left_alone(
     sunrise: str,
     engine: sa.Engine,
     consent: Consent,
@@ -191,7 +191,7 @@ def test_a_colleagues_token_asks_and_who_is_disconnected_is_left_alone(
     assert row(engine, "Sunrise Clinic", earlier).state is DayState.COMPLETE
 
 
-def test_a_paused_location_waits_for_all_who_share_it(
+def test_a_paused_location_is_paused_for_all_users_who_share_it(
     sunrise: str, reconciliation: Reconciliation, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.pause(sunrise)
@@ -252,7 +252,7 @@ def test_a_difference_that_a_new_read_confirms_is_shown_and_not_opened_again_unt
     assert remembered(engine) == set()
 
 
-def test_a_read_that_began_before_the_day_was_opened_confirms_nothing(
+def test_a_read_that_started_before_the_day_was_opened_confirms_nothing(
     pine: str,
     engine: sa.Engine,
     tokens: Tokens,
@@ -269,7 +269,7 @@ def test_a_read_that_began_before_the_day_was_opened_confirms_nothing(
     assert days_of(result, Verdict.OPENED) == [OLD]
 
 
-def test_a_read_that_ends_while_the_total_is_under_way_counts_for_more(
+def test_a_read_that_finishes_during_the_request_for_the_total_wins(
     pine: str,
     engine: sa.Engine,
     tokens: Tokens,

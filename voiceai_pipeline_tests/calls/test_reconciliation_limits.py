@@ -103,7 +103,7 @@ def test_a_call_that_arrives_around_a_midnight_opens_its_day(
     assert days_of(result, Verdict.EQUAL) == PAST
 
 
-def test_an_answer_without_a_total_says_nothing_and_is_reported_as_that(
+def test_a_response_without_a_total_gives_no_verdict(
     pine: str, engine: sa.Engine, reconciliation: Reconciliation, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.set_envelope(pine, "no_total")
@@ -117,7 +117,7 @@ def test_an_answer_without_a_total_says_nothing_and_is_reported_as_that(
     assert len(asked(sandbox)) == 1
 
 
-def test_a_total_of_the_other_spelling_is_a_total(
+def test_a_total_under_its_other_name_is_a_total(
     pine: str, reconciliation: Reconciliation, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.set_envelope(pine, "wild")
@@ -125,7 +125,7 @@ def test_a_total_of_the_other_spelling_is_a_total(
     assert days_of(result, Verdict.EQUAL) == PAST
 
 
-def test_one_location_that_fails_touches_no_other(
+def test_a_location_that_fails_affects_no_other(
     connect: Connector,
     engine: sa.Engine,
     sync: Sync,
@@ -150,7 +150,7 @@ def test_one_location_that_fails_touches_no_other(
         assert row(engine, name, OLD).state is DayState.COMPLETE
 
 
-def test_today_and_days_that_are_not_complete_are_not_asked_for(
+def test_today_and_incomplete_days_are_not_compared(
     connect: Connector,
     engine: sa.Engine,
     sync: Sync,
@@ -172,7 +172,7 @@ def test_today_and_days_that_are_not_complete_are_not_asked_for(
     assert len(asked(sandbox)) == 2  # the days before it, and those after it
 
 
-def test_nobody_is_asked_about_a_user_who_has_never_been_read_or_cannot_be(
+def test_users_without_read_days_and_users_who_cannot_be_synced_cause_no_request(
     connect: Connector, reconciliation: Reconciliation, sandbox: RunningSandbox, consent: Consent
 ) -> None:
     connect.add("Juniper Fitness")
@@ -188,7 +188,7 @@ def test_nobody_is_asked_about_a_user_who_has_never_been_read_or_cannot_be(
     assert asked(sandbox) == []
 
 
-def test_a_call_set_aside_is_held_too(
+def test_a_call_set_aside_counts_as_held(
     pine: str,
     engine: sa.Engine,
     sync: Sync,
@@ -202,7 +202,7 @@ def test_a_call_set_aside_is_held_too(
     assert days_of(compared, Verdict.EQUAL) == PAST
 
 
-def test_a_bug_of_ours_is_the_failure_of_its_location_only_and_quotes_nothing(
+def test_an_unexpected_error_fails_its_location_only_and_quotes_nothing(
     pine: str, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
     class Buggy(HighLevelClient):

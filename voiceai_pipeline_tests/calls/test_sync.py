@@ -90,7 +90,7 @@ def test_a_bad_day_fails_alone_and_a_rerun_reads_only_it(
         assert len(sync.sync_days(asked, mode=mode)) == len(all_connections)
 
 
-def test_who_waits_for_a_person_is_listed_with_the_fix_and_costs_no_request(
+def test_a_user_who_needs_action_is_listed_with_the_fix_and_costs_no_request(
     connect: Connector, engine: sa.Engine, sync: Sync, consent: Consent, sandbox: RunningSandbox
 ) -> None:
     connect.add("Juniper Fitness")
@@ -134,7 +134,7 @@ def test_users_who_share_a_location_share_one_read(
     assert results[0].stored == results[1].stored == len(table(engine))
 
 
-def test_a_colleagues_token_reads_when_the_first_ones_is_revoked(
+def test_another_users_token_reads_the_location_when_the_first_ones_is_revoked(
     connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     for name in ("Sunrise Clinic", "Sunrise Front Desk"):
@@ -154,7 +154,7 @@ def test_a_colleagues_token_reads_when_the_first_ones_is_revoked(
     assert len(table(engine)) == len(expected_calls(sandbox, "Sunrise Clinic", DAY, DAY))
 
 
-def test_a_paused_location_waits_for_all_who_share_it(
+def test_a_paused_location_is_paused_for_all_users_who_share_it(
     connect: Connector, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     for name in ("Sunrise Clinic", "Sunrise Front Desk"):
@@ -169,7 +169,7 @@ def test_a_paused_location_waits_for_all_who_share_it(
     assert sandbox.requests == []
 
 
-def test_a_day_that_nobody_tried_is_not_green(connect: Connector, sync: Sync) -> None:
+def test_a_day_that_was_never_tried_is_not_green(connect: Connector, sync: Sync) -> None:
     connect("Pine Realty")
     (report,) = sync.report([DAY])
     assert [user.name for user in report.unread] == ["Pine Realty"]
@@ -213,7 +213,7 @@ def test_days_read_shortly_before_a_connection_broke_are_read_again_when_it_is_b
     assert rows[late]["summary"] == "It came later."
 
 
-def test_an_empty_range_and_a_day_to_come_are_refused_with_a_sentence(
+def test_an_empty_range_and_a_future_day_are_refused_with_a_sentence(
     sync: Sync, clock: Clock
 ) -> None:
     with pytest.raises(SyncRequestError, match="No day was given"):
@@ -222,7 +222,7 @@ def test_an_empty_range_and_a_day_to_come_are_refused_with_a_sentence(
         sync.sync_days([DAY, date(2026, 11, 21)])
 
 
-def test_only_the_users_asked_for_are_read(
+def test_only_the_requested_users_are_read(
     all_connections: list[Connection], engine: sa.Engine, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     sandbox.world.clear_requests()
@@ -267,7 +267,7 @@ def test_today_is_read_up_to_now_and_extended_later(
     assert len(table(engine)) == len(expected_calls(sandbox, "Harbor Dental", today, today))
 
 
-def test_a_database_that_cannot_be_reached_is_a_sentence_without_sql(
+def test_an_unreachable_database_is_reported_in_a_sentence_without_sql(
     vault: TokenVault, client: HighLevelClient
 ) -> None:
     gone = open_engine(Secret("postgresql+psycopg://nobody:INVENTED-PASSWORD@127.0.0.1:9/none"))
@@ -290,7 +290,7 @@ def test_a_database_that_cannot_be_reached_is_a_sentence_without_sql(
         assert failure.value.__cause__ is None
 
 
-def test_a_database_dropped_in_the_middle_of_a_sync_is_said_so(
+def test_a_database_dropped_during_a_sync_is_reported(
     postgres: EmbeddedPostgres,
     template: str,
     vault: TokenVault,

@@ -118,7 +118,7 @@ schedules = st.lists(st.tuples(few, few, few, few), max_size=7)
     api=st.sampled_from(["dated", "v3"]),
     ends=st.sampled_from(["inclusive", "exclusive"]),
 )
-def test_whatever_calls_do_meanwhile_the_table_is_complete_or_as_it_was(
+def test_while_calls_change_the_table_is_complete_or_unchanged(
     connect: Connector,
     engine: sa.Engine,
     world: Moving,
@@ -167,7 +167,7 @@ def test_whatever_calls_do_meanwhile_the_table_is_complete_or_as_it_was(
     assert stored_calls(engine, QUIET, window) == before
 
 
-def test_the_trailing_window_finds_what_is_filled_in_late_and_writes_it_once(
+def test_the_trailing_window_finds_late_fields_and_writes_them_once(
     connect: Connector, engine: sa.Engine, world: Moving, sync: Sync, clock: Clock
 ) -> None:
     connect("Harbor Dental")

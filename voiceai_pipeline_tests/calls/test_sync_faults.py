@@ -27,8 +27,8 @@ from voiceai_pipeline_tests.support.moving_world import Moving
 from voiceai_pipeline_tests.support.sync_faults import (
     NAME,
     WINDOW,
+    Faulty,
     Stage,
-    Trouble,
     address,
     calls_that_keep_coming,
     deadlocked,
@@ -53,7 +53,7 @@ from voiceai_pipeline_tests.support.synced_calls import (
 )
 from voiceai_pipeline_tests.support.token_fleet import delivered
 
-ITSELF, PERSON, NOTHING = "heals by itself", "needs a person", "was no trouble"
+AUTOMATIC, ACTION, NOTHING = "recovers automatically", "needs action", "no failure"
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Row:
         failure: the class expected; None: the sync succeeds in spite of it.
         state: of the ledger's rows; None: the ledger cannot be written, and the sync says so.
         says: how the message of ``sync_status`` begins.
-        notices: whom people are told of.
+        alerts: users for whom an alert is delivered.
     """
 
     fault: str
-    trouble: Trouble
+    faulty: Faulty
     failure: FailureClass | None
     state: DayState | None
     says: str
-    notices: tuple[str, ...] = ()
-    ends: str = ITSELF
+    alerts: tuple[str, ...] = ()
+    ends: str = AUTOMATIC
     own_server: bool = False
 
 
@@ -116,9 +116,9 @@ MATRIX = [
     Row("a storm of 401", highlevel("unauthorized"),
         FailureClass.ACCESS_REJECTED, FAILED, "HighLevel API error: 401 Unauthorized"),
     Row("401 for a missing scope", highlevel("unauthorized", variant="scope"),
-        FailureClass.SCOPE_MISSING, WAITING, "The connection lacks a scope", (NAME,), PERSON),
+        FailureClass.SCOPE_MISSING, WAITING, "The connection lacks a scope", (NAME,), ACTION),
     Row("403 for another location", highlevel("forbidden_location"),
-        FailureClass.WRONG_LOCATION, WAITING, "The token does not have access", (NAME,), PERSON),
+        FailureClass.WRONG_LOCATION, WAITING, "The token does not have access", (NAME,), ACTION),
     Row("an unpaid location", paused,
         FailureClass.LOCATION_PAUSED, WAITING, "HighLevel has paused the location"),
     Row("a total that never adds up", calls_that_keep_coming,
@@ -182,7 +182,7 @@ def stage(
             holder.release()
 
 
-def test_what_breaks_on_the_way_has_a_class_a_message_and_a_notice_and_costs_nothing_stored(
+def test_a_fault_has_a_class_a_message_and_an_alert_and_leaves_stored_calls_unchanged(
     row: Row, stage: Stage
 ) -> None:
     before = table(stage.engine)
@@ -190,7 +190,7 @@ def test_what_breaks_on_the_way_has_a_class_a_message_and_a_notice_and_costs_not
     assert len(before) > 150
     results: list[DayResult] = []
     said: PipelineError | None = None
-    with row.trouble(stage):
+    with row.faulty(stage):
         try:
             results = stage.sync()
         except PipelineError as error:
@@ -213,18 +213,18 @@ def test_what_breaks_on_the_way_has_a_class_a_message_and_a_notice_and_costs_not
         assert (status.message or "").startswith(row.says), status.message
         assert "Fix: " in (status.message or "")
         assert "+1555" not in str(rows) + str(status)
-        if row.ends == ITSELF and row.state is FAILED:
+        if row.ends == AUTOMATIC and row.state is FAILED:
             assert stage.colours() == {False}
             due = {retry_at(r) for r in rows}
             assert None not in due
             stage.clock.now = max(filter(None, due))
-    assert delivered(stage.engine) == [(name, "opened") for name in row.notices]
+    assert delivered(stage.engine) == [(name, "opened") for name in row.alerts]
 
-    if row.ends == PERSON:
+    if row.ends == ACTION:
         assert stage.colours() == {True}  # and a warning with the fix
         assert {r.state for r in stage.sync(Mode.ONLY_FAILED)} == {DayState.WAITING}
         stage.consent()
-        assert delivered(stage.engine) == [(name, "closed") for name in row.notices]
+        assert delivered(stage.engine) == [(name, "closed") for name in row.alerts]
     if row.failure is not None:
         mode = Mode.REREAD if row.state is None else Mode.ONLY_FAILED
         again = stage.sync(mode)
@@ -244,17 +244,17 @@ def test_a_storm_of_429_over_every_location_loses_nothing(
 ) -> None:
     for name in HEALTHY:
         connect(name)
-    places = sorted({location_of(name) for name in HEALTHY})
-    for nth, location_id in enumerate(places):
+    locations = sorted({location_of(name) for name in HEALTHY})
+    for nth, location_id in enumerate(locations):
         storm = Fault("rate_limit", location_id, after=nth % 2, times=2, path=CALL_LOGS)
         sandbox.world.add_fault(storm)
     began = clock.now
     results = sync.sync_days(DAYS)
     assert {result.state for result in results} == {DayState.COMPLETE}
-    for location_id in places:
+    for location_id in locations:
         rows = stored_calls(engine, location_id, WINDOW)
         holds_exactly(rows, listed_calls(sandbox.world, location_id, WINDOW))
     refused = [r for r in sandbox.requests if r.status == 429]
-    assert len(refused) >= len(places)
+    assert len(refused) >= len(locations)
     # No answer named a time, so each refusal waited for a burst to be over.
     assert clock.now - began >= timedelta(seconds=10) * len(refused)

@@ -46,7 +46,7 @@ def world(clock: Clock) -> Moving:
 
 
 def hold_up_writes(engine: sa.Engine) -> None:
-    """Let whoever writes a table wait for a lock of its name, and who commits for "commit"."""
+    """Let a write to a table wait for a lock of its name, and a commit for "commit"."""
     with engine.begin() as db:
         db.execute(
             sa.text(
@@ -96,7 +96,7 @@ class Victim:
         return process
 
     def die_before_answer(self, number: int) -> bool:
-        """Die when the n-th page is asked for; False if there is no such page."""
+        """Die when the n-th page is requested; False if there is no such page."""
         asked = count(1)
         started, killed = threading.Event(), threading.Event()
         process = None
@@ -115,7 +115,7 @@ class Victim:
         return killed.is_set()
 
     def die_in(self, lock: str) -> None:
-        """Die while the writing of a table, or the commit, waits."""
+        """Die while the write of a table, or the commit, waits."""
         with self.engine.connect() as holder, self.engine.connect() as db:
             watcher = db.execution_options(isolation_level="AUTOCOMMIT")
             holder.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:lock))"), {"lock": lock})
@@ -127,7 +127,7 @@ class Victim:
             self._gone(process)
 
     def _gone(self, process: Any) -> None:
-        """Also what it had begun in the database has ended."""
+        """Wait until its database sessions are gone too."""
         assert process.exitcode in (-signal.SIGKILL, 0)
         process.close()
         query = sa.text(
@@ -137,7 +137,7 @@ class Victim:
         with self.engine.connect() as db:
             watcher = db.execution_options(isolation_level="AUTOCOMMIT")
             until(lambda: watcher.execute(query).scalar_one() == 0)
-            # The minute that a dead run keeps its location is test_location_queue.py's subject.
+            # That a dead run holds its lease for a minute is tested in test_location_queue.py.
             watcher.execute(sa.text("DELETE FROM location_leases"))
 
 
@@ -232,7 +232,7 @@ def test_a_sync_killed_at_any_page_or_in_the_commit_leaves_old_or_new_and_the_re
         rerun()
     something_new()
     old = everything(engine)
-    victim.die_in("commit")  # the commit had arrived: it is done, whoever asked for it
+    victim.die_in("commit")  # the commit had arrived, so it is done although its client is dead
     assert everything(engine) != old
     agree(engine, harbor)
     holds_exactly(stored_calls(engine, HARBOR, window), listed_calls(world, HARBOR, window))

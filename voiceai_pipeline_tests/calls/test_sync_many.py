@@ -1,4 +1,4 @@
-"""Many users in one sync: side by side, stored together, and still each on their own."""
+"""Many users in one sync: read concurrently, stored together, each failing on its own."""
 
 import time
 from collections.abc import Iterator
@@ -40,12 +40,12 @@ UTC_DAY = (midnight(DAY), midnight(DAY + timedelta(days=1)))
 class Shops:
     """Connected users with a location each, and a sync of all of them."""
 
-    people: tuple[DemoUser, ...]
+    users: tuple[DemoUser, ...]
     sandbox: RunningSandbox
     sync: Sync
 
     def location(self, number: int) -> str:
-        return str(self.people[number].location_id)
+        return str(self.users[number].location_id)
 
 
 @contextmanager
@@ -58,19 +58,19 @@ def shops(
     workers: int = WORKERS,
     terms: Terms | None = None,
 ) -> Iterator[Shops]:
-    places = [make_location(f"Shop {n:03}", n, "dental", "UTC", 2) for n in range(1, count + 1)]
-    people = tuple(
+    locations = [make_location(f"Shop {n:03}", n, "dental", "UTC", 2) for n in range(1, count + 1)]
+    users = tuple(
         DemoUser(str(UUID(int=n)), "Kim", "Doe", shop.name, shop.id, shop.company_id)
-        for n, shop in enumerate(places, start=1)
+        for n, shop in enumerate(locations, start=1)
     )
-    world = World(clock=clock, users=people, locations=tuple(places))
+    world = World(clock=clock, users=users, locations=tuple(locations))
     with running(world, limits=False) as sandbox, open_client(sandbox.url, clock) as client:
         consent = Consent(engine, vault, client, now=clock)
         connector = Connector(engine, client, consent)
-        for person in people:
+        for user in users:
             with engine.begin() as db:
-                connections.add_user(db, UUID(person.id), business_name=person.business_name)
-            consent.connect(UUID(person.id), connector.code(person))
+                connections.add_user(db, UUID(user.id), business_name=user.business_name)
+            consent.connect(UUID(user.id), connector.code(user))
         connector.browser.close()
         tokens = Tokens(engine, vault, client, now=clock)
         sync = Sync(
@@ -82,11 +82,11 @@ def shops(
             workers=workers,
             terms=terms or Terms(poll=0.05),
         )
-        yield Shops(people, sandbox, sync)
+        yield Shops(users, sandbox, sync)
 
 
 def held(engine: sa.Engine) -> set[str]:
-    """Locations that a run holds for itself."""
+    """Locations that a run holds a lease on."""
     with engine.connect() as db:
         return set(db.execute(sa.text("SELECT location_id FROM location_leases")).scalars())
 
@@ -100,7 +100,7 @@ def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     with shops(200, engine, vault, clock) as many:
-        world, bad = many.sandbox.world, many.people[99]
+        world, bad = many.sandbox.world, many.users[99]
         world.add_fault(Fault("server_error", str(bad.location_id), path=CALL_LOGS))
 
         many.sync.sync_days([DAY])
@@ -120,7 +120,7 @@ def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_
 
 
 @pytest.mark.parametrize("light", [-1, 1 << 16])
-def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
+def test_windows_with_few_new_calls_are_stored_together(
     engine: sa.Engine,
     vault: TokenVault,
     clock: Clock,
@@ -134,9 +134,7 @@ def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
         # Those that are begun last are stored as they end.
         assert len(writes(statements)) == 30 if light < 0 else len(writes(statements)) <= 20
         before = table(engine)
-        there = [
-            many.sandbox.world.calls.between(str(p.location_id), *UTC_DAY) for p in many.people
-        ]
+        there = [many.sandbox.world.calls.between(str(p.location_id), *UTC_DAY) for p in many.users]
         assert len(before) == sum(map(len, there)) > 30
         many.sandbox.world.clear_requests()
         clock.sleep(60)
@@ -150,14 +148,14 @@ def test_locations_in_which_little_or_nothing_is_new_are_stored_together(
     assert table(engine) == before
 
 
-def test_of_days_apart_and_of_days_beside_a_bad_one_none_is_left_out(
+def test_no_day_is_left_out_beside_a_gap_or_a_bad_day(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     """Only the last window of a location is stored with others."""
     apart, *beside = [DAY - timedelta(days=n) for n in (9, 3, 2, 1)]
     with shops(6, engine, vault, clock, workers=2) as many:
         many.sync.sync_days([apart, *beside])
-        bad = many.people[1]
+        bad = many.users[1]
         fault = Fault("server_error", str(bad.location_id), path=CALL_LOGS, day=beside[1])
         many.sandbox.world.add_fault(fault)
         results = many.sync.sync_days([apart, *beside], mode=Mode.REREAD)
@@ -166,7 +164,7 @@ def test_of_days_apart_and_of_days_beside_a_bad_one_none_is_left_out(
         assert failed == [(bad.id, beside[1])]
 
 
-def test_what_was_read_is_stored_soon_though_nothing_else_ends(
+def test_a_window_that_waits_is_stored_soon_even_if_no_other_read_finishes(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     terms = Terms(linger=0.05)
@@ -189,12 +187,12 @@ def test_what_was_read_is_stored_soon_though_nothing_else_ends(
             assert len(running_sync.result()) == 9
 
 
-def test_one_that_cannot_be_stored_with_others_fails_alone(
+def test_a_window_that_cannot_be_stored_with_others_fails_alone(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     with shops(12, engine, vault, clock, workers=2) as many:
         many.sync.sync_days([DAY])
-        bad = many.people[3]
+        bad = many.users[3]
         with engine.begin() as db:
             db.execute(
                 sa.text(
@@ -239,7 +237,7 @@ def test_a_call_that_vanished_from_one_of_many_is_found_missing_there_and_nowher
 def test_slow_tenants_do_not_keep_the_others_waiting(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
-    """As many of them as are read side by side: without room for others nobody else was read."""
+    """As many slow tenants as workers: unless they give up their slots, no other is read."""
     terms = Terms(slow=0.05)
     with shops(12, engine, vault, clock, workers=2, terms=terms) as many:
         slow = [many.location(0), many.location(1)]

@@ -38,7 +38,7 @@ class AnyList:
     Attributes:
         calls: items by any name; one may lack its id or its time.
         churn: before each request: how many vanish, arrive and change.
-        reads: the answers of each read, oldest first, with the bounds that were asked for.
+        reads: the responses of each read, oldest first, with the requested bounds.
     """
 
     chance: random.Random
@@ -85,7 +85,7 @@ class AnyList:
 
 @dataclass
 class Memory:
-    """What the table must hold, by a reader that keeps whole lists in memory."""
+    """The model: what the table must hold, from whole lists kept in memory."""
 
     rows: dict[str, tuple[dict[str, Any], bool]] = field(default_factory=dict)
 
@@ -130,7 +130,7 @@ class Listing(HighLevelClient):
     odd=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     newest_first=st.booleans(),
 )
-def test_the_table_is_what_a_reader_that_remembers_everything_would_write(
+def test_the_table_is_what_the_model_would_write(
     seed: int,
     count: int,
     within: int,

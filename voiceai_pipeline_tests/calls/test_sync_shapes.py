@@ -97,7 +97,7 @@ def drifting(clock: Clock) -> Iterator[RunningSandbox]:
         yield sandbox
 
 
-def test_a_call_of_another_shape_is_stored_or_set_aside_with_its_reason_and_the_day_is_complete(
+def test_a_call_of_an_unexpected_shape_is_stored_or_set_aside_and_the_day_is_complete(
     drifting: RunningSandbox, engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     assert isinstance(drifting.world, Drifting)

@@ -9,9 +9,9 @@ from voiceai_pipeline.calls.volume_anomalies import Band, judge, usual_band
 MONDAY = date(2026, 11, 23)
 
 
-def weeks(place: str, calls: list[int], day: date = MONDAY) -> dict[tuple[str, date], int]:
+def weeks(location: str, calls: list[int], day: date = MONDAY) -> dict[tuple[str, date], int]:
     """``calls`` of ``day``, and of the same weekday before it, newest first."""
-    return {(place, day - timedelta(weeks=ago)): number for ago, number in enumerate(calls)}
+    return {(location, day - timedelta(weeks=ago)): number for ago, number in enumerate(calls)}
 
 
 def test_nothing_is_said_before_there_are_four_weeks_to_compare_with() -> None:
@@ -67,10 +67,10 @@ def test_only_the_same_weekday_is_compared() -> None:
 def test_calls_that_come_by_chance_alone_seldom_stand_out() -> None:
     chance = random.Random(7)  # noqa: S311 - a simulation
     counts = {
-        (f"L{place}", MONDAY - timedelta(days=ago)): sum(
-            chance.random() < 0.1 for _ in range(10 * (1 + place))
+        (f"L{location}", MONDAY - timedelta(days=ago)): sum(
+            chance.random() < 0.1 for _ in range(10 * (1 + location))
         )
-        for place in range(60)
+        for location in range(60)
         for ago in range(100)
     }
     days = [MONDAY - timedelta(days=ago) for ago in range(40)]

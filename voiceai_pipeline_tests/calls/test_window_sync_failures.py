@@ -32,7 +32,7 @@ from voiceai_pipeline_tests.support.synced_calls import (
 )
 
 
-def troubles() -> list[Any]:
+def faults() -> list[Any]:
     found = []
     for kind in KINDS:
         if kind in ("latency", "churn"):
@@ -43,8 +43,8 @@ def troubles() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("fault", troubles())
-def test_no_trouble_of_one_user_is_ever_green(
+@pytest.mark.parametrize("fault", faults())
+def test_no_fault_of_one_user_is_ever_green(
     fault: Fault,
     connect: Connector,
     engine: sa.Engine,
@@ -80,7 +80,7 @@ def test_no_trouble_of_one_user_is_ever_green(
         assert ledger.statuses(db)[victim].status == "failure"
 
 
-def test_a_bug_of_ours_is_red_for_its_user_only_and_quotes_nothing(
+def test_an_unexpected_error_fails_its_user_only_and_quotes_nothing(
     connect: Connector,
     engine: sa.Engine,
     tokens: Tokens,
@@ -105,7 +105,7 @@ def test_a_bug_of_ours_is_red_for_its_user_only_and_quotes_nothing(
     assert "INVENTED" not in str(ledger_rows(engine))
 
 
-def test_in_an_outage_only_the_first_day_is_asked_for_again_and_again(
+def test_in_an_outage_only_the_first_day_is_retried(
     connect: Connector, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     name = "Harbor Dental"
@@ -124,7 +124,7 @@ def test_in_an_outage_only_the_first_day_is_asked_for_again_and_again(
     assert read_requests(sandbox) == {location_of(name): 3 + 3 + 9}
 
 
-def test_the_day_after_an_outage_is_asked_for_as_patiently_as_ever(
+def test_the_day_after_an_outage_is_retried_as_usual(
     connect: Connector, sync: Sync, sandbox: RunningSandbox
 ) -> None:
     name = "Harbor Dental"

@@ -1,4 +1,4 @@
-"""Readers side by side: whoever only waits makes room, and nobody else does."""
+"""The worker pool: a blocked worker gives up its slot, and no other does."""
 
 import threading
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ PATIENCE = 10.0
 """Seconds for what happens at once."""
 
 
-class Reading:
+class Work:
     """A reader that reads until it is told to end."""
 
-    def __init__(self, readers: WorkerPool[None], *, waits: bool) -> None:
+    def __init__(self, pool: WorkerPool[None], *, waits: bool) -> None:
         self.began, self.end = threading.Event(), threading.Event()
-        self.future: Future[None] = readers.submit(self._read, lambda _seconds: waits)
+        self.future: Future[None] = pool.submit(self._read, lambda _seconds: waits)
 
     def _read(self) -> None:
         self.began.set()
@@ -28,43 +28,43 @@ class Reading:
 
 
 @pytest.fixture
-def readers() -> Iterator[WorkerPool[None]]:
+def pool() -> Iterator[WorkerPool[None]]:
     """Of four at work."""
-    readers = WorkerPool[None](4, slow=0.01)
-    yield readers
-    readers.close()
+    pool = WorkerPool[None](4, slow=0.01)
+    yield pool
+    pool.close()
 
 
-def begin(readers: WorkerPool[None], count: int, *, waits: bool = False) -> list[Reading]:
-    return [Reading(readers, waits=waits) for _ in range(count)]
+def begin(pool: WorkerPool[None], count: int, *, waits: bool = False) -> list[Work]:
+    return [Work(pool, waits=waits) for _ in range(count)]
 
 
-def end(*readings: Reading) -> None:
-    for reading in readings:
-        reading.end.set()
-    for reading in readings:
-        reading.future.result(PATIENCE)
+def end(*works: Work) -> None:
+    for work in works:
+        work.end.set()
+    for work in works:
+        work.future.result(PATIENCE)
 
 
-def test_one_that_waits_for_an_answer_gives_its_place_to_another(readers: WorkerPool[None]) -> None:
-    (slow,), quick = begin(readers, 1, waits=True), begin(readers, 3)
-    assert all(reading.has_begun() for reading in (slow, *quick))
-    (other,) = begin(readers, 1)
-    assert not other.began.wait(0.1), "all places are taken"
-    assert readers.finished(0) == []
+def test_a_blocked_worker_gives_up_its_slot_to_another(pool: WorkerPool[None]) -> None:
+    (slow,), quick = begin(pool, 1, waits=True), begin(pool, 3)
+    assert all(work.has_begun() for work in (slow, *quick))
+    (other,) = begin(pool, 1)
+    assert not other.began.wait(0.1), "all slots are taken"
+    assert pool.finished(0) == []
     assert other.has_begun()
     end(other, slow, *quick)
 
 
-def test_one_that_is_done_waiting_goes_on_without_a_place_and_has_none_to_give_back(
-    readers: WorkerPool[None],
+def test_an_unblocked_worker_continues_without_a_slot_and_has_none_to_release(
+    pool: WorkerPool[None],
 ) -> None:
-    (slow,), quick = begin(readers, 1, waits=True), begin(readers, 3)
-    assert all(reading.has_begun() for reading in (slow, *quick))
-    readers.finished(0)
-    (fourth,) = begin(readers, 1)
+    (slow,), quick = begin(pool, 1, waits=True), begin(pool, 3)
+    assert all(work.has_begun() for work in (slow, *quick))
+    pool.finished(0)
+    (fourth,) = begin(pool, 1)
     assert fourth.has_begun()
-    (fifth,) = begin(readers, 1)
+    (fifth,) = begin(pool, 1)
     end(slow)
     assert not fifth.began.wait(0.1), "four are at work"
     end(quick[0])
@@ -72,61 +72,61 @@ def test_one_that_is_done_waiting_goes_on_without_a_place_and_has_none_to_give_b
     end(fourth, fifth, *quick[1:])
 
 
-def test_only_half_as_many_more_go_on_without_a_place(readers: WorkerPool[None]) -> None:
-    slow = begin(readers, 4, waits=True)
-    assert all(reading.has_begun() for reading in slow)
-    others = begin(readers, 3)
+def test_only_half_as_many_more_run_without_a_slot(pool: WorkerPool[None]) -> None:
+    slow = begin(pool, 4, waits=True)
+    assert all(work.has_begun() for work in slow)
+    others = begin(pool, 3)
     for _ in range(3):
-        readers.finished(0)
+        pool.finished(0)
     assert others[0].has_begun()
     assert others[1].has_begun()
     assert not others[2].began.wait(0.1)
     end(*slow, *others)
 
 
-def test_those_at_work_keep_their_places_however_long_it_takes(readers: WorkerPool[None]) -> None:
-    busy = begin(readers, 4)
-    assert all(reading.has_begun() for reading in busy)
-    (other,) = begin(readers, 1)
-    readers.finished(0.05)
+def test_busy_workers_keep_their_slots_however_long_it_takes(pool: WorkerPool[None]) -> None:
+    busy = begin(pool, 4)
+    assert all(work.has_begun() for work in busy)
+    (other,) = begin(pool, 1)
+    pool.finished(0.05)
     assert not other.began.wait(0.1)
     end(busy[0])
     assert other.has_begun()
     end(other, *busy[1:])
 
 
-def test_more_are_wanted_before_a_place_is_free_but_not_one_by_one(
-    readers: WorkerPool[None],
+def test_more_work_is_wanted_before_a_slot_is_free_but_not_one_by_one(
+    pool: WorkerPool[None],
 ) -> None:
-    assert readers.wanted == 8
-    readings = begin(readers, 8)
-    assert readers.wanted == 0
-    end(readings[0])
-    assert readers.finished(PATIENCE) == [readings[0].future]
-    assert readers.wanted == 0
-    end(readings[1])
-    readers.finished(PATIENCE)
-    assert readers.wanted == 2
-    end(*readings[2:])
+    assert pool.wanted == 8
+    works = begin(pool, 8)
+    assert pool.wanted == 0
+    end(works[0])
+    assert pool.finished(PATIENCE) == [works[0].future]
+    assert pool.wanted == 0
+    end(works[1])
+    pool.finished(PATIENCE)
+    assert pool.wanted == 2
+    end(*works[2:])
 
 
-def test_in_place_of_one_that_waits_another_is_wanted(readers: WorkerPool[None]) -> None:
-    readings = begin(readers, 2, waits=True) + begin(readers, 5)
-    assert all(reading.has_begun() for reading in readings[:2])
-    assert readers.wanted == 0
-    readers.finished(0)
-    assert readers.wanted == 3
-    end(*readings)
+def test_another_is_wanted_instead_of_a_blocked_worker(pool: WorkerPool[None]) -> None:
+    works = begin(pool, 2, waits=True) + begin(pool, 5)
+    assert all(work.has_begun() for work in works[:2])
+    assert pool.wanted == 0
+    pool.finished(0)
+    assert pool.wanted == 3
+    end(*works)
 
 
-def test_whoever_has_no_place_when_all_ends_never_reads() -> None:
-    readers = WorkerPool[None](2, slow=10)
-    at_work, waiting = begin(readers, 2), begin(readers, 3)
-    assert all(reading.has_begun() for reading in at_work)
-    closing = threading.Thread(target=readers.close)
+def test_work_without_a_slot_never_runs_once_the_pool_closes() -> None:
+    pool = WorkerPool[None](2, slow=10)
+    at_work, waiting = begin(pool, 2), begin(pool, 3)
+    assert all(work.has_begun() for work in at_work)
+    closing = threading.Thread(target=pool.close)
     closing.start()
     while not waiting[-1].future.cancelled():
         assert closing.is_alive()
     end(*at_work)
     closing.join(PATIENCE)
-    assert not any(reading.began.is_set() for reading in waiting)
+    assert not any(work.began.is_set() for work in waiting)

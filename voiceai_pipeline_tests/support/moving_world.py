@@ -8,7 +8,7 @@ from voiceai_pipeline.sandbox.world import World
 
 
 class Moving(World):
-    """A HighLevel in which something happens whenever calls are asked for, before the answer."""
+    """A HighLevel in which something happens at every request for calls, before the response."""
 
     meanwhile: Callable[[], None] | None = None
 

@@ -103,31 +103,31 @@ class Stage:
         self.holders.append(EmbeddedPostgres.hold(self.home, durable=False))
 
 
-Trouble = Callable[[Stage], contextlib.AbstractContextManager[None]]
+Faulty = Callable[[Stage], contextlib.AbstractContextManager[None]]
 
 
-def highlevel(kind: Kind, **details: Any) -> Trouble:
-    """From the second page on HighLevel answers like that, for ever."""
+def highlevel(kind: Kind, **details: Any) -> Faulty:
+    """From the second page on, HighLevel always responds like this."""
 
     @contextmanager
-    def trouble(stage: Stage) -> Iterator[None]:
+    def fault(stage: Stage) -> Iterator[None]:
         stage.world.add_fault(Fault(kind, HARBOR, after=1, path=CALL_LOGS, **details))
         yield
         stage.world.clear_faults()
 
-    return trouble
+    return fault
 
 
-def address(url: Callable[[], str]) -> Trouble:
-    """The API is looked for elsewhere."""
+def address(url: Callable[[], str]) -> Faulty:
+    """The API has another address."""
 
     @contextmanager
-    def trouble(stage: Stage) -> Iterator[None]:
+    def fault(stage: Stage) -> Iterator[None]:
         stage.api = url()
         yield
         stage.api = ""
 
-    return trouble
+    return fault
 
 
 @contextmanager
@@ -154,11 +154,11 @@ def calls_that_keep_coming(stage: Stage) -> Iterator[None]:
         yield
 
 
-def while_writing(strike: Callable[[Stage, int], None]) -> Trouble:
-    """Something happens to the database while it writes calls for the backend of that number."""
+def while_writing(strike: Callable[[Stage, int], None]) -> Faulty:
+    """Something happens to the database while a backend, of the given pid, writes calls."""
 
     @contextmanager
-    def trouble(stage: Stage) -> Iterator[None]:
+    def fault(stage: Stage) -> Iterator[None]:
         stage.execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$",
@@ -179,7 +179,7 @@ def while_writing(strike: Callable[[Stage, int], None]) -> Trouble:
             stage.restart_server()
         stage.execute("DROP FUNCTION IF EXISTS slow CASCADE")
 
-    return trouble
+    return fault
 
 
 def stop_server(stage: Stage, _backend: int) -> None:
@@ -188,7 +188,7 @@ def stop_server(stage: Stage, _backend: int) -> None:
 
 
 def end_backend(stage: Stage, backend: int) -> None:
-    """Once: who writes again is not held up."""
+    """Once: a retried write is not held up."""
     stage.execute(f"SELECT pg_terminate_backend({backend})", "DROP FUNCTION slow CASCADE")
 
 
@@ -208,14 +208,14 @@ def restarted_between_pages(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def deadlocked(stage: Stage) -> Iterator[None]:
-    """Somebody holds the user, whom the sync locks last, and then wants a call that it holds."""
+    """Another session locks the user, which the sync locks last, then wants the sync's calls."""
     name = stage.engine.url.database
-    # Whose patience ends first is the one that PostgreSQL ends: the sync.
+    # PostgreSQL aborts the session whose timeout passes first: the sync.
     stage.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '50ms'")
     stage.engine.dispose()
     held = threading.Event()
 
-    def somebody() -> None:
+    def other_session() -> None:
         with stage.engine.connect() as db:
             db.execute(sa.text("SET LOCAL deadlock_timeout = '10min'"))
             db.execute(sa.text("SELECT id FROM users FOR NO KEY UPDATE"))
@@ -223,7 +223,7 @@ def deadlocked(stage: Stage) -> Iterator[None]:
             seen(stage.engine, "SELECT pid FROM pg_locks WHERE NOT granted")
             db.execute(sa.text("SELECT call_id FROM call_logs FOR UPDATE"))
 
-    with in_a_thread(somebody):
+    with in_a_thread(other_session):
         assert held.wait(10)
         yield
 

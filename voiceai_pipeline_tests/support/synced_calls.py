@@ -56,10 +56,10 @@ def expected_calls(
 
 def table(engine: sa.Engine, name: str = "") -> list[dict[str, Any]]:
     """``call_logs``, of one user's location or all of it, with the version of each row."""
-    where = "WHERE location_id = :place" if name else ""
+    where = "WHERE location_id = :location" if name else ""
     query = f"SELECT *, xmin::text AS written FROM call_logs {where} ORDER BY started_at, call_id"  # noqa: S608
     with engine.connect() as db:
-        values = {"place": location_of(name)} if name else {}
+        values = {"location": location_of(name)} if name else {}
         return [dict(row) for row in db.execute(sa.text(query), values).mappings()]
 
 
@@ -105,10 +105,10 @@ def listed_calls(world: World, location_id: str, window: Window) -> dict[str, di
 def stored_calls(engine: sa.Engine, location_id: str, window: Window) -> dict[str, dict[str, Any]]:
     """The rows of a window, by id, with the version of each."""
     query = sa.text(
-        "SELECT *, xmin::text AS written FROM call_logs WHERE location_id = :place "
+        "SELECT *, xmin::text AS written FROM call_logs WHERE location_id = :location "
         "AND started_at >= :start AND started_at < :end"
     )
-    values = {"place": location_id, "start": window.start, "end": window.end}
+    values = {"location": location_id, "start": window.start, "end": window.end}
     with engine.connect() as db:
         return {row["call_id"]: dict(row) for row in db.execute(query, values).mappings()}
 
