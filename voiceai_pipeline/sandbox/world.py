@@ -10,9 +10,9 @@ import datetime as dt
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from voiceai_pipeline.sandbox.call_book import CallBook
 from voiceai_pipeline.sandbox.calls import to_ms
@@ -379,19 +379,13 @@ class World:
             )
 
     def load(self, text: str) -> None:
-        """Continue from what `dump` returned.
-
-        Raises:
-            ValueError: it is not the state of a sandbox.
-        """
-        with contextlib.suppress(ValueError):
+        """Continue from what `dump` returned; a ValueError if it is not that."""
+        try:
             state = json.loads(text)
-            if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
-                self._restore(state)
-                return
-        raise ValueError(f"{self.state_file}: not a state file of this sandbox")
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
+        except ValueError:
+            state = None
+        if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
+            raise ValueError(f"{self.state_file}: not a state file of this sandbox")
         self._oauth.load(state["oauth"])
         self._oauth.grace_seconds = state["grace_seconds"]
         self._faults.load(state["faults"])
