@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "voiceai_pipeline"
 TESTS = Path(__file__).parent
 CLOCKS = ("datetime.now", "datetime.utcnow", "time.time", "date.today", "datetime.today")
@@ -37,7 +35,6 @@ def _files(room: str) -> list[Path]:
 
 def test_imports_keep_the_contracts_of_pyproject() -> None:
     """Layers, forbidden imports and circles: ``[tool.importlinter]``."""
-    pytest.importorskip("importlinter", reason="import-linter comes with requirements-dev.lock")
     check = "from importlinter.cli import lint_imports_command as check; check()"
     checked = subprocess.run(
         [sys.executable, "-c", check, "--no-cache", "--no-logo"],

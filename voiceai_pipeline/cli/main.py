@@ -36,6 +36,7 @@ from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database import engine as database_engine
 from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded_server import PostgresError
@@ -61,7 +62,7 @@ _EXPECTED = (
 
 
 def main() -> None:
-    """Entry point: turns expected failures into one sentence and an exit code."""
+    """Entry point: turns failures into one sentence and an exit code; a bug leaves its frames."""
     # Dagster's programs read the same file. Variables that are already set take precedence.
     dotenv.load_dotenv(".env")
     try:
@@ -84,6 +85,8 @@ def main() -> None:
             "The database was migrated by a newer version of this program. Update the program: "
             "git pull, then make up."
         )
+    except Exception as error:
+        _fail(str(unexpected(error)))
 
 
 def _fail(message: str, code: int = 1) -> None:

@@ -50,10 +50,14 @@ class TokenRow:
         granted_at, expires_at = self.connection.refreshed_at, self.connection.token_expires_at
         return (
             granted_at is not None
-            and expires_at is not None
-            and expires_at <= granted_at
+            and expires_at == granted_at
             and self.now < granted_at + LIFELESS_REST
         )
+
+    @property
+    def has_access_token(self) -> bool:
+        """Whether an access token is stored: an answer may have held a refresh token only."""
+        return self._stored["access_token"] is not None
 
     @property
     def is_company(self) -> bool:

@@ -2,9 +2,9 @@
 
 Tokens arrive here decrypted and are stored encrypted; when to refresh is decided in ``tokens.py``.
 A lease (``lease_id``) is taken and committed before a token POST, so it is both the lock and the
-journal of the exchange (decision 4). A process that lost its lease may not settle the exchange, but a
-new pair is always stored as long as the generation it replaces is still the stored one. Each change
-writes its event (``history``) and opens or closes the alert in the same transaction.
+journal of the exchange (decision 4). A process that lost its lease may not settle the exchange,
+but a new pair is always stored as long as the generation it replaces is still the stored one. Each
+change writes its event (``history``) and opens or closes the alert in the same transaction.
 """
 
 from datetime import datetime, timedelta

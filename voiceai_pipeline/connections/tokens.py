@@ -122,7 +122,7 @@ class Tokens:
                 token = self._usable(row, wanted) or self._mint(row, wanted)
                 if token is not None:
                     return token, row
-                if row.is_lifeless and not wanted.always and need.rejected is None:
+                if row.is_lifeless and not wanted.always and not row.has_access_token:
                     raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
                 if not self._refresher.refresh(row):
                     # Another caller is exchanging this refresh token: wait for its result.

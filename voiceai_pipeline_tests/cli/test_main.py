@@ -266,3 +266,20 @@ def test_dot_env_is_read_and_the_environment_takes_precedence(
     assert refused.code == 1
     assert "VOICEAI_TIMEZONE is 'Nowhere/Land'" in refused.err
     assert program.apart("users", VOICEAI_TIMEZONE="UTC").code == 0
+
+
+def test_a_bug_is_a_sentence_and_its_frames_and_never_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def broken() -> None:
+        raise KeyError("CANARY-TOKEN")
+
+    monkeypatch.setitem(main.cli.commands, "broken", broken)
+    monkeypatch.setattr("sys.argv", ["voiceai-pipeline", "broken"])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    told = capsys.readouterr()
+    assert caught.value.code == 1
+    assert "Error: Unexpected error" in told.err
+    assert "CANARY" not in told.err + told.out
