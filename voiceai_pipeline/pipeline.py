@@ -1,4 +1,4 @@
-"""Puts the parts together: from settings to a working pipeline, for the CLI and for Dagster."""
+"""Builds a working pipeline from settings, for the CLI, the pages and Dagster."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

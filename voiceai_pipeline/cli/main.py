@@ -1,4 +1,4 @@
-"""The command line, ``voiceai-pipeline``: parses, calls the core, prints; decides nothing.
+"""The command line, ``voiceai-pipeline``: parses, calls the pipeline, prints; decides nothing.
 
 Exit codes: 0 success, 1 failure (stderr says why and what to do), 2 wrong usage.
 """

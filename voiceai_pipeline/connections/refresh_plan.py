@@ -24,7 +24,7 @@ fixed jitter below it, so that tokens granted in the same minute drift apart (RE
 def needs_refresh(
     expires_at: datetime | None, now: datetime, margin: timedelta = REFRESH_MARGIN
 ) -> bool:
-    """Whether a token is too close to its expiry; exactly the margin left is too close."""
+    """Whether at most ``margin`` is left before a token expires, or its expiry is unknown."""
     return expires_at is None or expires_at - now <= margin
 
 

@@ -77,7 +77,9 @@ STATES: Final[Mapping[ConnectionState, StateExplanation]] = {
         "connected", "Calls can be read; the token is refreshed automatically before it expires"
     ),
     ConnectionState.EXPIRING: StateExplanation(
-        "expiring", "The access token expires within 5 minutes; it is refreshed automatically"
+        "expiring",
+        f"The access token expires within {REFRESH_MARGIN // timedelta(minutes=1)} minutes; it is "
+        "refreshed automatically",
     ),
     ConnectionState.REFRESHING: StateExplanation(
         "refreshing", "The token is being refreshed right now"

@@ -1,4 +1,4 @@
-"""What every medium does first with a text from outside: a name, a key or an error of HighLevel's.
+"""Cleans text from outside, such as a name, a key or an error of HighLevel's, for every medium.
 
 Such a text is data. Here it becomes one line of bounded length that cannot move a terminal's cursor
 or turn the direction of the text around it. What else a medium gives a meaning to (Markdown, a

@@ -1,7 +1,7 @@
 """The assets: connections, calls, the status of every sync, and the directory.
 
-An asset calls the core and records the result; it returns neither tokens nor calls, because Dagster
-pickles what an asset returns.
+An asset calls the pipeline and records the result; it returns neither tokens nor calls, because
+Dagster pickles what an asset returns.
 
 Green: every connected user is complete. Red: a sync failed and a rerun can help. Warning: a user
 needs action; the check names the user and the fix.

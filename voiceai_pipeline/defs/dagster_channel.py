@@ -1,4 +1,4 @@
-"""Dagster's own UI as an alert channel, beside those of ``connections/alert_delivery.py``."""
+"""Dagster's own UI as an alert channel, beside those of ``connections/alert_channels.py``."""
 
 from dataclasses import dataclass
 from typing import Final

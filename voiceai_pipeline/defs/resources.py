@@ -1,4 +1,5 @@
-"""Hands the core to Dagster as plain objects; opened when a run or a tick needs them, then closed.
+"""Hands the pipeline to Dagster as plain objects, opened when a run or a tick needs them, then
+closed.
 
 ``pipeline`` is everything; ``database`` is for sensors, which read SQL and never ask HighLevel;
 ``settings`` are the alert channels and the addresses for links.

@@ -1,8 +1,7 @@
 """The sensors. A tick reads SQL and requests runs; it never calls HighLevel, because Dagster kills
 a tick after 60 seconds (decision 4).
 
-What is due is decided by the core. A run key is used up even if its run fails, so each contains the
-time of the request, rounded.
+``calls`` and ``connections`` say what is due, ``run_requests.py`` which runs to request for it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What assets and jobs both do: run the core, record the result, and fail with a sentence."""
+"""What assets and jobs both do: run the pipeline, record the result, and fail with a sentence."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date

@@ -1,5 +1,5 @@
 """The Connections page and ``/functions/v1``, and the monitor of Dagster's daemon.
 
-Requests, forms and responses only: the packages below manage tokens and read calls, and a sync is
-launched as a Dagster run.
+Requests, forms and responses only: ``connections`` and ``calls`` do the work, and a sync is a
+Dagster run.
 """
