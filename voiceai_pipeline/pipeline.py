@@ -116,7 +116,7 @@ def open_vault(settings: Settings) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
     Raises:
-        SettingsError: a real server is configured, and no keys; or the key file cannot be used.
+        SettingsError: a real server is configured without keys, or the key file cannot be used.
     """
     if settings.token_keys:
         return TokenVault(settings.token_keys, refuse_plain=settings.refuse_plain_tokens)

@@ -115,7 +115,7 @@ class Task:
 
 @dataclass
 class _Entry:
-    """A task in the queue; times are of the monotonic clock."""
+    """A queued task; times are monotonic."""
 
     task: Task
     not_before: float = 0.0

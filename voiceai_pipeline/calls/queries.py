@@ -96,7 +96,7 @@ def calls_by_day(
 def last_complete_days(
     db: sa.Connection, locations: Mapping[UUID, str], zone: ZoneInfo
 ) -> dict[UUID, date]:
-    """The last day that is complete to its end, by user id; users without one are absent.
+    """The last day complete up to midnight, by user id; users without one are absent.
 
     One primary-key lookup per user, however long the ledger is.
 

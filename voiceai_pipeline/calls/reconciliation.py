@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class DayComparison:
-    """A day of a location: HighLevel's number of calls beside ours.
+    """A day of a location: HighLevel's call count beside ours.
 
     Attributes:
         day: a day of the pipeline's time zone.

@@ -84,13 +84,13 @@ class Sync:
     ) -> list[DayResult]:
         """Sync days of some users (default: all) and return the result of each.
 
-        A user's failure is a result, not an exception, and affects no other user. Users whom no
-        rerun can help get a WAITING row. Days that are already complete and not to be re-read are
+        A user's failure is a result, not an exception, and affects no other user. Users who need
+        action first get a WAITING row. Days that are already complete and not to be re-read are
         absent from the result.
 
         Raises:
-            UnknownUserError: naming every id that is not a user's.
-            SyncRequestError: a day lies in the future, or no day was given.
+            UnknownUserError: names every id that no user has.
+            SyncRequestError: a day is in the future, or no day was given.
             PipelineError: DATABASE, if the ledger itself cannot be read or written.
         """
         try:
@@ -178,7 +178,7 @@ class Sync:
         return waiting
 
     def report(self, days: Collection[date]) -> list[DayReport]:
-        """How days stand for all users, from the ledger and today's connections.
+        """The day status of all users, from the ledger and today's connections.
 
         Raises:
             PipelineError: DATABASE.

@@ -375,7 +375,7 @@ class _DayIntake:
         self.calls.take(listed)
 
     def count(self, instants: Iterable[datetime]) -> list[int]:
-        """How many instants lie in each day."""
+        """How many instants fall on each day."""
         counts = [0] * len(self.ends)
         for instant in instants:
             counts[self.calls.part_of(instant)] += 1

@@ -70,7 +70,7 @@ class WorkerPool(Generic[T]):
         """Run ``work`` as soon as a slot is free.
 
         Args:
-            is_blocked: whether it has waited longer than this many seconds for a response.
+            is_blocked: given seconds, whether ``work`` has waited longer for a response.
         """
         slot = _Slot(self._slots)
 

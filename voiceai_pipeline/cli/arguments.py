@@ -28,7 +28,7 @@ def find_user(engine: sa.Engine, name: str) -> Connection:
 
 
 def day_range(start_option: str, start: str, end_option: str, end: str | None) -> tuple[date, date]:
-    """The first and the last day, both included; without an end, the first day alone.
+    """The first and the last day, inclusive; without an end, the first day alone.
 
     Raises:
         click.UsageError: a day cannot be read, or the first is after the last.

@@ -16,7 +16,7 @@ from voiceai_pipeline.defs import jobs, partitions
 
 
 def days_between(first: date, last: date, today: date) -> list[date]:
-    """The days from ``first`` to ``last``, both included.
+    """The days from ``first`` to ``last``, inclusive.
 
     Args:
         today: in the pipeline's time zone.

@@ -70,13 +70,13 @@ def single_instance(home: Path, url: str) -> Iterator[None]:
 
 
 def check_ports(settings: Settings, port: int) -> None:
-    """See that the webservers and the Connections page can listen.
+    """Check that the webservers and the page can listen.
 
     Args:
         port: of Dagster's webserver.
 
     Raises:
-        UpError: a port is taken, or cannot be used.
+        UpError: a port is in use or unusable.
     """
     page, read_only = settings.page, settings.read_only_port
     check_port("127.0.0.1", port, f"make up PORT={port + 1}")
@@ -92,13 +92,13 @@ def check_ports(settings: Settings, port: int) -> None:
 
 
 def check_port(host: str, port: int, otherwise: str) -> None:
-    """See that a port is free.
+    """Check that a port is free.
 
     Args:
         otherwise: the command that uses another port.
 
     Raises:
-        UpError: it is taken, or cannot be used.
+        UpError: it is in use or unusable.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

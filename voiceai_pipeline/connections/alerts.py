@@ -113,7 +113,7 @@ def close(
 def pending(db: sa.Connection, channel: str) -> list[Notice]:
     """The notices that ``channel`` has not received yet, oldest first.
 
-    A problem that closed before its opening was delivered is left out.
+    A problem resolved before its alert was delivered is left out.
     """
     opening_delivered = _delivered(alerts.c.opened_told, channel)
     closing_delivered = _delivered(alerts.c.closed_told, channel)

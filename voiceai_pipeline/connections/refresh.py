@@ -137,12 +137,12 @@ class Refresher:
             is_replay = row.lease_expires_at is not None and row.lease_expires_at <= row.now
             if is_replay and state.replays_rest_until and state.replays_rest_until > row.now:
                 raise PipelineError(
-                    FailureClass.IN_DOUBT, "the refresh is repeated once HighLevel refreshes again"
+                    FailureClass.IN_DOUBT, "the refresh is retried once refreshes work again"
                 )
             again_at = row.connection.next_attempt_at
             if is_replay and again_at is not None and again_at > row.now:
                 raise PipelineError(
-                    FailureClass.IN_DOUBT, f"the refresh is repeated at {again_at:%H:%M} UTC"
+                    FailureClass.IN_DOUBT, f"the refresh is retried at {again_at:%H:%M} UTC"
                 )
             is_probe = state.is_open and circuit_breaker.claim_probe(db, state, row.now)
         reason = state.reason or FailureClass.PROVIDER_ERROR
@@ -162,7 +162,7 @@ class Refresher:
             if not is_replay:
                 raise
             raise PipelineError(
-                FailureClass.IN_DOUBT, "the refresh is repeated when HighLevel answers again"
+                FailureClass.IN_DOUBT, "the refresh is retried when HighLevel responds again"
             ) from None
         return True
 

@@ -108,7 +108,7 @@ class Tokens:
         return self._valid_token(user_id, Need(margin, rejected, when_planned, force))[0]
 
     def _valid_token(self, user_id: UUID, need: Need) -> tuple[Secret, TokenRow]:
-        """``get_valid_token``, and the row as last read."""
+        """A valid token, and the row as last read."""
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:

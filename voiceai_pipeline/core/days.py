@@ -43,7 +43,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def day_range(first: date, last: date) -> list[date]:
-    """The days from ``first`` to ``last``, both included; none if ``last`` is before ``first``."""
+    """The days from ``first`` to ``last``, inclusive; none if ``last`` is before ``first``."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
@@ -52,7 +52,7 @@ class DaysError(ValueError):
 
 
 def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> list[date]:
-    """The days from ``first`` to ``last``, both included, once they are known to be syncable.
+    """The days from ``first`` to ``last``, inclusive, once they are known to be syncable.
 
     Args:
         earliest: the first partition.

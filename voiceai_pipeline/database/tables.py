@@ -67,7 +67,7 @@ api_keys = sa.Table(
     _instant("updated_at", server_default=sa.func.now(), comment="When the row last changed."),
     # Ours from here on.
     sa.Column("location_timezone", sa.Text, comment="IANA name."),
-    sa.Column("user_type", sa.Text, comment="Location or Company: the kind of the tokens."),
+    sa.Column("user_type", sa.Text, comment="Token type: Location or Company."),
     sa.Column("scope", sa.Text, comment="Granted scopes, space separated."),
     sa.Column("connection_state", sa.Text, comment="NULL: derived from is_active and the tokens."),
     sa.Column("connection_reason", sa.Text, comment="Failure class, if any."),
@@ -161,7 +161,7 @@ alerts = sa.Table(
     _instant("opened_at", nullable=False, comment="When it started."),
     sa.Column("opened_told", ARRAY(sa.Text), nullable=False, server_default="{}",
               comment="Channels that delivered the opening."),
-    _instant("closed_at", comment="When it was resolved; NULL: it is open."),
+    _instant("closed_at", comment="When it was resolved; NULL while open."),
     sa.Column("closed_told", ARRAY(sa.Text), nullable=False, server_default="{}",
               comment="Channels that delivered the resolution."),
     sa.Column("closed_quietly", sa.Boolean, nullable=False, server_default=sa.false(),

@@ -32,7 +32,7 @@ class LocalRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """FAILED if the server that started the run no longer listens. A run without a server, such
-        as one of the command line, is left alone."""
+        as a command-line run, is left alone."""
         place = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
         if not place or _listens(place):
             return CheckRunHealthResult(WorkerStatus.RUNNING)

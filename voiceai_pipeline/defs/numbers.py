@@ -61,7 +61,7 @@ def of_status(
     Args:
         is_open: the day is not over yet.
         hours_until_complete: how long after its end the day became complete.
-        yesterday: given where the asset's own page, which shows what was recorded last, has to
+        yesterday: set for the asset's own page, which shows the latest record and so must
             answer for yesterday too.
     """
     facts: dict[str, Any] = {}

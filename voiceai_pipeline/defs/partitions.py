@@ -25,7 +25,7 @@ days = dg.DailyPartitionsDefinition(
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
-    """The tags of one run over consecutive days, both included."""
+    """The tags of one run over consecutive days, inclusive."""
     return {
         "dagster/asset_partition_range_start": first.isoformat(),
         "dagster/asset_partition_range_end": last.isoformat(),

@@ -32,6 +32,6 @@ def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
         yield engine
 
 
-@dg.resource(description="What is configured: channels of alerts, addresses for links.")
+@dg.resource(description="The configured alert channels and link addresses.")
 def settings_resource(_: dg.InitResourceContext) -> Settings:
     return Settings.load(os.environ)

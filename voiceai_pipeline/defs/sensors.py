@@ -209,7 +209,7 @@ def _is_under_way(instance: dg.DagsterInstance, job_name: str, since: datetime) 
 def _under_way(
     instance: dg.DagsterInstance, since: datetime | None = None
 ) -> Sequence[dg.DagsterRun]:
-    """Runs that have not ended; only those asked for after ``since``, if it is given."""
+    """Runs that have not ended; only those created after ``since``, if given."""
     unfinished = dg.RunsFilter(
         statuses=[
             dg.DagsterRunStatus.QUEUED,

@@ -1,4 +1,4 @@
-"""A response of HighLevel, completely read. What it means is in ``errors.py``."""
+"""A response from HighLevel, read in full. ``errors.py`` says what it means."""
 
 import json
 from collections.abc import Mapping

@@ -63,10 +63,10 @@ def grant_of(body: Mapping[str, Any], *, path: str) -> OAuthToken:
     """
     access_token, refresh_token = _access_token(body), _refresh_token(body)
     if access_token is None and refresh_token is None:
-        raise malformed(path, "no usable token in the answer")
+        raise malformed(path, "no usable token in the response")
     lifetime, ends_at, remarks = _life(body, access_token)
     if access_token is None:
-        lifetime, ends_at, remarks = 0, None, ["the answer held a refresh token only"]
+        lifetime, ends_at, remarks = 0, None, ["no access token in the response"]
     return OAuthToken(
         access_token=access_token,
         expires_in=lifetime,

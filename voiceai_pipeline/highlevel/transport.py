@@ -1,5 +1,5 @@
 """Sends requests and reads responses: sessions, proxies, certificates, deadlines. It tracks whether
-a request was handed over: one that was not sent has spent nothing (REQUIREMENTS T8).
+any bytes were sent: an unsent request has used up nothing (REQUIREMENTS T8).
 """
 
 import math

@@ -50,11 +50,11 @@ def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> 
     """Read a window until the calls received add up to HighLevel's total.
 
     Args:
-        begin: called at the start of each read; returns the receiver of its calls. Calls passed on
-            before are void then, and also if this function raises.
+        begin: called at the start of each read; returns the receiver of its calls. Each new read,
+            and any exception raised, voids the calls passed on before.
 
     Raises:
-        PipelineError: INCOMPLETE when it does not add up after ``READS`` reads; whatever ``fetch``
+        PipelineError: INCOMPLETE if they do not add up after ``READS`` reads; whatever ``fetch``
             and ``begin`` raise.
     """
     pages, in_order = 0, True

@@ -51,7 +51,7 @@ class Order:
 
     Attributes:
         what: ``calls``, or the name of a mart.
-        first, last: days, both included: of ``zone`` for calls, of each location's own time zone
+        first, last: days, inclusive: of ``zone`` for calls, of each location's own time zone
             for a mart.
         location_ids: None: all locations.
         trial, missing: for calls: include trial calls, and calls that HighLevel no longer lists.
@@ -160,7 +160,7 @@ _PHONE_NUMBER: Final = re.compile(r"\+[0-9]{6,15}")
 
 
 def _harmless(text: str) -> str:
-    """The text with an apostrophe before what a spreadsheet would run as a formula (CWE-1236).
+    """The text, with an apostrophe first if a spreadsheet would run it as a formula (CWE-1236).
 
     Callers decide what transcripts, names and data say. A telephone number is not a formula.
     """

@@ -109,7 +109,7 @@ def calls(
 
 
 def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
-    """A mart's rows from ``first`` to ``last``, both included: days of each location's own zone."""
+    """A mart's rows from ``first`` to ``last``, inclusive: days of each location's own zone."""
     (table,) = (mart for mart in MARTS if mart.name == name)
     query = (
         sa.select(table)

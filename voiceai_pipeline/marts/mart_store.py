@@ -135,7 +135,7 @@ def disagreements(
             if tuple(map(int, held)) != tuple(map(int, expected)):
                 found.append(
                     f"{table.name}, {cell[1]}, location {cell[0]}: {', '.join(names)} are "
-                    f"{', '.join(map(str, held))}, the calls say {', '.join(map(str, expected))}."
+                    f"{', '.join(map(str, held))}; the calls give {', '.join(map(str, expected))}."
                 )
     return found
 

@@ -85,7 +85,7 @@ def wrong_client() -> JSONResponse:
 
 
 def answer_of_fault(fault: Fault) -> Response | None:
-    """The whole answer a rule gives instead of the API's; None if it only bends the real one."""
+    """The response a rule gives instead of the API's; None if it only alters the real one."""
     match fault.kind:
         case "rate_limit":
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}

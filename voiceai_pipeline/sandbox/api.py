@@ -1,6 +1,6 @@
-"""The reads of CONTRACT 2, 3 and 4.5: call logs, one call, agents, a location.
+"""The endpoints of CONTRACT 2, 3 and 4.5: call logs, one call, agents, a location.
 
-Everything about versions, tokens, scopes and limits happened in `guard` before these run.
+`guard` has dealt with versions, tokens, scopes and limits before these run.
 """
 
 import math

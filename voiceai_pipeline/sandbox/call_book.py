@@ -1,6 +1,6 @@
-"""Which calls a location has right now: the drawn ones up to the clock, plus what was done to them.
+"""Which calls a location has right now: those generated up to now, plus what was done to them.
 
-Drawing is `calls`' work. The lock and the file belong to `world`, which passes `changing`.
+`calls` generates them. The lock and the file belong to `world`, which passes `changing`.
 """
 
 import datetime as dt
@@ -25,7 +25,7 @@ from voiceai_pipeline.sandbox.faults import Fault
 
 @dataclass
 class _Edits:
-    """What was done to one location's calls after they were drawn."""
+    """Changes to one location's generated calls."""
 
     removed: set[str] = field(default_factory=set)
     added: dict[str, dict[str, Any]] = field(default_factory=dict)

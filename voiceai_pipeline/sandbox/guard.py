@@ -191,7 +191,7 @@ def concerned(world: World, request: Request) -> set[str]:
 
 
 def date_window(request: Request) -> tuple[float, float] | None:
-    """The asked [startDate, endDate] in epoch ms, as far as it can be read."""
+    """The request's [startDate, endDate] in epoch ms; None if unreadable."""
     query = request.query_params
     with contextlib.suppress(KeyError, ValueError):
         return float(query["startDate"]), float(query["endDate"])

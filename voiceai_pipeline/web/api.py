@@ -160,7 +160,7 @@ def _failure(error: PipelineError) -> Response:
 
 @dataclass(frozen=True)
 class Days:
-    """The requested days, both included; None where the caller gave none."""
+    """The requested days, inclusive; None where the caller gave none."""
 
     first: date | None
     last: date | None
@@ -185,7 +185,7 @@ def _sync(request: Request, fields: Fields) -> Response:
 
 
 def requested_days(fields: Fields, now: datetime, site: Site) -> Days:
-    """The days of the pipeline's time zone that ``startDate`` and ``endDate`` fall in.
+    """The days of the pipeline's time zone that ``startDate`` and ``endDate`` fall on.
 
     Args:
         now: aware UTC.
@@ -199,10 +199,10 @@ def requested_days(fields: Fields, now: datetime, site: Site) -> Days:
         raise CallError(422, "invalid_dates", "endDate needs a startDate.")
     for name, moment in (("startDate", start), ("endDate", end)):
         if moment is not None and _is_future(moment, now, today):
-            raise CallError(422, "invalid_dates", f"{name} lies in the future; today is {today}.")
+            raise CallError(422, "invalid_dates", f"{name} is in the future; today is {today}.")
     first, last = _day(start, today), _day(end, today)
     if first is not None and last is not None and last < first:
-        raise CallError(422, "invalid_dates", f"endDate {last} lies before startDate {first}.")
+        raise CallError(422, "invalid_dates", f"endDate {last} is before startDate {first}.")
     return Days(first, last)
 
 

@@ -101,7 +101,7 @@ def serve_in_thread(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn within limits, and without an access log: addresses carry authorization codes."""
+    """uvicorn with limits and no access log: URLs carry authorization codes."""
 
     def __init__(self, app: ASGIApp, stopping: Hook | None) -> None:
         super().__init__(

@@ -16,7 +16,7 @@ from voiceai_pipeline.web.site import Site
 
 @dataclass(frozen=True)
 class Launched:
-    """Runs that sync the days ``first`` to ``last`` of the pipeline's time zone, both included."""
+    """Runs that sync the days ``first`` to ``last`` of the pipeline's time zone, inclusive."""
 
     run_ids: tuple[str, ...]
     first: date
@@ -48,7 +48,7 @@ def launch(
     Args:
         launched_by: for the runs' tags.
         first: None: ``TRAILING_DAYS`` before ``last``, as the nightly schedule does.
-        last: included; None: today.
+        last: inclusive; None: today.
 
     Raises:
         UnknownUserError: there is no such user.

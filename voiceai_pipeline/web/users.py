@@ -60,7 +60,7 @@ class ListQuery:
         )
 
     def address(self, **changed: object) -> str:
-        """The address of the list with a changed search, filter or page; by default page 1."""
+        """The list's URL with a changed search, filter or page; page 1 unless given."""
         values = {"q": self.q, "show": self.show, "page": 1, **changed}
         query = urlencode({k: v for k, v in values.items() if v and (k, v) != ("page", 1)})
         return f"{HOME}?{query}" if query else HOME

@@ -142,7 +142,7 @@ def test_a_503_in_between_does_not_extend_the_grace_of_a_lost_answer(
         )
         assert stored(engine, expired.user.id)["is_active"] is True
         assert standing(engine, expired.user.id)[0] is ConnectionState.IN_DOUBT
-        with pytest.raises(PipelineError, match="repeated at 13:00 UTC"):
+        with pytest.raises(PipelineError, match="retried at 13:00 UTC"):
             tokens.get_valid_token(expired.user.id)
         clock.now += timedelta(hours=1)
         with pytest.raises(PipelineError, match="lost twice"):
