@@ -79,7 +79,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     old = daemon.tick()
     assert old is not None
     assert not old.passed
-    assert f"- Pine Realty, complete up to {month_ago}: Nobody has" in str(old.description)
+    assert f"- Pine Realty, complete up to {month_ago}: It was never synced" in str(old.description)
 
     # What was tried and failed says why.
     with product.pipeline.engine.begin() as db:
