@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 import pytest
 
-from voiceai_pipeline_tests.support.product import Product
 from voiceai_pipeline_tests.support.receivers import (
     MAIL_PASSWORD,
     Hook,
@@ -34,7 +33,7 @@ class Receivers:
 
 @pytest.fixture
 def receivers(
-    product: Product, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Receivers]:
     folder = tmp_path_factory.mktemp("mail")
     with running_hook() as hook, running_mailbox(folder) as mailbox:
