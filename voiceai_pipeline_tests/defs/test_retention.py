@@ -24,8 +24,8 @@ ASSETS = ("call_logs", "sync_status", "user_tokens", "agents")
 
 
 @pytest.fixture
-def tables(product: Product) -> Iterator[sa.Engine]:
-    """Dagster's own tables."""
+def tables() -> Iterator[sa.Engine]:
+    """Dagster's own tables, of the ``product`` or ``demo`` that a test names before it."""
     engine = sa.create_engine(os.environ["DAGSTER_POSTGRES_URL"])
     yield engine
     engine.dispose()
