@@ -51,7 +51,7 @@ def killed_in_the_middle(
         target=ask_once, args=(database.reveal(), sandbox.url, user_id, ahead)
     )
     victim.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while len(refreshes(sandbox)) == before:
         assert time.monotonic() < deadline, "the process never asked"
         time.sleep(0.01)
