@@ -12,7 +12,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
     PROACTIVE_MARGIN,
@@ -160,7 +159,7 @@ def stored_connection(
         UnknownUserError: there is no such user.
     """
     with engine.begin() as db:
-        connection = connections.one(db, user_id, now() if now else None)
+        connection = one(db, user_id, now() if now else None)
     if connection is None:
         raise UnknownUserError(f"no user {user_id}")
     return connection
