@@ -100,7 +100,7 @@ def test_a_channel_that_fails_turns_the_run_red_after_the_others_were_told_and_i
 
 
 def test_a_wrong_client_secret_is_told_once_for_everybody(
-    demo: Product, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+    receivers: Receivers, demo: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(demo, EXPIRE)
     monkeypatch.setenv("HIGHLEVEL_CLIENT_SECRET", "wrong")
