@@ -15,7 +15,7 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
+from voiceai_pipeline.calls.reconciliation import LocationComparison
 from voiceai_pipeline.calls.sync import Mode
 from voiceai_pipeline.core.days import DAYS_PER_RUN
 from voiceai_pipeline.core.failures import PipelineError
@@ -26,13 +26,14 @@ from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import check_texts, checks, columns, freshness, numbers, partitions
 from voiceai_pipeline.defs.recording import (
     log_materialization,
-    observe,
     read_statuses,
     record_connections,
 )
 from voiceai_pipeline.defs.steps import (
     fail_if_any_user_failed,
+    fail_if_totals_are_missing,
     parse_users,
+    reconcile_and_record,
     refresh,
     sync_and_record,
 )
@@ -211,30 +212,9 @@ def reconciliation(
     """Whether the last 30 complete days still hold as many calls as HighLevel counts, for each
     location. A day that differs is reopened: ``sync_status`` shows it as failed, and it is
     re-synced automatically. The table holds the days that differ."""
-    try:
-        places = pipeline.reconciliation.reconcile(run_id=context.run.run_id)
-    except PipelineError as error:
-        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
-    opened = {day.day for place in places for day in place.days if day.verdict is Verdict.OPENED}
-    for status in read_statuses(context, pipeline, settings.page, opened) if opened else ():
-        log_materialization(context, "sync_status", status.day, status.facts)
-        observe(context, status)
-    if opened:
-        freshness.record(context, pipeline.engine)
-    facts = numbers.of_reconciliation(places)
-    context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
-    yield _totals_check(places)
-    red = [
-        place
-        for place in places
-        if place.failure is not None and not place.failure.failure.needs_action
-    ]
-    if red:
-        lines = [
-            f"- {cleaned(place.name, NAME_LENGTH)}: {cleaned(str(place.failure))}" for place in red
-        ]
-        text = f"{len(red)} of {len(places)} locations: not all totals could be read:"
-        raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
+    locations = reconcile_and_record(context, pipeline, settings.page)
+    yield _totals_check(locations)
+    fail_if_totals_are_missing(locations)
 
 
 @dg.asset(

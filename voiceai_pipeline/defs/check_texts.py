@@ -151,8 +151,8 @@ def stale_text(
         why = (
             message_for(row)
             if row is not None and row.state is DayState.FAILED
-            else "It was never synced. Fix: check that the daemon runs and its schedules are on, "
-            f"then sync {due}."
+            else f"{due} was never synced. Fix: check that the daemon runs and its schedules are "
+            "on, then sync it."
         )
         lines.append(f"- {shown(user.name, NAME_LENGTH)}, {last}: {shown(why)}")
     return "\n".join(

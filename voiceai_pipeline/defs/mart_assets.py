@@ -3,7 +3,7 @@
 What the UI shows of a mart's day is in ``mart_numbers`` and ``mart_texts``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,12 +95,20 @@ def marts(
     except PipelineError as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     yield _check(built)
+    _fail_if_they_do_not_add_up(built)
+    _record(context, pipeline, days)
+
+
+def _fail_if_they_do_not_add_up(built: "BuildResult") -> None:
     if built.disagreements:
         raise dg.Failure(
             "Marts would not have added up to the calls and were left as they were:\n"
             + "\n".join(f"- {cleaned(text)}" for text in built.disagreements[:50]),
             allow_retries=False,
         )
+
+
+def _record(context: dg.AssetExecutionContext, pipeline: Pipeline, days: Sequence[date]) -> None:
     from voiceai_pipeline.defs import mart_numbers  # pandas: see Pipeline.marts
 
     shown = mart_numbers.of_days(pipeline.engine, days)

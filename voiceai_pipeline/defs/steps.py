@@ -7,13 +7,14 @@ from uuid import UUID
 import dagster as dg
 
 from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.calls.sync import Mode, SyncRequestError
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
-from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import freshness, numbers, texts
 from voiceai_pipeline.defs.recording import (
@@ -85,6 +86,48 @@ def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[Day
             },
             allow_retries=False,  # failed_user_syncs retries, by the ledger
         )
+
+
+def reconcile_and_record(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, page: PageSettings
+) -> Sequence[LocationComparison]:
+    """Compare HighLevel's totals with the table, and record the days that this reopened.
+
+    Raises:
+        dg.Failure: the ledger or the table cannot be read.
+    """
+    try:
+        locations = pipeline.reconciliation.reconcile(run_id=context.run.run_id)
+    except PipelineError as error:
+        raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
+    days = {day.day for one in locations for day in one.days if day.verdict is Verdict.OPENED}
+    for status in read_statuses(context, pipeline, page, days) if days else ():
+        log_materialization(context, "sync_status", status.day, status.facts)
+        observe(context, status)
+    if days:
+        freshness.record(context, pipeline.engine)
+    facts = numbers.of_reconciliation(locations)
+    context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
+    return locations
+
+
+def fail_if_totals_are_missing(locations: Sequence[LocationComparison]) -> None:
+    """Fail the run if totals of a location could not be read and a rerun can help.
+
+    Raises:
+        dg.Failure: naming the locations and the reasons.
+    """
+    red = {
+        one.name: one.failure
+        for one in locations
+        if one.failure is not None and not one.failure.failure.needs_action
+    }
+    if red:
+        lines = [
+            f"- {cleaned(name, NAME_LENGTH)}: {cleaned(str(why))}" for name, why in red.items()
+        ]
+        text = f"{len(red)} of {len(locations)} locations: not all totals could be read:"
+        raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
 
 def refresh(

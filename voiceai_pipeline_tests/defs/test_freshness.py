@@ -1,5 +1,6 @@
 """The freshness check: neither an old backfill nor a quiet pipeline hides a stale user."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -70,7 +71,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     assert red.severity is dg.AssetCheckSeverity.ERROR
     text = str(red.description)
     assert text.startswith("1 of 2 connected users are not complete up to")
-    assert "- Pine Realty, never complete: It was never synced. Fix:" in text
+    assert re.search(r"- Pine Realty, never complete: \d{4}-\d\d-\d\d was never synced. Fix:", text)
     assert "Harbor" not in text
 
     # A day a month ago is filled in: the newest event of the asset, and no reason to be green.
@@ -79,7 +80,9 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
     old = daemon.tick()
     assert old is not None
     assert not old.passed
-    assert f"- Pine Realty, complete up to {month_ago}: It was never synced" in str(old.description)
+    assert re.search(
+        rf"- Pine Realty, complete up to {month_ago}: \S+ was never synced", str(old.description)
+    )
 
     # What was tried and failed says why.
     with product.pipeline.engine.begin() as db:
