@@ -37,7 +37,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     assert product.sync([product.yesterday]).success
     status = cell(product, "sync_status", day)
     assert (status["users_failed"], status["complete_percent"]) == (0, 100.0)
-    assert "Pine & Sons" in status["all_users"]
+    assert r"Pine \& Sons" in status["all_users"]
 
     code = product.connect.code(DEMO["Pine Realty"])
     product.pipeline.consent.connect(pine.user.id, code)
@@ -47,7 +47,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     assert product.run("update_sync_status", partition_key=day).success
     status = cell(product, "sync_status", day)
     assert status["is_this_day_complete"].startswith("**No, 50.0 %.**")
-    assert "Missing: Pine & Sons." in status["is_this_day_complete"]
+    assert r"Missing: Pine \& Sons." in status["is_this_day_complete"]
     assert set(product.instance.get_dynamic_partitions(partitions.USERS)) == set(ids)
 
 
