@@ -102,13 +102,14 @@ class Transport:
         return session
 
     def _environment(self, url: str) -> dict[str, Any]:
-        """The environment's proxies and certificates for ``url``, cached: requests would look them
-        up for every request, which takes longer than the request itself."""
-        if url not in self._environments:
+        """The environment's proxies and certificates for the host of ``url``, cached: requests
+        would look them up for every request, which takes longer than the request itself."""
+        host = "/".join(url.split("/", 3)[:3])  # not the path, which names a location
+        if host not in self._environments:
             with requests.Session() as session:
-                found = session.merge_environment_settings(url, {}, None, None, None)
-            self._environments[url] = {name: found[name] for name in ("proxies", "verify")}
-        return self._environments[url]
+                found = session.merge_environment_settings(host, {}, None, None, None)
+            self._environments[host] = {name: found[name] for name in ("proxies", "verify")}
+        return self._environments[host]
 
 
 def _read(response: requests.Response, chunk_size: int, deadline: float) -> bytes:
