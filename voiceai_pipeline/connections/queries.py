@@ -21,13 +21,12 @@ from voiceai_pipeline.core.connection import (
     User,
 )
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.database.tables import (
+from voiceai_pipeline.database.current_connections import (
     ALL_CONNECTIONS,
     CONNECTION_STATE,
     CURRENT_CONNECTION,
-    api_keys,
-    users,
 )
+from voiceai_pipeline.database.tables import api_keys, users
 
 
 def all_connections(

@@ -1,4 +1,4 @@
-"""Writes the comments of ``tables.py``, ``mart_tables.py`` and ``views.py`` into the database, for
+"""Writes the comments of the tables, the marts and ``views.py`` into the database, for
 users' own tools to show.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from voiceai_pipeline.database.engine import UtcDateTime
-from voiceai_pipeline.database.tables import metadata
+from voiceai_pipeline.database.schema import metadata
 
 LOOK_BACK: Final = 13
 """Days before a day that its trend and its repeat callers depend on."""

@@ -15,9 +15,9 @@ from sqlalchemy.dialects import postgresql
 from voiceai_pipeline.core.connection import SERVICE, ConnectionState
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.database.current_connections import ALL_CONNECTIONS
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
-    ALL_CONNECTIONS,
     NAME,
     agents,
     call_logs,

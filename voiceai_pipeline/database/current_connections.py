@@ -1,0 +1,64 @@
+"""The query over all connections: every user with the current connection and its state."""
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.connection import SERVICE, ConnectionState
+from voiceai_pipeline.database.connection_tables import NAME, api_keys, users
+
+CURRENT_CONNECTION = (
+    sa.select(api_keys)
+    .where(api_keys.c.user_id == users.c.id, api_keys.c.service == SERVICE)
+    # The source system has no unique key here: a reconnect can leave older rows behind.
+    .order_by(
+        sa.func.coalesce(api_keys.c.is_active, sa.false()).desc(),
+        api_keys.c.updated_at.desc().nulls_last(),
+        api_keys.c.created_at.desc().nulls_last(),
+        # A stable choice for every reader: the lease is on the row.
+        api_keys.c.id,
+    )
+    .limit(1)
+    .correlate(users)
+    .lateral("k")
+)
+
+_STORED_STATES = [
+    state.value
+    for state in ConnectionState
+    if state
+    not in (
+        ConnectionState.EXPIRING,
+        ConnectionState.REFRESHING,
+        ConnectionState.NEVER_CONNECTED,
+    )
+]
+
+CONNECTION_STATE = sa.case(
+    (CURRENT_CONNECTION.c.id.is_(None), ConnectionState.NEVER_CONNECTED.value),
+    (
+        CURRENT_CONNECTION.c.connection_state.in_(_STORED_STATES),
+        CURRENT_CONNECTION.c.connection_state,
+    ),
+    # Rows from the source system have no state yet, and a newer version may have written a state
+    # that this one does not know: the user must not disappear.
+    (CURRENT_CONNECTION.c.is_active.is_not(True), ConnectionState.DISCONNECTED.value),
+    (
+        sa.and_(
+            CURRENT_CONNECTION.c.refresh_token.is_(None),
+            CURRENT_CONNECTION.c.access_token.is_(None),
+        ),
+        ConnectionState.DISCONNECTED.value,
+    ),
+    else_=ConnectionState.CONNECTED.value,
+)
+
+ALL_CONNECTIONS = (
+    sa.select(
+        users.c.id.label("user"),
+        NAME.label("user_name"),
+        CONNECTION_STATE.label("state"),
+        CURRENT_CONNECTION,
+    )
+    .select_from(users.outerjoin(CURRENT_CONNECTION, sa.true()))
+    .order_by(NAME, users.c.id)
+)
+"""Every user (``user``, ``user_name``) with the ``state`` and row of their connection, by name."""
