@@ -18,7 +18,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.today import A_MODULE, today_for
 from voiceai_pipeline_tests.support.up import Up, ended, graphql, partition_stats

@@ -9,7 +9,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
-from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 HARBOR = DEMO["Harbor Dental"].id

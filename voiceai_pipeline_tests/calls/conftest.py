@@ -13,7 +13,8 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.reconciled_days import PAST
 from voiceai_pipeline_tests.support.synced_calls import HEALTHY, UTC_ZONE, location_of
 

@@ -20,7 +20,9 @@ from voiceai_pipeline.sandbox.cast import AGENT_SCOPE
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, NOON, Clock, Connector, open_client
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.synced_calls import HEALTHY, location_of
 
 

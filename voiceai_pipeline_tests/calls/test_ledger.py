@@ -13,7 +13,9 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector, counted
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.statements import counted
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     DAYS,

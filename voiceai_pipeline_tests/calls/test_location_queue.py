@@ -35,7 +35,9 @@ from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
+from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.sync_processes import processes
 from voiceai_pipeline_tests.support.synced_calls import UTC_ZONE, digest, location_of
 

@@ -22,7 +22,9 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, Clock, Connector, highlevel_settings, open_client
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings, open_client
 from voiceai_pipeline_tests.support.reconciled_days import (
     OLD,
     PAST,

@@ -20,7 +20,9 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.days import TRAILING_DAYS, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector, open_client
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.moving_world import Moving
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,

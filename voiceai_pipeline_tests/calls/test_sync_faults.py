@@ -22,8 +22,10 @@ from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector, free_port
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.moving_world import Moving
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.sync_faults import (
     NAME,
     WINDOW,

@@ -23,7 +23,10 @@ from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import Clock, Connector, counted, open_client
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import open_client
+from voiceai_pipeline_tests.support.statements import counted
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     UTC_ZONE,

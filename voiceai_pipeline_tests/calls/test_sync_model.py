@@ -18,7 +18,9 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import calls as highlevel
 from voiceai_pipeline.highlevel.calls import Page
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.synced_calls import DAYS, UTC_ZONE, midnight, table
 
 

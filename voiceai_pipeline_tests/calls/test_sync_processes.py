@@ -16,7 +16,8 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.sync_processes import processes, sync_in_a_process
 from voiceai_pipeline_tests.support.synced_calls import (
     DAYS,

@@ -17,7 +17,9 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
-from voiceai_pipeline_tests.conftest import Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.moving_world import Moving
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,

@@ -18,7 +18,9 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.calls import THIRD_PARTY_SECRET
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     DAYS,

@@ -19,7 +19,9 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, KINDS, VARIANTS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     DAYS,

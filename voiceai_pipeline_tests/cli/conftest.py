@@ -16,11 +16,12 @@ from voiceai_pipeline.sandbox.cast import (
 )
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.support.command_line import (
-    KEYRING,
     Program,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.keys import KEYRING
+from voiceai_pipeline_tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ from voiceai_pipeline.pipeline import DATABASE
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector, free_port
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.keys import KEYS
+from voiceai_pipeline_tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.command_line import (
     A_DAY,
     NEXT_DAY,
     Program,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 
 
 @pytest.fixture

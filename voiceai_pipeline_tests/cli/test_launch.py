@@ -5,12 +5,13 @@ from uuid import UUID
 
 import psycopg
 
-from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.support.command_line import (
     A_DAY,
     NEXT_DAY,
     Program,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.today import today_for
 
 

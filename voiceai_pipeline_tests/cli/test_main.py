@@ -13,7 +13,6 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.support.command_line import (
     A_DAY,
     OTHER_KEYRING,
@@ -21,6 +20,8 @@ from voiceai_pipeline_tests.support.command_line import (
     plain,
     tables,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.ports import free_port
 
 
 def test_check_reads_calls_for_real(program: Program) -> None:

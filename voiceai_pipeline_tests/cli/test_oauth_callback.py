@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from voiceai_pipeline.cli import main
 from voiceai_pipeline.sandbox.demo import authorize
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.command_line import (
     Outcome,
     Program,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.up import clean_environment
 
 

@@ -6,10 +6,10 @@ from uuid import UUID
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import STATES, ConnectionState
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.command_line import (
     Program,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 
 
 def test_users_lists_every_user_in_any_state(program: Program) -> None:

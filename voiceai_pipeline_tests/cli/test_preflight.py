@@ -8,7 +8,7 @@ import pytest
 from voiceai_pipeline.cli import preflight, up
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
-from voiceai_pipeline_tests.conftest import free_port
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.up import (
     Up,
     own_servers,

@@ -25,7 +25,8 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.dagster_client import ENDED, Dagster
-from voiceai_pipeline_tests.conftest import KEYS, Connector
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.processes import block_signals, is_alive, wait_until
 from voiceai_pipeline_tests.support.today import A_MODULE, today_for
 from voiceai_pipeline_tests.support.up import (

@@ -22,8 +22,8 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock
 from voiceai_pipeline_tests.support.alert_receivers import AT, PAGE, email_to
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.receivers import (
     HOOK_SECRET,
     Hook,

@@ -23,7 +23,8 @@ from voiceai_pipeline.core.failures import (
 )
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.token_fleet import (
     TICK,
     Provider,

@@ -15,7 +15,8 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.failures import (
     FailureClass,
 )
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.token_fleet import (
     TICK,
     Provider,

@@ -30,12 +30,9 @@ from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import (
-    DEMO,
-    Clock,
-    Connector,
-    open_client,
-)
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.token_endpoint import (
     DAY,
     failure_of,

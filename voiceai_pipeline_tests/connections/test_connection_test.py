@@ -13,9 +13,7 @@ from voiceai_pipeline.core.connection import (
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.token_endpoint import place_of
 
 

@@ -26,7 +26,9 @@ from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, make_location
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, Clock, Connector, open_client
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import open_client
 
 HARBOR = UUID(DEMO["Harbor Dental"].id)
 AGENCY = UUID(DEMO["Northwind Agency"].id)

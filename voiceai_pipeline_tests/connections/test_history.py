@@ -15,7 +15,8 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 
 
 def test_the_history_is_append_only(connect: Connector, engine: sa.Engine) -> None:

@@ -18,11 +18,8 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    DEMO,
-    Clock,
-    Connector,
-)
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
 from voiceai_pipeline_tests.support.token_endpoint import failure_of, place_of, refreshes, standing
 
 MINT = "/oauth/locationToken"

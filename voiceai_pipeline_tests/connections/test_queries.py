@@ -12,9 +12,7 @@ from voiceai_pipeline.core.connection import (
     ConnectionState,
 )
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.user_rows import ADA, BEN, NOW, add, legacy, one
 
 

@@ -30,9 +30,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import RULES, meaning
 from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
     failure_of,

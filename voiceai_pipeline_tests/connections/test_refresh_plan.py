@@ -13,11 +13,8 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.refresh_plan import needs_refresh, planned_refresh
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    NOON,
-    Clock,
-    Connector,
-)
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.token_fleet import TICK, due, fleet
 
 

@@ -35,7 +35,9 @@ from voiceai_pipeline.database.embedded import EmbeddedPostgres, stop
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import NOON, Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.token_fleet import (
     CALLBACK,
     TICK,

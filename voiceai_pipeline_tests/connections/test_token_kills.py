@@ -29,7 +29,9 @@ from voiceai_pipeline.sandbox.faults import TOKEN_PATH, Fault
 from voiceai_pipeline.sandbox.oauth import TokenPair
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO, Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.token_endpoint import refreshes
 from voiceai_pipeline_tests.support.token_processes import (
     Connect,

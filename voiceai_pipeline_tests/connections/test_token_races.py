@@ -16,7 +16,8 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, highlevel_settings
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.token_endpoint import refreshes
 from voiceai_pipeline_tests.support.token_processes import Connect, Crowd, expire, outcome
 

@@ -18,9 +18,7 @@ from voiceai_pipeline.core.connection import (
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
     failure_of,

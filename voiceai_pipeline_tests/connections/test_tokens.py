@@ -28,12 +28,9 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    NOON,
-    Clock,
-    Connector,
-    counted,
-)
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.statements import counted
 from voiceai_pipeline_tests.support.token_endpoint import (
     DAY,
     Endpoint,

@@ -10,7 +10,7 @@ import pytest
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline_tests.conftest import NOON
+from voiceai_pipeline_tests.support.clock import NOON
 
 TOKEN = "INVENTED-TOKEN"
 

@@ -18,7 +18,9 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, REDIRECT_URI, Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.highlevel import REDIRECT_URI
 from voiceai_pipeline_tests.support.schemas import AS_FOUND, DOCUMENTED, everything, run
 
 DAY = date(2026, 11, 18)

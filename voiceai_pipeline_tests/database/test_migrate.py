@@ -23,7 +23,7 @@ from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import Clock
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.schemas import everything, run
 
 processes = multiprocessing.get_context("forkserver")

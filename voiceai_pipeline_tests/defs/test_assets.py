@@ -14,7 +14,6 @@ from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import sensors
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline.sandbox.faults import Fault
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     WAITING,
@@ -24,6 +23,7 @@ from voiceai_pipeline_tests.support.dagster_runs import (
     failure_of,
     tick,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import sensors
-from voiceai_pipeline_tests.defs.conftest import Receivers
+from voiceai_pipeline_tests.support.alert_receivers import Receivers
 from voiceai_pipeline_tests.support.dagster_runs import (
     EXPIRE,
     cell,

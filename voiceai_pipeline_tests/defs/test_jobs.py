@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     EXPIRE,
     execute,
     failure_of,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 

@@ -12,7 +12,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from voiceai_pipeline.definitions import defs
-from voiceai_pipeline_tests.conftest import free_port
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.product import Product
 
 

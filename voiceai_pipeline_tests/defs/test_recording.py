@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from voiceai_pipeline_tests.defs.conftest import Receivers
+from voiceai_pipeline_tests.support.alert_receivers import Receivers
 from voiceai_pipeline_tests.support.dagster_runs import (
     EXPIRE,
     cell,

@@ -16,7 +16,7 @@ from dagster._serdes import serialize_value
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import checks, partitions, schedules
 from voiceai_pipeline.sandbox.faults import Fault
-from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import LOCATION, Product
 
 COPPER = str(DEMO["Copper Kettle Catering"].location_id)

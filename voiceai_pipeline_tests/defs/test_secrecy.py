@@ -9,14 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
-from voiceai_pipeline_tests.conftest import DEMO
-from voiceai_pipeline_tests.defs.conftest import Receivers
+from voiceai_pipeline_tests.support.alert_receivers import Receivers
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     EXPIRE,
     execute,
     failure_of,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 from voiceai_pipeline_tests.support.receivers import HOOK_SECRET, MAIL_PASSWORD
 

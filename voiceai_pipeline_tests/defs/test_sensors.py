@@ -14,13 +14,14 @@ from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions, run_requests, sensors
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
-from voiceai_pipeline_tests.conftest import DEMO, free_port
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     EXPIRE,
     execute,
     tick,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.product import Product
 
 

@@ -25,7 +25,7 @@ from voiceai_pipeline_tests.support.call_lists import (
     iso,
     item,
 )
-from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
+from voiceai_pipeline_tests.support.contract import example_body
 
 
 def parse_call(raw: Any) -> CallLog | SetAsideCall:
@@ -53,7 +53,6 @@ def set_aside(raw: Any) -> SetAsideCall:
 # One item -----------------------------------------------------------------------------------------
 
 
-@needs_contract
 @pytest.mark.parametrize(
     "name",
     [
@@ -64,7 +63,7 @@ def set_aside(raw: Any) -> SetAsideCall:
     ],
 )
 def test_every_example_of_the_contract_is_a_call(name: str) -> None:
-    body = json.loads((EXAMPLES / name).read_text())
+    body = example_body(name)
     for raw in body.get("callLogs", [body]):
         call = parsed(raw)
         assert call.call_id == raw["id"]

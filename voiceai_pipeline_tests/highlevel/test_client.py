@@ -20,13 +20,15 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    DEMO,
-    NOON,
-    Clock,
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.highlevel import (
+    AGENCY,
+    HARBOR,
+    grant_for,
     open_client,
+    read_page,
 )
-from voiceai_pipeline_tests.support.highlevel import AGENCY, HARBOR, grant_for, read_page
 from voiceai_pipeline_tests.support.scripted_server import Asked, Reply, Scripted
 
 # Both dialects against the sandbox ------------------------------------------------------------

@@ -19,12 +19,12 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import agents, call_logs
 from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import KEYS, NOON, Clock, open_client
 from voiceai_pipeline_tests.support.call_lists import WholeRead, read_whole
-from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.contract import example_body
+from voiceai_pipeline_tests.support.highlevel import open_client
+from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.scripted_server import Asked, Reply, Scripted
-
-pytestmark = needs_contract
 
 TOKEN, LOCATION, COMPANY = Secret("EXAMPLE"), "LocExample0000000001", "CoExample00000000001"
 WINDOW = Window(
@@ -36,16 +36,12 @@ TRIAL = "65f0c0ffee0000000000a002"
 EMPTY = "65f0c0ffee0000000000a003"
 
 
-def example(name: str) -> Any:
-    return json.loads((EXAMPLES / name).read_text())
-
-
 def asking(
     name: str, clock: Clock, ask: Callable[[HighLevelClient], Any], api_version: str = "dated"
 ) -> tuple[Any, Asked]:
     """What the client makes of an example, and the request it was the answer to."""
     with (
-        Scripted(Reply(example(name))) as server,
+        Scripted(Reply(example_body(name))) as server,
         open_client(server.url, clock, api_version) as client,
     ):
         result = ask(client)
@@ -109,7 +105,7 @@ def test_the_page_of_calls_arrives_in_the_table(engine: sa.Engine, clock: Clock)
 
 
 def test_no_secret_of_a_third_party_is_stored(engine: sa.Engine, clock: Clock) -> None:
-    assert "REDACT-ME" in json.dumps(example("call_logs_page.json"))
+    assert "REDACT-ME" in json.dumps(example_body("call_logs_page.json"))
     with engine.begin() as db:
         stored(engine, read("call_logs_page.json", clock))
         everything = db.execute(sa.text("SELECT c::text FROM call_logs c")).scalars().all()
@@ -136,7 +132,7 @@ def test_the_wild_variant_arrives_in_the_table(engine: sa.Engine, clock: Clock) 
     found = read("call_logs_page.wild_variant.json", clock)
     assert found.pages == 1
     row = stored(engine, found)[BOOKED]
-    raw = example("call_logs_page.wild_variant.json")["callLogs"][0]
+    raw = example_body("call_logs_page.wild_variant.json")["callLogs"][0]
     assert row["raw"] == raw
     assert row["translation"] is None
     assert row["extracted_data"] is None
@@ -150,7 +146,7 @@ def test_an_empty_page_is_a_complete_read(clock: Clock) -> None:
 def test_a_call_alone_and_from_the_webhook_is_the_same_call(engine: sa.Engine) -> None:
     single, webhook = (
         call_or_set_aside(head_of(as_sent(item)))
-        for item in map(example, ("call_log_single.json", "webhook_VoiceAiCallEnd.json"))
+        for item in map(example_body, ("call_log_single.json", "webhook_VoiceAiCallEnd.json"))
     )
     assert isinstance(single, ListedCall)
     assert isinstance(webhook, ListedCall)
@@ -169,7 +165,7 @@ def test_the_agents_arrive_in_the_table(engine: sa.Engine, clock: Clock) -> None
         store_agents(db, LOCATION, listed, NOON)
         (row,) = db.execute(sa.select(agents)).mappings()
     assert (row["name"], row["timezone"]) == ("Front desk", "America/New_York")
-    assert row["raw"] == example("agents_page.json")["agents"][0]
+    assert row["raw"] == example_body("agents_page.json")["agents"][0]
 
 
 def test_the_location_has_its_name_and_zone(clock: Clock) -> None:
@@ -206,7 +202,7 @@ def test_a_grant_is_read_in_either_dialect_whatever_is_configured(
     api_version: str,
     clock: Clock,
 ) -> None:
-    body = example(name)
+    body = example_body(name)
     grant, _ = asking(name, clock, lambda c: c.refresh(Secret("EXAMPLE"), user_type), api_version)
     access = body.get("access_token") or body["accessToken"]
     refresh = body.get("refresh_token") or body["refreshToken"]

@@ -15,7 +15,7 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
-from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
+from voiceai_pipeline_tests.support.contract import EXAMPLES, example_body
 
 ERRORS = EXAMPLES / "errors"
 API, TOKEN = Endpoint.API, Endpoint.TOKEN
@@ -57,15 +57,13 @@ MEANINGS = {
 }
 
 
-@needs_contract
 @pytest.mark.parametrize("name", MEANINGS)
 def test_every_error_of_the_contract_has_its_meaning(name: str) -> None:
-    example = json.loads((ERRORS / name).read_text())
+    found = example_body(f"errors/{name}")
     endpoint, meaning = MEANINGS[name]
-    assert refusal(endpoint, example["_http_status"], example["body"]).failure is meaning
+    assert refusal(endpoint, found["_http_status"], found["body"]).failure is meaning
 
 
-@needs_contract
 def test_no_error_of_the_contract_is_left_out() -> None:
     assert {path.name for path in ERRORS.glob("*.json")} == set(MEANINGS)
 

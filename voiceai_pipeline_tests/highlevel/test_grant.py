@@ -29,10 +29,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    NOON,
-    Clock,
-)
+from voiceai_pipeline_tests.support.clock import NOON, Clock
 from voiceai_pipeline_tests.support.token_endpoint import Endpoint, stored, tokens_at
 
 CASES = json.loads((Path(__file__).parents[1] / "data/token_answers.json").read_text())["answers"]

@@ -15,18 +15,16 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    REDIRECT_URI,
-    Clock,
-    highlevel_settings,
-    open_client,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.highlevel import (
     AGENCY,
     CANARIES,
     HARBOR,
+    REDIRECT_URI,
     Pauses,
     code_for,
+    highlevel_settings,
+    open_client,
     read_page,
 )
 from voiceai_pipeline_tests.support.scripted_server import Asked, Reply, Scripted

@@ -9,16 +9,16 @@ from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.highlevel import published_shape
 from voiceai_pipeline.highlevel.published_shape import Drift, drift_of
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Connector
-from voiceai_pipeline_tests.support.contract import CONTRACT, needs_contract
+from voiceai_pipeline_tests.support.contract import SPECIFICATION, needs_specification
+from voiceai_pipeline_tests.support.demo_users import Connector
 
 FULL = dict.fromkeys(published_shape.REQUIRED | published_shape.OPTIONAL | published_shape.SEEN)
 
 
-@needs_contract
+@needs_specification
 @pytest.mark.parametrize("path", ["voice-ai.json", "v3/voice-ai-v3.json"])
 def test_the_known_fields_are_those_of_the_published_specification(path: str) -> None:
-    spec: dict[str, Any] = json.loads((CONTRACT / "openapi" / path).read_text())
+    spec: dict[str, Any] = json.loads((SPECIFICATION / path).read_text())
     call = spec["components"]["schemas"]["CallLogDTO"]
     assert set(call["required"]) == published_shape.REQUIRED
     assert set(call["properties"]) == published_shape.REQUIRED | published_shape.OPTIONAL

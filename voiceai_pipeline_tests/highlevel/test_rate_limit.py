@@ -14,12 +14,8 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.rate_limit import PROBE_AFTER, RESERVE, DailyLimitError, RateLimits
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    NOON,
-    Clock,
-    open_client,
-)
-from voiceai_pipeline_tests.support.highlevel import Pauses, read_page
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.highlevel import Pauses, open_client, read_page
 from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted
 
 # Rate limits ----------------------------------------------------------------------------------

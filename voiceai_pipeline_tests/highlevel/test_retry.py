@@ -14,11 +14,7 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.faults import Fault, Kind
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-    highlevel_settings,
-    open_client,
-)
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.highlevel import (
     AGENCY,
     CALL_LOGS,
@@ -26,6 +22,8 @@ from voiceai_pipeline_tests.support.highlevel import (
     Pauses,
     code_for,
     grant_for,
+    highlevel_settings,
+    open_client,
     read_page,
 )
 from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted

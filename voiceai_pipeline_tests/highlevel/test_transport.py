@@ -24,8 +24,9 @@ from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.transport import USER_AGENT, Transport
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, free_port, open_client
-from voiceai_pipeline_tests.support.highlevel import read_page
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.highlevel import open_client, read_page
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.scripted_server import Reply, Scripted
 from voiceai_pipeline_tests.support.sockets import (
     Talk,

@@ -14,11 +14,13 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.window import FetchPage
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, NOON, REDIRECT_URI
 from voiceai_pipeline_tests.support.call_lists import (
     MS,
     read_whole,
 )
+from voiceai_pipeline_tests.support.clock import NOON
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.highlevel import REDIRECT_URI
 
 # Over real HTTP -----------------------------------------------------------------------------------
 

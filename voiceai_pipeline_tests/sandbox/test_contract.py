@@ -1,14 +1,12 @@
 """The sandbox's answers against the published OpenAPI files and the examples of the contract.
 
-Both lie outside the repository, in `../shared/contract` or where VOICEAI_CONTRACT_DIR points; on
-a machine without them these tests are skipped, and say so.
+The OpenAPI files lie outside the repository, in `../shared/contract` or where VOICEAI_CONTRACT_DIR
+points; on a machine without them the tests that validate with them are skipped, and say so.
 """
 
 import datetime as dt
 import functools
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,6 +17,7 @@ from referencing.jsonschema import DRAFT202012
 
 from voiceai_pipeline.sandbox.cast import SANDBOX_APP_ID
 from voiceai_pipeline.sandbox.server import RunningSandbox
+from voiceai_pipeline_tests.support.contract import SPECIFICATION, example_body, needs_specification
 from voiceai_pipeline_tests.support.sandbox_client import (
     A_DAY,
     CALL_LOGS,
@@ -29,16 +28,8 @@ from voiceai_pipeline_tests.support.sandbox_client import (
     window,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONTRACT = Path(os.environ.get("VOICEAI_CONTRACT_DIR") or REPOSITORY.parent / "shared" / "contract")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CONTRACT / "openapi").is_dir(),
-        reason=f"the published contract is not on this machine: {CONTRACT}",
-    ),
-    # Every test leaves the shared sandbox in peace.
-    pytest.mark.usefixtures("sandbox"),
-]
+# Every test leaves the shared sandbox in peace.
+pytestmark = pytest.mark.usefixtures("sandbox")
 
 MOTORS = "LocNorthwindMotors000005"
 AGENCY = "CoNorthwindAgency000005"
@@ -49,8 +40,8 @@ DIALECTS = pytest.mark.parametrize("v3", [False, True], ids=["pre-v3", "v3"])
 def registry() -> referencing.Registry[Any]:
     """The OpenAPI files under the addresses their `../common/...` references expect."""
     found = []
-    for path in sorted((CONTRACT / "openapi").rglob("*.json")):
-        address = path.relative_to(CONTRACT / "openapi").as_posix()
+    for path in sorted(SPECIFICATION.rglob("*.json")):
+        address = path.relative_to(SPECIFICATION).as_posix()
         if path.parent.name != "common":
             address = address.replace(path.name, f"apps/{path.name}")
         spec = json.loads(path.read_text())
@@ -104,12 +95,8 @@ def check(answer: requests.Response, name: str, path: str, *, v3: bool, method: 
     return answer.json()
 
 
-def example(name: str) -> Any:
-    return json.loads((CONTRACT / "examples" / f"{name}.json").read_text())
-
-
 def assert_error(answer: requests.Response, name: str) -> None:
-    expected = example(f"errors/{name}")
+    expected = example_body(f"errors/{name}.json")
     assert (answer.status_code, answer.json()) == (expected["_http_status"], expected["body"])
 
 
@@ -123,6 +110,7 @@ def agency(request: pytest.FixtureRequest, shared_sandbox: RunningSandbox) -> Cl
     return Client(shared_sandbox, v3=request.param).connect(AGENCY)
 
 
+@needs_specification
 def test_call_logs_are_valid_and_show_every_field_of_the_example(harbor: Client) -> None:
     seen: set[str] = set()
     for back in range(3):
@@ -132,10 +120,11 @@ def test_call_logs_are_valid_and_show_every_field_of_the_example(harbor: Client)
             )
             body = check(answer, "voice-ai", CALL_LOGS, v3=harbor.v3)
             seen.update(*body["callLogs"])
-    assert set(example("call_logs_page")) <= set(body)
-    assert set(example("call_log_single")) <= seen
+    assert set(example_body("call_logs_page.json")) <= set(body)
+    assert set(example_body("call_log_single.json")) <= seen
 
 
+@needs_specification
 def test_every_documented_parameter_is_understood(harbor: Client) -> None:
     values = {
         "locationId": HARBOR.id,
@@ -155,6 +144,7 @@ def test_every_documented_parameter_is_understood(harbor: Client) -> None:
     assert (body["page"], body["pageSize"]) == (2, 7)
 
 
+@needs_specification
 def test_a_single_call_is_a_bare_call_log(harbor: Client) -> None:
     wanted = harbor.day(HARBOR.id, A_DAY)[3]
     answer = harbor.get(f"{CALL_LOGS}/{wanted['id']}", locationId=HARBOR.id)
@@ -166,9 +156,10 @@ def test_a_single_call_is_a_bare_call_log(harbor: Client) -> None:
 def test_an_empty_day_has_the_shape_of_the_example(harbor: Client) -> None:
     body = harbor.calls(HARBOR.id, startDate=1, endDate=2, pageSize=50).json()
     del body["traceId"]
-    assert body == example("call_logs_empty")
+    assert body == example_body("call_logs_empty.json")
 
 
+@needs_specification
 def test_agents_and_the_location_are_valid(harbor: Client) -> None:
     listed = check(
         harbor.get("/voice-ai/agents", locationId=HARBOR.id),
@@ -176,13 +167,13 @@ def test_agents_and_the_location_are_valid(harbor: Client) -> None:
         "/voice-ai/agents",
         v3=harbor.v3,
     )
-    assert set(example("agents_page")["agents"][0]) <= set(listed["agents"][0])
+    assert set(example_body("agents_page.json")["agents"][0]) <= set(listed["agents"][0])
     one = f"/voice-ai/agents/{listed['agents'][0]['id']}"
     found = harbor.get(one, locationId=HARBOR.id)
     check(found, "voice-ai", "/voice-ai/agents/{agentId}", v3=harbor.v3)
     location = harbor.get(f"/locations/{HARBOR.id}")
     body = check(location, "locations", "/locations/{locationId}", v3=harbor.v3)
-    assert set(example("location")["location"]) <= set(body["location"])
+    assert set(example_body("location.json")["location"]) <= set(body["location"])
 
 
 def test_the_wild_envelope_is_the_example_s(shared_sandbox: RunningSandbox) -> None:
@@ -193,33 +184,35 @@ def test_the_wild_envelope_is_the_example_s(shared_sandbox: RunningSandbox) -> N
         body = client.calls(MAPLE.id, **window(A_DAY - dt.timedelta(days=back)), pageSize=50).json()
         seen.update(*body["callLogs"])
         action_keys.update(*(a for call in body["callLogs"] for a in call["executedCallActions"]))
-    wanted = example("call_logs_page.wild_variant")
+    wanted = example_body("call_logs_page.wild_variant.json")
     assert set(body) == set(wanted)
     assert set(wanted["callLogs"][0]) <= seen
     assert "_id" in action_keys
     assert "actionId" not in action_keys
 
 
+@needs_specification
 @DIALECTS
 def test_token_answers_are_valid_in_both_dialects(shared_sandbox: RunningSandbox, v3: bool) -> None:
     client = Client(shared_sandbox, v3=v3).connect(HARBOR.id)
     answer = client.refresh()
     body = check(answer, "oauth", "/oauth/token", v3=v3, method="post")
     name = "oauth_token_location.v3" if v3 else "oauth_token_location.pre_v3"
-    assert set(example(name)) <= set(body)
+    assert set(example_body(f"{name}.json")) <= set(body)
     assert ("access_token" in body) != v3
     assert ("accessToken" in body) == v3
 
 
+@needs_specification
 def test_company_tokens_and_what_they_open_are_valid(agency: Client) -> None:
     v3 = agency.v3
-    wanted = set(example("oauth_token_company.pre_v3"))
+    wanted = set(example_body("oauth_token_company.pre_v3.json"))
     if not v3:
         assert wanted <= set(agency.tokens)
     path = "/oauth/installed-locations" if v3 else "/oauth/installedLocations"
     answer = agency.get(path, companyId=AGENCY, appId=SANDBOX_APP_ID)
     body = check(answer, "oauth", path, v3=v3)
-    shape = example("installed_locations.v3" if v3 else "installed_locations.pre_v3")
+    shape = example_body(f"installed_locations.{'v3' if v3 else 'pre_v3'}.json")
     assert set(body) == set(shape)
     items = body["items" if v3 else "locations"]
     assert [item["_id"] for item in items] == [MOTORS]
@@ -229,9 +222,10 @@ def test_company_tokens_and_what_they_open_are_valid(agency: Client) -> None:
     minted = check(answer, "oauth", path, v3=v3, method="post")
     assert minted["locationId"] == MOTORS
     if not v3:
-        assert set(example("oauth_location_token.pre_v3")) <= set(minted)
+        assert set(example_body("oauth_location_token.pre_v3.json")) <= set(minted)
 
 
+@needs_specification
 def test_an_unknown_app_is_an_aip_error_in_v3(shared_sandbox: RunningSandbox) -> None:
     client = Client(shared_sandbox, v3=True).connect(AGENCY)
     path = "/oauth/installed-locations"
@@ -243,6 +237,7 @@ def test_an_unknown_app_is_an_aip_error_in_v3(shared_sandbox: RunningSandbox) ->
     assert missing.status_code == 400
 
 
+@needs_specification
 def test_api_errors_are_the_examples(harbor: Client) -> None:
     v3 = harbor.v3
     calls = functools.partial(harbor.request, "GET", CALL_LOGS, params={"locationId": HARBOR.id})
@@ -285,6 +280,7 @@ def test_faults_answer_with_the_example_bodies(harbor: Client) -> None:
     assert harbor.calls(HARBOR.id).status_code == 200
 
 
+@needs_specification
 @DIALECTS
 def test_token_errors_are_the_examples(shared_sandbox: RunningSandbox, v3: bool) -> None:
     client = Client(shared_sandbox, v3=v3).connect(HARBOR.id)

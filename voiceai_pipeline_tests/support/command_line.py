@@ -33,11 +33,11 @@ from voiceai_pipeline.sandbox.cast import (
     SANDBOX_CLIENT_SECRET,
 )
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import DEMO, KEYS, Connector
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.up import PROGRAM, clean_environment
 
 CANARIES = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, "hunter2")
-KEYRING = f"test:{base64.b64encode(KEYS['test']).decode()}"
 OTHER_KEYRING = f"test:{base64.b64encode(b'o' * 32).decode()}"
 A_DAY, NEXT_DAY = "2025-03-03", "2025-03-04"
 

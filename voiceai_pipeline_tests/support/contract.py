@@ -1,18 +1,29 @@
-"""Where HighLevel's contract lies: examples of its answers and its API's specification. It is not
-part of the repository; tests that need it are skipped where it is missing.
+"""HighLevel's contract: examples of its answers, and its API's specification.
+
+The examples are ours and in the repository. The specification is HighLevel's and is not: tests that
+compare with it are skipped where it is missing.
 """
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-CONTRACT = Path(
-    os.environ.get("VOICEAI_CONTRACT_DIR")
-    or Path(__file__).resolve().parents[3] / "shared" / "contract"
-)
-EXAMPLES = CONTRACT / "examples"
+EXAMPLES = Path(__file__).parents[1] / "data" / "contract"
 
-needs_contract = pytest.mark.skipif(
-    not EXAMPLES.is_dir(), reason=f"no contract at {CONTRACT}; set VOICEAI_CONTRACT_DIR"
+_OUTSIDE = os.environ.get("VOICEAI_CONTRACT_DIR")
+SPECIFICATION = (
+    Path(_OUTSIDE) if _OUTSIDE else Path(__file__).resolve().parents[3] / "shared" / "contract"
+) / "openapi"
+
+needs_specification = pytest.mark.skipif(
+    not SPECIFICATION.is_dir(),
+    reason=f"HighLevel's OpenAPI files are not at {SPECIFICATION}; set VOICEAI_CONTRACT_DIR",
 )
+
+
+def example_body(name: str) -> Any:
+    """The example body in the file ``name``."""
+    return json.loads((EXAMPLES / name).read_text())

@@ -1,22 +1,48 @@
-"""What tests of HighLevel's client share: a location and an agency of the sandbox, their grants."""
+"""HighLevel's client on the sandbox or a scripted server, and the sandbox's grants."""
 
 import datetime as dt
 from dataclasses import dataclass, field
 
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, OAuthToken
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.highlevel.retry import Retry
+from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    DEMO,
-    NOON,
-    REDIRECT_URI,
-)
+from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.demo_users import DEMO
 
+REDIRECT_URI = "http://127.0.0.1:8791/oauth/callback"
 HARBOR = DEMO["Harbor Dental"].installs_on
 AGENCY = DEMO["Northwind Agency"]
 CANARIES = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", "SANDBOX-CLIENT-SECRET")
 CALL_LOGS = "/voice-ai/dashboard/call-logs"
+
+
+def highlevel_settings(url: str, api_version: str = "dated") -> HighLevelSettings:
+    """The sandbox's app at ``url``."""
+    return HighLevelSettings(
+        client_id=SANDBOX_CLIENT_ID,
+        client_secret=Secret(SANDBOX_CLIENT_SECRET),
+        redirect_uri=REDIRECT_URI,
+        auth_url=f"{url}/v2/oauth/chooselocation",
+        token_url=f"{url}/oauth/token",
+        api_url=url,
+        api_version=api_version,
+        is_sandbox=True,
+    )
+
+
+def open_client(url: str, clock: Clock, api_version: str = "dated") -> HighLevelClient:
+    """A client whose retries cost simulated time only."""
+    return HighLevelClient(
+        highlevel_settings(url, api_version),
+        retry=Retry(attempts=3),
+        sleep=clock.sleep,
+        token_timeout=2,
+        read_timeout=2,
+    )
 
 
 def code_for(sandbox: RunningSandbox, resource: str) -> Secret:

@@ -19,8 +19,8 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.app import create_app
 from voiceai_pipeline.web.server import serve_in_thread
 from voiceai_pipeline.web.site import Site
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.visitor import Visitor
 
 API_KEY = "test-api-key-0123456789"

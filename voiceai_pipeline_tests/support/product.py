@@ -28,7 +28,8 @@ from voiceai_pipeline.pipeline import Pipeline, open_pipeline
 from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import Connector
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.keys import KEYRING
 from voiceai_pipeline_tests.support.today import today_for
 
 LOCATION = {".dagster/repository": "__repository__@voiceai_pipeline"}
@@ -220,7 +221,7 @@ def _environment(
     return {
         "VOICEAI_HOME": str(home),
         "VOICEAI_DATABASE_URL": database,
-        "VOICEAI_TOKEN_KEYS": "test:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
+        "VOICEAI_TOKEN_KEYS": KEYRING,
         "DAGSTER_POSTGRES_URL": dagster_database,
         "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
         "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,

@@ -10,7 +10,7 @@ from voiceai_pipeline.core.days import DayResult
 from voiceai_pipeline.sandbox.faults import CALL_LOGS
 from voiceai_pipeline.sandbox.record import RecordedRequest
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import NOON
+from voiceai_pipeline_tests.support.clock import NOON
 from voiceai_pipeline_tests.support.synced_calls import midnight
 
 TODAY = NOON.date()

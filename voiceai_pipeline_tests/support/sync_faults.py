@@ -27,7 +27,9 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault, Kind
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.moving_world import Moving
 from voiceai_pipeline_tests.support.synced_calls import DAYS, HARBOR, MS, UTC_ZONE, midnight
 

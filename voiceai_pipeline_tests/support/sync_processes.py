@@ -9,7 +9,8 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import KEYS, highlevel_settings
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
+from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.synced_calls import UTC_ZONE
 
 processes = multiprocessing.get_context("forkserver")

@@ -18,7 +18,7 @@ from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.sandbox.faults import CALL_LOGS
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO
+from voiceai_pipeline_tests.support.demo_users import DEMO
 
 DAY = date(2026, 11, 18)
 

@@ -25,11 +25,9 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.faults import CALL_LOGS
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import (
-    Clock,
-    Connector,
-    highlevel_settings,
-)
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.receivers import Answer, answering
 
 DAY = date(2026, 11, 18)

@@ -26,7 +26,8 @@ from voiceai_pipeline.core.connection import (
     REQUESTED_SCOPES,
 )
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import Clock, highlevel_settings
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
 from voiceai_pipeline_tests.support.receivers import Answer, answering
 
 CALLBACK = "http://127.0.0.1:9"

@@ -24,7 +24,8 @@ from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import KEYS, highlevel_settings
+from voiceai_pipeline_tests.support.highlevel import highlevel_settings
+from voiceai_pipeline_tests.support.keys import KEYS
 
 Connect = Callable[[str], Connection]
 

@@ -1,7 +1,6 @@
 """The product as real processes: ``voiceai-pipeline up`` with a home and ports of its own, and what
 tests ask of it."""
 
-import base64
 import contextlib
 import os
 import shutil
@@ -20,7 +19,8 @@ import requests
 
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
-from voiceai_pipeline_tests.conftest import KEYS, free_port
+from voiceai_pipeline_tests.support.keys import KEYRING
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.processes import is_alive, wait_until
 
 PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")
@@ -194,7 +194,7 @@ def own_servers(ours: str, dagsters: str, highlevel: str) -> dict[str, str]:
     return {
         "VOICEAI_DATABASE_URL": ours,
         "DAGSTER_POSTGRES_URL": dagsters,
-        "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
+        "VOICEAI_TOKEN_KEYS": KEYRING,
         "HIGHLEVEL_CLIENT_ID": SANDBOX_CLIENT_ID,
         "HIGHLEVEL_CLIENT_SECRET": SANDBOX_CLIENT_SECRET,
         "HIGHLEVEL_AUTH_URL": f"{highlevel}/v2/oauth/chooselocation",

@@ -1,6 +1,5 @@
 """The pages with a real database and the sandbox in real time (``support/installation.py``)."""
 
-import base64
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,9 +16,9 @@ from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.server import listen
 from voiceai_pipeline.web.site import ACTOR, open_site
-from voiceai_pipeline_tests.conftest import KEYS
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.installation import API_KEY, Installation, Open, running
+from voiceai_pipeline_tests.support.keys import KEYRING
 from voiceai_pipeline_tests.support.today import today_for
 
 
@@ -63,7 +62,7 @@ def open_page(
         env = {
             "VOICEAI_HOME": str(tmp_path / "home"),
             "VOICEAI_DATABASE_URL": database.reveal(),
-            "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
+            "VOICEAI_TOKEN_KEYS": KEYRING,
             "HIGHLEVEL_AUTH_URL": f"{sandbox.url}/v2/oauth/chooselocation",
             "HIGHLEVEL_TOKEN_URL": f"{sandbox.url}/oauth/token",
             "HIGHLEVEL_API_URL": sandbox.url,

@@ -18,8 +18,8 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.chromium import OpenWindow
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.installation import (
     AGENCY,
     CEDAR,

@@ -14,7 +14,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.web.daemon_monitor import SILENCE, DaemonMonitor
 from voiceai_pipeline.web.dagster_client import DagsterError
-from voiceai_pipeline_tests.conftest import NOON, Clock
+from voiceai_pipeline_tests.support.clock import NOON, Clock
 from voiceai_pipeline_tests.support.receivers import Hook, running_hook
 
 PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")

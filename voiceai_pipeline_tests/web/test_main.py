@@ -1,6 +1,5 @@
 """The Connections page as a process, as `make up` starts it."""
 
-import base64
 import contextlib
 import os
 import signal
@@ -18,9 +17,10 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import KEYS, free_port
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.installation import HARBOR
+from voiceai_pipeline_tests.support.keys import KEYRING
+from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.visitor import PASSWORD, Visitor
 
@@ -35,7 +35,7 @@ def environment(database: Secret, sandbox: RunningSandbox, tmp_path: Path) -> di
         **plain,
         "VOICEAI_HOME": str(tmp_path / "home"),
         "VOICEAI_DATABASE_URL": database.reveal(),
-        "VOICEAI_TOKEN_KEYS": f"test:{base64.b64encode(KEYS['test']).decode()}",
+        "VOICEAI_TOKEN_KEYS": KEYRING,
         "HIGHLEVEL_AUTH_URL": f"{sandbox.url}/v2/oauth/chooselocation",
         "HIGHLEVEL_TOKEN_URL": f"{sandbox.url}/oauth/token",
         "HIGHLEVEL_API_URL": sandbox.url,

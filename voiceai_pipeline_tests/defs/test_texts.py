@@ -1,20 +1,21 @@
-"""The sentences and tables people read in the UI."""
+"""The sentences and tables that users read in the UI."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from voiceai_pipeline.calls.day_status import DayReport
-from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.connections.circuit_breaker import Circuit
 from voiceai_pipeline.connections.history import Entry, TokenEvent
-from voiceai_pipeline.core.connection import Connection, ConnectionState, User
+from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
-from voiceai_pipeline.defs import numbers, texts
+from voiceai_pipeline.defs import texts
 
 DAY = date(2026, 11, 20)
+AT = datetime(2026, 11, 20, 8, 12, 3, tzinfo=UTC)
+PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
 
 
 def row(number: int, state: DayState, name: str = "", **facts: object) -> DayResult:
@@ -26,6 +27,15 @@ def failed(number: int) -> DayResult:
     why = FailureClass.PROVIDER_ERROR
     message = f"{why.explanation.message}. Fix: {why.explanation.fix}"
     return row(number, DayState.FAILED, failure=why, message=message)
+
+
+def entry(event: TokenEvent, run_id: str | None = None, **facts: object) -> Entry:
+    known: dict[str, object] = {"state": None, "reason": None, "detail": "", "actor": "dagster"}
+    known |= {"version_before": None, "version_after": None, "trace_id": None}
+    return Entry(at=AT, event=event, run_id=run_id, **(known | facts))  # type: ignore[arg-type]
+
+
+CLOSED = Circuit(0, None, "", None, None, None, None)
 
 
 def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
@@ -93,24 +103,6 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
     assert text.endswith(f"- and {len(FailureClass) - shown} more causes: see all_users")
 
 
-def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -> None:
-    report = DayReport(DAY, (row(1, DayState.COMPLETE, stored=9),), (failed(2),), (), ())
-    facts = numbers.of_status(
-        report, PAGE, Talk(12.34, 2), is_open=True, yesterday=report, hours_until_complete=1.26
-    )
-    assert list(facts)[:4] == [
-        "is_yesterday_complete",
-        "is_this_day_complete",
-        "who_needs_something",
-        "hours_until_complete",
-    ]
-    assert list(facts)[-1] == "all_users"
-    assert facts["complete_percent"] == 50.0
-    assert (facts["calls"], facts["minutes"], facts["trial_calls"]) == (9, 12.3, 2)
-    assert facts["hours_until_complete"] == 1.3
-    assert "is_yesterday_complete" not in numbers.of_status(report, PAGE, Talk(), is_open=False)
-
-
 def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_name() -> None:
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE, "Fine | Dandy", stored=7),), (failed(2),), (), ()
@@ -121,56 +113,8 @@ def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_
     assert "|7|" in lines[3]
 
 
-def test_users_who_share_a_location_count_its_calls_once() -> None:
-    both = tuple(
-        DayResult(User(UUID(int=n), f"Owner {n}"), "LocShared", DAY, DayState.COMPLETE, stored=5)
-        for n in (1, 2)
-    )
-    facts = numbers.of_calls(DayReport(DAY, both, (), (), ()), Talk())
-    assert facts["calls"] == 5
-    assert facts["users_complete"] == 2
-
-
 def test_a_day_without_users_has_a_table_that_says_so() -> None:
     assert texts.users_table(DayReport(DAY, (), (), (), ())) == "No users yet."
-
-
-PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
-AT = datetime(2026, 11, 20, 8, 12, 3, tzinfo=UTC)
-
-
-def entry(event: TokenEvent, run_id: str | None = None, **facts: object) -> Entry:
-    known: dict[str, object] = {"state": None, "reason": None, "detail": "", "actor": "dagster"}
-    known |= {"version_before": None, "version_after": None, "trace_id": None}
-    return Entry(at=AT, event=event, run_id=run_id, **(known | facts))  # type: ignore[arg-type]
-
-
-def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:
-    connection = Connection(
-        User(UUID(int=1), "Spa"),
-        ConnectionState.NEEDS_RECONNECT,
-        FailureClass.SCOPE_MISSING,
-        AT,
-        scope="locations.readonly",
-        refreshed_at=AT,
-    )
-    facts = numbers.of_connection(connection, [], PAGE)
-    assert facts["state"] == "needs reconnection: scopes missing"
-    assert facts["cause"] == "The connection lacks a scope (voice-ai-dashboard.readonly)"
-    assert facts["missing_scopes"] == "voice-ai-dashboard.readonly"
-    assert f"voiceai-pipeline connect {UUID(int=1)}" in facts["what_to_do"]
-    assert facts["refresh_token_ends_unless_used"].value == (AT + timedelta(days=365)).timestamp()
-    assert "access_token_expires" not in facts
-
-
-def test_a_connection_that_stands_has_nothing_to_do() -> None:
-    facts = numbers.of_connection(
-        Connection(User(UUID(int=1), "Spa"), ConnectionState.CONNECTED, location_id="Loc1"),
-        [],
-        PAGE,
-    )
-    assert facts["what_to_do"] == "nothing"
-    assert facts["missing_scopes"] == "none"
 
 
 def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
@@ -195,9 +139,6 @@ def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
     assert "page" in oldest
     assert "a\\|b" in oldest
     assert texts.history_table([], PAGE) == "Nothing is recorded yet."
-
-
-CLOSED = Circuit(0, None, "", None, None, None, None)
 
 
 def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import partitions
-from voiceai_pipeline_tests.conftest import DEMO
 from voiceai_pipeline_tests.support.dagster_runs import cell
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 NO_IDS = ["x'; DROP TABLE users;--", "a|b", "a...b", "Ключ 🔑", "x" * 600, " "]
