@@ -43,7 +43,8 @@ from voiceai_pipeline.calls.sync import Mode, Sync
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.alert_delivery import deliver
 from voiceai_pipeline.connections.alert_messages import Message
-from voiceai_pipeline.connections.consent import Consent, ConsentError
+from voiceai_pipeline.connections.consent import Consent
+from voiceai_pipeline.connections.consent_errors import ConsentError
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
@@ -57,6 +58,7 @@ from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.cast import (
+    SANDBOX_APP_VERSION_ID,
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
     DemoUser,
@@ -287,6 +289,7 @@ def opened(
             HighLevelClient(
                 HighLevelSettings(
                     client_id=SANDBOX_CLIENT_ID,
+                    app_version_id=SANDBOX_APP_VERSION_ID,
                     client_secret=Secret(SANDBOX_CLIENT_SECRET),
                     redirect_uri=REDIRECT_URI,
                     auth_url=f"{sandbox.url}/v2/oauth/chooselocation",

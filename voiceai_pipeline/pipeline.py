@@ -14,6 +14,7 @@ from voiceai_pipeline.calls.reconciliation import Reconciliation
 from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.connections.marketplace import Marketplace
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault, local_keys
@@ -39,6 +40,7 @@ class Pipeline:
     client: HighLevelClient
     tokens: Tokens
     consent: Consent
+    marketplace: Marketplace
     sync: Sync
     directory: Directory
     reconciliation: Reconciliation
@@ -169,6 +171,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             client,
             tokens,
             consent,
+            Marketplace(engine, vault, consent),
             sync,
             directory,
             reconciliation,

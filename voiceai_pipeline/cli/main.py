@@ -29,7 +29,11 @@ from voiceai_pipeline.cli.progress import progress_bar
 from voiceai_pipeline.cli.supervisor import ChildError
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.consent import ChooseLocationError, ConsentError
+from voiceai_pipeline.connections.consent_errors import (
+    NO_APP_VERSION,
+    ChooseLocationError,
+    ConsentError,
+)
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.days import DaysError, DayState
@@ -137,12 +141,20 @@ def connect(user: str, location: str | None, no_browser: bool) -> None:
 
     After consent, calls are synced automatically.
     """
-    redirect_uri = _settings().highlevel.redirect_uri
+    settings = _settings()
     with _pipeline() as pipeline:
         before = find_user(pipeline.engine, user)
         begun = pipeline.consent.begin(before.user.id, location)
         click.echo(f"Give consent for {before.user.name} here:\n\n  {begun.url}\n")
-        oauth_callback.follow(pipeline.consent, begun, redirect_uri, open_browser=not no_browser)
+        if not settings.highlevel.is_sandbox:
+            click.echo(f"{NO_APP_VERSION}\n", err=True)
+        oauth_callback.follow(
+            pipeline.consent,
+            begun,
+            before.user,
+            settings.highlevel.redirect_uri,
+            open_browser=not no_browser,
+        )
         after = find_user(pipeline.engine, str(before.user.id))
     output.show_users([after])
     if after.obstacle:

@@ -16,7 +16,9 @@ from urllib.request import urlopen
 
 import click
 
-from voiceai_pipeline.connections.consent import CONNECTED, Begun, Consent, ConsentError
+from voiceai_pipeline.connections.consent import Begun, Consent
+from voiceai_pipeline.connections.consent_errors import CONNECTED, ConsentError
+from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.secret import Secret
 
 _CALLBACK_TIMEOUT: Final = 600.0
@@ -27,7 +29,9 @@ _TIMED_OUT: Final = (
 )
 
 
-def follow(consent: Consent, begun: Begun, redirect_uri: str, *, open_browser: bool) -> None:
+def follow(
+    consent: Consent, begun: Begun, user: User, redirect_uri: str, *, open_browser: bool
+) -> None:
     """Wait for the redirect and finish the consent.
 
     Raises:
@@ -41,6 +45,15 @@ def follow(consent: Consent, begun: Begun, redirect_uri: str, *, open_browser: b
             click.launch(begun.url)
         pasted = click.prompt("Paste the URL you were redirected to", hide_input=True)
         query: Mapping[str, list[str]] = parse_qs(urlsplit(pasted.strip()).query)
+        if "code" in query and "state" not in query and "error" not in query:
+            # Only of what an operator pastes: any web page can send a code to a listening port.
+            click.confirm(
+                "This consent began in HighLevel's marketplace, so the URL does not say whose it "
+                f"is. Connect {user.name} with it?",
+                abort=True,
+            )
+            consent.connect(user.id, Secret(query["code"][0]))
+            return
     elif _is_connections_page(f"http://{target.netloc}/health"):
         if open_browser:
             click.launch(begun.url)
@@ -90,6 +103,9 @@ def _catch_redirect(
             if asked.path != path or not query:
                 self.send_error(404)
                 return
+            if "prefetch" in self.headers.get("Sec-Purpose", self.headers.get("Purpose", "")):
+                self.send_error(503)  # the answer is not read, so nothing may be spent
+                return
             body = b"Received. See the terminal for the result; you can close this page."
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
@@ -97,6 +113,10 @@ def _catch_redirect(
             self.end_headers()
             self.wfile.write(body)
             answers.put(query)
+
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
             """Log nothing: the request line contains the code."""

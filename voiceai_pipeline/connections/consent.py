@@ -6,6 +6,7 @@ location, name and time zone. What happens in between is in ``tokens.py``.
 """
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,12 @@ import tenacity
 
 from voiceai_pipeline.connections import connection_store, consent_requests, token_row
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.consent_errors import (
+    CONNECTED,
+    ChooseLocationError,
+    ConsentError,
+    FinishedError,
+)
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import WRITE_PAUSES
@@ -39,30 +46,10 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 _STATE_BYTES: Final = 24
-CONNECTED: Final = "connected"
-"""The outcome of a successful consent; any other outcome is a sentence."""
+_PATIENCE: Final = 40
+"""Half seconds that a repeated request waits for the first one's result."""
 
 _AGAIN: Final = "Nothing was changed; start the connection again."
-
-
-class ConsentError(ValueError):
-    """The callback cannot finish a consent. Nothing was changed; the text says what happened and
-    what to do."""
-
-
-class ChooseLocationError(Exception):
-    """An agency's connection covers several locations, and none of them was selected.
-
-    Attributes:
-        locations: those it covers.
-        user_id: whose connection it is.
-    """
-
-    def __init__(self, user_id: UUID, locations: list[Location]) -> None:
-        names = ", ".join(f"{one.name or 'unnamed'} ({one.location_id})" for one in locations)
-        super().__init__(f"Choose one of the agency's locations with --location: {names}.")
-        self.locations = locations
-        self.user_id = user_id
 
 
 @dataclass(frozen=True)
@@ -80,6 +67,7 @@ class Consent:
         actor: recorded in the history.
         spool: token pairs on disk, which a disconnection deletes too.
         now: replaces the database's clock where time is simulated; aware UTC.
+        sleep: waits for the request that is finishing the same consent.
     """
 
     def __init__(
@@ -91,6 +79,7 @@ class Consent:
         actor: Actor | None = None,
         spool: Spool | None = None,
         now: Callable[[], datetime] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._engine = engine
         self._vault = vault
@@ -98,6 +87,7 @@ class Consent:
         self._actor = actor or Actor()
         self._spool = spool
         self._now = now
+        self._sleep = sleep
 
     # The flow -------------------------------------------------------------------------------------
 
@@ -136,23 +126,34 @@ class Consent:
             same_browser: the browser has proved that it started this consent.
 
         Raises:
-            ConsentError: the state is missing, unknown, used, expired or from another browser;
-                there is no code, or consent was refused.
+            FinishedError: the state was used before, maybe by a request that a browser repeated.
+            ConsentError: the state is missing, unknown, expired or from another browser; there is
+                no code, or consent was refused.
             UnknownUserError, ChooseLocationError, PipelineError: as ``connect``.
         """
         request = self._redeem(state, code, error, same_browser=same_browser)
-        if state is None or code is None:  # pragma: no cover - _redeem has looked
+        if code is None or request.user_id is None:  # pragma: no cover - _redeem has looked
             raise ConsentError(_AGAIN)
+        return self.conclude(request.key, request.user_id, code, request.location_id)
+
+    def conclude(
+        self, key: str, user_id: UUID, code: Secret, location_id: str | None
+    ) -> Connection:
+        """Connect, and record how the consent with this key ended.
+
+        Raises:
+            UnknownUserError, ConsentError, ChooseLocationError, PipelineError: as ``connect``.
+        """
         outcome = "Unexpected error; see the log of the program that handled the callback."
         try:
-            connection = self.connect(request.user_id, code, request.location_id)
+            connection = self.connect(user_id, code, location_id)
             outcome = CONNECTED if connection.can_sync else f"{connection.message}."
         except (ConsentError, PipelineError, ChooseLocationError, UnknownUserError) as problem:
             outcome = str(problem)
             raise
         finally:
             with self._engine.begin() as db:
-                consent_requests.finish(db, state, outcome)
+                consent_requests.finish_key(db, key, outcome)
         return connection
 
     def _redeem(
@@ -171,13 +172,10 @@ class Consent:
         with self._engine.begin() as db:
             request = consent_requests.find(db, state)
             now = read_clock(db, self._now)
-        if request is None:
+        if request is None or request.user_id is None:
             raise ConsentError(f"The state in the address is not ours, or it is days old. {_AGAIN}")
         if request.used_at is not None:
-            raise ConsentError(
-                f"This consent was finished already, at {request.used_at:%H:%M} UTC; an address "
-                "works once. If the user is not connected, start the connection again."
-            )
+            raise FinishedError(self.ended(request))
         if request.expires_at <= now:
             raise ConsentError(f"The consent took longer than 30 minutes. {_AGAIN}")
         if request.browser_bound and not same_browser:
@@ -191,11 +189,21 @@ class Consent:
                 consent_requests.finish(db, state, f"The consent {why}. {_AGAIN}")
             raise ConsentError(f"The consent {why}. {_AGAIN}")
         with self._engine.begin() as db:
-            if not consent_requests.use(db, state, now):
-                raise ConsentError(
-                    f"This consent has just been finished in another window. {_AGAIN}"
-                )
+            used = consent_requests.use(db, state, now)
+        if not used:
+            raise FinishedError(self.ended(request))
         return request
+
+    def ended(self, request: consent_requests.ConnectRequest) -> consent_requests.ConnectRequest:
+        """The consent with its outcome, after waiting for the request that is finishing it: a
+        browser may repeat one whose answer it has not got yet."""
+        for _ in range(_PATIENCE):
+            with self._engine.begin() as db:
+                latest = consent_requests.find_key(db, request.key) or request
+            if latest.outcome is not None:
+                return latest
+            self._sleep(0.5)
+        return latest
 
     def outcome(self, state: Secret) -> str | None:
         """The outcome of a consent that another process finished: ``CONNECTED`` or a sentence;

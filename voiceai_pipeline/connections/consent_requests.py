@@ -1,21 +1,29 @@
-"""``connect_requests``: pending consents. OAuth's ``state`` identifies one, for one user, once.
+"""``connect_requests``: pending consents. OAuth's ``state`` identifies one, for one user, once. One
+that began in HighLevel's marketplace has none: its code identifies it, and its user follows.
 
 Only a hash of the state is stored, so reading the table is not enough to finish a consent.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import connect_requests as table
 
 LIFE: Final = timedelta(minutes=30)
 """How long the consent on HighLevel's page may take."""
+
+HELD: Final = timedelta(minutes=10)
+"""How long a consent from the marketplace waits for an operator: codes do not live longer."""
+
+MOST_HELD: Final = 50
+"""Consents that may wait at once: anyone who knows the callback's address can send codes."""
 
 KEPT: Final = timedelta(days=1)
 """How long a used or expired state is kept, so that a second use gets a clear answer."""
@@ -26,18 +34,23 @@ class ConnectRequest:
     """A pending or finished consent.
 
     Attributes:
+        key: identifies it in an address of ours; of no use without a login.
+        user_id: None until an operator says whose consent from the marketplace it is.
         location_id: the requested location of an agency; None if none was given.
         browser_bound: only the browser that started it may finish it.
         used_at: when it was finished (UTC); None while it is pending.
         outcome: the result, for another process that waits for it.
     """
 
-    user_id: UUID
+    key: str
+    user_id: UUID | None
     location_id: str | None
     browser_bound: bool
+    created_at: datetime
     expires_at: datetime
     used_at: datetime | None
     outcome: str | None
+    sealed_code: str | None = field(repr=False)
 
 
 def add(
@@ -65,18 +78,75 @@ def add(
 
 def find(db: sa.Connection, state: Secret) -> ConnectRequest | None:
     """The consent that ``state`` identifies; None if we did not start it, or it is days old."""
-    row = db.execute(sa.select(table).where(table.c.state_hash == _hash(state))).mappings()
+    return find_key(db, key_of(state))
+
+
+def find_key(db: sa.Connection, key: str) -> ConnectRequest | None:
+    """The consent with this key; None if there is none."""
+    row = db.execute(sa.select(table).where(table.c.state_hash == bytes.fromhex(key))).mappings()
     found = row.one_or_none()
-    if found is None:
-        return None
+    return _request(found) if found else None
+
+
+def _request(found: sa.RowMapping) -> ConnectRequest:
     return ConnectRequest(
+        found["state_hash"].hex(),
         found["user_id"],
         found["location_id"],
         found["browser_bound"],
+        found["created_at"],
         found["expires_at"],
         found["used_at"],
         found["outcome"],
+        found["code"],
     )
+
+
+# From the marketplace -----------------------------------------------------------------------------
+
+
+def key_of(secret: Secret) -> str:
+    """The key of the consent with this state, or with this code if it has none."""
+    return _hash(secret).hex()
+
+
+def hold(db: sa.Connection, key: str, sealed_code: str, now: datetime) -> bool:
+    """Keep a consent without a state; False if too many are kept. One that is known stays."""
+    db.execute(sa.delete(table).where(table.c.expires_at < now - KEPT))
+    if len(held(db, now)) >= MOST_HELD:
+        return False
+    db.execute(
+        insert(table)
+        .values(
+            state_hash=bytes.fromhex(key), code=sealed_code, created_at=now, expires_at=now + HELD
+        )
+        .on_conflict_do_nothing()
+    )
+    return True
+
+
+def held(db: sa.Connection, now: datetime) -> list[ConnectRequest]:
+    """The consents from the marketplace that wait for an operator; the newest first."""
+    waiting = sa.select(table).where(
+        table.c.code.is_not(None), table.c.used_at.is_(None), table.c.expires_at > now
+    )
+    rows = db.execute(waiting.order_by(table.c.created_at.desc())).mappings()
+    return [_request(row) for row in rows]
+
+
+def assign(db: sa.Connection, key: str, user_id: UUID, now: datetime) -> bool:
+    """Say whose consent it is, and spend it; False if it is used or expired."""
+    assigned = db.execute(
+        sa.update(table)
+        .where(
+            table.c.state_hash == bytes.fromhex(key),
+            table.c.code.is_not(None),
+            table.c.used_at.is_(None),
+            table.c.expires_at > now,
+        )
+        .values(user_id=user_id, used_at=now, code=None)
+    )
+    return assigned.rowcount == 1
 
 
 def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
@@ -93,7 +163,13 @@ def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
 
 def finish(db: sa.Connection, state: Secret, outcome: str) -> None:
     """Record the result."""
-    db.execute(sa.update(table).where(table.c.state_hash == _hash(state)).values(outcome=outcome))
+    finish_key(db, key_of(state), outcome)
+
+
+def finish_key(db: sa.Connection, key: str, outcome: str) -> None:
+    """Record the result of the consent with this key."""
+    of_key = table.c.state_hash == bytes.fromhex(key)
+    db.execute(sa.update(table).where(of_key).values(outcome=outcome))
 
 
 def _hash(state: Secret) -> bytes:

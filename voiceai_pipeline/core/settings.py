@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.core.secret import Secret
@@ -35,8 +35,11 @@ VARIABLES: Final[Mapping[str, str]] = {
     "unset: the embedded server",
     "HIGHLEVEL_CLIENT_ID": "the app's client id in the HighLevel marketplace; unset: the sandbox",
     "HIGHLEVEL_CLIENT_SECRET": "the app's client secret; only ever on the server",
+    "HIGHLEVEL_APP_VERSION_ID": "the app's version that consent is for: version_id of its "
+    "install link; default: that of HIGHLEVEL_AUTH_URL, else the client id up to its dash",
     "HIGHLEVEL_REDIRECT_URI": "where HighLevel sends the browser after consent",
-    "HIGHLEVEL_AUTH_URL": "the authorize page",
+    "HIGHLEVEL_AUTH_URL": "the authorize page, v2, older or white-label; an install link may be "
+    "pasted whole",
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
     "HIGHLEVEL_API_URL": "the API's base URL",
     "HIGHLEVEL_API_VERSION": "dated (2021-04-15 and 2021-07-28, the default) or v3",
@@ -90,9 +93,16 @@ keeps them equal."""
 
 @dataclass(frozen=True)
 class HighLevelSettings:
-    """HighLevel's URLs and the app that we use."""
+    """HighLevel's URLs and the app that we use.
+
+    Attributes:
+        app_version_id: the app's version that consent is asked for; without it, or while it is a
+            draft, the authorize page answers ``noAppVersionIdFound`` (CONTRACT 15).
+        auth_url: may have a query, which is kept.
+    """
 
     client_id: str
+    app_version_id: str
     client_secret: Secret
     redirect_uri: str
     auth_url: str
@@ -236,8 +246,12 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     for name, url in urls.items():
         if not is_safe(url):
             raise SettingsError(f"{name} must begin with https:// (plain http is for loopback).")
+    version_of_link = parse_qs(urlsplit(urls["HIGHLEVEL_AUTH_URL"]).query).get("version_id", [""])
     return HighLevelSettings(
         client_id=client_id,
+        app_version_id=given.get("HIGHLEVEL_APP_VERSION_ID")
+        or version_of_link[0]
+        or client_id.partition("-")[0],
         client_secret=Secret(secret),
         redirect_uri=given.get("HIGHLEVEL_REDIRECT_URI", _page(given).url + CALLBACK_PATH),
         auth_url=urls["HIGHLEVEL_AUTH_URL"],

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import requests
 
@@ -198,15 +198,18 @@ class HighLevelClient:
     # Granting ------------------------------------------------------------------------------------
 
     def authorize_url(self, state: str) -> str:
-        """URL of the consent page; ``state`` is returned with the code."""
-        query = {
+        """URL of the consent page; ``state`` is returned with the code. What the query of the
+        configured URL says beyond our parameters is kept."""
+        page = urlsplit(self._settings.auth_url)
+        query = dict(parse_qsl(page.query, keep_blank_values=True)) | {
             "response_type": "code",
             "client_id": self._settings.client_id,
+            "version_id": self._settings.app_version_id,
             "redirect_uri": self._settings.redirect_uri,
             "scope": " ".join(REQUESTED_SCOPES),
             "state": state,
         }
-        return f"{self._settings.auth_url}?{urlencode(query)}"
+        return page._replace(query=urlencode(query), fragment="").geturl()
 
     def exchange_code(self, code: Secret) -> OAuthToken:
         """Exchange an authorization code; a code works once."""

@@ -89,7 +89,8 @@ RULES: Final = (
         FailureClass.ACCESS_REJECTED, "CONTRACT 6",
     ),
     Rule(
-        Endpoint.API, (403,), "access to this location", FailureClass.WRONG_LOCATION, "CONTRACT 6",
+        Endpoint.API, (401, 403), "access to this location|location is not accessible",
+        FailureClass.WRONG_LOCATION, "CONTRACT 6, 14, 16; the token is fine, so none is refreshed",
     ),
     Rule(
         Endpoint.API, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,

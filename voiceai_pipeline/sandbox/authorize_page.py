@@ -1,8 +1,10 @@
 """The page where a user chooses a location and allows the app (CONTRACT 4.1).
 
 GET `/oauth/chooselocation` or `/v2/oauth/chooselocation` with `response_type=code`, `client_id`,
-`redirect_uri`, `scope` and usually `state`; `location=` (an id) or `user=` (a demo user's id)
-preselects. The page's form is POSTed to the same address, query included, with two fields:
+`version_id`, `redirect_uri`, `scope` and usually `state` (a link of the marketplace has none);
+`location=` (an id) or `user=` (a demo user's id) preselects.
+
+The page's form is POSTed to the same address, query included, with two fields:
 
 - `target`: a location's id, or an agency's company id;
 - `action`: `allow` or `cancel`.
@@ -17,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, DemoUser
+from voiceai_pipeline.sandbox.cast import SANDBOX_APP_VERSION_ID, SANDBOX_CLIENT_ID, DemoUser
 from voiceai_pipeline.sandbox.guard import read_fields
 from voiceai_pipeline.sandbox.page import page
 from voiceai_pipeline.sandbox.world import World
@@ -57,7 +59,14 @@ def _problem(request: Request) -> str:
         return "response_type must be “code”."
     if query.get("client_id") != SANDBOX_CLIENT_ID:
         # SEEN (CONTRACT 4.1): what the real page says for an app it does not know.
-        return "noAppVersionIdFound: no app has this client_id."
+        return "error.noAppVersionIdFound: no app has this client_id."
+    if query.get("version_id") != SANDBOX_APP_VERSION_ID:
+        # SEEN (CONTRACT 15, 16): the same for both causes.
+        return (
+            "error.noAppVersionIdFound: the link has no version_id of this app, or that version is "
+            "still a draft. Set HIGHLEVEL_APP_VERSION_ID to the version_id of the app's install "
+            "link, or submit the version in the portal under Manage, Versions."
+        )
     target = urllib.parse.urlsplit(query.get("redirect_uri", ""))
     if target.scheme not in ("http", "https") or not target.netloc:
         return "redirect_uri must be an absolute http(s) URL."

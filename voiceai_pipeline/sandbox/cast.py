@@ -20,7 +20,9 @@ LOCATION_SCOPE = "locations.readonly"
 SANDBOX_APP_ID = "65f0c0ffee0000000000e000"
 SANDBOX_CLIENT_ID = f"{SANDBOX_APP_ID}-sandbox"
 SANDBOX_CLIENT_SECRET = "SANDBOX-CLIENT-SECRET-0f3a"
-SANDBOX_APP_VERSION_ID = "65f0c0ffee0000000000e001"
+# A first version has the app's own id (CONTRACT 15); the second one is still a draft.
+SANDBOX_APP_VERSION_ID = SANDBOX_APP_ID
+SANDBOX_DRAFT_VERSION_ID = "65f0c0ffee0000000000e001"
 
 
 @dataclass(frozen=True)

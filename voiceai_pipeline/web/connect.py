@@ -1,10 +1,12 @@
-"""Connect: the page that leads to HighLevel, the OAuth callback, and the choice of an agency's
-location.
+"""Connect: the page that leads to HighLevel, the OAuth callback, whose a consent from HighLevel's
+marketplace is, and the choice of an agency's location.
 
 The OAuth flow itself, with its checks of state and code, is in
 ``voiceai_pipeline.connections.consent``.
 """
 
+import re
+from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -12,7 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from voiceai_pipeline.connections.consent import ChooseLocationError, ConsentError
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.consent_errors import (
+    CONNECTED,
+    NO_APP_VERSION,
+    ChooseLocationError,
+    ConsentError,
+    FinishedError,
+)
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
@@ -31,13 +40,18 @@ from voiceai_pipeline.web.pages import (
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import Site, site_of
 
+_HELD: Final = "/consents/{key}"
+_KEY: Final = re.compile("[0-9a-f]{64}")
+
 
 def routes() -> list[Route]:
-    """Connect, the callback, and the choice of a location."""
+    """Connect, the callback, consents from the marketplace, and the choice of a location."""
     user = "/users/{user_id:uuid}"
     return [
         Route(f"{user}/connect", posted(_connect), methods=["POST"]),
         Route(CALLBACK_PATH, _callback, methods=["GET"]),
+        Route(_HELD, _whose, methods=["GET"]),
+        Route(_HELD, posted(_assign), methods=["POST"]),
         Route(f"{user}/location", _location_form, methods=["GET"]),
         Route(f"{user}/location", posted(_choose_location), methods=["POST"]),
     ]
@@ -64,24 +78,31 @@ def _connect(request: Request, form: Form) -> Response:
         address += f"&{urlencode({'user': user_id})}"
     # A page with a meta refresh instead of a redirect: browsers apply the policy's form-action to
     # every redirect after a form, and the hosts that HighLevel redirects to are not known.
-    response = render(request, "leaving.html", name=user.name, address=address)
+    response = render(request, "leaving.html", name=user.name, address=address, hint=NO_APP_VERSION)
     pending = PendingConsent(user_id, safe_back(form.get("back", "")))
     cookies.put_consent(site.jar, response, started.state, pending)
     return response
 
 
 def _callback(request: Request) -> Response:
+    if request.method == "HEAD" or _is_prefetch(request):
+        # The answer is not read, so nothing may be spent. A browser discards a failed prefetch.
+        return Response(status_code=200 if request.method == "HEAD" else 503)
     site = site_of(request)
     query = request.query_params
     state = Secret(query["state"]) if query.get("state") else None
     pending = cookies.read_consent(site.jar, request.cookies, state)
     try:
+        if state is None and query.get("code") and not query.get("error"):
+            return _hold(request, Secret(query["code"]))
         connection = site.pipeline.consent.finish(
             state,
             Secret(query["code"]) if query.get("code") else None,
             query.get("error"),
             same_browser=pending is not None,
         )
+    except FinishedError as error:
+        response = _finished_before(request, error, pending)
     except ConsentError as error:
         return problem_page(request, _not_connected(site, pending, str(error)))
     except ChooseLocationError as choice:
@@ -96,11 +117,38 @@ def _callback(request: Request) -> Response:
     return response
 
 
+def _is_prefetch(request: Request) -> bool:
+    """Whether a browser or a preview asks ahead of the user, who may never come."""
+    purposes = (request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz"))
+    return any("prefetch" in purpose or "preview" in purpose for purpose in purposes)
+
+
+def _finished_before(
+    request: Request, error: FinishedError, pending: PendingConsent | None
+) -> Response:
+    """How the first request with this address ended."""
+    is_good = error.outcome == CONNECTED
+    if not may_see_users(request) and (is_good or pending is None):
+        return render(request, "received.html", is_good=is_good, held="")
+    if is_good and error.user_id is not None:
+        flash = Flash.about(error.user_id, "good", "{user} is connected", str(error))
+        return redirect(request, f"/users/{error.user_id}", flash)
+    return problem_page(
+        request,
+        PageError(
+            409,
+            "Finished already",
+            str(error),
+            "Go to the list: it shows whether the user is connected, and if not, what to do.",
+        ),
+    )
+
+
 def _connected(
     request: Request, connection: Connection, pending: PendingConsent | None
 ) -> Response:
     if not may_see_users(request):
-        return render(request, "received.html", is_good=connection.can_sync)
+        return render(request, "received.html", is_good=connection.can_sync, held="")
     user_id = connection.user.id
     if connection.can_sync:
         flash = Flash.about(user_id, "good", "{user} is connected", "Calls can now be synced.")
@@ -113,7 +161,7 @@ def _connected(
 
 def _choose_next(request: Request, choice: ChooseLocationError) -> Response:
     if not may_see_users(request):
-        return render(request, "received.html", is_good=False)
+        return render(request, "received.html", is_good=False, held="")
     return redirect(request, f"/users/{choice.user_id}/location")
 
 
@@ -145,6 +193,67 @@ def _name(site: Site, pending: PendingConsent | None) -> str:
 def _status(error: PipelineError) -> int:
     """502 for a temporary failure of HighLevel, 409 for one that needs action."""
     return 502 if error.failure.explanation.remedy is Remedy.RERUN else 409
+
+
+# From the marketplace ----------------------------------------------------------------------------
+
+
+def _hold(request: Request, code: Secret) -> Response:
+    """Keep a consent that was not started here, for a logged-in operator."""
+    path = _HELD.format(key=site_of(request).pipeline.marketplace.hold(code))
+    if may_see_users(request):
+        return redirect(request, path)
+    return render(request, "received.html", is_good=False, held=path)
+
+
+def _whose(request: Request, complaint: str = "", status: int = 200) -> Response:
+    site = site_of(request)
+    key = request.path_params["key"]
+    held = next((one for one in site.pipeline.marketplace.held() if one.key == key), None)
+    if held is None:
+        raise PageError(
+            404,
+            "This consent is not waiting",
+            "It was assigned already, or it has waited longer than the ten minutes that "
+            "HighLevel's codes last. No connection was changed.",
+            "Find the user in the list. If they are not connected, install the app again or press "
+            "Connect.",
+        )
+    with site.pipeline.engine.begin() as db:
+        users = connections.all_connections(db)
+    return render(
+        request,
+        "whose.html",
+        status=status,
+        held=held,
+        # Those who are not connected first: it is probably one of them.
+        users=sorted(users, key=lambda one: one.can_sync),
+        complaint=complaint,
+    )
+
+
+def _assign(request: Request, form: Form) -> Response:
+    key, site = request.path_params["key"], site_of(request)
+    try:
+        user_id = UUID(form.get("user_id", ""))
+    except ValueError:
+        return _whose(request, "Choose a user first.", status=422)
+    name = site.connection(user_id).user.name
+    try:
+        if not _KEY.fullmatch(key):
+            raise ConsentError("There is no such consent. Nothing was changed.")
+        connection = site.pipeline.marketplace.assign(key, user_id)
+    except FinishedError as error:
+        return _finished_before(request, error, None)
+    except ConsentError as error:
+        text = f"{error} Only {name} is affected."
+        remedy = "Install the app again in HighLevel, or press Connect in the list."
+        raise PageError(400, "Not connected", text, remedy) from error
+    except ChooseLocationError as choice:
+        return _choose_next(request, choice)
+    except PipelineError as error:
+        return problem_page(request, _failed(site, PendingConsent(user_id, ""), error))
+    return _connected(request, connection, None)
 
 
 # An agency's location ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.site import Site, site_of
 
 HOME: Final = "/"
-_OURS: Final = re.compile(r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}")
+_OURS: Final = re.compile(r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}")
 
 
 class PageError(Exception):

@@ -4,9 +4,9 @@ The list never leaves a user out: neither without a connection, nor because othe
 unavailable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from voiceai_pipeline.calls import ledger
-from voiceai_pipeline.connections import circuit_breaker, history
+from voiceai_pipeline.connections import circuit_breaker, consent_requests, history
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.consent_requests import ConnectRequest
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError
@@ -108,7 +109,14 @@ def _list(request: Request) -> Response:
         back=query.address(page=page),
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
+        held=_held(site),
     )
+
+
+def _held(site: Site) -> Sequence[ConnectRequest]:
+    """Consents from HighLevel's marketplace that wait for an operator."""
+    now = datetime.now(UTC)
+    return _read_or_none(site, lambda db: consent_requests.held(db, now)) or ()
 
 
 def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:

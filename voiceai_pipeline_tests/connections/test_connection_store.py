@@ -12,7 +12,8 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections import connection_store
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.consent import ChooseLocationError, Consent, ConsentError
+from voiceai_pipeline.connections.consent import Consent
+from voiceai_pipeline.connections.consent_errors import ChooseLocationError, ConsentError
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens

@@ -13,7 +13,13 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.consent import Begun, ChooseLocationError, Consent, ConsentError
+from voiceai_pipeline.connections.consent import Begun, Consent
+from voiceai_pipeline.connections.consent_errors import (
+    CONNECTED,
+    ChooseLocationError,
+    ConsentError,
+    FinishedError,
+)
 from voiceai_pipeline.connections.history import TokenEvent
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens
@@ -159,8 +165,9 @@ def test_a_state_works_once(
     answer = allowed(browser, started, "Harbor Dental")
     consent.finish(*answer)
     before, spent = table(engine, "api_keys"), exchanges(sandbox)
-    with pytest.raises(ConsentError, match="finished already"):
+    with pytest.raises(FinishedError, match="finished already") as again:
         consent.finish(*answer)
+    assert (again.value.outcome, again.value.user_id) == (CONNECTED, HARBOR)
     another = allowed(browser, started, "Harbor Dental")
     with pytest.raises(ConsentError, match="finished already"):
         consent.finish(*another)

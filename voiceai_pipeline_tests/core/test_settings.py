@@ -20,7 +20,11 @@ from voiceai_pipeline.core.settings_parsing import (
     start_date_of,
     timezone_of,
 )
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline.sandbox.cast import (
+    SANDBOX_APP_VERSION_ID,
+    SANDBOX_CLIENT_ID,
+    SANDBOX_CLIENT_SECRET,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "EXAMPLE-SECRET"}
@@ -54,6 +58,19 @@ def test_a_client_id_means_the_real_highlevel() -> None:
     assert highlevel.token_url == "https://services.leadconnectorhq.com/oauth/token"
     assert highlevel.auth_url == "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
     assert highlevel.client_secret.reveal() == "EXAMPLE-SECRET"
+
+
+def test_the_version_of_the_app_comes_from_its_setting_its_install_link_or_the_client_id() -> None:
+    link = (
+        "https://marketplace.example.test/oauth/chooselocation?client_id=x&version_id=of-the-link"
+    )
+    given = REAL | {"HIGHLEVEL_CLIENT_ID": "65f0c0ffee-suffix"}
+    assert Settings.load(given).highlevel.app_version_id == "65f0c0ffee"
+    given |= {"HIGHLEVEL_AUTH_URL": link}
+    assert Settings.load(given).highlevel.app_version_id == "of-the-link"
+    given |= {"HIGHLEVEL_APP_VERSION_ID": "of-the-setting"}
+    assert Settings.load(given).highlevel.app_version_id == "of-the-setting"
+    assert Settings.load({}).highlevel.app_version_id == SANDBOX_APP_VERSION_ID
 
 
 def test_the_sandbox_may_listen_elsewhere() -> None:

@@ -2,6 +2,7 @@
 the answers.
 """
 
+import dataclasses
 import datetime as dt
 import json
 import threading
@@ -18,6 +19,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.calls import call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
+from voiceai_pipeline.sandbox.cast import SANDBOX_APP_VERSION_ID, SANDBOX_CLIENT_ID
 from voiceai_pipeline.sandbox.demo import authorize
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import NOON, Clock
@@ -25,7 +27,9 @@ from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.highlevel import (
     AGENCY,
     HARBOR,
+    REDIRECT_URI,
     grant_for,
+    highlevel_settings,
     open_client,
     read_page,
 )
@@ -49,6 +53,32 @@ def test_a_browsers_consent_becomes_a_token_in_either_dialect(
     assert token.access_token.reveal().startswith("SANDBOX-ACCESS")
     assert token.refresh_token
     assert token.scope == " ".join(REQUESTED_SCOPES)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://marketplace.gohighlevel.com/v2/oauth/chooselocation",
+        "https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation",
+        "https://marketplace.gohighlevel.com/oauth/chooselocation",
+    ],
+    ids=["v2", "white label", "older"],
+)
+def test_the_authorize_url_names_the_apps_version_and_keeps_what_the_link_says(page: str) -> None:
+    link = f"{page}?loginWindowOpenMode=self&scope=contacts.write&client_id=of-the-link"
+    settings = dataclasses.replace(highlevel_settings("http://127.0.0.1:9"), auth_url=link)
+    with HighLevelClient(settings) as client:
+        url = client.authorize_url("the-state")
+    assert url.partition("?")[0] == page
+    assert parse_qs(urlsplit(url).query, strict_parsing=True) == {
+        "loginWindowOpenMode": ["self"],
+        "response_type": ["code"],
+        "client_id": [SANDBOX_CLIENT_ID],
+        "version_id": [SANDBOX_APP_VERSION_ID],
+        "redirect_uri": [REDIRECT_URI],
+        "scope": [" ".join(REQUESTED_SCOPES)],
+        "state": ["the-state"],
+    }
 
 
 def test_a_refresh_rotates_the_pair_in_either_dialect(

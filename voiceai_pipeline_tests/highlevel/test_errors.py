@@ -121,6 +121,7 @@ def test_no_error_of_the_contract_is_left_out() -> None:
         ),
         (API, 401, "Command timed out", FailureClass.PROVIDER_ERROR),
         (API, 403, "The token does not have access to this location.", FailureClass.WRONG_LOCATION),
+        (API, 401, "This location is not accessible from this token!", FailureClass.WRONG_LOCATION),
         (API, 400, "Location is not active", FailureClass.LOCATION_PAUSED),
         (API, 400, "Bad Request", FailureClass.OUR_REQUEST),
         (API, 400, "x is not available in API version v3", FailureClass.CONTRACT_DRIFT),

@@ -3,9 +3,10 @@
 import datetime as dt
 from pathlib import Path
 
+import pytest
 import requests
 
-from voiceai_pipeline.sandbox.cast import DEMO_USERS
+from voiceai_pipeline.sandbox.cast import DEMO_USERS, SANDBOX_DRAFT_VERSION_ID
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.sandbox_client import (
@@ -133,6 +134,19 @@ def test_cancel_and_a_wrong_link_lead_nowhere(sandbox: RunningSandbox) -> None:
     assert client.session.get(url.replace("-sandbox", "-other"), timeout=10).status_code == 400
     nothing = client.session.post(url, data={"action": "allow"}, timeout=10)
     assert nothing.status_code == 422
+
+
+@pytest.mark.parametrize("version", ["", SANDBOX_DRAFT_VERSION_ID], ids=["missing", "draft"])
+def test_without_a_live_version_of_the_app_the_page_names_both_causes(
+    version: str, sandbox: RunningSandbox
+) -> None:
+    client = Client(sandbox)
+    refused = client.session.get(client.authorize_url(version_id=version), timeout=10)
+    assert refused.status_code == 400
+    assert "noAppVersionIdFound" in refused.text
+    assert "no version_id of this app" in refused.text
+    assert "still a draft" in refused.text
+    assert "HIGHLEVEL_APP_VERSION_ID" in refused.text
 
 
 def test_every_token_and_trouble_survives_a_restart(tmp_path: Path) -> None:

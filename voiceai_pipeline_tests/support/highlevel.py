@@ -8,7 +8,11 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.retry import Retry
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
+from voiceai_pipeline.sandbox.cast import (
+    SANDBOX_APP_VERSION_ID,
+    SANDBOX_CLIENT_ID,
+    SANDBOX_CLIENT_SECRET,
+)
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import NOON, Clock
 from voiceai_pipeline_tests.support.demo_users import DEMO
@@ -24,6 +28,7 @@ def highlevel_settings(url: str, api_version: str = "dated") -> HighLevelSetting
     """The sandbox's app at ``url``."""
     return HighLevelSettings(
         client_id=SANDBOX_CLIENT_ID,
+        app_version_id=SANDBOX_APP_VERSION_ID,
         client_secret=Secret(SANDBOX_CLIENT_SECRET),
         redirect_uri=REDIRECT_URI,
         auth_url=f"{url}/v2/oauth/chooselocation",

@@ -65,6 +65,11 @@ class Installation:
         assert found is not None
         return found
 
+    @property
+    def exchanges(self) -> int:
+        """How many codes were sent to HighLevel."""
+        return sum(r.grant_type == "authorization_code" for r in self.sandbox.requests)
+
     def visitor(self, **headers: str) -> Visitor:
         return Visitor(self.url, headers)
 

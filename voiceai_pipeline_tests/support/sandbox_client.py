@@ -14,6 +14,7 @@ from voiceai_pipeline.sandbox.cast import (
     CALL_LOG_SCOPE,
     DEMO_LOCATIONS,
     LOCATION_SCOPE,
+    SANDBOX_APP_VERSION_ID,
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
 )
@@ -56,6 +57,7 @@ class Client:
         query = {
             "response_type": "code",
             "client_id": SANDBOX_CLIENT_ID,
+            "version_id": SANDBOX_APP_VERSION_ID,
             "redirect_uri": REDIRECT,
             "scope": SCOPES,
             "state": "st4te",

@@ -6,7 +6,7 @@ import re
 import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from urllib.parse import urljoin
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from uuid import UUID
 
 import requests
@@ -104,3 +104,11 @@ def unsigned(cookie: str) -> str:
     compressed, payload = cookie.startswith("."), cookie.lstrip(".").partition(".")[0]
     raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     return (zlib.decompress(raw) if compressed else raw).decode()
+
+
+def with_query(url: str, **changed: str | None) -> str:
+    """An address with parameters replaced, or removed where None."""
+    parts = urlsplit(url)
+    query = {**{k: v[0] for k, v in parse_qs(parts.query).items()}, **changed}
+    given = {k: v for k, v in query.items() if v is not None}
+    return parts._replace(query=urlencode(given)).geturl()

@@ -1,16 +1,15 @@
 """Connect, the callback, and the choice of an agency's location."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES
-from voiceai_pipeline.sandbox.cast import (
-    SANDBOX_CLIENT_ID,
-)
+from voiceai_pipeline.sandbox.cast import SANDBOX_APP_VERSION_ID, SANDBOX_CLIENT_ID
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web import cookies
@@ -22,16 +21,7 @@ from voiceai_pipeline_tests.support.installation import (
     Open,
     agency_world,
 )
-from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned
-
-
-def with_query(url: str, **changed: str | None) -> str:
-    """An address with parameters replaced, or removed where None."""
-    parts = urlsplit(url)
-    query = {**{k: v[0] for k, v in parse_qs(parts.query).items()}, **changed}
-    given = {k: v for k, v in query.items() if v is not None}
-    return parts._replace(query=urlencode(given)).geturl()
-
+from voiceai_pipeline_tests.support.visitor import PASSWORD, unsigned, with_query
 
 # To HighLevel and back ---------------------------------------------------------------------------
 
@@ -49,6 +39,7 @@ def test_connect_leads_to_highlevels_page_with_everything_it_needs(
     assert query == {
         "response_type": "code",
         "client_id": SANDBOX_CLIENT_ID,
+        "version_id": SANDBOX_APP_VERSION_ID,
         "redirect_uri": f"{installation.url}/oauth/callback",
         "scope": " ".join(REQUESTED_SCOPES),
         "user": str(HARBOR),  # the sandbox has the right location chosen
@@ -67,6 +58,8 @@ def test_the_page_that_leads_to_highlevel_names_the_user_and_has_a_link(
     goal = re.search(r'http-equiv="refresh" content="0;url=([^"]+)"', leaving.text)
     assert goal is not None
     assert f'href="{goal[1]}" autofocus' in leaving.text
+    assert "noAppVersionIdFound" in leaving.text
+    assert "HIGHLEVEL_APP_VERSION_ID" in leaving.text
 
 
 def test_our_user_id_is_sent_to_the_sandbox_only(
@@ -125,7 +118,6 @@ def test_an_incomplete_callback_is_a_page_that_says_what_is_missing(
 ) -> None:
     installation.add("Harbor Dental")
     wrong: list[tuple[dict[str, str | None], str]] = [
-        ({"state": None}, "The address has no state"),
         ({"state": "unknown"}, "is not ours"),
         ({"code": None}, "came back without a code"),
         ({"code": None, "error": "access_denied"}, "was refused in the browser"),
@@ -145,16 +137,40 @@ def test_an_incomplete_callback_is_a_page_that_says_what_is_missing(
     assert "Harbor Dental is connected" in right.text  # the state was not used up
 
 
-def test_a_callback_works_once(installation: Installation) -> None:
+def test_a_callback_asked_for_again_says_how_the_first_one_ended_and_spends_nothing(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental", "Cedar Vets")
+    with installation.visitor() as visitor:
+        callback = visitor.allow(visitor.begin(HARBOR))
+        with ThreadPoolExecutor(2) as browsers:  # one that sends it twice at once
+            answers = list(browsers.map(visitor.get, [callback, callback]))
+        answers.append(visitor.get(callback))
+        lacking = visitor.allow(visitor.begin(CEDAR))
+        visitor.get(lacking)
+        failed = visitor.get(lacking)
+
+    for again in answers:
+        assert again.status_code == 200
+        assert "Harbor Dental is connected" in again.text
+    assert "This consent was finished already" in answers[-1].text
+    assert failed.status_code == 409
+    assert "ended so: The connection lacks a scope" in failed.text
+    assert installation.exchanges == 2
+
+
+def test_a_callback_that_nobody_reads_spends_nothing(installation: Installation) -> None:
     installation.add("Harbor Dental")
     with installation.visitor() as visitor:
         callback = visitor.allow(visitor.begin(HARBOR))
-        visitor.get(callback)
-        again = visitor.get(callback)
+        assert visitor.session.head(callback, timeout=30).status_code == 200
+        for header in ({"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}):
+            prefetched = visitor.session.get(callback, headers=header, timeout=30)
+            assert prefetched.status_code == 503
+        assert installation.exchanges == 0
+        right = visitor.get(callback)
 
-    assert again.status_code == 400
-    assert "This consent was finished already" in again.text
-    assert installation.connection(HARBOR).label == "connected"
+    assert "Harbor Dental is connected" in right.text
 
 
 def test_a_consent_that_took_too_long_is_refused(installation: Installation) -> None:
