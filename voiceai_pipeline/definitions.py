@@ -39,6 +39,7 @@ defs = dg.Definitions(
         jobs.build_marts,
         jobs.update_directory,
         jobs.update_sync_status,
+        jobs.correct_colours,
         jobs.purge_old_runs,
     ],
     schedules=[
@@ -55,6 +56,7 @@ defs = dg.Definitions(
         sensors.failed_user_syncs,
         sensors.new_users,
         sensors.stale_marts,
+        sensors.wrong_colours,
         freshness.stale_users,
     ],
     resources={

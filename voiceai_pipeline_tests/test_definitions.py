@@ -69,6 +69,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "build_marts",
         "update_directory",
         "update_sync_status",
+        "correct_colours",
         "purge_old_runs",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
@@ -77,6 +78,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "failed_user_syncs",
         "new_users",
         "stale_marts",
+        "wrong_colours",
         "stale_users",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {

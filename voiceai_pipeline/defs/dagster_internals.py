@@ -20,24 +20,34 @@ What is used, why, and the public issue that would make it unnecessary (where on
 - ``BulkActionStatus``, ``get_backfills``: whether a backfill is about to sync.
 - ``optimize_for_webserver``: pooled connections to Dagster's own database in a run
   (dagster-io/dagster#33935).
+- ``AssetPartitionStatus``, ``get_status_by_partition``: the colours of partitions as the UI shows
+  them.
+- ``DagsterEvent``, ``AssetMaterializationPlannedData``, ``report_dagster_event``: a partition is
+  red only if the run of its latest planned event failed, and only launching a run of the asset
+  plans one.
 - ``log_event`` with an ``AssetCheckEvaluation``: it is accepted, but not by its annotation.
 """
 
+import logging
+from collections.abc import Mapping
 from typing import Final
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG, REPOSITORY_LABEL_TAG
 
 __all__ = [
     "FINISHED_STATUSES",
     "GRPC_INFO_TAG",
     "REPOSITORY_LABEL_TAG",
+    "AssetPartitionStatus",
     "CheckRunHealthResult",
     "DefaultRunLauncher",
     "WorkerStatus",
@@ -46,7 +56,9 @@ __all__ = [
     "latest_check_runs",
     "latest_event_ids",
     "log_check",
+    "plan_materialization",
     "pool_connections",
+    "statuses_by_partition",
 ]
 
 STATEMENT_TIMEOUT: Final = 600_000
@@ -74,6 +86,26 @@ def log_check(
 ) -> None:
     """Record a check's result in a run that does not execute the check."""
     context.log_event(evaluation)  # type: ignore[arg-type]  # only the annotation refuses it
+
+
+def statuses_by_partition(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions_def: dg.PartitionsDefinition[str]
+) -> Mapping[str, AssetPartitionStatus | None]:
+    """What the UI shows of every partition of an asset; None: never materialized."""
+    keys = partitions_def.get_partition_keys()
+    return instance.get_status_by_partition(asset, keys, partitions_def) or {}
+
+
+def plan_materialization(
+    context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str
+) -> None:
+    """Record that this run, which is none of the asset, intends to materialize a partition: the
+    partition is in progress until the run ends, and red if it fails."""
+    planned = AssetMaterializationPlannedData(asset, partition=partition, partitions_subset=None)
+    event = DagsterEvent.build_asset_materialization_planned_event(
+        context.job_name, str(context.op_handle), planned
+    )
+    context.instance.report_dagster_event(event, context.run_id, logging.DEBUG)
 
 
 def latest_event_ids(

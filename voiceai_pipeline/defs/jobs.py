@@ -11,11 +11,19 @@ from voiceai_pipeline.calls.sync import Mode
 from voiceai_pipeline.connections import alert_channels, alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.alert_channels import Channel
-from voiceai_pipeline.core.days import day_range
+from voiceai_pipeline.core.days import DayState, day_range
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
-from voiceai_pipeline.defs import assets, dagster_channel, mart_assets, recording, retention, steps
+from voiceai_pipeline.defs import (
+    assets,
+    colours,
+    dagster_channel,
+    mart_assets,
+    recording,
+    retention,
+    steps,
+)
 from voiceai_pipeline.defs.dagster_internals import REPOSITORY_LABEL_TAG
 from voiceai_pipeline.pipeline import Pipeline
 
@@ -60,11 +68,18 @@ def read_user_days(
         first, last = date.fromisoformat(config.first), date.fromisoformat(config.last)
     except ValueError:
         raise dg.Failure("Write the days as YYYY-MM-DD.", allow_retries=False) from None
-    days = day_range(first, last)
     users = steps.parse_users(config.user_ids)
+    if not users:
+        raise dg.Failure(
+            "No user is named: enter the ids of the users to sync. To sync all users, materialize "
+            "the days of call_logs.",
+            allow_retries=False,
+        )
     outcomes, reports = steps.sync_and_record(
-        context, pipeline, days, users, Mode.REREAD, settings.page
+        context, pipeline, day_range(first, last), users, Mode.REREAD, settings.page
     )
+    # This run is none of the asset, so its failure would turn no day red.
+    colours.plan(context, sorted({o.day for o in outcomes if o.state is DayState.FAILED}))
     steps.fail_if_any_user_failed(outcomes, reports)
 
 
@@ -128,6 +143,16 @@ def deliver_alerts(
 
 
 @dg.op
+def correct_days(
+    context: dg.OpExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Record how each day stands whose colour is not what the ledger holds."""
+    colours.correct(context, pipeline, settings.page)
+
+
+@dg.op
 def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
     """Delete the old runs of this code location that the UI no longer needs, with their events."""
     ours = [BY_COMMAND_LINE]
@@ -180,6 +205,16 @@ def inspect_connections() -> None:
 )
 def send_alerts() -> None:
     deliver_alerts()
+
+
+@dg.job(
+    description="Give days of call_logs the colour that the ledger has, without asking HighLevel. "
+    "A run that fails has found days that are not complete: its failure is what makes them red, "
+    "and says which users are missing and why.",
+    tags={"dagster/priority": "20", "dagster/max_retries": "0"},
+)
+def correct_colours() -> None:
+    correct_days()
 
 
 @dg.job(description="Delete old runs and their events; what the assets show does not change.")

@@ -22,6 +22,9 @@ AGAIN: Final = timedelta(minutes=10)
 
 RUNS_PER_TICK: Final = 5
 
+COLOURS_EVERY: Final = timedelta(seconds=20)
+"""A day may become red, green and red again within a minute, so the same run is due again soon."""
+
 
 def refresh(user_ids: Collection[UUID], now: datetime) -> dg.RunRequest:
     """One run in ten minutes: a failed refresh is retried, but not at every tick."""
@@ -59,6 +62,11 @@ def marts(
             )
         )
     return requests[:RUNS_PER_TICK]
+
+
+def colours(now: datetime) -> dg.RunRequest:
+    """One run for all days whose colour is wrong; it looks for them itself."""
+    return dg.RunRequest(run_key=f"colours {_bucket(now, COLOURS_EVERY)}")
 
 
 def first_looks(user_ids: list[str]) -> list[dg.RunRequest]:

@@ -20,7 +20,14 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import dagster_channel, dagster_internals, jobs, partitions, run_requests
+from voiceai_pipeline.defs import (
+    colours,
+    dagster_channel,
+    dagster_internals,
+    jobs,
+    partitions,
+    run_requests,
+)
 
 STUCK: Final = timedelta(hours=1)
 """A run that takes longer is assumed to hang and no longer holds back others."""
@@ -113,7 +120,7 @@ def failed_user_syncs(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Adds a partition for every user; syncs the waiting days of a user whose "
-    f"connection works again, and the last {FIRST_DAYS} days of a new user.",
+    f"connection works again, and today and the {FIRST_DAYS} days before it of a new user.",
 )
 def new_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -125,8 +132,8 @@ def new_users(
         waiting = ledger.waiting(db, able, partitions.FIRST_DAY)
         new = ledger.never_synced(db, able)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
-    last_days = [today - timedelta(days=ago) for ago in range(1, FIRST_DAYS + 1)]
-    due = {*waiting, *((user_id, day) for user_id in new for day in last_days)}
+    first_days = [today - timedelta(days=ago) for ago in range(FIRST_DAYS + 1)]
+    due = {*waiting, *((user_id, day) for user_id in new for day in first_days)}
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
     unlisted = sorted({str(connection.user.id) for connection in all_connections} - listed)
@@ -140,6 +147,29 @@ def new_users(
         if unlisted
         else [],
     )
+
+
+@dg.sensor(
+    job=jobs.correct_colours,
+    minimum_interval_seconds=int(run_requests.COLOURS_EVERY.total_seconds()),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Compares the colours of the days of call_logs with the ledger, and corrects them, "
+    "whatever ran or was cancelled: a day is green only if every connected user is complete.",
+)
+def wrong_colours(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+) -> dg.RunRequest | dg.SkipReason:
+    with _reading(database) as db:
+        now = database_now(db)
+        turn = int(context.cursor or 0)
+        wrong = colours.wrong_days(context.instance, db, now, turn=turn)
+    context.update_cursor(str(turn + 1))
+    if not wrong:
+        return dg.SkipReason("Every day has the colour that the ledger has.")
+    # Two runs at once would record the same days twice.
+    if _is_under_way(context.instance, jobs.correct_colours.name, since=now - STUCK):
+        return dg.SkipReason("Colours are being corrected; the next tick looks again.")
+    return run_requests.colours(now)
 
 
 @dg.sensor(

@@ -3,8 +3,9 @@
 Pure: nothing is read or recorded here. Those of the checks are in ``check_texts``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from voiceai_pipeline.calls.day_status import DayReport, span
@@ -189,22 +190,34 @@ def users_table(report: DayReport) -> str:
     return rows_table(rows) + rest if rows else "No users yet."
 
 
-def failure_text(outcomes: Sequence[DayResult], medium: Shown) -> str:
-    """The text of a red run or check: how many users, which, which days, why and what to do."""
+def failure_text(
+    outcomes: Sequence[DayResult],
+    medium: Shown,
+    unread: Mapping[User, Collection[date]] = MappingProxyType({}),
+) -> str:
+    """The text of a red run or check: how many users, which, which days, why and what to do.
+
+    Args:
+        unread: days that were not tried, by user.
+    """
     failed = [row for row in outcomes if row.state is DayState.FAILED]
-    by_reason: dict[tuple[str, str], list[DayResult]] = {}
+    by_reason: dict[tuple[str, str], list[date]] = {}
     for row in failed:
-        by_reason.setdefault((row.user.name, message_for(row)), []).append(row)
-    users, days = {row.user.id for row in failed}, {row.day for row in failed}
+        by_reason.setdefault((row.user.name, message_for(row)), []).append(row.day)
+    for user, untried in unread.items():
+        by_reason[user.name, "Not synced yet."] = list(untried)
+    users = {row.user.id for row in failed}.union(user.id for user in unread)
+    days = {row.day for row in failed}.union(*unread.values())
     lines = [
-        f"{len(users)} user{'s' * (len(users) != 1)} failed on {len(days)} "
+        f"{len(users)} user{'s' * (len(users) != 1)} "
+        f"{'not complete' if unread else 'failed'} on {len(days)} "
         f"day{'s' * (len(days) != 1)}; the calls of all other users are stored."
     ]
     lines += at_most(
         [
-            f"- {medium(name, NAME_LENGTH)}, {span([row.day for row in rows])}: "
+            f"- {medium(name, NAME_LENGTH)}, {span(sorted(set(its_days)))}: "
             f"{medium(why, SENTENCE_LENGTH)}"
-            for (name, why), rows in by_reason.items()
+            for (name, why), its_days in by_reason.items()
         ]
     )
     lines.append("")

@@ -39,7 +39,7 @@ def test_every_private_name_is_listed_with_its_reason() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._")
         for alias in node.names
     ]
-    assert len(imported) == 9
+    assert len(imported) == 12
     assert all(f"``{name}``" in str(dagster_internals.__doc__) for name in imported)
 
 
@@ -52,6 +52,14 @@ def test_every_private_name_is_listed_with_its_reason() -> None:
             {"statement_timeout": 1, "pool_recycle": 1, "max_overflow": 1},
         ),
         (dg.DagsterInstance.delete_run, {"run_id": ""}),
+        (
+            dg.DagsterInstance.get_status_by_partition,
+            {"asset_key": None, "partition_keys": [], "partitions_def": None},
+        ),
+        (
+            dg.DagsterInstance.report_dagster_event,
+            {"dagster_event": None, "run_id": "", "log_level": 0},
+        ),
         (EventLogStorage.get_event_records, {"event_records_filter": None, "limit": 1}),
         (
             EventLogStorage.get_latest_storage_id_by_partition,
@@ -84,7 +92,24 @@ def test_the_launcher_and_its_answers_are_as_used() -> None:
     )
 
 
+def test_a_planned_event_names_run_asset_and_partition() -> None:
+    data = dagster_internals.AssetMaterializationPlannedData(
+        dg.AssetKey("call_logs"), partition="2026-11-24", partitions_subset=None
+    )
+    event = dagster_internals.DagsterEvent.build_asset_materialization_planned_event(
+        "correct_colours", "correct_days", data
+    )
+    assert event.is_asset_materialization_planned
+    assert (event.job_name, event.step_key) == ("correct_colours", "correct_days")
+    assert (event.asset_key, event.partition) == (dg.AssetKey("call_logs"), "2026-11-24")
+
+
 def test_the_tags_and_statuses_are_as_stored() -> None:
+    assert [status.name for status in dagster_internals.AssetPartitionStatus] == [
+        "MATERIALIZED",
+        "IN_PROGRESS",
+        "FAILED",
+    ]
     assert dagster_internals.REPOSITORY_LABEL_TAG == ".dagster/repository"
     assert dagster_internals.GRPC_INFO_TAG == ".dagster/grpc_info"
     assert set(dagster_internals.FINISHED_STATUSES) == {

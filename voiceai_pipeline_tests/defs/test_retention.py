@@ -174,6 +174,23 @@ def test_a_failed_day_that_a_cancelled_run_planned_again_does_not_turn_red_by_a_
     assert _run_ids(demo) == {red.run_id, cancelled.run_id, later.run_id}
 
 
+def test_the_run_that_keeps_an_incomplete_day_red_survives_a_purge(
+    demo: Product, tables: sa.Engine
+) -> None:
+    demo.sandbox.world.heal(COPPER)
+    green = demo.sync(demo.week)
+    with demo.pipeline.engine.begin() as db:
+        db.execute(sa.text("UPDATE sync_ledger SET state = 'failed' WHERE day = :day"),
+                   {"day": demo.bad_day})  # fmt: skip
+    verdict = demo.run("correct_colours")
+    assert not verdict.success
+    _age(tables)
+    before = _status(demo.instance, "call_logs")
+    _purge(demo)
+    assert _status(demo.instance, "call_logs") == before
+    assert _run_ids(demo) == {green.run_id, verdict.run_id}
+
+
 def test_runs_of_the_last_90_days_runs_under_way_and_other_peoples_runs_are_left_alone(
     product: Product, tables: sa.Engine
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_sensor_asks_highlevel_nothing(demo: Product) -> None:
             sensors.connection_alerts,
             sensors.failed_user_syncs,
             sensors.new_users,
+            sensors.wrong_colours,
         ):
             tick(demo, sensor)
     assert not asked
@@ -109,11 +110,11 @@ def test_every_user_gets_a_partition_keyed_by_id_and_a_first_look(demo: Product)
     assert not tick(demo, sensors.new_users).dynamic_partitions_requests
 
 
-def test_a_new_user_is_filled_for_the_last_30_days(product: Product) -> None:
+def test_a_new_user_is_filled_for_today_and_the_30_days_before(product: Product) -> None:
     product.connect("Pine Realty")
     requests = tick(product, sensors.new_users).run_requests or ()
     (fill,) = [r for r in requests if r.job_name == "resync_failed_users"]
-    first, last = product.today - timedelta(days=30), product.today - timedelta(days=1)
+    first, last = product.today - timedelta(days=30), product.today
     assert fill.tags["dagster/asset_partition_range_start"] == str(first)
     assert fill.tags["dagster/asset_partition_range_end"] == str(last)
 

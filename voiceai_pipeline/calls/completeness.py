@@ -1,0 +1,93 @@
+"""Which days are complete for every user who can be synced: one query of the ledger, however many
+users and days there are.
+
+The same rule as ``day_status``, without the rows: for what looks at all days every few seconds.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls.day_status import DEADLINE
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.database.engine import UtcDateTime
+
+
+class Completeness(Enum):
+    """How a day stands for all users together."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    FILLING = "filling"
+    """Complete but for new users, whose history is still being read for the first time."""
+
+
+def of_days(
+    db: sa.Connection,
+    days: Collection[date],
+    connections: Sequence[Connection],
+    zone: ZoneInfo,
+    now: datetime,
+) -> dict[date, Completeness]:
+    """How each of ``days`` stands.
+
+    Args:
+        connections: of all users.
+        zone: the time zone of the days.
+        now: aware UTC; a day that is not over counts as complete up to its last read.
+    """
+    able = [one for one in connections if one.can_sync]
+    fresh = [one.user.id for one in able if one.since is not None and now - one.since < DEADLINE]
+    filling = ledger.never_synced(db, fresh) if fresh else set()
+    ends = {day: Window.of_day(day, zone).end for day in days}
+    values = {
+        "users": [one.user.id for one in able],
+        "locations": [one.location_id or "" for one in able],
+        "settled": [one.user.id not in filling for one in able],
+        "days": list(ends),
+        "read_until": [end if end <= now else _ANY_TIME for end in ends.values()],
+    }
+    counts = {row.day: row for row in db.execute(_COUNTS, values)}
+    settled = len(able) - len(filling)
+
+    def of_day(day: date) -> Completeness:
+        row = counts.get(day)
+        if (row.settled if row else 0) < settled:
+            return Completeness.INCOMPLETE
+        is_complete = (row.complete if row else 0) == len(able)
+        return Completeness.COMPLETE if is_complete else Completeness.FILLING
+
+    return {day: of_day(day) for day in days}
+
+
+def synced_since(db: sa.Connection, since: datetime) -> set[date]:
+    """The days of which anything was written to the ledger after ``since`` (UTC)."""
+    query = sa.text("SELECT DISTINCT day FROM sync_ledger WHERE finished_at >= :since")
+    return set(db.execute(query, {"since": since}).scalars())
+
+
+_ANY_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
+
+# The bounds of days come from Python: its zones and the server's may differ.
+_COUNTS: Final = sa.text(
+    "SELECT l.day, count(*) AS complete, count(*) FILTER (WHERE u.settled) AS settled "
+    "FROM sync_ledger l "
+    "JOIN unnest(:users, :locations, :settled) AS u(user_id, location_id, settled) "
+    "     ON u.user_id = l.user_id AND u.location_id = l.location_id "
+    "JOIN unnest(:days, :read_until) AS d(day, read_until) ON d.day = l.day "
+    "WHERE l.state = 'complete' AND l.read_until >= d.read_until "
+    "GROUP BY l.day"
+).bindparams(
+    sa.bindparam("users", type_=ARRAY(sa.Uuid)),
+    sa.bindparam("locations", type_=ARRAY(sa.Text)),
+    sa.bindparam("settled", type_=ARRAY(sa.Boolean)),
+    sa.bindparam("days", type_=ARRAY(sa.Date)),
+    sa.bindparam("read_until", type_=ARRAY(UtcDateTime)),
+)

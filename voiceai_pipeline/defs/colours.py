@@ -1,0 +1,123 @@
+"""The colours of days: whether Dagster shows ``call_logs`` as the ledger has it (decision 24).
+
+Dagster colours a day by its events. Red: the run of the latest *planned* materialization failed.
+Green: the day was materialized, and is not red. So a cancelled run, a job for some users, or a
+ledger that changes later leave the old colour, and a rebuilt cache forgets a red one. What has to
+be recorded to correct that is decided here, from the ledger.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from math import ceil
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import sqlalchemy as sa
+
+from voiceai_pipeline.calls import completeness
+from voiceai_pipeline.calls.completeness import Completeness
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.connection import User
+from voiceai_pipeline.core.days import DAYS_PER_RUN, DayResult
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.database.engine import database_error, database_now
+from voiceai_pipeline.defs import freshness, numbers, partitions, texts
+from voiceai_pipeline.defs.dagster_internals import (
+    AssetPartitionStatus,
+    plan_materialization,
+    statuses_by_partition,
+)
+from voiceai_pipeline.defs.recording import log_materialization, observe, read_statuses
+from voiceai_pipeline.pipeline import Pipeline
+
+CALL_LOGS: Final = dg.AssetKey("call_logs")
+
+_SHOWN_AS: Final = {
+    AssetPartitionStatus.MATERIALIZED: Completeness.COMPLETE,
+    AssetPartitionStatus.FAILED: Completeness.INCOMPLETE,
+}
+"""What a colour says of a day. A day in progress, or never materialized, says nothing."""
+
+
+ROWS_PER_TICK: Final = 1_000_000
+"""Rows of the ledger that a tick reads, about two seconds; with more, days take turns."""
+
+_LATELY: Final = timedelta(minutes=5)
+
+
+def wrong_days(
+    instance: dg.DagsterInstance,
+    db: sa.Connection,
+    now: datetime,
+    *,
+    turn: int | None = None,
+    rows: int = ROWS_PER_TICK,
+) -> dict[date, Completeness]:
+    """The days whose colour is wrong, in order, and how they stand.
+
+    Args:
+        now: aware UTC.
+        turn: the number of the tick: only some days are looked at if there are very many, and
+            those that were synced lately. None: all days.
+        rows: how many rows of the ledger a turn reads.
+    """
+    shown = statuses_by_partition(instance, CALL_LOGS, partitions.days)
+    said = {date.fromisoformat(key): _SHOWN_AS[s] for key, s in shown.items() if s in _SHOWN_AS}
+    users = connections.all_connections(db)
+    if turn is not None and (turns := ceil(len(said) * len(users) / rows)) > 1:
+        due = {*sorted(said)[turn % turns :: turns], *completeness.synced_since(db, now - _LATELY)}
+        said = {day: colour for day, colour in said.items() if day in due}
+    found = completeness.of_days(db, said, users, ZoneInfo(partitions.days.timezone), now)
+    return {
+        day: found[day]
+        for day in sorted(said)
+        if found[day] not in (said[day], Completeness.FILLING)
+    }
+
+
+def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettings) -> None:
+    """Give every day the colour that the ledger has; HighLevel is not called.
+
+    Raises:
+        dg.Failure: days are not complete; the failure of this run is what makes them red. Also if
+            the ledger cannot be read.
+    """
+    try:
+        with pipeline.engine.begin() as db:
+            wrong = wrong_days(context.instance, db, database_now(db))
+    except sa.exc.SQLAlchemyError as error:
+        raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
+    days, failed = list(wrong), list[DayResult]()
+    unread: dict[User, list[date]] = {}
+    incomplete: list[date] = []
+    # A few days at a time: with very many users, each takes memory.
+    for start in range(0, len(days), DAYS_PER_RUN):
+        batch = days[start : start + DAYS_PER_RUN]
+        for status in read_statuses(context, pipeline, page, batch):
+            report = status.report
+            is_green = wrong[report.day] is Completeness.COMPLETE
+            if report.is_green is not is_green:
+                continue  # it has changed meanwhile; the next run sees to it
+            if is_green:
+                facts = numbers.of_calls(report, status.talk)
+                log_materialization(context, "call_logs", status.day, facts)
+            else:
+                observe(context, status)
+                incomplete.append(report.day)
+                failed += report.failed
+                for user in report.unread:
+                    unread.setdefault(user, []).append(report.day)
+            log_materialization(context, "sync_status", status.day, status.facts)
+    if days:
+        freshness.record(context, pipeline.engine)
+    if incomplete:
+        plan(context, incomplete)
+        raise dg.Failure(texts.failure_text(failed, cleaned, unread), allow_retries=False)
+
+
+def plan(context: dg.OpExecutionContext, days: Sequence[date]) -> None:
+    """Let this run's failure, which must follow, be the failure of ``days``."""
+    for day in days:
+        plan_materialization(context, CALL_LOGS, day.isoformat())
