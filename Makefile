@@ -19,7 +19,8 @@ parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format pa
 test: $(VENV)/.installed-dev ## run all tests, against real services
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-soak: $(VENV)/.installed-dev ## simulate a day of faults with 200 users and check every table
+soak: $(VENV)/.installed-dev ## repeat random tests often, then simulate a day of faults with 200 users
+	VOICEAI_THOROUGH=1 $(BIN)/pytest -m soak
 	$(BIN)/python -m benchmarks.soak
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format

@@ -46,7 +46,7 @@ def test_imports_keep_the_contracts_of_pyproject() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_refresh_tokens_are_spent_in_one_place_only() -> None:
+def test_refresh_tokens_are_spent_in_one_module_only() -> None:
     """No code path refreshes outside the lease (REQUIREMENTS T3)."""
     spending = {
         path.relative_to(PACKAGE).as_posix()

@@ -160,7 +160,7 @@ def test_every_variable_in_deploy_is_ours_dagsters_or_of_an_image_used() -> None
     assert named - VARIABLES.keys() - OTHERS.keys() == set()
 
 
-def test_every_variable_of_ours_reaches_who_needs_it() -> None:
+def test_every_variable_of_ours_reaches_the_service_that_needs_it() -> None:
     everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - OF_MAKE_UP - FOR_TRYING_OUT
     runs = _instance_config("docker")["run_launcher"]["config"]["env_vars"]
     services = COMPOSE["services"]

@@ -103,7 +103,7 @@ def materialize(page: Page) -> Locator:
     return dialog
 
 
-def test_the_first_screen_says_whether_yesterday_is_complete_and_who_needs_what(
+def test_the_first_screen_says_whether_yesterday_is_complete_and_which_users_need_action(
     product: Up, days: Days, window: Page
 ) -> None:
     window.set_viewport_size({"width": 1440, "height": 720})
@@ -122,7 +122,7 @@ def test_the_first_screen_says_whether_yesterday_is_complete_and_who_needs_what(
     window.set_viewport_size({"width": 1200, "height": 780})
 
 
-def test_the_answer_of_a_red_day_leads_to_the_dialog_that_reads_it_again(
+def test_the_answer_of_a_red_day_leads_to_the_dialog_that_re_syncs_it(
     product: Up, days: Days, window: Page
 ) -> None:
     window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={days.bad}")

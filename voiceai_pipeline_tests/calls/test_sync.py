@@ -189,7 +189,7 @@ def test_an_unknown_user_is_named(connect: Connector, sync: Sync, engine: sa.Eng
     assert ledger_rows(engine) == []
 
 
-def test_days_read_shortly_before_a_connection_broke_are_read_again_when_it_is_back(
+def test_days_read_shortly_before_a_connection_broke_are_re_synced_when_it_is_back(
     connect: Connector, engine: sa.Engine, sync: Sync, sandbox: RunningSandbox, clock: Clock
 ) -> None:
     user = connect("Pine Realty").user.id

@@ -99,7 +99,7 @@ def writes(statements: list[str]) -> list[str]:
     return [one for one in statements if one.startswith("INSERT INTO sync_ledger")]
 
 
-def test_one_bad_user_among_two_hundred_is_the_only_one_failed_and_the_only_one_read_again(
+def test_one_bad_user_among_many_is_the_only_one_failed_and_the_only_one_re_synced(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     with shops(200, engine, vault, clock) as many:

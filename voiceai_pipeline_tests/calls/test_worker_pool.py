@@ -13,7 +13,7 @@ PATIENCE = 10.0
 
 
 class Work:
-    """A reader that reads until it is told to end."""
+    """A reader that reads until the test ends it."""
 
     def __init__(self, pool: WorkerPool[None], *, waits: bool) -> None:
         self.began, self.end = threading.Event(), threading.Event()

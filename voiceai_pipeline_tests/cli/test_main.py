@@ -280,7 +280,7 @@ def test_a_bug_is_a_sentence_and_its_frames_and_never_its_text(
     monkeypatch.setattr("sys.argv", ["voiceai-pipeline", "broken"])
     with pytest.raises(SystemExit) as caught:
         main.main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert caught.value.code == 1
-    assert "Error: Unexpected error" in told.err
-    assert "CANARY" not in told.err + told.out
+    assert "Error: Unexpected error" in printed.err
+    assert "CANARY" not in printed.err + printed.out

@@ -97,7 +97,7 @@ def test_a_missing_key_raises_one_alert_and_changes_nothing(
     assert delivered(engine) == [("Harbor Dental", "closed")]
 
 
-def test_a_notice_names_a_business_and_never_a_person(engine: sa.Engine, clock: Clock) -> None:
+def test_a_notice_names_a_business_and_no_individual(engine: sa.Engine, clock: Clock) -> None:
     with engine.begin() as db:
         user_id = UUID(int=7)
         connections.add_user(db, user_id, business_name="", first_name="Ada", last_name="Byron")

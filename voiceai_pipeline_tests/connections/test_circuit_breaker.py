@@ -17,6 +17,7 @@ from voiceai_pipeline.core.failures import (
 )
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 from voiceai_pipeline_tests.support.token_fleet import (
     TICK,
     Provider,
@@ -29,10 +30,12 @@ from voiceai_pipeline_tests.support.token_fleet import (
 )
 
 
+@soak
 def test_a_wrong_client_secret_for_an_hour_affects_no_user_and_raises_one_alert(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
-    users = fleet(engine, 1000, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
+    size = repeated(150, 1000)
+    users = fleet(engine, size, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
     with engine.connect() as db:
         columns = "connection_state, connection_reason, failed_attempts, token_version, is_active"
         query = sa.text(f"SELECT {columns}, refresh_token FROM api_keys ORDER BY user_id")  # noqa: S608
@@ -44,7 +47,7 @@ def test_a_wrong_client_secret_for_an_hour_affects_no_user_and_raises_one_alert(
         while clock.now < end:
             outcomes = tokens.refresh_due(users)
             assert {o.failure for o in outcomes.values() if o} == {FailureClass.CLIENT_REFUSED}
-            assert len([o for o in outcomes.values() if o]) == 1000
+            assert len([o for o in outcomes.values() if o]) == size
             notices += delivered(engine)
             clock.now += 3 * TICK
         # Five open it, eight workers may be on their way; then a probe in five minutes.
@@ -70,6 +73,7 @@ def test_a_wrong_client_secret_for_an_hour_affects_no_user_and_raises_one_alert(
     assert max(provider.spent.values()) <= 2 + 60 / 5
 
 
+@soak
 @pytest.mark.parametrize(
     "failure",
     [(503, {"message": "Service Unavailable"}), (504, {}), (429, {}), (0, {}), (-1, {})],
@@ -83,7 +87,7 @@ def test_an_outage_of_four_days_costs_no_user_the_connection(
     provider: Provider,
 ) -> None:
     users = fleet(engine, 12, clock.now, expires=-TICK, refreshed=-timedelta(days=1))
-    provider.failure = failure
+    provider.failure, step = failure, timedelta(hours=repeated(4, 1))
     timeout = 0.05 if failure[0] == -1 else 2
     notices = []
     with refreshing_at(engine, vault, clock, provider, timeout) as tokens:
@@ -92,9 +96,9 @@ def test_an_outage_of_four_days_costs_no_user_the_connection(
             outcomes = tokens.refresh_due(users)
             assert all(o and not o.failure.needs_action for o in outcomes.values())
             notices += delivered(engine)
-            clock.now += timedelta(hours=1)
+            clock.now += step
         assert set(states(engine)) <= {"connected", "in_doubt"}
-        # Nobody is asked for again and again: the circuit lets one probe through at a time.
+        # No token is posted again and again: the circuit lets one probe through at a time.
         assert provider.posts <= 5 + 8
         assert notices == [("app", "opened")]
     provider.failure = None
@@ -108,6 +112,7 @@ def test_an_outage_of_four_days_costs_no_user_the_connection(
     assert delivered(engine) == [("app", "closed")]
 
 
+@soak
 def test_a_partial_outage_that_loses_only_grants_spends_one_replay_a_day_at_most(
     engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider
 ) -> None:
@@ -117,7 +122,7 @@ def test_a_partial_outage_that_loses_only_grants_spends_one_replay_a_day_at_most
         end = clock.now + timedelta(days=4)
         while clock.now < end:
             tokens.refresh_due(users)
-            clock.now += timedelta(hours=1)
+            clock.now += timedelta(hours=repeated(4, 1))
     lost = states(engine)["needs_reconnect"]
     assert lost <= 4
     provider.failure = None

@@ -37,7 +37,7 @@ from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.token_endpoint import (
     DAY,
     failure_of,
-    place_of,
+    location_of,
     standing,
     stored,
 )
@@ -137,7 +137,7 @@ def test_reconnecting_after_a_revocation_replaces_the_row(
     connect: Connector,
     sandbox: RunningSandbox,
 ) -> None:
-    sandbox.world.revoke(place_of(expired))
+    sandbox.world.revoke(location_of(expired))
     failure_of(lambda: tokens.get_valid_token(expired.user.id))
     before = stored(engine, expired.user.id)
     connect("Harbor Dental")
@@ -150,7 +150,7 @@ def test_reconnecting_after_a_revocation_replaces_the_row(
 def test_reconnecting_keeps_the_location_known_when_its_name_cannot_be_read(
     harbor: Connection, connect: Connector, sandbox: RunningSandbox
 ) -> None:
-    sandbox.world.add_fault(Fault("server_error", place_of(harbor), path="/locations/"))
+    sandbox.world.add_fault(Fault("server_error", location_of(harbor), path="/locations/"))
     again = connect("Harbor Dental")
     assert again.location_timezone == "America/New_York"
     assert again.location_name == "Harbor Dental"

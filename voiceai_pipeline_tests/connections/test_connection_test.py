@@ -14,7 +14,7 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import Clock
-from voiceai_pipeline_tests.support.token_endpoint import place_of
+from voiceai_pipeline_tests.support.token_endpoint import location_of
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_a_check_reads_the_day_before_now_by_the_same_clock(
 def test_a_check_of_a_reactivated_location_ends_its_pause(
     expired: Connection, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
-    sandbox.world.pause(place_of(expired))
+    sandbox.world.pause(location_of(expired))
     paused = tokens.check(expired.user.id)
     assert paused.connection.state is ConnectionState.PAUSED
-    sandbox.world.resume(place_of(expired))
+    sandbox.world.resume(location_of(expired))
     assert tokens.check(expired.user.id).connection.state is ConnectionState.CONNECTED

@@ -256,8 +256,8 @@ def agency(engine: sa.Engine, vault: TokenVault, clock: Clock) -> Iterator[Conne
         "Northwind Vans", 50, "motors", "Europe/Berlin", 3, company="NorthwindAgency"
     )
     assert second.company_id != company.company_id  # numbered: bring it into the same company
-    places = (company, second.__class__(**{**vars(second), "company_id": company.company_id}))
-    world = World(clock=clock, locations=places)
+    locations = (company, second.__class__(**{**vars(second), "company_id": company.company_id}))
+    world = World(clock=clock, locations=locations)
     with running(world, limits=False) as sandbox, open_client(sandbox.url, clock) as client:
         connector = Connector(engine, client, Consent(engine, vault, client, now=clock))
         connector.add("Northwind Agency")

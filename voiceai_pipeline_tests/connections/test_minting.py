@@ -20,7 +20,12 @@ from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
-from voiceai_pipeline_tests.support.token_endpoint import failure_of, place_of, refreshes, standing
+from voiceai_pipeline_tests.support.token_endpoint import (
+    failure_of,
+    location_of,
+    refreshes,
+    standing,
+)
 
 MINT = "/oauth/locationToken"
 
@@ -65,7 +70,7 @@ def test_a_token_minted_for_the_previous_location_is_not_kept(
         before = token_row.read(db, agency.user.id, clock.now)
         assert before is not None
         assert connection_store.choose_location(db, before, "LocOther", actor=Actor())
-        minted = OAuthToken(Secret("INVENTED-OLD-PLACE"), 3600)
+        minted = OAuthToken(Secret("INVENTED-OLD-LOCATION"), 3600)
         assert not token_store.save_location_token(db, before, minted, vault, actor=Actor())
 
 
@@ -99,7 +104,7 @@ def test_a_short_lived_minted_token_is_minted_again_without_a_refresh(
     connect: Connector, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
     agency = connect("Northwind Agency")
-    sandbox.world.set_token_lifetime(place_of(agency), 60)
+    sandbox.world.set_token_lifetime(location_of(agency), 60)
     sandbox.world.clear_requests()
     assert tokens.get_valid_token(agency.user.id) != tokens.get_valid_token(agency.user.id)
     assert [r.path for r in sandbox.requests] == ["/oauth/locationToken"] * 2

@@ -29,7 +29,7 @@ from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
     failure_of,
     granted,
-    place_of,
+    location_of,
     refreshes,
     standing,
     stored,
@@ -98,7 +98,7 @@ def test_fields_that_an_answer_omits_stay_as_stored(
 def test_a_lifetime_shorter_than_the_margin_is_used_once_and_does_not_loop(
     expired: Connection, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:
-    sandbox.world.set_token_lifetime(place_of(expired), 60)
+    sandbox.world.set_token_lifetime(location_of(expired), 60)
     assert tokens.spend(expired.user.id, lambda token: token.reveal())
     assert refreshes(sandbox) == [200]
     tokens.get_valid_token(expired.user.id)
@@ -113,7 +113,7 @@ def test_a_waiting_caller_uses_a_short_lived_token_too(
     clock: Clock,
     sandbox: RunningSandbox,
 ) -> None:
-    sandbox.world.set_token_lifetime(place_of(expired), 60)
+    sandbox.world.set_token_lifetime(location_of(expired), 60)
     with engine.begin() as db:
         row = token_row.read(db, expired.user.id, clock.now)
         assert row is not None
@@ -165,7 +165,7 @@ def test_a_revocation_found_by_another_caller_is_not_requested_again(
     with engine.begin() as db:
         stale = token_row.read(db, expired.user.id, clock.now)
     assert stale is not None
-    sandbox.world.revoke(place_of(expired))
+    sandbox.world.revoke(location_of(expired))
     assert (
         failure_of(lambda: tokens.get_valid_token(expired.user.id)) is FailureClass.REFRESH_REJECTED
     )

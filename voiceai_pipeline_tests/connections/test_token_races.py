@@ -18,10 +18,12 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.highlevel import highlevel_settings
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 from voiceai_pipeline_tests.support.token_endpoint import refreshes
 from voiceai_pipeline_tests.support.token_processes import Connect, Crowd, expire, outcome
 
 
+@soak
 def test_fifty_processes_spend_one_refresh_token(
     engine: sa.Engine, database: Secret, sandbox: RunningSandbox, connect: Connect
 ) -> None:
@@ -29,7 +31,8 @@ def test_fifty_processes_spend_one_refresh_token(
     user = connect("Harbor Dental").user
     crowd = Crowd(50, database, sandbox.url, [user.id])
     seen = set()
-    for _ in range(6):
+    rounds = repeated(2, 100)
+    for _ in range(rounds):
         expire(engine)
         sandbox.world.clear_requests()
         answers = crowd.ask()
@@ -38,10 +41,11 @@ def test_fifty_processes_spend_one_refresh_token(
         assert len({token for (token,) in answers}) == 1
         seen.add(answers[0][0])
     crowd.leave()
-    assert len(seen) == 6
+    assert len(seen) == rounds
 
 
-def test_a_hundred_generations_are_each_spent_once(
+@soak
+def test_each_of_many_generations_is_spent_once(
     engine: sa.Engine, database: Secret, sandbox: RunningSandbox, connect: Connect
 ) -> None:
     sandbox.world.grace_seconds = 0
@@ -49,7 +53,7 @@ def test_a_hundred_generations_are_each_spent_once(
     assert "Northwind Agency" not in names  # an agency gets minted tokens
     user_ids = [connect(name).user.id for name in names]
     crowd = Crowd(4, database, sandbox.url, user_ids)
-    for _ in range(20):
+    for _ in range(repeated(4, 20)):
         expire(engine)
         sandbox.world.clear_requests()
         answers = crowd.ask()
@@ -59,15 +63,15 @@ def test_a_hundred_generations_are_each_spent_once(
     crowd.leave()
 
 
-def test_fifty_processes_ask_for_a_revoked_token_and_none_loops(
+def test_twelve_processes_ask_for_a_revoked_token_and_none_loops(
     engine: sa.Engine, database: Secret, sandbox: RunningSandbox, connect: Connect
 ) -> None:
     connection = connect("Harbor Dental")
     sandbox.world.revoke(connection.location_id or "")
     expire(engine)
     sandbox.world.clear_requests()
-    crowd = Crowd(50, database, sandbox.url, [connection.user.id])
-    assert crowd.ask() == [[FailureClass.REFRESH_REJECTED.value]] * 50
+    crowd = Crowd(12, database, sandbox.url, [connection.user.id])
+    assert crowd.ask() == [[FailureClass.REFRESH_REJECTED.value]] * 12
     crowd.leave()
     assert refreshes(sandbox) == [400]
 
@@ -89,11 +93,12 @@ def test_threads_of_one_process_spend_one_refresh_token(
             assert refreshes(sandbox) == [200]
 
 
+@soak
 def test_a_reader_never_sees_half_a_rotation(
     engine: sa.Engine, vault: TokenVault, connect: Connect
 ) -> None:
     user = connect("Harbor Dental").user
-    rotations = 1000
+    rotations = repeated(200, 1000)
     done = threading.Event()
     mixed: list[tuple[object, ...]] = []
     polls = 0
@@ -136,5 +141,5 @@ def test_a_reader_never_sees_half_a_rotation(
                 if seen != wanted:
                     mixed.append(seen)
         writing.result()
-    assert polls > 50
+    assert polls > 20
     assert mixed == []

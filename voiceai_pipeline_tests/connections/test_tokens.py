@@ -36,7 +36,7 @@ from voiceai_pipeline_tests.support.token_endpoint import (
     Endpoint,
     failure_of,
     granted,
-    place_of,
+    location_of,
     reads,
     refreshes,
     standing,
@@ -92,7 +92,7 @@ def spend(sandbox: RunningSandbox, tokens: Tokens, client: HighLevelClient, who:
     """Read one page of calls; how many there are."""
     start, end = NOON - timedelta(days=1), NOON
     page = tokens.spend(
-        who.user.id, lambda token: client.call_logs_page(token, place_of(who), start, end, 1)
+        who.user.id, lambda token: client.call_logs_page(token, location_of(who), start, end, 1)
     )
     return len(page.items)
 
@@ -105,7 +105,7 @@ def test_a_refused_token_is_refreshed_once_and_the_request_retried_once(
     client: HighLevelClient,
     sandbox: RunningSandbox,
 ) -> None:
-    sandbox.world.add_fault(Fault("unauthorized", place_of(harbor), times=1, variant=variant))
+    sandbox.world.add_fault(Fault("unauthorized", location_of(harbor), times=1, variant=variant))
     assert spend(sandbox, tokens, client, harbor) > 0
     assert reads(sandbox) == [401, 200]
     assert refreshes(sandbox) == [200]
@@ -114,7 +114,7 @@ def test_a_refused_token_is_refreshed_once_and_the_request_retried_once(
 def test_a_second_refusal_stops(
     harbor: Connection, tokens: Tokens, client: HighLevelClient, sandbox: RunningSandbox
 ) -> None:
-    sandbox.world.add_fault(Fault("unauthorized", place_of(harbor)))
+    sandbox.world.add_fault(Fault("unauthorized", location_of(harbor)))
     failure = failure_of(lambda: spend(sandbox, tokens, client, harbor))
     assert failure is FailureClass.ACCESS_REJECTED
     assert reads(sandbox) == [401, 401]
@@ -216,13 +216,13 @@ def test_a_refusal_of_a_replaced_token_does_not_affect_the_new_one(
     harbor = connect("Harbor Dental")
     client = connect.client
     sandbox.world.add_fault(
-        Fault("unauthorized", place_of(harbor), path=CALL_LOGS, variant="scope")
+        Fault("unauthorized", location_of(harbor), path=CALL_LOGS, variant="scope")
     )
 
     def refused_while_reconnecting(token: Secret) -> object:
         connect("Harbor Dental")
         return client.call_logs_page(
-            token, place_of(harbor), NOON - timedelta(days=1), NOON, page=1
+            token, location_of(harbor), NOON - timedelta(days=1), NOON, page=1
         )
 
     with pytest.raises(PipelineError):
@@ -239,7 +239,7 @@ def test_a_sync_in_flight_stops_before_its_next_request_after_a_disconnection(
     consent: Consent,
 ) -> None:
     sandbox.world.clear_requests()
-    sandbox.world.add_fault(Fault("latency", place_of(harbor), seconds=0.3))
+    sandbox.world.add_fault(Fault("latency", location_of(harbor), seconds=0.3))
     days = [DAY - timedelta(days=n) for n in range(10)]
     with ThreadPoolExecutor(1) as pool:
         running_sync = pool.submit(sync.sync_days, days)
@@ -283,11 +283,11 @@ def test_a_spender_reuses_a_token_until_a_row_changes(
             sa.text(
                 "INSERT INTO api_keys (id, user_id, service, access_token, token_expires_at, "
                 "location_id, is_active, updated_at) VALUES (gen_random_uuid(), :user, 'highlevel',"
-                " 'INVENTED-ELSEWHERE', :end, :place, true, :end)"
+                " 'INVENTED-ELSEWHERE', :end, :location, true, :end)"
             ),
             {
                 "user": harbor.user.id,
-                "place": harbor.location_id,
+                "location": harbor.location_id,
                 "end": clock.now + timedelta(days=1),
             },
         )

@@ -206,12 +206,12 @@ def test_keys_are_read_in_their_order() -> None:
 def test_a_key_that_cannot_be_used_is_never_repeated(text: str, number: int) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load({"VOICEAI_TOKEN_KEYS": text})
-    told = "".join(traceback.format_exception(caught.value))
+    shown = "".join(traceback.format_exception(caught.value))
     assert str(caught.value) == (
         f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, the id a word used once, "
         "the key 32 bytes in base64 (openssl rand -base64 32)."
     )
-    assert KEY not in told.replace(__file__, "")
+    assert KEY not in shown.replace(__file__, "")
     assert "CANARY" not in str(caught.value)
 
 
@@ -265,9 +265,9 @@ def test_a_page_on_every_address_needs_a_public_url(host: str) -> None:
         "https://calls.example.test: links, HighLevel's redirect and the host names that the page "
         "accepts depend on it."
     )
-    told = Settings.load(env | {"VOICEAI_PAGE_URL": "https://calls.example.test"})
-    assert told.page.host == host
-    assert told.highlevel.redirect_uri == "https://calls.example.test/oauth/callback"
+    loaded = Settings.load(env | {"VOICEAI_PAGE_URL": "https://calls.example.test"})
+    assert loaded.page.host == host
+    assert loaded.highlevel.redirect_uri == "https://calls.example.test/oauth/callback"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
@@ -280,7 +280,7 @@ def test_alerts_are_off_until_a_recipient_is_set() -> None:
     alerts = Settings.load({}).alerts
     assert alerts.webhook_url is alerts.smtp_url is None
     assert alerts.email_to == ()
-    told = Settings.load(
+    loaded = Settings.load(
         {
             "VOICEAI_ALERT_WEBHOOK_URL": "https://hooks.example.test/INVENTED",
             "VOICEAI_ALERT_EMAIL_TO": "ops@example.test, agency@example.test",
@@ -288,8 +288,8 @@ def test_alerts_are_off_until_a_recipient_is_set() -> None:
             "VOICEAI_SMTP_URL": "smtp://me:INVENTED@mail.example.test:587",
         }
     ).alerts
-    assert told.email_to == ("ops@example.test", "agency@example.test")
-    assert "INVENTED" not in repr(told)
+    assert loaded.email_to == ("ops@example.test", "agency@example.test")
+    assert "INVENTED" not in repr(loaded)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 
-def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> None:
+def test_a_bad_day_is_red_and_a_rerun_reads_only_the_users_that_failed(demo: Product) -> None:
     result = demo.sync(demo.week)
 
     assert not result.success
@@ -44,15 +44,15 @@ def test_a_bad_day_is_red_and_a_rerun_reads_only_who_failed(demo: Product) -> No
 
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     with demo.requests() as asked:
-        mended = demo.sync([demo.bad_day])
+        fixed = demo.sync([demo.bad_day])
 
-    assert mended.success
-    assert checks_of(mended)["every_connected_user_is_complete"].passed
+    assert fixed.success
+    assert checks_of(fixed)["every_connected_user_is_complete"].passed
     assert asked == {("/voice-ai/dashboard/call-logs", DEMO[COPPER].location_id): 1}
     assert demo.days("call_logs") == set(demo.week)
 
 
-def test_users_who_wait_for_a_person_turn_no_day_red_and_are_named_with_the_fix(
+def test_users_who_need_action_turn_no_day_red_and_are_named_with_the_fix(
     demo: Product,
 ) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
@@ -75,15 +75,15 @@ def test_every_call_of_every_connected_user_is_stored_once(demo: Product) -> Non
     start = datetime.combine(demo.week[0], datetime.min.time(), UTC)
     connected = {u.location_id for u in DEMO_USERS if u.business_name not in WAITING}
     expected = {
-        (place, call["id"])
-        for place in connected
-        for call in demo.sandbox.world.calls.between(place, start, start + timedelta(days=7))
+        (location_id, call["id"])
+        for location_id in connected
+        for call in demo.sandbox.world.calls.between(location_id, start, start + timedelta(days=7))
     }
     assert len(expected) > 500
-    assert sorted((place, call) for place, call, _ in demo.calls()) == sorted(expected)
+    assert sorted((location_id, call) for location_id, call, _ in demo.calls()) == sorted(expected)
 
 
-def test_a_green_day_that_is_materialized_again_is_read_again_and_changes_nothing(
+def test_a_green_day_that_is_materialized_again_is_re_synced_and_changes_nothing(
     demo: Product,
 ) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
@@ -188,7 +188,7 @@ def test_an_unreachable_highlevel_turns_the_day_red_with_a_sentence(
     assert product.days("call_logs") == set()
 
 
-def test_a_day_that_no_longer_holds_what_highlevel_counts_is_shown_and_mended_by_itself(
+def test_a_day_that_no_longer_matches_highlevels_total_is_shown_and_fixed_automatically(
     product: Product,
 ) -> None:
     pine, harbor = product.connect("Pine Realty"), product.connect("Harbor Dental")
@@ -253,7 +253,7 @@ def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
     product.sandbox.world.add_fault(Fault("forbidden_location", str(harbor.location_id)))
     product.sandbox.world.set_envelope(str(pine.location_id), "no_total")
     result = product.run("reconcile")
-    assert result.success  # a wrong location waits for a person
+    assert result.success  # a wrong location needs action
     description = str(checks_of(result)["stored_calls_equal_highlevels_totals"].description)
     assert f"0 of {len(product.week)} days compared differ." in description
     assert f"HighLevel gave no total for {len(product.week)} more." in description
@@ -273,7 +273,7 @@ def _users_failed(product: Product, day: date) -> Any:
     return cell(product, "sync_status", day)["users_failed"]
 
 
-def test_the_directory_keeps_names_and_skips_who_waits(demo: Product) -> None:
+def test_the_directory_keeps_names_and_skips_users_who_need_action(demo: Product) -> None:
     assert demo.sync(demo.week[-1:]).success  # finds out who waits
     assert demo.run("update_directory").success
     with demo.pipeline.engine.begin() as db:

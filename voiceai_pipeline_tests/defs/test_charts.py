@@ -69,7 +69,7 @@ def test_a_table_says_how_many_rows_it_leaves_out() -> None:
     assert text.endswith(f"and {100 - shown} more agents")
 
 
-def test_a_table_explains_its_heads_and_counts_rows_that_nobody_looked_up() -> None:
+def test_a_table_explains_its_heads_and_counts_the_rows_it_leaves_out() -> None:
     rows = [("A name", "9")] * 100
     text = charts.table(("agent", "calls"), rows, "agents", note="calls: engaged.", total=5_000)
     shown = text.count("A name")

@@ -20,7 +20,7 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     assert first.success
     assert checks_of(first)["no_call_is_stored_twice"].passed
 
-    # Maple's connection gives Pine's calls: HighLevel's own mistake, or somebody's at consent.
+    # Maple's connection gives Pine's calls: HighLevel's own mistake, or the user's at consent.
     with product.pipeline.engine.begin() as db:
         call = db.execute(
             sa.text("SELECT call_id FROM call_logs WHERE location_id = :pine LIMIT 1"),
@@ -41,21 +41,21 @@ def test_a_call_that_is_stored_under_two_locations_fails_the_run_and_is_named(
     assert str(maple.location_name) in str(twice.description)
 
     product.sandbox.world.calls.remove(str(maple.location_id), added["id"])
-    mended = product.sync([product.yesterday], reread=True)
-    assert mended.success  # what is no longer listed counts nowhere
-    assert checks_of(mended)["no_call_is_stored_twice"].passed
+    fixed = product.sync([product.yesterday], reread=True)
+    assert fixed.success  # what is no longer listed counts nowhere
+    assert checks_of(fixed)["no_call_is_stored_twice"].passed
 
 
-def test_action_types_that_nobody_documents_are_named_and_counted(product: Product) -> None:
+def test_undocumented_action_types_are_named_and_counted(product: Product) -> None:
     pine = product.connect("Pine Realty")
     first = product.sync([product.yesterday])
     assert checks_of(first)["every_action_type_is_known"].passed
 
-    place = str(pine.location_id)
+    location_id = str(pine.location_id)
     moment = datetime.combine(product.yesterday, datetime.min.time(), UTC)
-    for call in product.sandbox.world.calls.between(place, moment)[:2]:
+    for call in product.sandbox.world.calls.between(location_id, moment)[:2]:
         actions = [ACTION, {"actionType": "SMS"}, {"actionType": "<b>\n"}]
-        product.sandbox.world.calls.change(place, call["id"], executedCallActions=actions)
+        product.sandbox.world.calls.change(location_id, call["id"], executedCallActions=actions)
     result = product.sync([product.yesterday], reread=True)
     assert result.success
     check = checks_of(result)["every_action_type_is_known"]
@@ -86,7 +86,7 @@ def test_what_cannot_be_stored_as_a_call_is_a_warning_that_says_where_it_is_kept
     assert facts_of(check) == {"set_aside": 1}
 
 
-def test_a_renewal_that_keeps_failing_needs_a_person_though_the_connection_still_works(
+def test_a_refresh_that_keeps_failing_needs_action_though_the_connection_still_works(
     product: Product,
 ) -> None:
     pine = product.connect("Pine Realty")
@@ -122,7 +122,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
                 sa.text(
                     "INSERT INTO sync_ledger (user_id, location_id, day, state, read_until, stored)"
                     # A week that failed is not known: no week without calls.
-                    " SELECT :id, :place, CAST(:day AS date) - 7 * ago, "
+                    " SELECT :id, :location, CAST(:day AS date) - 7 * ago, "
                     "CASE ago WHEN 8 THEN 'failed' ELSE 'complete' END, "
                     "now(), CASE ago WHEN 8 THEN NULL ELSE CAST(:calls AS int) END "
                     "FROM generate_series(1, 8) AS ago "
@@ -130,7 +130,7 @@ def test_a_day_with_far_fewer_calls_than_its_weekday_has_is_a_warning_with_the_b
                 ),
                 {
                     "id": pine.user.id,
-                    "place": pine.location_id,
+                    "location": pine.location_id,
                     "day": product.yesterday,
                     "calls": calls,
                 },

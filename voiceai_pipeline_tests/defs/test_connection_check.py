@@ -25,7 +25,7 @@ def test_the_check_on_connections_is_recorded_whenever_they_are(product: Product
     assert product.run("refresh_tokens", run_config=refresh_of(pine.user.id)).success
     assert product.run("refresh_tokens").success
     latest, before, _ = _recorded(product)
-    assert before.passed  # nobody has asked for the others yet
+    assert before.passed  # the others have not been recorded yet
     assert not latest.passed
     assert latest.severity is dg.AssetCheckSeverity.WARN
     assert "- Larch Auto Care: Failed to refresh token (the app was removed in HighLevel" in str(
@@ -37,7 +37,7 @@ def test_the_check_on_connections_is_recorded_whenever_they_are(product: Product
     assert latest.metadata["never_connected"].value == 9
 
 
-def test_the_check_on_connections_looks_at_everybody_when_one_users_cell_is_materialized(
+def test_the_check_on_connections_covers_all_users_when_one_users_cell_is_materialized(
     product: Product,
 ) -> None:
     pine, larch = map(product.connect, ("Pine Realty", "Larch Auto Care"))

@@ -22,13 +22,13 @@ from voiceai_pipeline_tests.support.receivers import MAIL_PASSWORD
 
 
 def _tell(product: Product) -> dg.ExecuteInProcessResult | None:
-    """Evaluate the sensor and do what it asks for; None if nobody has to be told anything."""
+    """Evaluate the sensor and do what it asks for; None if no alert is pending."""
     requests = tick(product, sensors.connection_alerts).run_requests or ()
     return product.run("send_alerts") if requests else None
 
 
 def _shown(product: Product, asset: str, user_id: UUID | None) -> dg.AssetObservation:
-    """What Dagster's UI was told, in a user's cell or for everybody."""
+    """What Dagster's UI shows, in a user's cell or for all users."""
     cells = [str(user_id)] if user_id else None
     wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=cells)
     (record,) = product.instance.fetch_observations(wanted, limit=1).records
@@ -36,7 +36,7 @@ def _shown(product: Product, asset: str, user_id: UUID | None) -> dg.AssetObserv
     return record.asset_observation
 
 
-def test_failing_renewals_tell_people_once_and_a_reconnection_once_more(
+def test_failing_refreshes_alert_once_and_a_reconnection_once_again(
     product: Product, receivers: Receivers
 ) -> None:
     larch = product.connect("Larch Auto Care")
@@ -76,7 +76,7 @@ def test_a_paused_location_asks_for_no_delivery(product: Product, receivers: Rec
     assert "No undelivered alerts" in str(result.skip_reason)
 
 
-def test_a_channel_that_fails_turns_the_run_red_after_the_others_were_told_and_is_tried_again(
+def test_a_failing_channel_turns_the_run_red_after_the_others_were_notified_and_is_retried(
     product: Product, receivers: Receivers
 ) -> None:
     larch = product.connect("Larch Auto Care")
@@ -99,7 +99,7 @@ def test_a_channel_that_fails_turns_the_run_red_after_the_others_were_told_and_i
     assert (len(receivers.headlines), len(receivers.subjects)) == (1, 1)
 
 
-def test_a_wrong_client_secret_is_told_once_for_everybody(
+def test_a_wrong_client_secret_raises_one_alert_for_all_users(
     receivers: Receivers, demo: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(demo, EXPIRE)
@@ -114,7 +114,7 @@ def test_a_wrong_client_secret_is_told_once_for_everybody(
     assert _shown(demo, "refreshed_credentials", None).description == headline
 
 
-def test_people_are_told_by_one_run_at_a_time(product: Product) -> None:
+def test_alerts_are_delivered_by_one_run_at_a_time(product: Product) -> None:
     larch = product.connect("Larch Auto Care")
     product.sandbox.world.revoke(str(larch.location_id))
     execute(product, EXPIRE)

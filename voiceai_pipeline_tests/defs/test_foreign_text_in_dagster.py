@@ -31,18 +31,18 @@ def hostile(whose: str) -> str:
     return f"{whose} ![x](/probe/{whose}) **b** | <img src=/probe/{whose}> www.evil.example"
 
 
-PLACE = replace(
+LOCATION = replace(
     make_location("Shop", 1, "shop", "UTC", 4),
-    name=hostile("place"),
+    name=hostile("location"),
     agents=(SandboxAgent("agent1", hostile("agent"), "+15550100101"),),
 )
-OWNER = DemoUser(str(UUID(int=1)), "A", "B", hostile("owner"), PLACE.id, PLACE.company_id)
+OWNER = DemoUser(str(UUID(int=1)), "A", "B", hostile("owner"), LOCATION.id, LOCATION.company_id)
 STRANGER = DemoUser(str(UUID(int=2)), "C", "D", hostile("stranger"), None, "CoNone")
 
 
 @pytest.fixture
 def world() -> World:
-    return World(users=(OWNER, STRANGER), locations=(PLACE,))
+    return World(users=(OWNER, STRANGER), locations=(LOCATION,))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def recorded(product: Product) -> dict[str, str]:
     product.connect(OWNER.business_name)
     calls = product.sandbox.world.calls
     start = day_start_ms(product.yesterday)
-    for call in calls.outlines(PLACE, start, start + 86_399_999):
+    for call in calls.outlines(LOCATION, start, start + 86_399_999):
         at = datetime.fromtimestamp(call.created_ms / 1000, UTC).isoformat()
         done = {
             "actionId": "a",
@@ -61,7 +61,7 @@ def recorded(product: Product) -> dict[str, str]:
             "triggerReceivedAt": at,
         }
         calls.change(
-            PLACE.id,
+            LOCATION.id,
             call.id,
             executedCallActions=[done],
             extractedData={hostile("key"): "yes"},
@@ -72,7 +72,7 @@ def recorded(product: Product) -> dict[str, str]:
     assert product.run("build_marts", partition_key=str(product.yesterday)).success
     product.instance.add_dynamic_partitions(partitions.USERS, [OWNER.id])
     assert product.run("inspect_connections").success
-    product.sandbox.world.add_fault(Fault("server_error", PLACE.id))
+    product.sandbox.world.add_fault(Fault("server_error", LOCATION.id))
     red = product.sync([product.bad_day])
     assert not red.success
     return {"red": red.run_id}
@@ -117,11 +117,11 @@ def test_hostile_names_are_seen_as_typed_and_ask_for_nothing(
         page.goto(f"{url}/assets/sync_status?view=partitions&partition={product.bad_day}")
         seen(page, "owner", "stranger")
         page.goto(f"{url}/assets/user_tokens?view=partitions&partition={OWNER.id}")
-        seen(page, "owner", "place")
+        seen(page, "owner", "location")
         page.goto(f"{url}/assets/agent_performance{day}")
         seen(page, "agent")
         page.goto(f"{url}/assets/daily_call_metrics{day}")
-        seen(page, "place")
+        seen(page, "location")
         page.goto(f"{url}/assets/action_metrics{day}")
         seen(page, "action", "type")
         page.goto(f"{url}/assets/data_capture_metrics{day}")

@@ -89,12 +89,12 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
         db.execute(
             sa.text(
                 "INSERT INTO sync_ledger (user_id, location_id, day, state, failure_class, message)"
-                " SELECT :id, :place, day, 'failed', 'provider_error', 'It was down. Fix: Wait' "
+                " SELECT :id, :location, day, 'failed', 'provider_error', 'It was down. Fix: Wait' "
                 "FROM unnest(CAST(:days AS date[])) AS day"
             ),
             {
                 "id": pine.user.id,
-                "place": pine.location_id,
+                "location": pine.location_id,
                 "days": [yesterday, yesterday - timedelta(days=1)],
             },
         )

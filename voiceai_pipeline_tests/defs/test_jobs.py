@@ -19,7 +19,7 @@ from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import Product
 
 
-def test_a_sync_of_one_user_leaves_a_day_as_it_stands_for_everybody(demo: Product) -> None:
+def test_a_sync_of_one_user_leaves_a_day_as_it_stands_for_all_users(demo: Product) -> None:
     assert not demo.sync(demo.week[-4:]).success
     harbor = DEMO["Harbor Dental"].id
     days = {"first": str(demo.week[-4]), "last": str(demo.week[-1])}
@@ -50,7 +50,7 @@ def test_user_tokens_shows_every_user_and_refreshed_credentials_only_the_valid_o
     assert shown - valid == {DEMO["Juniper Fitness"].id, DEMO["Cedar Vets"].id}
 
 
-def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Product) -> None:
+def test_one_token_that_cannot_be_refreshed_leaves_the_others_refreshed(demo: Product) -> None:
     pine, maple = DEMO["Pine Realty"], DEMO["Maple Plumbing"]
     with demo.pipeline.engine.begin() as db:
         db.execute(sa.text(EXPIRE))
@@ -63,9 +63,9 @@ def test_one_token_that_cannot_be_renewed_leaves_the_others_renewed(demo: Produc
     assert "1 of 2 tokens could not be refreshed" in failure_of(result)
     assert "cannot be decrypted" in failure_of(result)
     with demo.pipeline.engine.begin() as db:
-        renewed = connections.one(db, UUID(maple.id))
-    assert renewed is not None
-    assert renewed.token_version == 2
+        refreshed = connections.one(db, UUID(maple.id))
+    assert refreshed is not None
+    assert refreshed.token_version == 2
 
 
 def test_who_is_paused_or_must_reconnect_turns_no_refresh_red(demo: Product) -> None:
@@ -78,7 +78,7 @@ def test_who_is_paused_or_must_reconnect_turns_no_refresh_red(demo: Product) -> 
     assert states["Pine Realty"] is ConnectionState.CONNECTED
 
 
-def test_what_befalls_every_renewal_is_said_once_with_what_to_do(
+def test_a_reason_that_stops_every_refresh_is_said_once_with_the_fix(
     demo: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(demo, EXPIRE)

@@ -37,12 +37,12 @@ BAD = slice(28, 34)
 
 # A call a day and few users: what is large here are days. `make bench` and `make soak` have
 # hundreds of users.
-PLACES = [make_location(f"Shop {number}", number, "shop", "UTC", 1) for number in range(12)]
+LOCATIONS = [make_location(f"Shop {number}", number, "shop", "UTC", 1) for number in range(12)]
 USERS = [
-    DemoUser(str(UUID(int=1 + n)), "A", "B", place.name, place.id, place.company_id)
-    for n, place in enumerate(PLACES)
+    DemoUser(str(UUID(int=1 + n)), "A", "B", location.name, location.id, location.company_id)
+    for n, location in enumerate(LOCATIONS)
 ]
-BROKEN = PLACES[7].id
+BROKEN = LOCATIONS[7].id
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def days() -> list[date]:
 
 @pytest.fixture
 def world(days: list[date]) -> World:
-    world = World(users=tuple(USERS), locations=tuple(PLACES))
+    world = World(users=tuple(USERS), locations=tuple(LOCATIONS))
     for day in days[BAD]:
         world.add_fault(Fault("server_error", BROKEN, day=day))
     return world
@@ -124,10 +124,10 @@ def test_a_backfill_with_a_broken_user_is_red_where_it_must_be_and_the_rerun_ask
     for user in USERS:
         product.connect(user.business_name)
     listed = {
-        (place.id, call.id)
-        for place in PLACES
+        (location.id, call.id)
+        for location in LOCATIONS
         for call in product.sandbox.world.calls.outlines(
-            place, day_start_ms(days[0]), day_start_ms(product.today) - 1
+            location, day_start_ms(days[0]), day_start_ms(product.today) - 1
         )
     }
     with dagster(product.instance) as url:
@@ -137,7 +137,7 @@ def test_a_backfill_with_a_broken_user_is_red_where_it_must_be_and_the_rerun_ask
             day for day in days if day not in bad_days
         ]
         before = versions(product)
-        assert {place for place, _ in listed - before.keys()} == {BROKEN}
+        assert {location for location, _ in listed - before.keys()} == {BROKEN}
         assert before.keys() <= listed
 
         product.sandbox.world.heal(BROKEN)
@@ -148,8 +148,8 @@ def test_a_backfill_with_a_broken_user_is_red_where_it_must_be_and_the_rerun_ask
         assert days_that_are("MATERIALIZED", days, url) == days
         after = versions(product)
         assert after.keys() == listed
-        # Nor is anything written for anybody else.
-        assert {place for (place, _), _ in after.items() ^ before.items()} == {BROKEN}
+        # Nor is anything written for another user.
+        assert {location for (location, _), _ in after.items() ^ before.items()} == {BROKEN}
 
 
 def versions(product: Product) -> dict[tuple[str, str], str]:

@@ -23,7 +23,7 @@ def _monitored(product: Product, tags: dict[str, str]) -> dg.DagsterRunStatus:
     )
     record = product.instance.get_run_record_by_id(run.run_id)
     assert record is not None
-    workspace = cast("Any", None)  # it is needed only to resume runs, which nobody asks for
+    workspace = cast("Any", None)  # it is needed only to resume runs, which is not asked for
     monitor_started_run(product.instance, workspace, record, logging.getLogger("monitoring"))
     (found,) = product.instance.get_runs(dg.RunsFilter([run.run_id]))
     return found.status
@@ -48,7 +48,7 @@ def test_a_run_whose_server_is_gone_has_failed_and_one_whose_server_listens_has_
         server.listen()
         assert _monitored(here, at_socket) is dg.DagsterRunStatus.STARTED
         assert _monitored(here, at_port) is dg.DagsterRunStatus.STARTED
-    assert _monitored(here, at_socket) is dg.DagsterRunStatus.FAILURE  # a file that nobody serves
+    assert _monitored(here, at_socket) is dg.DagsterRunStatus.FAILURE  # a file without a server
 
 
 def test_a_run_of_the_command_line_has_no_server_and_is_left_alone(here: Product) -> None:

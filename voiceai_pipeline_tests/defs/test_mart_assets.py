@@ -1,4 +1,4 @@
-"""The marts on a real Dagster instance: filled by themselves, and right again by themselves."""
+"""The marts on a real Dagster instance: built automatically, and corrected automatically."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def two(product: Product) -> Product:
     return product
 
 
-def test_after_a_sync_the_marts_fill_themselves_and_a_late_edit_reaches_them(
+def test_after_a_sync_the_marts_are_built_automatically_and_a_late_edit_reaches_them(
     two: Product,
 ) -> None:
     settle(two)
@@ -113,7 +113,7 @@ def test_the_ui_shows_numbers_and_pictures_of_the_marts_and_nothing_of_a_caller(
             assert facts["calls"].value == published(two, total)
             table = str(facts["locations_of_the_day"].value)
             assert "Harbor Dental" in table
-            assert "LocMaplePlumbing000002" in table  # nobody has looked up its name yet
+            assert "LocMaplePlumbing000002" in table  # its name has not been read yet
             assert "svg" in str(facts["last_28_days"].value)
     personal = _rows(two, "SELECT from_number, contact_id, call_id FROM call_logs")
     secrets = {value for row in personal for value in row.values() if value}

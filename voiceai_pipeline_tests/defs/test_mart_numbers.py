@@ -18,7 +18,7 @@ from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 
 D = date(2026, 11, 10)
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
-PLACE = "LocHere"
+LOCATION = "LocHere"
 SENT: Mapping[str, Any] = {
     "actionType": "SMS",
     "actionName": "Send it",
@@ -30,8 +30,8 @@ SENT: Mapping[str, Any] = {
 @pytest.fixture
 def book(engine: sa.Engine) -> Book:
     book = Book(engine)
-    book.location(PLACE, "UTC")
-    book.read(PLACE, D - DAY, D)
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D - DAY, D)
     return book
 
 
@@ -54,8 +54,8 @@ def test_actions_are_shown_with_their_share_of_calls_and_how_fast_they_were(book
         sent = {**SENT, "executedAt": at}
         # In a call twice is one call; two calls have none.
         actions = [sent, sent] if number == 1 else [sent] if number < 8 else []
-        book.call(PLACE, NOON, executed_call_actions=actions)
-        book.call(PLACE, NOON - DAY, agent_id="agent-nights", transcript="")
+        book.call(LOCATION, NOON, executed_call_actions=actions)
+        book.call(LOCATION, NOON - DAY, agent_id="agent-nights", transcript="")
     facts = shown(book, "action_metrics")
     assert "|Send it, SMS|██████ 8|40 %|8 of 9|" in facts["actions_28_days"]
     assert facts["actions_28_days"].endswith("*share: of all 20 calls of these days.*")
@@ -75,9 +75,9 @@ def test_values_are_shown_with_their_share_of_the_calls_that_could_have_them(boo
     for number in range(25):
         found = {"email": "pat@example.test"} if number < 15 else {"email": ""}
         transcript = "" if number == 0 else "human:Hi\nhuman:Bye"
-        book.call(PLACE, NOON, extracted_data=found, transcript=transcript)
+        book.call(LOCATION, NOON, extracted_data=found, transcript=transcript)
         # Another agent is never asked for it.
-        book.call(PLACE, NOON, agent_id="agent-nights")
+        book.call(LOCATION, NOON, agent_id="agent-nights")
     facts = shown(book, "data_capture_metrics")
     assert "|email|██████ 14|24|58 %|" in facts.pop("values_28_days")
     assert facts == {
@@ -88,18 +88,18 @@ def test_values_are_shown_with_their_share_of_the_calls_that_could_have_them(boo
 
 
 def test_trial_and_missing_calls_stand_beside_the_calls_of_the_day(book: Book) -> None:
-    book.call(PLACE, NOON)
-    book.call(PLACE, NOON, is_trial=True)
-    book.call(PLACE, NOON, missing_since=NOON)
+    book.call(LOCATION, NOON)
+    book.call(LOCATION, NOON, is_trial=True)
+    book.call(LOCATION, NOON, missing_since=NOON)
     facts = shown(book, "daily_call_metrics")
     assert (facts["calls"], facts["trial_calls"], facts["missing_calls"]) == (1, 1, 1)
     assert "|LocHere Ltd|1|1|(0 %)||" in facts["locations_of_the_day"]
 
 
 def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:
-    book.call(PLACE, NOON)
-    book.call(PLACE, NOON + DAY / 2 - timedelta(minutes=1), transcript="")
-    book.call(PLACE, NOON + timedelta(minutes=45), agent_id="agent-unknown")
+    book.call(LOCATION, NOON)
+    book.call(LOCATION, NOON + DAY / 2 - timedelta(minutes=1), transcript="")
+    book.call(LOCATION, NOON + timedelta(minutes=45), agent_id="agent-unknown")
     hours = shown(book, "hourly_activity")
     del hours["when_people_call"]
     assert hours == {
@@ -113,8 +113,8 @@ def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:
 
 
 def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> None:
-    book.call(PLACE, NOON, executed_call_actions=[SENT | {"actionType": "CALL_TRANSFER"}])
-    book.call(PLACE, NOON)
+    book.call(LOCATION, NOON, executed_call_actions=[SENT | {"actionType": "CALL_TRANSFER"}])
+    book.call(LOCATION, NOON)
     agents = shown(book, "agent_performance")["agents_28_days"]
     assert "|██████ 2|2|(0 %)|(50 %)|" in agents
     assert agents.endswith("*goal, transfer: of engaged calls; in brackets if those are under 20.*")
@@ -134,7 +134,7 @@ def test_a_table_that_is_cut_short_says_how_many_there_are(
 ) -> None:
     for number in range(60):
         book.call(
-            PLACE,
+            LOCATION,
             NOON,
             agent_id=f"agent-{number}",
             executed_call_actions=[{**SENT, "actionName": f"Step {number}"}],

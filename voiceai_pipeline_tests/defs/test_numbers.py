@@ -27,7 +27,7 @@ def failed(number: int) -> DayResult:
     return row(number, DayState.FAILED, failure=why, message=message)
 
 
-def test_what_a_look_needs_comes_before_the_numbers_and_yesterday_before_all() -> None:
+def test_the_summary_comes_before_the_numbers_and_yesterday_first() -> None:
     report = DayReport(DAY, (row(1, DayState.COMPLETE, stored=9),), (failed(2),), (), ())
     facts = numbers.of_status(
         report, PAGE, Talk(12.34, 2), is_open=True, yesterday=report, hours_until_complete=1.26
@@ -73,7 +73,7 @@ def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:
     assert "access_token_expires" not in facts
 
 
-def test_a_connection_that_stands_has_nothing_to_do() -> None:
+def test_a_working_connection_has_nothing_to_do() -> None:
     facts = numbers.of_connection(
         Connection(User(UUID(int=1), "Spa"), ConnectionState.CONNECTED, location_id="Loc1"),
         [],

@@ -33,7 +33,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     assert product.run("inspect_connections").success
     shown = cell(product, "user_tokens", key)
     assert (shown["user"], shown["state"]) == ("Pine & Sons", "disconnected")
-    # Left out, not failed: the day is green for everybody else.
+    # Left out, not failed: the day is green for all other users.
     assert product.sync([product.yesterday]).success
     status = cell(product, "sync_status", day)
     assert (status["users_failed"], status["complete_percent"]) == (0, 100.0)

@@ -99,7 +99,7 @@ def _last(records: Any) -> Mapping[str | None, str]:
 
 
 def _check_connections(product: Product) -> dg.ExecuteInProcessResult:
-    """Execute the check alone, as a person can in the UI: nothing is materialized."""
+    """Execute the check alone, as an operator can in the UI: nothing is materialized."""
     job = defs.resolve_implicit_global_asset_job_def().get_subset(
         asset_selection=set(),
         asset_check_selection={checks.no_connection_needs_a_person.check_key},

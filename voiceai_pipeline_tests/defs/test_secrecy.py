@@ -59,7 +59,7 @@ def test_nothing_that_is_secret_or_personal_reaches_dagster_or_a_message(
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     text += "\n".join(path.read_text(errors="replace") for path in files)
     text += "\n".join([*receivers.hook.texts, *map(str, receivers.mailbox.mails), caplog.text])
-    # The scan sees what was logged and what was told.
+    # The scan sees what was logged and what was delivered.
     assert COPPER in text
     assert "Larch Auto Care needs action" in text
     assert [canary for canary in canaries if canary in text] == []

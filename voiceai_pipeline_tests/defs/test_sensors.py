@@ -75,7 +75,7 @@ def test_a_failed_day_is_asked_for_again_after_a_while_for_that_user_only(demo: 
     assert request.tags["dagster/asset_partition_range_end"] == str(demo.bad_day)
 
 
-def test_after_too_many_failures_a_day_is_left_to_people(demo: Product) -> None:
+def test_after_too_many_failures_a_day_is_retried_by_hand_only(demo: Product) -> None:
     demo.sync(demo.week)
     execute(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days', attempt = 7")
     assert not tick(demo, sensors.failed_user_syncs).run_requests
@@ -88,7 +88,7 @@ def test_a_failed_day_of_a_user_who_has_disconnected_since_is_not_asked_for(demo
     assert not tick(demo, sensors.failed_user_syncs).run_requests
 
 
-def test_users_who_wait_for_a_person_are_not_retried(demo: Product) -> None:
+def test_users_who_need_action_are_not_retried(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     demo.sync(demo.week)
     execute(demo, "UPDATE sync_ledger SET finished_at = now() - interval '30 days'")
@@ -100,7 +100,7 @@ def test_users_who_wait_for_a_person_are_not_retried(demo: Product) -> None:
     ]
 
 
-def test_every_user_gets_a_partition_keyed_by_id_and_a_first_look(demo: Product) -> None:
+def test_every_user_gets_a_partition_keyed_by_id_and_is_recorded_once(demo: Product) -> None:
     result = tick(demo, sensors.new_users)
     (request,) = result.dynamic_partitions_requests or ()
     assert set(request.partition_keys) == {user.id for user in DEMO_USERS}
@@ -119,7 +119,7 @@ def test_a_new_user_is_filled_for_today_and_the_30_days_before(product: Product)
     assert fill.tags["dagster/asset_partition_range_end"] == str(last)
 
 
-def test_the_days_of_a_user_who_is_back_are_filled_without_anybody_asking(demo: Product) -> None:
+def test_the_missed_days_of_a_reconnected_user_are_filled_automatically(demo: Product) -> None:
     demo.sandbox.world.heal(str(DEMO[COPPER].location_id))
     demo.sync(demo.week)
     larch = demo.connect("Larch Auto Care")
@@ -128,7 +128,7 @@ def test_the_days_of_a_user_who_is_back_are_filled_without_anybody_asking(demo: 
     (fill,) = [r for r in requests if r.job_name == "resync_failed_users"]
     with demo.requests() as asked:
         assert demo.run("resync_failed_users", run_config=fill.run_config, tags=fill.tags).success
-    assert {place for _, place in asked} == {larch.location_id}
+    assert {location_id for _, location_id in asked} == {larch.location_id}
     again = tick(demo, sensors.new_users).run_requests or ()
     assert not [r for r in again if r.job_name == "resync_failed_users"]
 
@@ -195,7 +195,7 @@ def test_a_slow_database_ends_a_tick_with_a_sentence_before_dagster_kills_it(
         db.execute(sa.text("SELECT pg_sleep(10)"))
     with sensors._reading(engine) as db:
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "12s"
-    with engine.begin() as db:  # nobody else inherits it
+    with engine.begin() as db:  # no other session inherits it
         assert db.execute(sa.text("SHOW statement_timeout")).scalar_one() == "0"
 
 

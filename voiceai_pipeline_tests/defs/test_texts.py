@@ -38,7 +38,7 @@ def entry(event: TokenEvent, run_id: str | None = None, **facts: object) -> Entr
 CLOSED = Circuit(0, None, "", None, None, None, None)
 
 
-def test_a_red_run_says_how_many_who_when_why_and_what_to_do() -> None:
+def test_a_red_run_says_how_many_users_failed_which_when_why_and_what_to_do() -> None:
     text = texts.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
     assert "1 user failed on 1 day; the calls of all other users are stored." in text
     assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: No action" in text
@@ -53,7 +53,9 @@ def test_a_thousand_failures_are_counted_and_fifty_are_named() -> None:
     assert "and 950 more" in text
 
 
-def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_it_again() -> None:
+def test_a_day_says_whether_it_is_complete_which_users_are_missing_and_where_to_re_sync_it() -> (
+    None
+):
     waiting = row(3, DayState.WAITING, "Spa", failure=FailureClass.LOCATION_PAUSED)
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE),), (failed(2),), (waiting,), (User(UUID(int=4), "New"),)
@@ -67,17 +69,17 @@ def test_a_day_answers_whether_it_is_complete_who_is_missing_and_where_to_read_i
     done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
     assert texts.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for a")
     assert "2026-11-20 so far is" in texts.answer(done, PAGE, is_open=True)
-    nobody = DayReport(DAY, (), (), (waiting,), ())
-    assert texts.answer(nobody, PAGE).startswith("**Nothing to sync.**")
+    unable = DayReport(DAY, (), (), (waiting,), ())
+    assert texts.answer(unable, PAGE).startswith("**Nothing to sync.**")
 
 
 def test_a_day_is_never_100_percent_while_one_of_thousands_is_missing() -> None:
-    everybody = tuple(row(number, DayState.COMPLETE) for number in range(9_999))
-    assert DayReport(DAY, everybody, (failed(1),), (), ()).complete_percent == 99.9
-    assert DayReport(DAY, everybody, (), (), ()).complete_percent == 100.0
+    complete = tuple(row(number, DayState.COMPLETE) for number in range(9_999))
+    assert DayReport(DAY, complete, (failed(1),), (), ()).complete_percent == 99.9
+    assert DayReport(DAY, complete, (), (), ()).complete_percent == 100.0
 
 
-def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_at_once() -> None:
+def test_what_to_do_is_said_once_per_cause_and_fits_what_the_ui_shows_at_once() -> None:
     report = DayReport(
         DAY,
         (row(1, DayState.COMPLETE),),
@@ -103,7 +105,7 @@ def test_what_has_to_be_done_is_said_once_per_cause_and_fits_what_the_ui_shows_a
     assert text.endswith(f"- and {len(FailureClass) - shown} more causes: see all_users")
 
 
-def test_the_table_puts_those_first_who_need_something_and_survives_a_pipe_in_a_name() -> None:
+def test_the_table_puts_users_who_need_action_first_and_survives_a_pipe_in_a_name() -> None:
     report = DayReport(
         DAY, (row(1, DayState.COMPLETE, "Fine | Dandy", stored=7),), (failed(2),), (), ()
     )
@@ -117,7 +119,7 @@ def test_a_day_without_users_has_a_table_that_says_so() -> None:
     assert texts.users_table(DayReport(DAY, (), (), (), ())) == "No users yet."
 
 
-def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
+def test_a_history_says_when_what_by_which_actor_and_in_which_run() -> None:
     run_id = "0f4c3b2a-0000-4000-8000-000000000000"
     table = texts.history_table(
         [
@@ -141,7 +143,7 @@ def test_a_history_says_when_what_by_whom_and_in_which_run() -> None:
     assert texts.history_table([], PAGE) == "Nothing is recorded yet."
 
 
-def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
+def test_a_red_refresh_says_the_same_reason_once_and_names_its_users() -> None:
     down = PipelineError(FailureClass.PROVIDER_ERROR, "503 POST /oauth/token")
     failed = {User(UUID(int=n), f"Shop {n}"): down for n in range(12)}
     failed[User(UUID(int=99), "Spa")] = PipelineError(FailureClass.TOKEN_UNREADABLE)
@@ -154,7 +156,7 @@ def test_a_red_refresh_says_the_same_reason_once_and_names_who_has_it() -> None:
     assert f"voiceai-pipeline connect {UUID(int=99)}" in text
 
 
-def test_suspended_renewals_are_said_once_whatever_each_user_was_told() -> None:
+def test_suspended_refreshes_are_said_once_whatever_each_users_message_was() -> None:
     failed = {
         User(UUID(int=n), f"Shop {n}"): PipelineError(FailureClass.CLIENT_REFUSED, f"trace {n}")
         for n in range(500)

@@ -259,7 +259,7 @@ def test_the_short_way_to_a_calls_content_leads_to_the_same(fields: dict[str, An
 
 
 def test_the_content_of_an_ordinary_call_is_what_it_always_was() -> None:
-    """Tables hold these hashes: another spelling would write every call once more."""
+    """Tables hold these hashes: another spelling would write every call again."""
     raw = item(
         "a", duration=12.5, trialCall=False, summary='é "x"\n', extractedData={"b": 0, "a": {}}
     )

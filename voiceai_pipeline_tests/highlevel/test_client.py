@@ -103,14 +103,14 @@ def test_an_agencys_token_lists_its_locations_and_mints_a_token_for_one(
     with open_client(sandbox.url, clock, both_dialects) as client:
         agency = grant_for(sandbox, client, AGENCY.company_id)
         assert (agency.user_type, agency.location_id) == ("Company", None)
-        (place,) = client.installed_locations(agency.access_token, AGENCY.company_id)
-        assert (place.location_id, place.name) == (AGENCY.location_id, "Northwind Motors")
-        minted = client.location_token(agency.access_token, AGENCY.company_id, place.location_id)
-        assert minted.location_id == place.location_id
-        assert read_page(client, minted.access_token, place.location_id) > 0
+        (found,) = client.installed_locations(agency.access_token, AGENCY.company_id)
+        assert (found.location_id, found.name) == (AGENCY.location_id, "Northwind Motors")
+        minted = client.location_token(agency.access_token, AGENCY.company_id, found.location_id)
+        assert minted.location_id == found.location_id
+        assert read_page(client, minted.access_token, found.location_id) > 0
         # REQUIREMENTS H2: the agency's own token opens no call log, and says why.
         with pytest.raises(HighLevelError) as caught:
-            read_page(client, agency.access_token, place.location_id)
+            read_page(client, agency.access_token, found.location_id)
     assert caught.value.failure is FailureClass.SCOPE_MISSING
     assert "voice-ai-dashboard.readonly" in str(caught.value)
 
@@ -121,9 +121,9 @@ def test_names_and_time_zones_are_read_in_either_dialect(
     maple = DEMO["Maple Plumbing"].installs_on  # has a draft agent without required fields
     with open_client(sandbox.url, clock, both_dialects) as client:
         token = grant_for(sandbox, client, maple).access_token
-        place = client.location(token, maple)
+        found = client.location(token, maple)
         agents = list(client.agents(token, maple))
-    assert (place.name, place.timezone) == ("Maple Plumbing", "America/Chicago")
+    assert (found.name, found.timezone) == ("Maple Plumbing", "America/Chicago")
     names = {agent.name: agent.timezone for agent in agents}
     assert names == {
         "Front desk": "America/Chicago",
@@ -136,13 +136,13 @@ def test_names_and_time_zones_are_read_in_either_dialect(
 def test_a_total_is_asked_for_alone_and_may_be_absent(
     sandbox: RunningSandbox, clock: Clock, both_dialects: str, envelope: Any
 ) -> None:
-    place = DEMO["Harbor Dental"].installs_on
-    sandbox.world.set_envelope(place, envelope)
+    location_id = DEMO["Harbor Dental"].installs_on
+    sandbox.world.set_envelope(location_id, envelope)
     start = NOON - dt.timedelta(days=1)
     with open_client(sandbox.url, clock, both_dialects) as client:
-        token = grant_for(sandbox, client, place).access_token
-        total = client.call_total(token, place, start, NOON)
-    there = sandbox.world.calls.between(place, start, NOON + dt.timedelta(milliseconds=1))
+        token = grant_for(sandbox, client, location_id).access_token
+        total = client.call_total(token, location_id, start, NOON)
+    there = sandbox.world.calls.between(location_id, start, NOON + dt.timedelta(milliseconds=1))
     assert total == (None if envelope == "no_total" else len(there))
     assert len(there) > 1
     assert sandbox.requests[-1].query["pageSize"] == "1"
@@ -152,12 +152,12 @@ def test_a_total_is_asked_for_alone_and_may_be_absent(
 def test_a_page_of_calls_has_a_total_in_either_envelope(
     sandbox: RunningSandbox, clock: Clock, both_dialects: str, location: str
 ) -> None:
-    place = DEMO[location].installs_on
+    location_id = DEMO[location].installs_on
     start = NOON - dt.timedelta(days=1)
     with open_client(sandbox.url, clock, both_dialects) as client:
-        token = grant_for(sandbox, client, place).access_token
-        page = client.call_logs_page(token, place, start, NOON, 1)
-    there = sandbox.world.calls.between(place, start, NOON + dt.timedelta(milliseconds=1))
+        token = grant_for(sandbox, client, location_id).access_token
+        page = client.call_logs_page(token, location_id, start, NOON, 1)
+    there = sandbox.world.calls.between(location_id, start, NOON + dt.timedelta(milliseconds=1))
     assert page.total == len(there)
     assert [json.loads(bytes(item)) for item in page.items] == there[:50]
 
@@ -200,12 +200,14 @@ def test_every_path_gets_its_version(
 ) -> None:
     with open_client(sandbox.url, clock, both_dialects) as client:
         agency = grant_for(sandbox, client, AGENCY.company_id)
-        place = str(AGENCY.location_id)
+        location_id = str(AGENCY.location_id)
         client.installed_locations(agency.access_token, AGENCY.company_id)
-        token = client.location_token(agency.access_token, AGENCY.company_id, place).access_token
-        client.location(token, place)
-        list(client.agents(token, place))
-        read_page(client, token, place)
+        token = client.location_token(
+            agency.access_token, AGENCY.company_id, location_id
+        ).access_token
+        client.location(token, location_id)
+        list(client.agents(token, location_id))
+        read_page(client, token, location_id)
     assert len({request.path for request in sandbox.requests}) == 6
     for request in sandbox.requests:
         versions = VERSIONS[both_dialects].items()
@@ -337,8 +339,8 @@ def test_every_page_of_installed_locations_is_read(
         )
 
     with Scripted(page) as server, open_client(server.url, clock, both_dialects) as client:
-        places = client.installed_locations(Secret("A"), "Co")
-    assert [place.location_id for place in places] == [one["_id"] for one in names]
+        found = client.installed_locations(Secret("A"), "Co")
+    assert [one.location_id for one in found] == [one["_id"] for one in names]
 
 
 def test_installed_locations_that_ignore_paging_end(clock: Clock, both_dialects: str) -> None:

@@ -169,10 +169,10 @@ def test_the_agents_arrive_in_the_table(engine: sa.Engine, clock: Clock) -> None
 
 
 def test_the_location_has_its_name_and_zone(clock: Clock) -> None:
-    place, asked = asking("location.json", clock, lambda c: c.location(TOKEN, LOCATION))
+    found, asked = asking("location.json", clock, lambda c: c.location(TOKEN, LOCATION))
     assert asked.path == f"/locations/{LOCATION}"
-    assert (place.location_id, place.name) == (LOCATION, "Example Dental")
-    assert (place.timezone, place.company_id) == ("America/New_York", COMPANY)
+    assert (found.location_id, found.name) == (LOCATION, "Example Dental")
+    assert (found.timezone, found.company_id) == ("America/New_York", COMPANY)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_the_location_has_its_name_and_zone(clock: Clock) -> None:
     [("installed_locations.pre_v3.json", "dated"), ("installed_locations.v3.json", "v3")],
 )
 def test_the_installed_locations_are_listed(name: str, api_version: str, clock: Clock) -> None:
-    places, _ = asking(name, clock, lambda c: c.installed_locations(TOKEN, COMPANY), api_version)
-    assert [(place.location_id, place.name) for place in places] == [(LOCATION, "Example Dental")]
+    found, _ = asking(name, clock, lambda c: c.installed_locations(TOKEN, COMPANY), api_version)
+    assert [(one.location_id, one.name) for one in found] == [(LOCATION, "Example Dental")]
 
 
 @pytest.mark.parametrize("api_version", ["dated", "v3"])

@@ -30,6 +30,7 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import NOON, Clock
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 from voiceai_pipeline_tests.support.token_endpoint import Endpoint, stored, tokens_at
 
 CASES = json.loads((Path(__file__).parents[1] / "data/token_answers.json").read_text())["answers"]
@@ -129,7 +130,8 @@ _SCOPES = st.sampled_from(
 _ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
 
 
-@settings(max_examples=1_000)
+@soak
+@settings(max_examples=repeated(200, 1_000), deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["expires_in", "expiresIn", "expires_at"]), _NUMBER),
     _SPACE, _SPACE, _SCOPES, _ENCODINGS, st.booleans(), st.booleans(),
@@ -210,7 +212,7 @@ def test_a_pair_without_a_lifetime_is_used_for_a_while_and_then_refreshed(
             assert connections.due_for_refresh(db, clock.now) == []
         clock.now += timedelta(seconds=1)
         assert tokens.get_valid_token(expired.user.id) == Secret("at-3")
-        # What the API refuses, and what a person asks for, is refreshed at once.
+        # What the API refuses, and what an operator asks for, is refreshed at once.
         assert tokens.get_valid_token(expired.user.id, rejected=Secret("at-3")) == Secret("at-4")
         tokens.refresh(expired.user.id)
     assert len(endpoint.posts) == 4

@@ -55,9 +55,9 @@ def test_no_error_and_no_log_tells_a_secret(
     agency = sandbox.world.exchange(code_for(sandbox, AGENCY.company_id).reveal(), REDIRECT_URI)
     company, code = Secret(agency.access_token), code_for(sandbox, HARBOR)
     sandbox.world.add_fault(dataclasses.replace(fault, path="/"))
-    place, refresh_token = str(AGENCY.location_id), grant.refresh_token
+    location_id, refresh_token = str(AGENCY.location_id), grant.refresh_token
     assert refresh_token is not None
-    told = []
+    texts = []
     with HighLevelClient(
         highlevel_settings(sandbox.url),
         retry=Retry(attempts=2),
@@ -70,7 +70,7 @@ def test_no_error_and_no_log_tells_a_secret(
             lambda: client.location(grant.access_token, HARBOR),
             lambda: list(client.agents(grant.access_token, HARBOR)),
             lambda: client.installed_locations(company, AGENCY.company_id),
-            lambda: client.location_token(company, AGENCY.company_id, place),
+            lambda: client.location_token(company, AGENCY.company_id, location_id),
             lambda: client.refresh(refresh_token, "Location"),
             lambda: client.exchange_code(code),
         ]
@@ -81,13 +81,18 @@ def test_no_error_and_no_log_tells_a_secret(
                 error = caught
             else:
                 continue  # half a grant may hold a whole pair
-            told += [*traceback.format_exception(error), repr(error), str(error), str(error.args)]
-    assert "startDate=" not in "".join(told)
-    assert "HighLevelError" in "".join(told)
+            texts += [
+                *traceback.format_exception(error),
+                repr(error),
+                str(error),
+                str(error.args),
+            ]
+    assert "startDate=" not in "".join(texts)
+    assert "HighLevelError" in "".join(texts)
     logs = caplog.text
     assert "urllib3.connectionpool" in logs
     for canary in CANARIES:
-        assert canary not in "".join(told)
+        assert canary not in "".join(texts)
         assert canary not in logs
 
 
@@ -97,14 +102,14 @@ def test_a_connection_that_is_not_made_tells_no_query(clock: Clock) -> None:
         url = server.url
     with open_client(url, clock) as client, pytest.raises(HighLevelError) as caught:
         read_page(client, Secret("A"))
-    told = "".join(traceback.format_exception(caught.value))
+    texts = "".join(traceback.format_exception(caught.value))
     assert caught.value.failure is FailureClass.UNREACHABLE
-    assert HARBOR not in told
-    assert "startDate=" not in told
+    assert HARBOR not in texts
+    assert "startDate=" not in texts
 
 
 def test_an_echoing_server_is_not_quoted(clock: Clock) -> None:
-    """A proxy's error page may repeat the request; none of it reaches a person or a log."""
+    """A proxy's error page may repeat the request; none of it reaches a message or a log."""
 
     def echo(asked: Asked) -> Reply:
         text = f"{asked.headers} {asked.query} {asked.body}"

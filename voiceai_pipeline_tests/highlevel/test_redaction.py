@@ -227,5 +227,5 @@ def test_calls_are_parsed_again_when_what_is_stored_of_them_changes() -> None:
     }
     sent = Raw(json.dumps(item).encode())
     stored = call_of(ListedCall("call-1", datetime(2026, 11, 18, 12, tzinfo=UTC), sent))
-    told = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
-    assert (CALL_LABEL, told) == (b"call fingerprint", "347b6ff013c10818")
+    digest = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
+    assert (CALL_LABEL, digest) == (b"call fingerprint", "347b6ff013c10818")

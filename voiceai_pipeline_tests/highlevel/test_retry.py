@@ -159,9 +159,9 @@ def test_minting_a_location_token_spends_nothing_and_is_retried(
     agency = grant_for(sandbox, client, AGENCY.company_id)
     sandbox.world.clear_requests()
     sandbox.world.add_fault(Fault("server_error", AGENCY.company_id, times=2))
-    place = str(AGENCY.location_id)
-    minted = client.location_token(agency.access_token, AGENCY.company_id, place)
-    assert minted.location_id == place
+    location_id = str(AGENCY.location_id)
+    minted = client.location_token(agency.access_token, AGENCY.company_id, location_id)
+    assert minted.location_id == location_id
     assert len(sandbox.requests) == 3
 
 

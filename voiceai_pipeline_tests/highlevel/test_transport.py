@@ -216,7 +216,7 @@ def test_behind_a_tunnel_that_stands_a_request_is_handed_over(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(HighLevelError) as caught:
             post("https://endpoint.example.test/oauth/token")
-    # The certificate is that of 127.0.0.1: the name does not fit, and nothing is told.
+    # The certificate is that of 127.0.0.1: the name does not fit, and nothing is sent.
     assert not caught.value.sent
     assert "certificate" in caught.value.detail
 

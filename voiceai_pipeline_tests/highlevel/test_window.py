@@ -30,6 +30,7 @@ from voiceai_pipeline_tests.support.call_lists import (
     read_whole,
     spread,
 )
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 
 
 def check(calls: CallList, read: WholeRead) -> None:
@@ -56,7 +57,8 @@ def complete_or_nothing(calls: CallList) -> WholeRead | None:
     return read
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@soak
+@settings(max_examples=repeated(100, 1000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     count=st.integers(0, 260),
     within=st.sampled_from([200, 5_000, 86_406_000]),
@@ -82,7 +84,8 @@ def test_calls_that_come_and_go_between_pages_cost_no_other_call(
         assert any(vanish or arrive for vanish, arrive in churn)
 
 
-@settings(max_examples=150, deadline=None)
+@soak
+@settings(max_examples=repeated(50, 150), deadline=None)
 @given(
     count=st.integers(0, 400),
     step=st.sampled_from([2, 7, 1000]),
@@ -131,7 +134,8 @@ def test_more_than_a_page_of_calls_in_one_millisecond_are_all_read(
     assert len(read.calls) == before + tied + 60
 
 
-@settings(max_examples=200, deadline=None)
+@soak
+@settings(max_examples=repeated(50, 200), deadline=None)
 @given(st.integers(51, 200), st.lists(st.integers(0, 2), max_size=8), st.integers(0, 2**32))
 def test_ties_that_vanish_between_page_numbers_are_noticed(
     tied: int, vanishing: list[int], seed: int
@@ -212,7 +216,7 @@ def test_a_long_list_that_ignores_dates_is_never_taken_for_complete(tells_total:
 def test_times_finer_than_highlevels_dates_cost_no_call_and_no_second_read(
     tells_total: bool,
 ) -> None:
-    """A date in a request is cut to milliseconds, and then shows calls before it once more."""
+    """A date in a request is cut to milliseconds, and then shows calls before it again."""
     us = dt.timedelta(microseconds=1)
     there = {f"call{n}": DAY.start + n * 357 * us for n in range(300)}
 

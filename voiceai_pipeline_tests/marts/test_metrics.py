@@ -21,6 +21,7 @@ from voiceai_pipeline.marts.metrics import masked
 from voiceai_pipeline_tests.support import mart_oracle
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 
 RULES = MetricRules(cost_per_minute=Decimal("0.13"))
 
@@ -247,7 +248,8 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
     )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@soak
+@settings(max_examples=repeated(4, 50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stored())
 def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
     calls: pd.DataFrame,

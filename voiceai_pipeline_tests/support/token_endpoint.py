@@ -80,7 +80,7 @@ def expired(harbor: Connection, clock: Clock, sandbox: RunningSandbox) -> Connec
     return harbor
 
 
-def place_of(connection: Connection) -> str:
+def location_of(connection: Connection) -> str:
     assert connection.location_id is not None
     return connection.location_id
 
