@@ -29,7 +29,7 @@ from voiceai_pipeline.database.copy_format import (
     text,
     timestamptz,
 )
-from voiceai_pipeline.database.engine import asking
+from voiceai_pipeline.database.engine import autocommit
 from voiceai_pipeline.database.tables import call_logs
 
 _BATCH: Final = 300
@@ -162,7 +162,7 @@ class Intake:
         if not self._batch:
             return {}
         bounds = {"first": self._batch[0].started_at, "last": self._batch[-1].started_at}
-        with asking(self._engine) as db:
+        with autocommit(self._engine) as db:
             found = db.execute(_KNOWN, {"location": self.location_id} | bounds)
             return {call_id: _Known(content_hash, mark) for call_id, content_hash, mark in found}
 

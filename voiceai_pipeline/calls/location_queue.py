@@ -31,7 +31,7 @@ from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.worker_pool import WorkerPool
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window
-from voiceai_pipeline.database.engine import is_away
+from voiceai_pipeline.database.engine import is_unreachable
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,8 @@ class LocationQueue(Generic[U]):
         """
         now = self.monotonic()
         entry.away_since = now if entry.away_since is None else entry.away_since
-        if not is_away(error) or now - entry.away_since >= self.terms.outage.total_seconds():
+        waited = now - entry.away_since
+        if not is_unreachable(error) or waited >= self.terms.outage.total_seconds():
             raise error
         self._delay(entry, now)
 
@@ -330,7 +331,7 @@ class LocationQueue(Generic[U]):
                 outcomes += [outcome for _, found, _ in batch for outcome in found]
         except Exception as error:
             for entry, _, _ in batch:
-                if isinstance(error, sa.exc.OperationalError) and is_away(error):
+                if isinstance(error, sa.exc.OperationalError) and is_unreachable(error):
                     self._retry_after_outage(error, entry)
                 else:
                     # Re-read each on its own: the one at fault reports it, the others succeed.

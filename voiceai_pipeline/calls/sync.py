@@ -22,7 +22,7 @@ from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState
-from voiceai_pipeline.database.engine import asking, database_error, read_clock
+from voiceai_pipeline.database.engine import autocommit, database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 WORKERS: Final = 16
@@ -101,7 +101,7 @@ class Sync:
     def _sync_days(
         self, days: list[date], user_ids: Sequence[UUID] | None, mode: Mode, run_id: str | None
     ) -> list[DayResult]:
-        with asking(self._engine) as db:
+        with autocommit(self._engine) as db:
             now = read_clock(db, self._now)
         self._refuse_impossible(days, now)
         with self._engine.begin() as db:

@@ -31,7 +31,7 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window, stretches
 from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import asking, database_error, is_away, read_clock
+from voiceai_pipeline.database.engine import autocommit, database_error, is_unreachable, read_clock
 from voiceai_pipeline.highlevel.calls import Page, call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.window import WindowRead, read_window
@@ -145,7 +145,7 @@ class WindowSync:
         except PipelineError as error:
             failure = error
         except sa.exc.SQLAlchemyError as error:
-            if is_away(error):
+            if is_unreachable(error):
                 raise  # the failure could not be recorded either
             failure = database_error(error)
         except Exception as error:
@@ -227,7 +227,7 @@ class WindowSync:
         return outcomes
 
     def _clock(self) -> datetime:
-        with asking(self._engine) as db:
+        with autocommit(self._engine) as db:
             return read_clock(db, self._now)
 
 

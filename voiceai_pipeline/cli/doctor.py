@@ -181,7 +181,7 @@ def _database(db: sa.Connection) -> list[Finding]:
 def _analysts(db: sa.Connection) -> Finding:
     missing = grants.missing_roles(db)
     if missing:
-        return Finding("analysts", "warning", grants.how_to_make(missing))
+        return Finding("analysts", "warning", grants.missing_roles_text(missing))
     text = f"read the schema {SCHEMA} as {grants.ANALYST}; conversations need {grants.CONTENT} too"
     return Finding("analysts", "ok", text)
 

@@ -284,7 +284,7 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
         with engine.begin() as db:
             missing = grants.missing_roles(db)
         if missing:
-            click.echo(grants.how_to_make(missing))
+            click.echo(grants.missing_roles_text(missing))
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
+    Connection,
     ConnectionState,
     OAuthToken,
     missing_scopes,
@@ -28,8 +29,18 @@ from voiceai_pipeline.database.tables import api_keys
 ATTENTION_AFTER: Final = 12
 """Failed refreshes in a row that raise an alert: two hours, at one in ten minutes."""
 
+_STOPPED: Final = (ConnectionState.NEEDS_RECONNECT, ConnectionState.PAUSED)
+
 EXPIRING_SOON: Final = timedelta(days=30)
 """How long before an unused refresh token expires an alert is raised (REQUIREMENTS T14)."""
+
+
+def needs_action(connection: Connection) -> bool:
+    """Whether an operator or the user has to act, or refreshes have failed for long.
+
+    A user that was disconnected, or never connected, does not need action: that may be intended.
+    """
+    return connection.state in _STOPPED or connection.failed_attempts >= ATTENTION_AFTER
 
 
 def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:

@@ -36,7 +36,7 @@ from voiceai_pipeline.core.connection import (
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import asking, database_error, read_clock
+from voiceai_pipeline.database.engine import autocommit, database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
@@ -140,7 +140,7 @@ class Tokens:
 
     def _row(self, user_id: UUID) -> TokenRow:
         now = self._now() if self._now else None
-        with asking(self._engine) as db:
+        with autocommit(self._engine) as db:
             row = token_row.read(db, user_id, now)
             if row is not None:
                 return row
@@ -308,7 +308,7 @@ class Tokens:
             raise
 
     def _stamp(self, user_id: UUID) -> Stamp:
-        with asking(self._engine) as db:
+        with autocommit(self._engine) as db:
             stamp = token_row.stamp(db, user_id)
         return replace(stamp, now=self._now()) if self._now else stamp
 

@@ -70,7 +70,7 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
     return PipelineError(FailureClass.DATABASE, f"{name}, SQLSTATE {state}" if state else name)
 
 
-def is_away(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """True if the database cannot be reached or closed the connection, as in a restart; False if it
     refused the request."""
     if not isinstance(error, sa.exc.OperationalError):
@@ -79,7 +79,7 @@ def is_away(error: BaseException) -> bool:
     return state is None or state.startswith(("08", "57P"))
 
 
-def asking(engine: sa.Engine) -> sa.Connection:
+def autocommit(engine: sa.Engine) -> sa.Connection:
     """A connection in autocommit mode: a single query needs no round trips for BEGIN and COMMIT."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 

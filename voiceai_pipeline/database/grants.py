@@ -40,8 +40,8 @@ def missing_roles(db: sa.Connection) -> list[str]:
     return [role for role in ROLES if role not in present]
 
 
-def how_to_make(roles: Iterable[str]) -> str:
-    """A sentence: what to do about missing roles."""
+def missing_roles_text(roles: Iterable[str]) -> str:
+    """What to tell the operator about missing roles: the consequence and the statements to run."""
     statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in roles)
     return (
         "Analysts have no role yet, because this database user may not create roles. Everything "

@@ -23,7 +23,7 @@ from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import tables
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import check_texts, checks, columns, freshness, numbers, partitions
+from voiceai_pipeline.defs import check_texts, checks, columns, freshness, partitions
 from voiceai_pipeline.defs.recording import (
     log_materialization,
     read_statuses,
@@ -212,8 +212,8 @@ def reconciliation(
     """Whether the last 30 complete days still hold as many calls as HighLevel counts, for each
     location. A day that differs is reopened: ``sync_status`` shows it as failed, and it is
     re-synced automatically. The table holds the days that differ."""
-    locations = reconcile_and_record(context, pipeline, settings.page)
-    yield _totals_check(locations)
+    locations, facts = reconcile_and_record(context, pipeline, settings.page)
+    yield _totals_check(locations, facts)
     fail_if_totals_are_missing(locations)
 
 
@@ -249,16 +249,17 @@ def _today(pipeline: Pipeline) -> date:
         return database_now(db).astimezone(pipeline.zone).date()
 
 
-def _totals_check(places: Sequence[LocationComparison]) -> dg.AssetCheckResult:
+def _totals_check(
+    places: Sequence[LocationComparison], facts: Mapping[str, Any]
+) -> dg.AssetCheckResult:
     """Only a warning: a reopened day is red itself and is re-synced within minutes, while this
     result stays until the next night; if HighLevel contradicts itself, no rerun helps."""
-    facts = numbers.of_reconciliation(places)
     passed = facts["days_that_differ"] == 0
     return dg.AssetCheckResult(
         check_name=TOTALS_AGREE,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=check_texts.reconciliation_text(places),
+        description=check_texts.reconciliation_text(places, facts),
         metadata={
             name: facts[name]
             for name in (

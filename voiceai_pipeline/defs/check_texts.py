@@ -5,6 +5,7 @@ Pure: which check passes is decided in ``checks``.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 from voiceai_pipeline.calls import volume_anomalies
@@ -16,13 +17,15 @@ from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import for_user
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.defs.markdown import shown
-from voiceai_pipeline.defs.numbers import of_reconciliation
 from voiceai_pipeline.defs.texts import FOLLOWS, LINES, at_most, message_for
 
 
-def reconciliation_text(places: Sequence[LocationComparison]) -> str:
-    """The result of the comparison: how many days differ, which, and what could not be compared."""
-    facts = of_reconciliation(places)
+def reconciliation_text(places: Sequence[LocationComparison], facts: Mapping[str, Any]) -> str:
+    """The result of the comparison: how many days differ, which, and what could not be compared.
+
+    Args:
+        facts: ``numbers.of_reconciliation`` of these locations.
+    """
     parts = [f"{facts['days_that_differ']} of {facts['days_checked']} days compared differ."]
     if facts["days_without_total"]:
         parts.append(f"HighLevel gave no total for {facts['days_without_total']} more.")

@@ -20,7 +20,7 @@ from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections import token_store
 from voiceai_pipeline.core.call import ACTION_TYPES
-from voiceai_pipeline.core.connection import Connection, ConnectionState
+from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.defs import check_texts, texts
@@ -204,7 +204,7 @@ def no_connection_needs_a_person(
 
 def outcome(all_connections: Sequence[Connection]) -> dg.AssetCheckResult:
     """The check's result: a warning at most, because a rerun cannot help."""
-    needing_action = [connection for connection in all_connections if _needs_action(connection)]
+    needing_action = [one for one in all_connections if token_store.needs_action(one)]
     states = Counter(connection.status for connection in all_connections)
     return dg.AssetCheckResult(
         asset_key="user_tokens",
@@ -233,12 +233,4 @@ def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
         metadata=result.metadata,
         severity=result.severity,
         description=result.description,
-    )
-
-
-def _needs_action(connection: Connection) -> bool:
-    """A user that was disconnected, or never connected, does not: that may be intended."""
-    return (
-        connection.state in (ConnectionState.NEEDS_RECONNECT, ConnectionState.PAUSED)
-        or connection.failed_attempts >= token_store.ATTENTION_AFTER
     )

@@ -12,7 +12,6 @@ from voiceai_pipeline.connections import alert_channels, alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.alert_channels import Channel
 from voiceai_pipeline.core.days import DayState, day_range
-from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_now
 from voiceai_pipeline.defs import (
@@ -130,16 +129,7 @@ def deliver_alerts(
     if users := sorted({notice.user.id for notice in news if notice.user}):
         # Their cells and the check still show how it was before.
         recording.record_connections(context, database, settings.page, users)
-    for done in deliveries:
-        if done.delivered:
-            context.log.info(f"Delivered to {done.channel}: {done.delivered}.")
-    if lines := [
-        f"- {done.channel}, {done.kept} kept: {cleaned(' '.join(done.reasons))}"
-        for done in deliveries
-        if done.kept
-    ]:
-        text = "Some alerts could not be delivered and are retried; all others were delivered:"
-        raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
+    steps.report_deliveries(context, deliveries)
 
 
 @dg.op

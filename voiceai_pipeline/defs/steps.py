@@ -1,7 +1,8 @@
 """What assets and jobs both do: run the pipeline, record the result, and fail with a sentence."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 import dagster as dg
@@ -10,6 +11,7 @@ from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.calls.sync import Mode, SyncRequestError
 from voiceai_pipeline.connections import circuit_breaker
+from voiceai_pipeline.connections.alert_delivery import Delivery
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
@@ -90,8 +92,11 @@ def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[Day
 
 def reconcile_and_record(
     context: dg.AssetExecutionContext, pipeline: Pipeline, page: PageSettings
-) -> Sequence[LocationComparison]:
+) -> tuple[Sequence[LocationComparison], Mapping[str, Any]]:
     """Compare HighLevel's totals with the table, and record the days that this reopened.
+
+    Returns:
+        The comparison of each location, and the numbers that sum it up.
 
     Raises:
         dg.Failure: the ledger or the table cannot be read.
@@ -108,7 +113,26 @@ def reconcile_and_record(
         freshness.record(context, pipeline.engine)
     facts = numbers.of_reconciliation(locations)
     context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
-    return locations
+    return locations, facts
+
+
+def report_deliveries(context: dg.OpExecutionContext, deliveries: Sequence[Delivery]) -> None:
+    """Log what each channel accepted; fail the run if one of them did not accept everything.
+
+    Raises:
+        dg.Failure: naming the channels and the reasons. What they did not accept is retried.
+    """
+    for one in deliveries:
+        if one.delivered:
+            context.log.info(f"Delivered to {one.channel}: {one.delivered}.")
+    kept = [
+        f"- {one.channel}, {one.kept} kept: {cleaned(' '.join(one.reasons))}"
+        for one in deliveries
+        if one.kept
+    ]
+    if kept:
+        text = "Some alerts could not be delivered and are retried; all others were delivered:"
+        raise dg.Failure("\n".join([text, *kept]), allow_retries=False)
 
 
 def fail_if_totals_are_missing(locations: Sequence[LocationComparison]) -> None:

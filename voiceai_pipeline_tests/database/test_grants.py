@@ -254,7 +254,7 @@ def test_without_the_right_to_create_roles_or_schemas_the_rest_works(
         assert migrate.is_current(db)
         assert db.exec_driver_sql("SELECT count(*) FROM voiceai.calls").scalar_one() == 0
     assert missing == list(grants.ROLES)
-    said = grants.how_to_make(missing)
+    said = grants.missing_roles_text(missing)
     run(empty_database, said.partition("run: ")[2].partition(" Then")[0])
     migrate.upgrade(engine)
     engine.dispose()

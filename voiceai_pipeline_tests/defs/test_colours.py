@@ -14,7 +14,6 @@ from voiceai_pipeline.database.engine import database_now
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import colours, partitions, sensors
 from voiceai_pipeline.defs.dagster_internals import AssetPartitionStatus, statuses_by_partition
-from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     cell,
@@ -22,6 +21,7 @@ from voiceai_pipeline_tests.support.dagster_runs import (
     failure_of,
     tick,
 )
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.product import LOCATION, Product
 
 GREEN, RED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
