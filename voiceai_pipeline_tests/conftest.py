@@ -140,8 +140,14 @@ def both_dialects(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def client(sandbox: RunningSandbox, clock: Clock) -> Iterator[HighLevelClient]:
-    with open_client(sandbox.url, clock) as client:
+def patience() -> float:
+    """Seconds that the client waits for an answer; few where the test's server does not answer."""
+    return 30
+
+
+@pytest.fixture
+def client(sandbox: RunningSandbox, clock: Clock, patience: float) -> Iterator[HighLevelClient]:
+    with open_client(sandbox.url, clock, timeout=patience) as client:
         yield client
 
 

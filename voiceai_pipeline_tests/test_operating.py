@@ -66,11 +66,9 @@ def product(days: Days, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up
 
 @pytest.fixture(scope="module")
 def window(chromium: Browser) -> Iterator[Page]:
-    expect.set_options(timeout=60_000)
     with chromium.new_context(viewport={"width": 1200, "height": 780}) as context:
         context.set_default_timeout(60_000)
         yield context.new_page()
-    expect.set_options(timeout=5_000)
 
 
 def picture(page: Page, name: str) -> None:
@@ -80,14 +78,14 @@ def picture(page: Page, name: str) -> None:
 
 
 def sandbox(product: Up, path: str, **body: Any) -> None:
-    answer = requests.post(f"{product.sandbox}/sandbox/{path}", json=body, timeout=10)
+    answer = requests.post(f"{product.sandbox}/sandbox/{path}", json=body, timeout=60)
     answer.raise_for_status()
 
 
 def requested_locations(product: Up) -> set[str]:
     """The locations whose calls were requested since the last time."""
-    asked = requests.get(f"{product.sandbox}/sandbox/requests", timeout=10).json()
-    requests.delete(f"{product.sandbox}/sandbox/requests", timeout=10).raise_for_status()
+    asked = requests.get(f"{product.sandbox}/sandbox/requests", timeout=60).json()
+    requests.delete(f"{product.sandbox}/sandbox/requests", timeout=60).raise_for_status()
     return {one["location_id"] for one in asked if one["path"] == CALLS}
 
 

@@ -231,7 +231,7 @@ def test_locations_are_locked_in_one_order_so_that_transactions_cannot_deadlock(
         call_store.lock_locations(first, ["b"])
         waiting = pool.submit(call_store.lock_locations, second, ["b", "a"])
         with engine.connect() as third:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 120
             while not _is_locked(third, "a"):
                 assert time.monotonic() < deadline
         first.rollback()

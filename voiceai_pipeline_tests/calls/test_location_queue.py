@@ -109,7 +109,7 @@ class Runs:
             return {row.location_id: row.run_id for row in db.execute(query)}
 
     def until(self, happens: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not happens():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -129,7 +129,7 @@ class Runs:
         for process in self.started:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signal.SIGKILL)
-            process.join(20)
+            process.join(120)
             process.close()
 
 

@@ -24,6 +24,7 @@ from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.moving_world import Moving
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 from voiceai_pipeline_tests.support.synced_calls import (
     DAY,
     HARBOR,
@@ -111,7 +112,8 @@ few = st.integers(0, 3)
 schedules = st.lists(st.tuples(few, few, few, few), max_size=7)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@soak
+@settings(max_examples=repeated(12, 60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     number=st.sampled_from([0, 3, 49, 50, 51, 120]),
     within=st.sampled_from([40, 5_000, 86_400_000]),

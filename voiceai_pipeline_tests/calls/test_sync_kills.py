@@ -72,7 +72,7 @@ def hold_up_writes(engine: sa.Engine) -> None:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)

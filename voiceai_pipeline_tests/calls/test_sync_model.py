@@ -21,6 +21,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.highlevel import highlevel_settings
+from voiceai_pipeline_tests.support.repetition import repeated, soak
 from voiceai_pipeline_tests.support.synced_calls import DAYS, UTC_ZONE, midnight, table
 
 
@@ -123,7 +124,8 @@ class Listing(HighLevelClient):
         return Page([highlevel.as_sent(item) for item in part.items], part.total)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@soak
+@settings(max_examples=repeated(12, 100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(0, 60),

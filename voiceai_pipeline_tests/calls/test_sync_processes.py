@@ -60,7 +60,11 @@ def test_a_killed_sync_leaves_each_location_old_or_new(
         location_of(name): len(expected_calls(sandbox, name, DAYS[0], DAYS[-1])) for name in HEALTHY
     }
     seen: set[int] = set()
-    for _ in range(8):
+    kills = 0
+    # Until the kills hit different moments, however fast the machine is.
+    while kills < 4 or len(seen) < 2:
+        kills += 1
+        assert kills < 50, seen
         sandbox.world.clear_requests()
         victim = processes.Process(
             target=sync_in_a_process,
@@ -68,14 +72,14 @@ def test_a_killed_sync_leaves_each_location_old_or_new(
             kwargs={"mode": Mode.RESUME, "workers": 3},
         )
         victim.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while victim.is_alive() and not read_requests(sandbox):
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 1.2))
         if victim.pid is not None and victim.is_alive():
             os.kill(victim.pid, signal.SIGKILL)
-        victim.join(20)
+        victim.join(120)
         victim.close()
         expire_leases(engine)
         done = {row.location_id for row in ledger_rows(engine)}
@@ -86,7 +90,6 @@ def test_a_killed_sync_leaves_each_location_old_or_new(
             assert set(ledger.statuses(db)) == {row.user.id for row in ledger_rows(engine)}
         assert {row.state for row in ledger_rows(engine)} <= {DayState.COMPLETE}
         seen.add(len(done))
-    assert len(seen) > 1
     sync.sync_days(DAYS)
     assert all(report.is_green for report in sync.report(DAYS))
     for name in HEALTHY:

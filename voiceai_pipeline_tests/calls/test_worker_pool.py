@@ -8,7 +8,7 @@ import pytest
 
 from voiceai_pipeline.calls.worker_pool import WorkerPool
 
-PATIENCE = 10.0
+PATIENCE = 120.0
 """Seconds for what happens at once."""
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.sandbox.cast import (
     DEMO_LOCATIONS,
     SANDBOX_CLIENT_ID,
@@ -57,11 +56,3 @@ def program(
         program = Program(env, highlevel, monkeypatch, capsys)
         yield program
         program.engine.dispose()
-
-
-@pytest.fixture
-def dagsters(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """A database for Dagster's own tables."""
-    postgres.create_database("cli_dagster")
-    yield postgres.url("cli_dagster", driver="psycopg2")
-    postgres.drop_database("cli_dagster")

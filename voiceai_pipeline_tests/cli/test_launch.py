@@ -15,19 +15,21 @@ from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.today import today_for
 
 
-def test_sync_refuses_an_unknown_user(program: Program, dagsters: str) -> None:
-    refused = program("sync", "--start", A_DAY, "--user", "Unknown", DAGSTER_POSTGRES_URL=dagsters)
+def test_sync_refuses_an_unknown_user(program: Program, dagster_database: str) -> None:
+    refused = program(
+        "sync", "--start", A_DAY, "--user", "Unknown", DAGSTER_POSTGRES_URL=dagster_database
+    )
 
     assert refused.code == 1
     assert "No user 'Unknown'." in refused.err
 
 
 def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
-    program: Program, dagsters: str
+    program: Program, dagster_database: str
 ) -> None:
     _, broken = program.connect("Harbor Dental", "Pine Realty")
     program.add("Juniper Fitness")
-    program.env["DAGSTER_POSTGRES_URL"] = dagsters
+    program.env["DAGSTER_POSTGRES_URL"] = dagster_database
     stored = program.ask(
         "SELECT refresh_token, access_token FROM api_keys JOIN users ON users.id = user_id "
         "WHERE business_name = 'Pine Realty'"
@@ -47,7 +49,7 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert " USER" not in failed.out
     assert "User days" in failed.err
     assert failed.err.splitlines()[-1].startswith("Error: Dagster run ")
-    assert runs(dagsters) == [("sync_calls", "FAILURE", "command line")]
+    assert runs(dagster_database) == [("sync_calls", "FAILURE", "command line")]
 
     damage(program, broken, *stored)
     program.highlevel.world.clear_requests()
@@ -60,7 +62,7 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert rows["Pine Realty", A_DAY]["state"] == "complete"
     assert rows["Pine Realty", A_DAY]["calls"] == rows["Pine Realty", A_DAY]["new"] > 0
     assert rows["Juniper Fitness", A_DAY]["state"] == "waiting"
-    assert runs(dagsters)[1:] == [("sync_calls", "SUCCESS", "command line")]
+    assert runs(dagster_database)[1:] == [("sync_calls", "SUCCESS", "command line")]
 
     # No user is left: unlike a rerun of a green day, this reads nothing.
     program.highlevel.world.clear_requests()

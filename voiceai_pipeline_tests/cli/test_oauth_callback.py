@@ -31,11 +31,11 @@ def test_connect_catches_the_redirect_and_connects(program: Program) -> None:
         callback = consent(url, "Harbor Dental")
         # A browser opens idle connections in advance.
         with socket.create_connection(address_of(callback)):
-            assert requests.head(callback, timeout=5).ok
-            ahead = requests.get(callback, headers={"Sec-Purpose": "prefetch"}, timeout=5)
+            assert requests.head(callback, timeout=60).ok
+            ahead = requests.get(callback, headers={"Sec-Purpose": "prefetch"}, timeout=60)
             assert ahead.status_code == 503
-            assert requests.get(callback.replace("/callback", "/favicon"), timeout=5).ok is False
-            page = requests.get(callback, timeout=5)
+            assert requests.get(callback.replace("/callback", "/favicon"), timeout=60).ok is False
+            page = requests.get(callback, timeout=60)
             outcome = ending(command)
 
     assert page.text == "Received. See the terminal for the result; you can close this page."
@@ -50,7 +50,7 @@ def test_connect_refuses_the_redirect_of_another_request(program: Program) -> No
     with program.talking("connect", "Harbor Dental", "--no-browser") as command:
         callback = consent(printed_url(command), "Harbor Dental")
         forged = callback[: callback.index("state=")] + "state=of-another-request"
-        requests.get(forged, timeout=5)
+        requests.get(forged, timeout=60)
         outcome = ending(command)
 
     assert outcome.code == 1
@@ -64,9 +64,9 @@ def test_connect_says_that_consent_was_refused(program: Program) -> None:
     with program.talking("connect", "Harbor Dental", "--no-browser") as command:
         url = printed_url(command)
         refused = requests.post(
-            url, data={"action": "cancel"}, timeout=5, allow_redirects=False
+            url, data={"action": "cancel"}, timeout=60, allow_redirects=False
         ).headers["Location"]
-        requests.get(refused, timeout=5)
+        requests.get(refused, timeout=60)
         outcome = ending(command)
 
     assert outcome.code == 1
@@ -83,7 +83,7 @@ def test_connect_lists_the_locations_of_an_agency_and_accepts_one(program: Progr
     outcomes = []
     for words in ([], ["--location", bikes.id]):
         with program.talking("connect", "Northwind Agency", "--no-browser", *words) as command:
-            requests.get(consent(printed_url(command), "Northwind Agency"), timeout=5)
+            requests.get(consent(printed_url(command), "Northwind Agency"), timeout=60)
             outcomes.append(ending(command))
 
     asked, answered = outcomes
@@ -126,9 +126,9 @@ def test_connect_waits_for_the_connections_page_where_that_receives_the_redirect
                     back = consent(url, "Harbor Dental")
                 else:
                     data = {"action": "cancel"}
-                    answer = requests.post(url, data=data, timeout=5, allow_redirects=False)
+                    answer = requests.post(url, data=data, timeout=60, allow_redirects=False)
                     back = answer.headers["Location"]
-                requests.get(back, timeout=5)
+                requests.get(back, timeout=60)
                 outcome = ending(command)
         finally:
             page.terminate()

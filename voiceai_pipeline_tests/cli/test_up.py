@@ -171,7 +171,7 @@ def test_the_read_only_webserver_shows_the_same_and_can_change_nothing(
 
     assert partition_stats(demo.read_only) == stats
     for page in ("/assets/call_logs?view=partitions", "/runs", f"/runs/{there['RUN']}"):
-        assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=30).text
+        assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=60).text
 
 
 def test_a_second_instance_is_refused_and_the_first_goes_on(demo: Up) -> None:

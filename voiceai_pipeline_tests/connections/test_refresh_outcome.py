@@ -51,6 +51,7 @@ from voiceai_pipeline_tests.support.token_fleet import (
 )
 
 
+@pytest.mark.parametrize("patience", [1])
 def test_a_requested_refresh_whose_answer_is_lost_is_replayed_at_the_next_attempt(
     harbor: Connection, engine: sa.Engine, tokens: Tokens, clock: Clock, sandbox: RunningSandbox
 ) -> None:
@@ -106,6 +107,7 @@ def test_two_lost_answers_need_action_and_never_a_third_post(
     assert after["is_active"] is False
 
 
+@pytest.mark.parametrize("patience", [1])
 def test_a_timeout_is_not_replayed_at_once_but_at_the_next_attempt(
     expired: Connection, engine: sa.Engine, tokens: Tokens, sandbox: RunningSandbox
 ) -> None:

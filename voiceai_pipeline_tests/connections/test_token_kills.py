@@ -60,7 +60,7 @@ def killed_in_the_middle(
         time.sleep(0.01)
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    victim.join(10)
+    victim.join(120)
     assert victim.exitcode == -signal.SIGKILL
     victim.close()
 
@@ -243,7 +243,7 @@ def kill_at_random(
     time.sleep(dice.uniform(0, 2 * ours.recv()))
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    victim.join(10)
+    victim.join(120)
     assert victim.exitcode == -signal.SIGKILL
     victim.close()
     ours.close()

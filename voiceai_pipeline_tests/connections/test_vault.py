@@ -167,7 +167,7 @@ def test_the_key_file_is_private_and_written_once(tmp_path: Path) -> None:
 
 
 def make_keys(path: str, barrier: Barrier) -> None:
-    barrier.wait(30)
+    barrier.wait(120)
     keys = local_keys(Path(path))
     found = Path(f"{path}.found.{os.getpid()}")
     found.write_bytes(next(iter(keys.values())))
@@ -180,7 +180,7 @@ def test_many_processes_that_start_at_once_get_one_key(tmp_path: Path) -> None:
     for member in members:
         member.start()
     for member in members:
-        member.join(30)
+        member.join(120)
         assert member.exitcode == 0
         member.close()
     found = [file.read_bytes() for file in tmp_path.glob("*.found.*")]

@@ -17,9 +17,9 @@ from voiceai_pipeline_tests.support.embedded_homes import (
     kill,
     said,
     stopped,
-    wait_until,
     watchdogs,
 )
+from voiceai_pipeline_tests.support.processes import wait_until
 
 
 def test_it_starts_answers_and_stops(home: Path) -> None:

@@ -14,9 +14,9 @@ from voiceai_pipeline_tests.support.embedded_homes import (
     hold,
     postmaster,
     stopped,
-    wait_until,
     watchdogs,
 )
+from voiceai_pipeline_tests.support.processes import wait_until
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 

@@ -21,9 +21,9 @@ from voiceai_pipeline_tests.support.embedded_homes import (
     kill,
     postmaster,
     stopped,
-    wait_until,
     watchdogs,
 )
+from voiceai_pipeline_tests.support.processes import wait_until
 
 
 def test_data_survive_a_restart(new_home: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_printed_sql_makes_the_same_schema(empty: sa.Engine, engine: sa.Engi
 
 def migrate_when_all_are_there(url: str, barrier: Barrier) -> None:
     engine = open_engine(Secret(url))
-    barrier.wait(30)
+    barrier.wait(120)
     migrate.upgrade(engine)
     engine.dispose()
 

@@ -46,7 +46,7 @@ def test_a_walk_over_a_day_finds_exactly_what_the_oracle_knows(harbor: Client) -
             "start": day.isoformat(),
             "end": (day + dt.timedelta(days=1)).isoformat(),
         },
-        timeout=10,
+        timeout=60,
     ).json()
     assert walked == oracle
 

@@ -38,9 +38,9 @@ def test_requests_are_recorded_without_their_secrets(harbor: Client) -> None:
     refreshed = harbor.refresh().json()
     harbor.calls(HARBOR.id, page=2, access_token=harbor.access)
     harbor.session.get(
-        f"{harbor.sandbox.url}{CALL_LOGS}", params={"code": "SANDBOX-CODE.x"}, timeout=10
+        f"{harbor.sandbox.url}{CALL_LOGS}", params={"code": "SANDBOX-CODE.x"}, timeout=60
     )
-    answer = harbor.session.get(f"{harbor.sandbox.url}/sandbox/requests", timeout=10)
+    answer = harbor.session.get(f"{harbor.sandbox.url}/sandbox/requests", timeout=60)
     assert "SANDBOX-" not in answer.text
     assert refreshed["refresh_token"] not in answer.text
     recorded = answer.json()
@@ -49,15 +49,15 @@ def test_requests_are_recorded_without_their_secrets(harbor: Client) -> None:
     listed = next(one for one in recorded if one["query"].get("page") == "2")
     assert (listed["status"], listed["query"]["access_token"]) == (422, "(not kept)")
     since = harbor.session.get(
-        f"{harbor.sandbox.url}/sandbox/requests", params={"since": recorded[-2]["n"]}, timeout=10
+        f"{harbor.sandbox.url}/sandbox/requests", params={"since": recorded[-2]["n"]}, timeout=60
     )
     assert [one["n"] for one in since.json()] == [recorded[-1]["n"]]
-    harbor.session.delete(f"{harbor.sandbox.url}/sandbox/requests", timeout=10)
+    harbor.session.delete(f"{harbor.sandbox.url}/sandbox/requests", timeout=60)
     assert harbor.sandbox.requests == []
 
 
 def test_the_state_tells_roles_and_no_tokens(harbor: Client) -> None:
-    answer = harbor.session.get(f"{harbor.sandbox.url}/sandbox/state", timeout=10)
+    answer = harbor.session.get(f"{harbor.sandbox.url}/sandbox/state", timeout=60)
     assert harbor.access not in answer.text
     state = answer.json()
     roles = [user["role"] for user in state["users"]]
@@ -71,16 +71,16 @@ def test_a_page_of_another_site_cannot_control_the_sandbox(sandbox: RunningSandb
     foreign = {"Origin": "https://elsewhere.test"}
     for path in ("/sandbox/revoke", "/sandbox/pause"):
         answer = requests.post(
-            sandbox.url + path, data={"location_id": HARBOR.id}, headers=foreign, timeout=10
+            sandbox.url + path, data={"location_id": HARBOR.id}, headers=foreign, timeout=60
         )
         assert answer.status_code == 403
     own = {"Origin": sandbox.url}
     form = {"location_id": HARBOR.id, "kind": "server_error", "day": A_DAY.isoformat()}
     answer = requests.post(
-        sandbox.url + "/sandbox/faults", data=form, headers=own, timeout=10, allow_redirects=False
+        sandbox.url + "/sandbox/faults", data=form, headers=own, timeout=60, allow_redirects=False
     )
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    front = requests.get(sandbox.url, timeout=10).text
+    front = requests.get(sandbox.url, timeout=60).text
     assert f"503 on {A_DAY}" in front
     assert "Heal: Harbor Dental" in front
 

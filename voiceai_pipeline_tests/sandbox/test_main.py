@@ -28,7 +28,7 @@ def test_the_process_says_where_it_listens_and_stops_cleanly(
         assert process.stderr is not None
         line = process.stderr.readline()
         url = line.split()[-1]
-        assert requests.get(f"{url}/sandbox/state", timeout=10).json()["bad_day"]
+        assert requests.get(f"{url}/sandbox/state", timeout=60).json()["bad_day"]
         process.send_signal(number)
         assert process.wait(5) == 0
         assert process.stderr.read() == ""

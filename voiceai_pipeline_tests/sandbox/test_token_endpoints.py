@@ -55,11 +55,11 @@ def test_without_grace_a_spent_refresh_token_is_dead_at_once(harbor: Client) -> 
 def test_the_dialects_are_not_mixed(sandbox: RunningSandbox) -> None:
     fields = {"clientId": "x", "clientSecret": "y", "grantType": "refresh_token"}
     camel = sandbox.url + "/oauth/token"
-    assert requests.post(camel, data=fields, timeout=10).json() == {
+    assert requests.post(camel, data=fields, timeout=60).json() == {
         "statusCode": 400,
         "message": "Missing parameter: clientId",
     }
-    as_json = requests.post(camel, json=fields, headers={"Version": "v3"}, timeout=10)
+    as_json = requests.post(camel, json=fields, headers={"Version": "v3"}, timeout=60)
     assert as_json.status_code == 401
 
 
@@ -128,11 +128,11 @@ def test_cancel_and_a_wrong_link_lead_nowhere(sandbox: RunningSandbox) -> None:
     client = Client(sandbox)
     url = client.authorize_url()
     cancelled = client.session.post(
-        url, data={"action": "cancel"}, timeout=10, allow_redirects=False
+        url, data={"action": "cancel"}, timeout=60, allow_redirects=False
     )
     assert cancelled.headers["Location"] == f"{REDIRECT}?error=access_denied&state=st4te"
-    assert client.session.get(url.replace("-sandbox", "-other"), timeout=10).status_code == 400
-    nothing = client.session.post(url, data={"action": "allow"}, timeout=10)
+    assert client.session.get(url.replace("-sandbox", "-other"), timeout=60).status_code == 400
+    nothing = client.session.post(url, data={"action": "allow"}, timeout=60)
     assert nothing.status_code == 422
 
 
@@ -141,7 +141,7 @@ def test_without_a_live_version_of_the_app_the_page_names_both_causes(
     version: str, sandbox: RunningSandbox
 ) -> None:
     client = Client(sandbox)
-    refused = client.session.get(client.authorize_url(version_id=version), timeout=10)
+    refused = client.session.get(client.authorize_url(version_id=version), timeout=60)
     assert refused.status_code == 400
     assert "noAppVersionIdFound" in refused.text
     assert "no version_id of this app" in refused.text

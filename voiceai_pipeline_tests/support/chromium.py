@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 OpenWindow = Callable[..., Page]
 
@@ -65,6 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     # Closed with its module: its event loop runs in this thread, where Dagster's tests need none.
+    expect.set_options(timeout=60_000)
     with running_chromium() as browser:
         yield browser
 
@@ -83,7 +91,7 @@ def open_window(chromium: Browser) -> Iterator[OpenWindow]:
 
     def opened(**options: object) -> Page:
         context = chromium.new_context(**options)  # type: ignore[arg-type]
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", hear)

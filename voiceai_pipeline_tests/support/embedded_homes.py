@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running, stop
+from voiceai_pipeline_tests.support.processes import wait_until
 
 HOLDER = """
 import sys
@@ -67,13 +67,6 @@ def ask(server: EmbeddedPostgres, query: str, database: str = "postgres") -> obj
     with connect(server, database) as connection:
         row = connection.execute(query).fetchone()  # type: ignore[call-overload]
     return row[0] if row else None
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def stopped(home: Path) -> bool:

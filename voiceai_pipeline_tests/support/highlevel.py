@@ -39,14 +39,16 @@ def highlevel_settings(url: str, api_version: str = "dated") -> HighLevelSetting
     )
 
 
-def open_client(url: str, clock: Clock, api_version: str = "dated") -> HighLevelClient:
+def open_client(
+    url: str, clock: Clock, api_version: str = "dated", timeout: float = 30
+) -> HighLevelClient:
     """A client whose retries cost simulated time only."""
     return HighLevelClient(
         highlevel_settings(url, api_version),
         retry=Retry(attempts=3),
         sleep=clock.sleep,
-        token_timeout=2,
-        read_timeout=2,
+        token_timeout=timeout,
+        read_timeout=timeout,
     )
 
 

@@ -78,7 +78,7 @@ class Client:
             body = {camel(key): value for key, value in body.items()}
             headers["Version"] = "v3"
         return self.session.post(
-            f"{self.sandbox.url}/oauth/token", data=body, headers=headers, timeout=10
+            f"{self.sandbox.url}/oauth/token", data=body, headers=headers, timeout=60
         )
 
     def connect(self, target: str, **more: str) -> "Client":
@@ -131,7 +131,7 @@ class Client:
         return found
 
     def control(self, verb: str, **fields: Any) -> requests.Response:
-        answer = self.session.post(f"{self.sandbox.url}/sandbox/{verb}", json=fields, timeout=10)
+        answer = self.session.post(f"{self.sandbox.url}/sandbox/{verb}", json=fields, timeout=60)
         answer.raise_for_status()
         return answer
 

@@ -124,7 +124,7 @@ def tokens_at(
 ) -> Iterator[Tokens]:
     """Tokens that are refreshed at ``token_url`` and read from the sandbox."""
     settings = replace(highlevel_settings(sandbox.url, api_version), token_url=token_url)
-    with HighLevelClient(settings, sleep=clock.sleep, token_timeout=2) as client:
+    with HighLevelClient(settings, sleep=clock.sleep, token_timeout=30) as client:
         yield Tokens(engine, vault, client, now=clock)
 
 

@@ -106,7 +106,7 @@ def provider() -> Iterator[Provider]:
 
 @contextmanager
 def refreshing_at(
-    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, timeout: float = 2
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, timeout: float = 30
 ) -> Iterator[Tokens]:
     settings = replace(highlevel_settings(CALLBACK), token_url=provider.url)
     with HighLevelClient(settings, sleep=clock.sleep, token_timeout=timeout) as client:

@@ -66,7 +66,7 @@ def ask_on_signal(
         ThreadPoolExecutor(len(user_ids)) as pool,
     ):
         while pipe.recv():
-            barrier.wait(30)
+            barrier.wait(120)
             pipe.send(list(pool.map(lambda user_id: outcome(tokens, user_id), user_ids)))
 
 
@@ -110,7 +110,7 @@ class Crowd:
     def leave(self) -> None:
         for pipe, member in zip(self.pipes, self.members, strict=True):
             pipe.send(False)
-            member.join(20)
+            member.join(120)
             pipe.close()
             assert member.exitcode == 0
             member.close()

@@ -164,7 +164,7 @@ class Up:
 
 
 def graphql(url: str, query: str) -> dict[str, Any]:
-    answer = requests.post(f"{url}/graphql", json={"query": query}, timeout=30)
+    answer = requests.post(f"{url}/graphql", json={"query": query}, timeout=60)
     answer.raise_for_status()
     data: dict[str, Any] = answer.json()["data"]
     return data
@@ -205,7 +205,7 @@ def own_servers(ours: str, dagsters: str, highlevel: str) -> dict[str, str]:
 
 def answers(url: str) -> bool:
     with contextlib.suppress(requests.RequestException):
-        return requests.get(url, timeout=30).ok
+        return requests.get(url, timeout=60).ok
     return False
 
 

@@ -31,7 +31,7 @@ class Visitor:
 
     def get(self, path: str = "/", *, follow: bool = True) -> requests.Response:
         return self.session.get(
-            self._absolute(path), headers=self.headers, allow_redirects=follow, timeout=30
+            self._absolute(path), headers=self.headers, allow_redirects=follow, timeout=60
         )
 
     def post(
@@ -45,7 +45,7 @@ class Visitor:
             data={"form_token": token, **(fields or {})},
             headers={**self.headers, **{k.replace("_", "-"): v for k, v in headers.items()}},
             allow_redirects=follow,
-            timeout=30,
+            timeout=60,
         )
 
     def token(self, path: str = "/") -> str:
@@ -62,14 +62,14 @@ class Visitor:
 
     def allow(self, authorize_url: str, target: str = "") -> str:
         """Give consent on the sandbox's authorize page; the callback's address."""
-        opened = self.session.get(authorize_url, timeout=30)
+        opened = self.session.get(authorize_url, timeout=60)
         form = _AuthorizeForm()
         form.feed(opened.text)
         answer = self.session.post(
             urljoin(opened.url, form.action),
             data={"target": target or form.checked, "action": "allow"},
             allow_redirects=False,
-            timeout=30,
+            timeout=60,
         )
         return answer.headers["Location"]
 

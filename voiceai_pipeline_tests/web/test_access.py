@@ -24,7 +24,7 @@ def test_only_a_form_of_the_same_session_is_accepted(installation: Installation)
             visitor.post(path, token=other.token()),
         ]
         without_cookies = other.session.post(
-            installation.url + path, data={"form_token": visitor.token()}, timeout=10
+            installation.url + path, data={"form_token": visitor.token()}, timeout=60
         )
 
     for answer in (*forged, without_cookies):
@@ -75,7 +75,7 @@ def test_a_body_that_is_too_long_or_not_a_form_is_refused(installation: Installa
     with installation.visitor() as visitor:
         long = visitor.post(f"/users/{HARBOR}/connect", {"x": "y" * MAX_BODY})
         binary = visitor.session.post(
-            f"{installation.url}/users/{HARBOR}/connect", data=b"\xff\xfe", timeout=10
+            f"{installation.url}/users/{HARBOR}/connect", data=b"\xff\xfe", timeout=60
         )
 
     assert long.status_code == 413
@@ -148,7 +148,7 @@ def test_a_copied_cookie_does_not_work_after_logout_nor_after_a_restart(open_pag
 
 def _enters(installation: Installation, cookie: str) -> bool:
     headers = {"Cookie": f"{cookies.SESSION}={cookie}"}
-    answer = requests.get(installation.url, headers=headers, allow_redirects=False, timeout=10)
+    answer = requests.get(installation.url, headers=headers, allow_redirects=False, timeout=60)
     return answer.status_code == 200
 
 

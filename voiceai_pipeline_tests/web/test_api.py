@@ -33,7 +33,7 @@ class Caller:
             json=None if isinstance(body, bytes) else body,
             data=body if isinstance(body, bytes) else None,
             headers={"Authorization": f"Bearer {API_KEY}", **headers},
-            timeout=30,
+            timeout=60,
         )
         assert not [secret for secret in SECRETS if secret in answer.text]
         return answer
@@ -85,7 +85,7 @@ def test_without_the_key_every_endpoint_answers_401(caller: Caller) -> None:
                 f"{caller.installation.url}{PREFIX}/{path}",
                 json={"userId": str(HARBOR)},
                 headers={"Authorization": authorization.encode()},
-                timeout=10,
+                timeout=60,
             )
             assert answer.status_code == 401
             assert answer.json()["error"] == "unauthorized"
@@ -114,7 +114,7 @@ def test_only_allowed_origins_may_call_from_a_browser(open_page: Open) -> None:
                     "Access-Control-Request-Headers": "authorization,x-client-info,apikey,"
                     "content-type",
                 },
-                timeout=10,
+                timeout=60,
             )
 
         path = f"{PREFIX}/oauth-test"

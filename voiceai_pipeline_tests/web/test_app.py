@@ -42,7 +42,7 @@ def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
     assert whole is not None
     kept = {name: whole.get_source(templates, name)[0] for name in ("base.html", "problem.html")}
     templates.loader = DictLoader(kept)  # the list's own template has gone
-    answer = requests.get(installation.url, timeout=10)
+    answer = requests.get(installation.url, timeout=60)
 
     assert answer.status_code == 500
     assert "Unexpected error (TemplateNotFound)." in answer.text

@@ -163,9 +163,9 @@ def test_a_callback_that_nobody_reads_spends_nothing(installation: Installation)
     installation.add("Harbor Dental")
     with installation.visitor() as visitor:
         callback = visitor.allow(visitor.begin(HARBOR))
-        assert visitor.session.head(callback, timeout=30).status_code == 200
+        assert visitor.session.head(callback, timeout=60).status_code == 200
         for header in ({"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}):
-            prefetched = visitor.session.get(callback, headers=header, timeout=30)
+            prefetched = visitor.session.get(callback, headers=header, timeout=60)
             assert prefetched.status_code == 503
         assert installation.exchanges == 0
         right = visitor.get(callback)

@@ -11,7 +11,7 @@ def test_every_response_has_the_headers_errors_included(
     installation: Installation,
 ) -> None:
     answers = [
-        requests.get(installation.url + path, timeout=10, headers=headers, allow_redirects=False)
+        requests.get(installation.url + path, timeout=60, headers=headers, allow_redirects=False)
         for path, headers in (
             ("/", {}),
             ("/nothing", {}),
@@ -46,7 +46,7 @@ def test_every_response_has_the_headers_errors_included(
 
 def test_over_https_browsers_must_keep_using_https(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_URL="https://calls.example.test") as installation:
-        answer = requests.get(f"{installation.url}/health", timeout=10)
+        answer = requests.get(f"{installation.url}/health", timeout=60)
 
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
 
@@ -57,7 +57,7 @@ def test_an_unknown_host_name_is_not_answered(open_page: Open) -> None:
         port = installation.url.rpartition(":")[2]
 
         def status(host: str) -> int:
-            answer = requests.get(f"{installation.url}/health", headers={"Host": host}, timeout=10)
+            answer = requests.get(f"{installation.url}/health", headers={"Host": host}, timeout=60)
             return answer.status_code
 
         for host in ("127.0.0.1", f"localhost:{port}", f"[::1]:{port}", "calls.example.test"):

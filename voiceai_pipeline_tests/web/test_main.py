@@ -81,7 +81,7 @@ def test_it_starts_answers_and_stops_and_its_log_holds_no_address_and_no_secret(
             visitor.log_in()
             connected = visitor.connect(HARBOR)
             refused = visitor.get("/oauth/callback?code=SANDBOX-CODE.x&state=SANDBOX-CODE.y")
-            requests.get(f"{url}/\x7f?code=SANDBOX-CODE.z", timeout=10)
+            requests.get(f"{url}/\x7f?code=SANDBOX-CODE.z", timeout=60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
