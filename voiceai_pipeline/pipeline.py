@@ -15,6 +15,7 @@ from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.marketplace import Marketplace
+from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault, local_keys
@@ -41,6 +42,7 @@ class Pipeline:
     tokens: Tokens
     consent: Consent
     marketplace: Marketplace
+    private_tokens: PrivateTokens
     sync: Sync
     directory: Directory
     reconciliation: Reconciliation
@@ -172,6 +174,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             tokens,
             consent,
             Marketplace(engine, vault, consent),
+            PrivateTokens(engine, vault, client, actor=actor, spool=spool),
             sync,
             directory,
             reconciliation,

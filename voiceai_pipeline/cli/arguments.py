@@ -1,5 +1,7 @@
-"""What is typed after a command: a user, or a range of days. Looks users up; changes nothing."""
+"""What is typed for a command: a user, a range of days, a token. Looks users up; changes
+nothing."""
 
+import sys
 from datetime import date
 
 import click
@@ -8,6 +10,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.secret import Secret
 
 
 def find_user(engine: sa.Engine, name: str) -> Connection:
@@ -25,6 +28,29 @@ def find_user(engine: sa.Engine, name: str) -> Connection:
         ids = ", ".join(str(one.user.id) for one in found)
         raise UnknownUserError(f"{len(found)} users are called {name!r}; use an id: {ids}")
     raise UnknownUserError(f"No user {name!r}. List the users with: voiceai-pipeline users")
+
+
+def entered_token(location: str | None) -> tuple[Secret, str]:
+    """A private integration token and its location's id: typed where there is a terminal, else the
+    words of standard input. Never arguments: other users of the machine can read those.
+
+    Args:
+        location: its id, if given as an option.
+
+    Raises:
+        click.UsageError: standard input does not hold both.
+    """
+    if sys.stdin.isatty():
+        token = click.prompt("Private integration token", hide_input=True)
+        return Secret(token), location or click.prompt("Location id")
+    words = sys.stdin.read().split()
+    given = [*words[:1], *([location] if location else words[1:2])]
+    if len(given) != 2:
+        raise click.UsageError(
+            "Standard input must hold the token, and the location id unless --location names it, "
+            "on a line each."
+        )
+    return Secret(given[0]), given[1]
 
 
 def day_range(start_option: str, start: str, end_option: str, end: str | None) -> tuple[date, date]:

@@ -16,7 +16,7 @@ from voiceai_pipeline.connections import circuit_breaker, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, missing_scopes
-from voiceai_pipeline.core.failures import OUR_FAILURES, PipelineError
+from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
@@ -208,6 +208,10 @@ def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
             + (": see voiceai-pipeline users" if waiting else ""),
         )
     ]
+    old = [one.user.name for one in users if one.rotation_is_due]
+    if old:
+        text = f"{', '.join(old)}: {PipelineError(FailureClass.PRIVATE_TOKEN_OLD)}"
+        findings.append(Finding("private tokens", "warning", text))
     if lacking:
         names = ", ".join(one.user.name for one in lacking)
         needed = ", ".join(sorted({s for p in lacking for s in missing_scopes(p.scope)}))

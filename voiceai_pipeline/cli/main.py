@@ -22,7 +22,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
-from voiceai_pipeline.cli.arguments import day_range, find_user
+from voiceai_pipeline.cli.arguments import day_range, entered_token, find_user
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.preflight import UpError
 from voiceai_pipeline.cli.progress import progress_bar
@@ -35,6 +35,7 @@ from voiceai_pipeline.connections.consent_errors import (
     ConsentError,
 )
 from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
@@ -58,6 +59,7 @@ _EXPECTED = (
     ExportError,
     PipelineError,
     PostgresError,
+    PrivateTokenError,
     SettingsError,
     UnknownUserError,
     UpError,
@@ -134,16 +136,26 @@ def up(port: int) -> None:
 
 @cli.command()
 @click.argument("user")
-@click.option("--location", help="Id of the location to connect, for an agency.")
+@click.option("--location", help="Id of the location: of an agency, or of a private token.")
+@click.option(
+    "--private-token",
+    is_flag=True,
+    help="Connect a location of your own with a private integration token instead of an app. It is "
+    "asked for, or read from standard input: token and location id on a line each.",
+)
 @click.option("--no-browser", is_flag=True, help="Print the URL; do not open it.")
-def connect(user: str, location: str | None, no_browser: bool) -> None:
-    """Connect or reconnect USER in the browser.
+def connect(user: str, location: str | None, private_token: bool, no_browser: bool) -> None:
+    """Connect or reconnect USER in the browser, or with a private integration token.
 
     After consent, calls are synced automatically.
     """
     settings = _settings()
     with _pipeline() as pipeline:
         before = find_user(pipeline.engine, user)
+        if private_token:
+            token, where = entered_token(location)
+            output.show_users([pipeline.private_tokens.connect(before.user.id, token, where)])
+            return
         begun = pipeline.consent.begin(before.user.id, location)
         click.echo(f"Give consent for {before.user.name} here:\n\n  {begun.url}\n")
         if not settings.highlevel.is_sandbox:

@@ -66,7 +66,8 @@ def _minute(instant: datetime | None) -> str:
 
 def _what_to_do(connection: Connection) -> str | None:
     """Cause and fix; None if nothing is wrong."""
-    if connection.can_sync and connection.last_failure is None:
+    fine = connection.can_sync and connection.last_failure is None
+    if fine and not connection.rotation_is_due:
         return None
     return for_user(connection.message, connection.user.id)
 
@@ -85,9 +86,13 @@ def show_user(
         "What to do": for_user(connection.fix, connection.user.id) or "nothing",
         "Location": " ".join(filter(None, location)),
         "Scopes": connection.scope or "unknown",
-        "Access token": f"valid until {_minute(token_expires)}" if token_expires else "none",
+        "Access token": f"private, entered {_minute(connection.refreshed_at)}"
+        if connection.is_private
+        else f"valid until {_minute(token_expires)}"
+        if token_expires
+        else "none",
         "Next refresh": (_minute(refresh) or "before it expires")
-        if connection.state in LIVE_STATES
+        if connection.state in LIVE_STATES and not connection.is_private
         else "none",
         "Last sync": _last_sync(status),
         "Message": for_user(status.message or "", connection.user.id) if status else "",

@@ -150,6 +150,8 @@ def _impact(notice: Notice) -> str:
             "HighLevel has paused the location (billing or agency). In less than 30 days the "
             "refresh token expires, and then the user has to reconnect."
         )
+    if notice.reason is FailureClass.PRIVATE_TOKEN_OLD:
+        return "It still works and calls are synced; HighLevel advises a new one every 90 days."
     if not notice.reason.needs_action:
         return "It is retried automatically; calls are synced while the current token is valid."
     return (

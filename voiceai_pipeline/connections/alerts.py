@@ -52,6 +52,11 @@ def subject_of(user_id: UUID | None) -> str:
     return f"user:{user_id}" if user_id else APP
 
 
+def rotation_of(user_id: UUID) -> str:
+    """The subject of a private integration token's age, beside the connection's own problems."""
+    return f"rotation:{user_id}"
+
+
 def open_(
     db: sa.Connection,
     user_id: UUID | None,

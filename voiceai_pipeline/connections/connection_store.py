@@ -37,7 +37,7 @@ def save_connection(
     vault: TokenVault,
     *,
     started_at: datetime,
-    refresh_at: datetime,
+    refresh_at: datetime | None,
     actor: Actor,
 ) -> None:
     """Connect or reconnect in one transaction: the row is replaced, and an exchange in flight is
@@ -45,7 +45,7 @@ def save_connection(
 
     Args:
         started_at: when the code's exchange started (UTC); the expiry counts from here.
-        refresh_at: when the first refresh is due (UTC).
+        refresh_at: when the first refresh is due (UTC); None for a private integration token.
 
     Raises:
         LookupError: there is no such user.
@@ -60,7 +60,9 @@ def save_connection(
         "service": SERVICE,
         "access_token": vault.seal(token.access_token, "access_token", user_id),
         "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id),
-        "token_expires_at": started_at + token.lifetime(started_at),
+        "token_expires_at": None
+        if connection.is_private
+        else started_at + token.lifetime(started_at),
         "location_id": connection.location_id,
         "location_name": connection.location_name,
         "location_timezone": connection.location_timezone,
@@ -101,9 +103,10 @@ def save_connection(
         _move_unfinished_days(db, user_id, connection.location_id)
     if connection.reason is None:
         alerts.close(db, user_id, started_at)
+    alerts.close(db, user_id, started_at, quietly=True, subject=alerts.rotation_of(user_id))
     history.record(
         db,
-        TokenEvent.CONNECTED,
+        TokenEvent.PRIVATE_TOKEN_ENTERED if connection.is_private else TokenEvent.CONNECTED,
         at=started_at,
         actor=actor,
         user_id=user_id,
@@ -216,7 +219,8 @@ def disconnect(db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor)
             updated_at=now,
         )
     )
-    alerts.close(db, user_id, now, quietly=True)
+    for subject in (None, alerts.rotation_of(user_id)):
+        alerts.close(db, user_id, now, quietly=True, subject=subject)
     if disconnected.rowcount:
         history.record(
             db,

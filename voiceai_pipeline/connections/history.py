@@ -33,6 +33,8 @@ class TokenEvent(StrEnum):
     REPORTED = "reported"
     TESTED = "tested"
     DISCONNECTED = "disconnected"
+    PRIVATE_TOKEN_ENTERED = "private_token_entered"
+    PRIVATE_TOKEN_WORKS = "private_token_works"
     CIRCUIT_OPENED = "circuit_opened"
     CIRCUIT_CLOSED = "circuit_closed"
 
@@ -55,6 +57,8 @@ _SENTENCES: Final = {
     TokenEvent.REPORTED: "HighLevel's API refused the connection",
     TokenEvent.TESTED: "Connection tested",
     TokenEvent.DISCONNECTED: "Disconnected by an operator; the tokens were deleted",
+    TokenEvent.PRIVATE_TOKEN_ENTERED: "Connected with a private integration token",
+    TokenEvent.PRIVATE_TOKEN_WORKS: "The private integration token works again",
     TokenEvent.CIRCUIT_OPENED: "Token refresh suspended for all users",
     TokenEvent.CIRCUIT_CLOSED: "Token refresh resumed for all users",
 }

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
+    PRIVATE,
     PROACTIVE_MARGIN,
     SERVICE,
     Connection,
@@ -128,11 +129,16 @@ def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
         CURRENT_CONNECTION.c.refresh_at,
         CURRENT_CONNECTION.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
     )
-    is_due = sa.or_(
-        CONNECTION_STATE.in_([ConnectionState.PAUSED.value]),
-        planned.is_(None),
-        planned <= now,
-        CURRENT_CONNECTION.c.lease_expires_at <= now,
+    is_paused = CONNECTION_STATE.in_([ConnectionState.PAUSED.value])
+    is_due = sa.case(
+        # Nothing to refresh: a paused one is only tested.
+        (CURRENT_CONNECTION.c.user_type == PRIVATE, is_paused),
+        else_=sa.or_(
+            is_paused,
+            planned.is_(None),
+            planned <= now,
+            CURRENT_CONNECTION.c.lease_expires_at <= now,
+        ),
     )
     may_retry = sa.or_(
         CURRENT_CONNECTION.c.next_attempt_at.is_(None), CURRENT_CONNECTION.c.next_attempt_at <= now

@@ -4,6 +4,7 @@ A refusal or a lost answer becomes a state, a retry time and an alert here; fail
 all users go to the circuit breaker. A granted pair is stored by ``refresh.py``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NoReturn
@@ -14,13 +15,14 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import alerts, circuit_breaker, history, token_store
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.token_row import TokenRow
-from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.core.connection import PRIVATE_FAILURES, ConnectionState
 from voiceai_pipeline.core.failures import (
     OUR_FAILURES,
     PROVIDER_FAILURES,
     FailureClass,
     PipelineError,
 )
+from voiceai_pipeline.database.engine import read_clock
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 PAUSE: Final = timedelta(hours=6)
@@ -42,6 +44,7 @@ STATE_AFTER: Final = {
     FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
     FailureClass.WRONG_LOCATION: ConnectionState.NEEDS_RECONNECT,
     FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
+    **dict.fromkeys(PRIVATE_FAILURES.values(), ConnectionState.NEEDS_RECONNECT),
 }
 """The state of a connection after an answer; all other answers leave it unchanged. An API that
 refuses an access token says nothing about the refresh token, so only the token endpoint revokes."""
@@ -132,6 +135,24 @@ class RefreshOutcome:
             # their replay until the circuit opens; and after a timeout and a ping, little of the
             # grace period is left.
             raise PipelineError(FailureClass.IN_DOUBT)
+
+    def alert_unreadable(
+        self, user_id: UUID, error: PipelineError, simulated: Callable[[], datetime] | None
+    ) -> None:
+        """Raise one alert for a token that cannot be decrypted; the state stays, because the key
+        may come back."""
+        with self.engine.begin() as db:
+            now = read_clock(db, simulated)
+            if alerts.open_(db, user_id, error.failure, now):
+                history.record(
+                    db,
+                    TokenEvent.REFRESH_FAILED,
+                    at=now,
+                    actor=self.actor,
+                    user_id=user_id,
+                    reason=error.failure,
+                    detail=error.detail,
+                )
 
     def _settle(self, row: TokenRow, lease: UUID, error: HighLevelError, *, lost: bool) -> bool:
         """Write the connection's state; False if the lease is no longer ours."""

@@ -134,7 +134,8 @@ def stamp(db: sa.Connection, user_id: UUID) -> Stamp:
 
 _STAMP: Final = sa.text(
     f"SELECT {_ROWS} AS rows, "  # noqa: S608 - our own names
-    "min(CASE user_type WHEN 'Company' THEN location_token_expires_at ELSE token_expires_at END) "
+    "min(CASE user_type WHEN 'Company' THEN location_token_expires_at "
+    "WHEN 'Private' THEN clock_timestamp() + interval '1 day' ELSE token_expires_at END) "
     "FILTER (WHERE is_active IS NOT FALSE) AS expires_at, clock_timestamp() AS now "
     "FROM api_keys WHERE user_id = :user AND service = :service"
 )

@@ -15,19 +15,21 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.connections import alerts, history, token_row, token_store
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections import token_row, token_store
 from voiceai_pipeline.connections.connection_test import Check, ConnectionTest
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import LEASE, Refresher
-from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER
+from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER, RefreshOutcome
 from voiceai_pipeline.connections.refresh_plan import ALWAYS, ANY_LIFETIME, Need, needs_refresh
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.token_row import Stamp, TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
+    PRIVATE_FAILURES,
     REFRESH_MARGIN,
     SYNC_SCOPE,
     Connection,
@@ -36,7 +38,7 @@ from voiceai_pipeline.core.connection import (
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import autocommit, database_error, read_clock
+from voiceai_pipeline.database.engine import autocommit, database_error
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
@@ -77,6 +79,8 @@ class Tokens:
         self._actor = actor or Actor()
         self._now = now
         self._sleep = sleep
+        self._outcome = RefreshOutcome(engine, self._actor)
+        self._private = PrivateTokens(engine, vault, client, actor=self._actor, now=now)
         self._refresher = Refresher(
             engine, vault, client, actor=self._actor, spool=spool, now=now, sleep=sleep
         )
@@ -115,6 +119,8 @@ class Tokens:
             try:
                 row = self._read(user_id)
                 self._refuse_obstacle(row, force=need.force)
+                if row.connection.is_private:
+                    return self._private.valid(row, need.rejected), row
                 before = row.version if before is None else before
                 if row.version != before:
                     return self._just_refreshed(row), row
@@ -129,7 +135,7 @@ class Tokens:
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
             except PipelineError as error:
                 if error.failure is FailureClass.TOKEN_UNREADABLE:
-                    self._alert_unreadable(user_id, error)
+                    self._outcome.alert_unreadable(user_id, error, self._now)
                 raise
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
@@ -170,7 +176,8 @@ class Tokens:
         paused = row.connection.state is ConnectionState.PAUSED
         rested = row.connection.next_attempt_at is None or row.connection.next_attempt_at <= row.now
         obstacle = row.connection.obstacle
-        if obstacle is not None and not (paused and (force or rested)):
+        testable = force and obstacle in PRIVATE_FAILURES.values()
+        if obstacle is not None and not (testable or (paused and (force or rested))):
             raise PipelineError(obstacle)
 
     def _usable(self, row: TokenRow, need: Need) -> Secret | None:
@@ -216,25 +223,11 @@ class Tokens:
             kept = token_store.save_location_token(db, row, token, self.vault, actor=self._actor)
         return token.access_token if kept else None
 
-    def _alert_unreadable(self, user_id: UUID, error: PipelineError) -> None:
-        """Raise one alert; the state stays, because the key may come back."""
-        with self._engine.begin() as db:
-            now = read_clock(db, self._now)
-            if alerts.open_(db, user_id, error.failure, now):
-                history.record(
-                    db,
-                    TokenEvent.REFRESH_FAILED,
-                    at=now,
-                    actor=self._actor,
-                    user_id=user_id,
-                    reason=error.failure,
-                    detail=error.detail,
-                )
-
     # Refreshing -----------------------------------------------------------------------------------
 
     def refresh(self, user_id: UUID) -> Connection:
-        """Exchange the refresh token now, even if the access token has not expired.
+        """Exchange the refresh token now, even if the access token has not expired; a private
+        integration token stays as it is.
 
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``.
@@ -251,7 +244,7 @@ class Tokens:
             who does not exist.
         """
         for user_id, error in self._refresher.restore_spooled().items():
-            self._alert_unreadable(user_id, error)
+            self._outcome.alert_unreadable(user_id, error, self._now)
 
         def one(user_id: UUID) -> PipelineError | None:
             try:
@@ -315,22 +308,29 @@ class Tokens:
     def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
         """Report a refusal; a missing scope counts only if reading calls needs it."""
         if error.missing_scope in ("", SYNC_SCOPE):
-            self.report(user_id, error.failure, spent=spent)
+            error.failure = self.report(user_id, error.failure, spent=spent)
 
     # What the API says about a connection ---------------------------------------------------------
 
-    def report(self, user_id: UUID, failure: FailureClass, *, spent: Secret | None = None) -> None:
+    def report(
+        self, user_id: UUID, failure: FailureClass, *, spent: Secret | None = None
+    ) -> FailureClass:
         """Record that an API answer means the user's connection needs action.
 
         Args:
             spent: the token of the request: if it has been replaced since, the answer is ignored.
                 None if the answer is about the location, whatever the token.
+
+        Returns:
+            What the answer means for this kind of token.
         """
         if failure not in STATE_AFTER or failure is FailureClass.REFRESH_REJECTED:
-            return
+            return failure
         now = self._now() if self._now else None
         with self._engine.begin() as db:
             row = token_row.read(db, user_id, now)
+            if row is not None and row.connection.is_private:
+                failure = PRIVATE_FAILURES.get(failure, failure)
             if row is not None and self._concerns(row, spent):
                 state = STATE_AFTER[failure]
                 token_store.settle(
@@ -343,6 +343,7 @@ class Tokens:
                     actor=self._actor,
                     event=TokenEvent.REPORTED,
                 )
+        return failure
 
     def _concerns(self, row: TokenRow, spent: Secret | None) -> bool:
         if row.connection.state not in LIVE_STATES:

@@ -42,6 +42,20 @@ REFRESH_TOKEN_LIFETIME: Final = timedelta(days=365)
 """An unused refresh token expires a year after it was granted (CONTRACT 4.3)."""
 
 
+PRIVATE: Final = "Private"
+"""``user_type`` of a connection by a private integration token, which is never refreshed."""
+
+ROTATION: Final = timedelta(days=90)
+"""How old a private integration token should become at most (CONTRACT 14)."""
+
+PRIVATE_FAILURES: Final[Mapping[FailureClass, FailureClass]] = {
+    FailureClass.ACCESS_REJECTED: FailureClass.PRIVATE_TOKEN_REVOKED,
+    FailureClass.SCOPE_MISSING: FailureClass.PRIVATE_TOKEN_SCOPE,
+    FailureClass.WRONG_LOCATION: FailureClass.PRIVATE_TOKEN_LOCATION,
+}
+"""What a refusal means for a private integration token: its fix is another one."""
+
+
 class ConnectionState(StrEnum):
     """The state of a user's connection. ``api_keys.connection_state`` stores the value, except for
     EXPIRING and REFRESHING, which depend on the time of reading, and NEVER_CONNECTED, which has no
@@ -97,7 +111,8 @@ STATES: Final[Mapping[ConnectionState, StateExplanation]] = {
     ),
     ConnectionState.NEEDS_RECONNECT: StateExplanation(
         "needs reconnection",
-        "The connection can no longer read calls; only new consent in the browser fixes it",
+        "The connection can no longer read calls; only new consent in the browser, or a new "
+        "private integration token, fixes it",
         "Reconnect the user: voiceai-pipeline connect USER",
     ),
     ConnectionState.DISCONNECTED: StateExplanation(
@@ -129,7 +144,9 @@ class Connection:
         since: start of the state (UTC).
         token_expires_at: when the access token expires (UTC); None without a token.
         next_attempt_at: a paused connection is not tried before this time (UTC).
-        refreshed_at: when HighLevel last granted tokens (UTC); None if unknown.
+        user_type: Location or Company, as granted, or PRIVATE.
+        refreshed_at: when HighLevel last granted tokens, or a private integration token was entered
+            (UTC); None if unknown.
         refresh_at: when the next refresh is planned (UTC); None: shortly before the expiry.
         failed_attempts, last_failure: consecutive refreshes that failed for a temporary reason.
         lease_expires_at: a refresh may be in progress until then (UTC); None: there is none.
@@ -165,8 +182,13 @@ class Connection:
         if self.lease_expires_at is not None:
             under_way = self.lease_expires_at > self.read_at
             return ConnectionState.REFRESHING if under_way else ConnectionState.IN_DOUBT
-        if self.state is ConnectionState.CONNECTED and (
-            self.token_expires_at is None or self.token_expires_at - self.read_at <= REFRESH_MARGIN
+        if (
+            self.state is ConnectionState.CONNECTED
+            and not self.is_private
+            and (
+                self.token_expires_at is None
+                or self.token_expires_at - self.read_at <= REFRESH_MARGIN
+            )
         ):
             return ConnectionState.EXPIRING
         return self.state
@@ -181,6 +203,17 @@ class Connection:
         if not self.location_id:
             return FailureClass.NO_LOCATION
         return None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it uses a private integration token."""
+        return self.user_type == PRIVATE
+
+    @property
+    def rotation_is_due(self) -> bool:
+        """Whether its private integration token is older than HighLevel advises."""
+        known = self.is_private and self.refreshed_at is not None and self.read_at is not None
+        return known and self.read_at - self.refreshed_at >= ROTATION  # type: ignore[operator]
 
     @property
     def can_sync(self) -> bool:
@@ -206,6 +239,10 @@ class Connection:
             if self.obstacle is FailureClass.SCOPE_MISSING:
                 detail = ", ".join(self.missing_scopes)
             return PipelineError(self.obstacle, detail).message
+        if self.rotation_is_due:
+            return FailureClass.PRIVATE_TOKEN_OLD.explanation.message
+        if self.is_private and self.state is ConnectionState.CONNECTED:
+            return "Calls can be read with a private integration token, which does not expire"
         if self.last_failure is not None:
             times = (
                 "once" if self.failed_attempts == 1 else f"{self.failed_attempts} times in a row"
@@ -220,6 +257,8 @@ class Connection:
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "voiceai-pipeline connect USER"
         failure = self.obstacle or self.last_failure
+        if failure is None and self.rotation_is_due:
+            failure = FailureClass.PRIVATE_TOKEN_OLD
         return failure.explanation.fix if failure else self.status.explanation.fix
 
     @property
@@ -235,7 +274,7 @@ class Connection:
     def refresh_token_expires_at(self) -> datetime | None:
         """When the refresh token expires unless it is used (UTC). If the last grant is unknown, it
         is estimated from the access token's expiry, a day after the grant."""
-        granted_at = self.refreshed_at or self.token_expires_at
+        granted_at = None if self.is_private else self.refreshed_at or self.token_expires_at
         return granted_at + REFRESH_TOKEN_LIFETIME if granted_at else None
 
 
@@ -260,6 +299,9 @@ CAUSES: Final[Mapping[FailureClass | None, Cause]] = {
     FailureClass.SCOPE_MISSING: Cause("scopes missing"),
     FailureClass.NO_LOCATION: Cause("no location", "the consent names none"),
     FailureClass.WRONG_LOCATION: Cause("wrong location"),
+    FailureClass.PRIVATE_TOKEN_REVOKED: Cause("private token revoked"),
+    FailureClass.PRIVATE_TOKEN_SCOPE: Cause("private token lacks a scope", SYNC_SCOPE),
+    FailureClass.PRIVATE_TOKEN_LOCATION: Cause("private token of another location"),
 }
 
 

@@ -32,6 +32,10 @@ class FailureClass(StrEnum):
     NO_LOCATION = "no_location"
     SCOPE_MISSING = "scope_missing"
     WRONG_LOCATION = "wrong_location"
+    PRIVATE_TOKEN_REVOKED = "private_token_revoked"
+    PRIVATE_TOKEN_SCOPE = "private_token_scope"
+    PRIVATE_TOKEN_LOCATION = "private_token_location"
+    PRIVATE_TOKEN_OLD = "private_token_old"
     LOCATION_PAUSED = "location_paused"
     IN_DOUBT = "in_doubt"
     CLIENT_REFUSED = "client_refused"
@@ -88,6 +92,9 @@ CREDENTIAL_FAILURES: Final = frozenset(
         FailureClass.NO_LOCATION,
         FailureClass.SCOPE_MISSING,
         FailureClass.WRONG_LOCATION,
+        FailureClass.PRIVATE_TOKEN_REVOKED,
+        FailureClass.PRIVATE_TOKEN_SCOPE,
+        FailureClass.PRIVATE_TOKEN_LOCATION,
         FailureClass.IN_DOUBT,
         FailureClass.TOKEN_UNREADABLE,
     }
@@ -136,6 +143,30 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     FailureClass.WRONG_LOCATION: Explanation(
         "The token does not have access to the user's location",
         "Reconnect and choose the right location: voiceai-pipeline connect USER",
+        Remedy.ACTION,
+    ),
+    FailureClass.PRIVATE_TOKEN_REVOKED: Explanation(
+        "HighLevel no longer accepts the private integration token",
+        "Rotate it or make a new one in HighLevel (Settings, Private Integrations), then enter it: "
+        "voiceai-pipeline connect USER --private-token",
+        Remedy.ACTION,
+    ),
+    FailureClass.PRIVATE_TOKEN_SCOPE: Explanation(
+        "The private integration token lacks a scope",
+        "Tick the scope in HighLevel (Settings, Private Integrations; the token stays the same), "
+        "then test it: voiceai-pipeline check USER",
+        Remedy.ACTION,
+    ),
+    FailureClass.PRIVATE_TOKEN_LOCATION: Explanation(
+        "The private integration token is not for this location",
+        "Enter the id of the location that the token was made in, or a token made in this one: "
+        "voiceai-pipeline connect USER --private-token",
+        Remedy.ACTION,
+    ),
+    FailureClass.PRIVATE_TOKEN_OLD: Explanation(
+        "The private integration token is older than 90 days",
+        "Rotate it in HighLevel (Settings, Private Integrations; the old one works for 7 more "
+        "days), then enter the new one: voiceai-pipeline connect USER --private-token",
         Remedy.ACTION,
     ),
     FailureClass.LOCATION_PAUSED: Explanation(

@@ -45,7 +45,7 @@ api_keys = sa.Table(
     instant("updated_at", server_default=sa.func.now(), comment="When the row last changed."),
     # Ours from here on.
     sa.Column("location_timezone", sa.Text, comment="IANA name."),
-    sa.Column("user_type", sa.Text, comment="Token type: Location or Company."),
+    sa.Column("user_type", sa.Text, comment="Token type: Location, Company or Private."),
     sa.Column("scope", sa.Text, comment="Granted scopes, space separated."),
     sa.Column("connection_state", sa.Text, comment="NULL: derived from is_active and the tokens."),
     sa.Column("connection_reason", sa.Text, comment="Failure class, if any."),

@@ -85,8 +85,9 @@ RULES: Final = (
         "CONTRACT 6",
     ),
     Rule(
-        Endpoint.API, (401,), "invalid jwt|invalid token|token is invalid|expired",
-        FailureClass.ACCESS_REJECTED, "CONTRACT 6",
+        Endpoint.API, (401,),
+        "invalid jwt|invalid token|token is invalid|expired|invalid private integration token",
+        FailureClass.ACCESS_REJECTED, "CONTRACT 6, 14",
     ),
     Rule(
         Endpoint.API, (401, 403), "access to this location|location is not accessible",

@@ -26,6 +26,8 @@ WRONG_CLASS = (
     "This authClass type is not allowed to access this scope. Please use the correct token type."
 )
 WRONG_LOCATION = "The token does not have access to this location."
+NOT_THIS_LOCATION = "This location is not accessible from this token!"
+INVALID_PRIVATE_TOKEN = "Invalid Private Integration token"
 NO_LOCATION = "LocationId is missing in query"
 INACTIVE = "Location is not active"
 GATEWAY_TIMEOUT = "Command timed out"

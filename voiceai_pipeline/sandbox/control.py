@@ -34,6 +34,7 @@ def routes() -> list[Route]:
         Route("/sandbox/pause", _answering(_pause), methods=["POST"]),
         Route("/sandbox/resume", _answering(_resume), methods=["POST"]),
         Route("/sandbox/grant-scopes", _answering(_grant_scopes), methods=["POST"]),
+        Route("/sandbox/private-token", _answering(_private_token), methods=["POST"]),
         Route("/sandbox/expire-access", _answering(_expire_access), methods=["POST"]),
         Route("/sandbox/settings", _answering(_settings), methods=["POST"]),
         Route("/sandbox/requests", _answering(_clear_requests), methods=["DELETE"]),
@@ -162,6 +163,17 @@ def _resume(world: World, fields: Fields) -> Any:
 def _grant_scopes(world: World, fields: Fields) -> Any:
     world.grant_scopes(_resource(world, fields))
     return {"granting": "everything, from the next authorization on"}
+
+
+def _private_token(world: World, fields: Fields) -> Any:
+    """The location's private integration token; `rotate` makes a new one, `scopes` (separated by
+    spaces) sets what it may read."""
+    location_id = _resource(world, fields)
+    if fields.get("rotate"):
+        world.private_tokens.rotate(location_id)
+    if "scopes" in fields:
+        world.private_tokens.tick(location_id, str(fields["scopes"]).split())
+    return {"token": world.private_tokens.of(location_id)}
 
 
 def _expire_access(world: World, fields: Fields) -> Any:

@@ -52,7 +52,7 @@ def _row(world: World, user: DemoUser) -> str:
     name = html.escape(f"{user.first_name} {user.last_name}")
     business = html.escape(user.business_name)
     agency = ", installs as agency" if user.installs_as == "Company" else ""
-    where = "" if location is None else _where(location, user)
+    where = "" if location is None else _where(world, location, user)
     return (
         f"<tr><td><strong>{name}</strong><br>{business}<br>"
         f'<span class="soft small">{_ROLES[user.role]}{agency}</span></td>'
@@ -61,12 +61,14 @@ def _row(world: World, user: DemoUser) -> str:
     )
 
 
-def _where(location: SandboxLocation, user: DemoUser) -> str:
+def _where(world: World, location: SandboxLocation, user: DemoUser) -> str:
     busy = f"about {location.calls_per_day} calls a day" if location.calls_per_day else "no calls"
     name = "" if location.name == user.business_name else f"{html.escape(location.name)}<br>"
     return (
         f"{name}<code>{html.escape(location.id)}</code><br>"
         f'<span class="soft small">{busy}<br>{html.escape(location.timezone)}</span>'
+        '<details class="small"><summary>Private integration token</summary>'
+        f"<code>{world.private_tokens.of(location.id)}</code></details>"
     )
 
 
@@ -98,6 +100,13 @@ def _buttons(world: World, user: DemoUser) -> str:
         if paused
         else _form("pause", "Pause", resource, label),
         _form("revoke", "Revoke", user.installs_on, label),
+        _form(
+            "private-token",
+            "Rotate token",
+            resource,
+            label,
+            '<input type="hidden" name="rotate" value="1">',
+        ),
         _form("grant-scopes", "Grant all scopes", resource, label) if user.withheld_scopes else "",
         _form(
             "faults",

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from voiceai_pipeline.sandbox import answers
+from voiceai_pipeline.sandbox import answers, private_tokens
 from voiceai_pipeline.sandbox.cast import UserType
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.oauth import Grant
@@ -112,8 +112,14 @@ def _admit(
     if not authorization:
         return answers.refusal(401, answers.NO_AUTHORIZATION)
     grant = _grant_of(world, authorization)
+    private = f" {private_tokens.PREFIX}" in authorization
+    if grant is None and private:
+        return answers.refusal(401, answers.INVALID_PRIVATE_TOKEN)
     if grant is None:
         return answers.refusal(401, answers.INVALID_JWT)
+    if private and not asked_locations(request) <= {grant.location_id}:
+        # Before the scope: a wrong location id hides a missing scope (CONTRACT 14).
+        return answers.refusal(401, answers.NOT_THIS_LOCATION)
     if user_type == "Company" and grant.user_type != user_type:
         return answers.refusal(401, answers.WRONG_CLASS)
     if scope not in grant.scopes or user_type not in ("any", grant.user_type):
@@ -180,14 +186,15 @@ def _answer(world: World, fired: list[Fault], real: Callable[[list[Fault]], Resp
 
 def concerned(world: World, request: Request) -> set[str]:
     """The location (and, by its token, company) ids a request is about, valid or not."""
-    found = {
-        request.path_params.get("locationId"),
-        request.query_params.get("locationId"),
-    }
+    found = asked_locations(request)
     grant = _grant_of(world, request.headers.get("authorization", ""))
-    if grant is not None:
-        found.add(grant.resource)
-    return {one for one in found if one}
+    return found | {grant.resource} if grant is not None else found
+
+
+def asked_locations(request: Request) -> set[str]:
+    """The location ids in a request's address."""
+    named = (request.path_params.get("locationId"), request.query_params.get("locationId"))
+    return {one for one in named if one}
 
 
 def date_window(request: Request) -> tuple[float, float] | None:
@@ -214,6 +221,8 @@ async def read_fields(request: Request) -> dict[str, str]:
 
 def _grant_of(world: World, authorization: str) -> Grant | None:
     kind, _, token = authorization.partition(" ")
+    if token.startswith(private_tokens.PREFIX):
+        return world.private_tokens.grant_of(token)
     return world.grant_of(access=token) if kind.lower() == "bearer" and token else None
 
 

@@ -29,6 +29,7 @@ from voiceai_pipeline.sandbox.cast import (
 from voiceai_pipeline.sandbox.faults import Fault, FaultBook
 from voiceai_pipeline.sandbox.limits import RateLimits
 from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, RefusedError, TokenPair
+from voiceai_pipeline.sandbox.private_tokens import PrivateTokens
 from voiceai_pipeline.sandbox.record import RecordedRequest
 
 __all__ = [
@@ -107,6 +108,7 @@ class World:
             changing=self._changing,
             reading=self.locked,
         )
+        self.private_tokens = PrivateTokens(self.locations, self._changing)
         self._request_count = 0
         if state_file is not None:
             state_file.parent.mkdir(parents=True, exist_ok=True)
@@ -375,6 +377,7 @@ class World:
                     "envelopes": self._envelopes,
                     "lifetimes": self._lifetimes,
                     "calls": self.calls.as_json(),
+                    "private_tokens": self.private_tokens.as_json(),
                 }
             )
 
@@ -389,9 +392,9 @@ class World:
         self._oauth.load(state["oauth"])
         self._oauth.grace_seconds = state["grace_seconds"]
         self._faults.load(state["faults"])
-        self._paused = set(state["paused"])
-        self._revoked = set(state["revoked"])
+        self._paused, self._revoked = set(state["paused"]), set(state["revoked"])
         self._fully_granting = set(state["fully_granting"])
         self._envelopes = dict(state["envelopes"])
         self._lifetimes = dict(state["lifetimes"])
         self.calls.load(state["calls"])
+        self.private_tokens.load(state.get("private_tokens", {}))  # earlier files have none

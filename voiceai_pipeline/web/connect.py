@@ -22,6 +22,7 @@ from voiceai_pipeline.connections.consent_errors import (
     ConsentError,
     FinishedError,
 )
+from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
@@ -52,6 +53,8 @@ def routes() -> list[Route]:
         Route(CALLBACK_PATH, _callback, methods=["GET"]),
         Route(_HELD, _whose, methods=["GET"]),
         Route(_HELD, posted(_assign), methods=["POST"]),
+        Route(f"{user}/private-token", _token_form, methods=["GET"]),
+        Route(f"{user}/private-token", posted(_enter_token), methods=["POST"]),
         Route(f"{user}/location", _location_form, methods=["GET"]),
         Route(f"{user}/location", posted(_choose_location), methods=["POST"]),
     ]
@@ -253,6 +256,29 @@ def _assign(request: Request, form: Form) -> Response:
         return _choose_next(request, choice)
     except PipelineError as error:
         return problem_page(request, _failed(site, PendingConsent(user_id, ""), error))
+    return _connected(request, connection, None)
+
+
+# A private integration token ---------------------------------------------------------------------
+
+
+def _token_form(request: Request, complaint: str = "", status: int = 200) -> Response:
+    row = Row(site_of(request).connection(request.path_params["user_id"]), None)
+    return render(request, "private_token.html", status=status, row=row, complaint=complaint)
+
+
+def _enter_token(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    private_tokens = site_of(request).pipeline.private_tokens
+    token, location_id = Secret(form.get("token", "")), form.get("location_id", "")
+    try:
+        connection = private_tokens.connect(user_id, token, location_id)
+    except PrivateTokenError as error:
+        return _token_form(request, str(error), status=422)
+    except PipelineError as error:
+        fix = filters.on_page(error.failure.explanation.fix)
+        complaint = f"{error.message}. Nothing was changed. {fix}."
+        return _token_form(request, complaint, status=_status(error))
     return _connected(request, connection, None)
 
 

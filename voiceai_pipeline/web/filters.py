@@ -7,7 +7,10 @@ from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 
-_COMMAND: Final = re.compile(r"(^|:? )voiceai-pipeline (connect|check) (?:USER|[0-9a-f-]{36})")
+_COMMAND: Final = re.compile(
+    r"(^|:? )voiceai-pipeline (connect|check) (?:USER|[0-9a-f-]{36})"
+    "(?: --private-token)?"
+)
 _VERBS: Final = {"connect": "Connect", "check": "Test"}
 
 _TONES: Final = {
@@ -40,7 +43,7 @@ def tone(connection: Connection) -> str:
         return found
     if connection.obstacle is not None:
         return "bad"
-    return "warn" if connection.failed_attempts else "good"
+    return "warn" if connection.failed_attempts or connection.rotation_is_due else "good"
 
 
 def moment(at: datetime, zone: ZoneInfo) -> str:

@@ -3,7 +3,7 @@
 Pure functions of a connection and the last sync; nothing is read here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -32,6 +32,9 @@ class Button:
     is_link: bool = False
     is_main: bool = False
     is_listed: bool = True
+
+
+_RECONNECT: Final = Button("Reconnect", "connect", is_listed=False)
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,16 @@ class Row:
     @property
     def buttons(self) -> tuple[Button, ...]:
         connection = self.connection
+        token = Button("Enter a token", "private-token", is_link=True, is_listed=False)
         if connection.state in _NOT_CONNECTED:
-            return (Button("Connect", "connect", is_main=True),)
+            return (Button("Connect", "connect", is_main=True), token)
         test = Button("Test", "test")
         disconnect = Button("Disconnect", "disconnect", is_link=True)
         if connection.can_sync:
             return (
                 Button("Sync now", "sync", is_main=True),
                 test,
-                Button("Reconnect", "connect", is_listed=False),
+                token if connection.is_private else _RECONNECT,
                 disconnect,
             )
         if self.needs_location_choice:
@@ -87,7 +91,12 @@ class Row:
                 Button("Reconnect", "connect"),
                 disconnect,
             )
-        return (Button("Reconnect", "connect", is_main=True), test, disconnect)
+        if connection.obstacle is FailureClass.PRIVATE_TOKEN_SCOPE:
+            return (replace(test, is_main=True), replace(token, is_listed=True), disconnect)
+        if connection.is_private:
+            enter = replace(token, is_main=True, is_listed=True)
+            return (enter, test, _RECONNECT, disconnect)
+        return (Button("Reconnect", "connect", is_main=True), test, token, disconnect)
 
     @property
     def last_message(self) -> str:

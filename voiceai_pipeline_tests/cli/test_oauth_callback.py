@@ -189,6 +189,25 @@ def test_a_pasted_url_without_a_state_connects_the_user_once_the_operator_confir
         assert program.ask("SELECT count(*) FROM api_keys") == [(stored,)]
 
 
+def test_a_private_token_is_read_from_standard_input_and_never_printed(program: Program) -> None:
+    program.add("Harbor Dental")
+    location = DEMO["Harbor Dental"].installs_on
+    token = program.highlevel.world.private_tokens.of(location)
+    command = ("connect", "Harbor Dental", "--private-token")
+    lacking = program(*command, typed=f"{token}\n")
+    wrong = program(*command, "--location", "LocSomewhereElse", typed=token)
+    both = program(*command, typed=f"{token}\r\n{location}\n")
+
+    assert lacking.code == 2
+    assert "Standard input must hold the token, and the location id" in lacking.err
+    assert wrong.code == 1
+    assert "The private integration token is not for this location" in wrong.err
+    assert both.code == 0, both.err
+    assert "connected" in both.out
+    assert token not in lacking.err + wrong.err + both.out
+    assert program.ask("SELECT user_type FROM api_keys") == [("Private",)]
+
+
 def printed_url(command: subprocess.Popen[str]) -> str:
     """The authorize page, which the command prints before it waits for the redirect."""
     assert command.stdout is not None

@@ -13,6 +13,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_APP_VERSION_ID, SANDBOX_CLIENT
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web import cookies
+from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.installation import (
     AGENCY,
     CEDAR,
@@ -258,6 +259,32 @@ def test_with_a_password_the_callback_works_without_login_and_shows_no_name(
     assert connected == "connected"
     assert "You can close this page." in back.text
     assert "Harbor" not in back.text
+
+
+# A private integration token ---------------------------------------------------------------------
+
+
+def test_a_private_token_is_entered_tested_and_never_shown(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    location = DEMO["Harbor Dental"].installs_on
+    token = installation.sandbox.world.private_tokens.of(location)
+    path = f"/users/{HARBOR}/private-token"
+    with installation.visitor() as visitor:
+        assert f'href="{path}"' in visitor.get(f"/users/{HARBOR}").text
+        form = visitor.get(path)
+        unusable = visitor.post(path, {"token": "pit-", "location_id": location})
+        elsewhere = visitor.post(path, {"token": token, "location_id": "LocSomewhereElse"})
+        connected = visitor.post(path, {"token": token, "location_id": location})
+
+    assert 'type="password"' in form.text
+    assert unusable.status_code == 422
+    assert "no private integration token" in unusable.text
+    assert elsewhere.status_code == 409
+    assert "The private integration token is not for this location" in elsewhere.text
+    assert "Nothing was changed" in elsewhere.text
+    assert "Harbor Dental is connected" in connected.text
+    assert "HighLevel advises a new one every 90 days" in connected.text
+    assert token not in unusable.text + elsewhere.text + connected.text
 
 
 # An agency's location ----------------------------------------------------------------------------

@@ -25,17 +25,26 @@ AGENCY = replace(
 )
 NEVER = Connection(User(UUID(int=2), "Maple Plumbing"), ConnectionState.NEVER_CONNECTED)
 
+PRIVATE = replace(CONNECTED, user_type="Private")
+PRIVATE_REVOKED, PRIVATE_SCOPE = (
+    replace(PRIVATE, state=ConnectionState.NEEDS_RECONNECT, reason=reason)
+    for reason in (FailureClass.PRIVATE_TOKEN_REVOKED, FailureClass.PRIVATE_TOKEN_SCOPE)
+)
+
 
 @pytest.mark.parametrize(
     ("connection", "labels"),
     [
         (CONNECTED, ["Sync now", "Test", "Reconnect", "Disconnect"]),
         (IN_DOUBT, ["Sync now", "Test", "Reconnect", "Disconnect"]),
-        (REVOKED, ["Reconnect", "Test", "Disconnect"]),
+        (REVOKED, ["Reconnect", "Test", "Enter a token", "Disconnect"]),
+        (PRIVATE, ["Sync now", "Test", "Enter a token", "Disconnect"]),
+        (PRIVATE_REVOKED, ["Enter a token", "Test", "Reconnect", "Disconnect"]),
+        (PRIVATE_SCOPE, ["Test", "Enter a token", "Disconnect"]),
         (PAUSED, ["Test", "Reconnect", "Disconnect"]),
         (AGENCY, ["Choose location", "Reconnect", "Disconnect"]),
-        (NEVER, ["Connect"]),
-        (replace(CONNECTED, state=ConnectionState.DISCONNECTED), ["Connect"]),
+        (NEVER, ["Connect", "Enter a token"]),
+        (replace(CONNECTED, state=ConnectionState.DISCONNECTED), ["Connect", "Enter a token"]),
     ],
 )
 def test_the_buttons_fit_the_state_and_the_most_useful_one_comes_first(
