@@ -57,6 +57,7 @@ defs = dg.Definitions(
         sensors.new_users,
         sensors.stale_marts,
         sensors.wrong_colours,
+        sensors.silent_runs,
         freshness.stale_users,
     ],
     resources={

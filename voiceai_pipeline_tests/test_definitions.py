@@ -79,6 +79,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "new_users",
         "stale_marts",
         "wrong_colours",
+        "silent_runs",
         "stale_users",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {

@@ -6,10 +6,12 @@ The run shows in the UI like any other, and needs neither webserver nor daemon. 
 
 from collections.abc import Sequence
 from datetime import date
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import dagster as dg
+import sqlalchemy as sa
 
+from voiceai_pipeline.calls import run_heartbeats
 from voiceai_pipeline.core.days import DAYS_PER_RUN, days_to_sync, stretches
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import jobs, partitions
@@ -28,11 +30,12 @@ def days_between(first: date, last: date, today: date) -> list[date]:
 
 
 def sync_calls(
-    days: Sequence[date], user_ids: Sequence[UUID] | None, *, only_failed: bool
+    engine: sa.Engine, days: Sequence[date], user_ids: Sequence[UUID] | None, *, only_failed: bool
 ) -> str | None:
     """Sync ``days`` in runs of at most ``DAYS_PER_RUN`` days.
 
     Args:
+        engine: of our database, for the runs' signs of life.
         user_ids: the users to sync; None: all.
         only_failed: skip users whose day is complete.
 
@@ -46,18 +49,22 @@ def sync_calls(
     failure: str | None = None
     with dg.DagsterInstance.get() as instance:
         for stretch in stretches(sorted(days), DAYS_PER_RUN):
-            result = defs.resolve_job_def(jobs.sync_calls.name).execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                run_config={
-                    "ops": {"call_logs": {"config": config}},
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                },
-                tags={
-                    **partitions.range_tags(stretch[0], stretch[-1]),
-                    **jobs.BY_COMMAND_LINE,
-                },
-            )
+            run_id = str(uuid4())
+            # From before it exists: if this process is killed, the sensor silent_runs fails it.
+            with run_heartbeats.beating(engine, run_id):
+                result = defs.resolve_job_def(jobs.sync_calls.name).execute_in_process(
+                    instance=instance,
+                    run_id=run_id,
+                    raise_on_error=False,
+                    run_config={
+                        "ops": {"call_logs": {"config": config}},
+                        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    },
+                    tags={
+                        **partitions.range_tags(stretch[0], stretch[-1]),
+                        **jobs.BY_COMMAND_LINE,
+                    },
+                )
             if not result.success:
                 failure = f"Dagster run {result.run_id} failed; its page in the UI says why."
     return failure

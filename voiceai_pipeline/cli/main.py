@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import click
@@ -26,6 +27,7 @@ from voiceai_pipeline.cli.arguments import day_range, entered_token, find_user
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.preflight import UpError
 from voiceai_pipeline.cli.progress import progress_bar
+from voiceai_pipeline.cli.signals import stop_on_hangup
 from voiceai_pipeline.cli.supervisor import ChildError
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
@@ -246,9 +248,10 @@ def sync(
 ) -> None:
     """Sync days now, as a Dagster run that shows in the UI."""
     first, last = day_range("--start", start, "--end", end)
+    stop_on_hangup()
     with _pipeline() as pipeline, running.dagster_environment(_settings()) as env:
         wanted = [find_user(pipeline.engine, name).user.id for name in names] or None
-        os.environ.update(env)
+        os.environ.update({**env, "DAGSTER_HOME": _dagster_home() or env["DAGSTER_HOME"]})
         # Dagster's beta warnings are for developers.
         warnings.simplefilter("ignore")
         # Imported late: it takes seconds, and the partitions depend on the environment.
@@ -256,7 +259,7 @@ def sync(
 
         days = launch.days_between(first, last, datetime.now(pipeline.zone).date())
         with progress_bar(pipeline.engine, days, wanted):
-            error = launch.sync_calls(days, wanted, only_failed=only_failed)
+            error = launch.sync_calls(pipeline.engine, days, wanted, only_failed=only_failed)
         with pipeline.engine.begin() as db:
             rows = ledger.results(db, days=days, user_ids=wanted)
     if as_json:
@@ -321,6 +324,17 @@ def _print_json(facts: object) -> None:
 
 def _settings() -> Settings:
     return Settings.load(os.environ)
+
+
+def _dagster_home() -> str:
+    """The caller's Dagster instance, so that a sync shows in the UI that they look at."""
+    home = os.environ.get("DAGSTER_HOME", "")
+    if home and not (Path(home) / "dagster.yaml").is_file():
+        raise SettingsError(
+            f"DAGSTER_HOME is {home}, where there is no dagster.yaml. Set it to the folder of your "
+            "dagster.yaml, or unset it to use the instance of `make up`."
+        )
+    return home
 
 
 @contextmanager

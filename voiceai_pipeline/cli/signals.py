@@ -34,6 +34,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def stop_on_hangup() -> None:
+    """Let a closed terminal stop this process as SIGTERM does; under nohup it goes on."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
 def restore_in_child() -> None:
     """Restore the default of every stopping signal; called in a child before its program starts."""
     for number in _STOPPING:

@@ -48,6 +48,7 @@ _OURS: Final = (
     "sync_ledger",
     "drifting_days",
     "location_leases",
+    "run_heartbeats",
     "agents",
     "locations",
     "token_events",

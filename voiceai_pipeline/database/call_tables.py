@@ -138,6 +138,15 @@ location_leases = sa.Table(
     comment="Per-location leases: only one sync reads a location at a time.",
 )
 
+run_heartbeats = sa.Table(
+    "run_heartbeats",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True, comment="A Dagster run that works now."),
+    sa.Column("process", sa.Text, nullable=False, comment="Its process, and the machine."),
+    instant("seen_at", nullable=False, comment="Its last sign of life, given every 15 seconds."),
+    comment="Signs of life of runs: one that falls silent is failed and gives its slots back.",
+)
+
 agents = sa.Table(
     "agents",
     metadata,

@@ -17,6 +17,8 @@ What is used, why, and the public issue that would make it unnecessary (where on
   checks behind (the same issues).
 - ``compute_log_manager.delete_logs``: deleting a run leaves its logs behind
   (dagster-io/dagster#4498).
+- ``report_run_failed``, ``report_run_canceled``, ``free_concurrency_slots_for_run``: run monitoring
+  fails only runs whose launcher can tell that their process is gone.
 - ``BulkActionStatus``, ``get_backfills``: whether a backfill is about to sync.
 - ``optimize_for_webserver``: pooled connections to Dagster's own database in a run
   (dagster-io/dagster#33935).
@@ -52,6 +54,7 @@ __all__ = [
     "DefaultRunLauncher",
     "WorkerStatus",
     "delete_run_completely",
+    "fail_run",
     "is_backfill_requested",
     "latest_check_runs",
     "latest_event_ids",
@@ -79,6 +82,16 @@ def pool_connections(instance: dg.DagsterInstance) -> None:
     instance.optimize_for_webserver(
         statement_timeout=STATEMENT_TIMEOUT, pool_recycle=3600, max_overflow=20
     )
+
+
+def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
+    """End a run whose process is gone, and free the slots that it holds in pools."""
+    if run.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message=message)
+    else:
+        instance.report_run_failed(run, message=message)
+    if instance.event_log_storage.supports_global_concurrency_limits:
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def log_check(

@@ -7,10 +7,12 @@ closed.
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls import run_heartbeats
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.defs.dagster_internals import pool_connections
@@ -21,8 +23,11 @@ from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 def pipeline_resource(context: dg.InitResourceContext) -> Iterator[Pipeline]:
     if context.instance is not None:
         pool_connections(context.instance)
-    actor = Actor("dagster", context.run.run_id if context.run else None)
-    with open_pipeline(Settings.load(os.environ), actor=actor) as pipeline:
+    run_id = context.run.run_id if context.run else None
+    with (
+        open_pipeline(Settings.load(os.environ), actor=Actor("dagster", run_id)) as pipeline,
+        run_heartbeats.beating(pipeline.engine, run_id) if run_id else nullcontext(),
+    ):
         yield pipeline
 
 

@@ -24,6 +24,7 @@ from voiceai_pipeline.defs import (
     colours,
     dagster_channel,
     dagster_internals,
+    dead_runs,
     jobs,
     partitions,
     run_requests,
@@ -198,6 +199,23 @@ def stale_marts(
     if _is_under_way(context.instance, jobs.build_marts.name, since=now - STUCK):
         return dg.SkipReason(f"{len(stale.days)} days are stale; marts are being computed.")
     return run_requests.marts(stale.days, stale.fingerprint, now)
+
+
+@dg.sensor(
+    minimum_interval_seconds=20,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Fails runs whose process was killed or whose machine was lost, wherever they were "
+    "started, and frees their slots: they gave no sign of life for a minute.",
+)
+def silent_runs(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
+) -> dg.SkipReason:
+    with _reading(database) as db:
+        failed, suspected = dead_runs.fail_silent_runs(context.instance, db, context.cursor)
+    context.update_cursor(suspected)
+    if failed:
+        return dg.SkipReason(f"Failed, because their process is gone: {', '.join(failed)}.")
+    return dg.SkipReason("Every run that works gives signs of life.")
 
 
 def _why_nothing(busy: bool) -> str:

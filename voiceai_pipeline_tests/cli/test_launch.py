@@ -1,10 +1,17 @@
 """``sync``: a Dagster run with a row per user and an honest exit code."""
 
+import signal
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
+import dagster as dg
 import psycopg
+import pytest
 
+from voiceai_pipeline.cli.up import PROJECT
+from voiceai_pipeline.defs.dead_runs import fail_silent_runs
+from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline_tests.support.command_line import (
     A_DAY,
     NEXT_DAY,
@@ -12,6 +19,7 @@ from voiceai_pipeline_tests.support.command_line import (
 )
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.ports import free_port
+from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.today import today_for
 
 
@@ -76,6 +84,50 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     assert future.err == (
         f"Error: {tomorrow} is in the future; today is {today}. Choose an earlier day.\n"
     )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP], ids=lambda how: how.name)
+def test_a_sync_that_is_killed_or_loses_its_terminal_is_failed(
+    program: Program, dagster_database: str, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    program.connect("Harbor Dental")
+    program.env["DAGSTER_POSTGRES_URL"] = dagster_database
+    location_id = str(DEMO["Harbor Dental"].location_id)
+    program.highlevel.world.add_fault(Fault("stall", location_id))
+    with program.talking("sync", "--start", A_DAY) as process:
+        wait_until(lambda: program.ask("SELECT FROM run_heartbeats") and program.highlevel.requests)
+        wait_until(lambda: runs(dagster_database) == [("sync_calls", "STARTED", "command line")])
+        process.send_signal(how)
+        process.wait(60)
+    if how is signal.SIGKILL:
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database)
+        suspected = None
+        for _ in range(2):
+            with (
+                dg.DagsterInstance.from_config(str(PROJECT)) as instance,
+                program.engine.begin() as db,
+            ):
+                _, suspected = fail_silent_runs(instance, db, suspected, timedelta())
+    assert runs(dagster_database) == [("sync_calls", "FAILURE", "command line")]
+    assert program.ask("SELECT FROM run_heartbeats") == []
+
+
+def test_sync_records_its_run_where_dagster_home_says(
+    program: Program, dagster_database: str, tmp_path: Path
+) -> None:
+    program.connect("Harbor Dental")
+    home = tmp_path / "mine"
+    home.mkdir()
+    program.env |= {"DAGSTER_POSTGRES_URL": dagster_database, "DAGSTER_HOME": str(home)}
+    refused = program("sync", "--start", A_DAY)
+    assert refused.err == (
+        f"Error: DAGSTER_HOME is {home}, where there is no dagster.yaml. Set it to the folder of "
+        "your dagster.yaml, or unset it to use the instance of `make up`.\n"
+    )
+    (home / "dagster.yaml").write_text("")
+    assert program.apart("sync", "--start", A_DAY).code == 0
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS]
 
 
 def test_sync_without_dagsters_database_is_one_sentence(program: Program) -> None:

@@ -52,6 +52,9 @@ def test_every_private_name_is_listed_with_its_reason() -> None:
             {"statement_timeout": 1, "pool_recycle": 1, "max_overflow": 1},
         ),
         (dg.DagsterInstance.delete_run, {"run_id": ""}),
+        (dg.DagsterInstance.report_run_failed, {"dagster_run": None, "message": ""}),
+        (dg.DagsterInstance.report_run_canceled, {"dagster_run": None, "message": ""}),
+        (EventLogStorage.free_concurrency_slots_for_run, {"run_id": ""}),
         (
             dg.DagsterInstance.get_status_by_partition,
             {"asset_key": None, "partition_keys": [], "partitions_def": None},

@@ -1,0 +1,218 @@
+"""Whatever happens to the runs of a running product, the red days are the incomplete ones.
+
+The tests are ordered: each continues where the previous one stopped. No sensor but the one for
+colours changes anything meanwhile: failed days are retried after 15 minutes only.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import requests
+
+from voiceai_pipeline.web.dagster_client import ENDED, Dagster
+from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.processes import wait_until
+from voiceai_pipeline_tests.support.today import A_MODULE, today_for
+from voiceai_pipeline_tests.support.up import Up, ended, graphql
+
+COPPER, HARBOR = DEMO["Copper Kettle Catering"], DEMO["Harbor Dental"]
+BROKEN = [DEMO[name] for name in ("Copper Kettle Catering", "Maple Plumbing", "Pine Realty")]
+
+INCOMPLETE = """
+    SELECT DISTINCT l.day::text FROM sync_ledger l, api_keys k
+    WHERE k.connection_state = 'connected' AND NOT EXISTS (
+        SELECT FROM sync_ledger mine WHERE mine.user_id = k.user_id AND mine.day = l.day
+            AND mine.location_id = k.location_id AND mine.state = 'complete')
+"""
+"""The days that the ledger holds incomplete."""
+
+
+class Demo(Up):
+    """The demo, its colours and its runs."""
+
+    @property
+    def dagster(self) -> Dagster:
+        return Dagster(self.url)
+
+    def colours(self) -> dict[str, str]:
+        """The status of each day as the UI shows it; missing days are absent."""
+        query = """{ assetNodeOrError(assetKey: {path: ["call_logs"]}) { ... on AssetNode {
+            assetPartitionStatuses { ... on TimePartitionStatuses {
+                ranges { status startKey endKey } } } } } }"""
+        found = graphql(self.url, query)["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
+        colours: dict[str, str] = {}
+        for one in found:
+            first, last = (date.fromisoformat(one[name]) for name in ("startKey", "endKey"))
+            for ago in range((last - first).days + 1):
+                colours[str(first + timedelta(days=ago))] = one["status"]
+        return colours
+
+    def red(self) -> set[str]:
+        return {day for day, colour in self.colours().items() if colour == "FAILED"}
+
+    def incomplete(self) -> set[str]:
+        return {day for (day,) in self.ask(INCOMPLETE)}
+
+    def is_true(self) -> bool:
+        """Whether every day is red or green as the ledger has it, and none is in progress."""
+        colours = self.colours()
+        incomplete = self.incomplete()
+        return all(
+            colour == ("FAILED" if day in incomplete else "MATERIALIZED")
+            for day, colour in colours.items()
+        )
+
+    def fault(self, **fields: Any) -> None:
+        answer = requests.post(f"{self.sandbox}/sandbox/faults", json=fields, timeout=30)
+        answer.raise_for_status()
+
+    def heal(self) -> None:
+        requests.delete(f"{self.sandbox}/sandbox/faults", timeout=30).raise_for_status()
+
+    def requested(self) -> list[str]:
+        """The locations asked about since the last time."""
+        asked = requests.get(f"{self.sandbox}/sandbox/requests", timeout=30).json()
+        requests.delete(f"{self.sandbox}/sandbox/requests", timeout=30).raise_for_status()
+        return [one["location_id"] for one in asked]
+
+    def ended(self, run_id: str) -> str:
+        """Wait for the end of a run; its status."""
+
+        def status() -> str:
+            run = self.dagster.run(run_id)
+            assert run is not None
+            return run.status
+
+        wait_until(lambda: status() in ENDED, pause=0.2)
+        return status()
+
+    def backfill(self, days: list[date]) -> str:
+        """Launch a backfill; the id of its run."""
+        before = self.runs("sync_calls")
+        self.dagster.backfill(days, "A test")
+        wait_until(lambda: self.runs("sync_calls") - before, pause=0.2)
+        (run_id,) = self.runs("sync_calls") - before
+        return run_id
+
+    def runs(self, job: str) -> set[str]:
+        """The runs of a job; those of a backfill have no job of ours."""
+        query = "SELECT run_id FROM runs WHERE pipeline_name IN ('{job}', '__ASSET_JOB')"
+        return {run_id for (run_id,) in self.ask(query.format(job=job), database="dagster")}
+
+
+@pytest.fixture(scope="module")
+def today() -> date:
+    return today_for(A_MODULE)
+
+
+@pytest.fixture(scope="module")
+def days(today: date) -> list[date]:
+    """The week of the demo; the last of them is not over."""
+    return [today - timedelta(days=ago) for ago in range(6, -1, -1)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, days: list[date]) -> Iterator[Demo]:
+    """Seven green days of twelve users."""
+    with ended(Demo(tmp_path_factory.mktemp("colours") / "home")) as demo:
+        demo.start()
+        demo.heal()
+        wait_until(lambda: len(demo.colours()) == len(days) and demo.is_true(), pause=0.5)
+        if red := demo.red():
+            demo.ended(demo.backfill([date.fromisoformat(day) for day in red]))
+        wait_until(lambda: not demo.red() and demo.is_true(), pause=0.5)
+        yield demo
+
+
+def test_a_failed_sync_now_of_one_user_makes_its_day_red(demo: Demo, days: list[date]) -> None:
+    demo.fault(kind="server_error", location_id=COPPER.location_id, day=str(days[1]), status=503)
+    run_id = demo.dagster.launch_sync([days[1]], [UUID(COPPER.id)], "a test")
+    assert demo.ended(run_id) == "FAILURE"
+    wait_until(demo.is_true, pause=0.5)
+    assert demo.red() == {str(days[1])}
+
+
+def test_after_a_cancelled_backfill_exactly_the_incomplete_days_are_red(
+    demo: Demo, days: list[date]
+) -> None:
+    for user in BROKEN:
+        for day in days[2:4]:
+            demo.fault(kind="server_error", location_id=user.location_id, day=str(day), status=503)
+    demo.fault(kind="latency", location_id=HARBOR.location_id, seconds=20)
+    run_id = demo.backfill(days)
+    wait_until(
+        lambda: {str(days[2]), str(days[3])} <= demo.incomplete() and demo.colours(), pause=0.5
+    )
+    terminate = f'mutation {{ terminateRun(runId: "{run_id}") {{ __typename }} }}'
+    assert graphql(demo.url, terminate)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+    assert demo.ended(run_id) == "CANCELED"
+    demo.requested()
+    wait_until(demo.is_true, pause=0.5)
+    assert {str(days[2]), str(days[3])} <= demo.red() < set(map(str, days))
+    assert demo.requested() == []
+
+
+def test_after_a_run_that_was_killed_before_its_first_step_the_complete_days_are_green(
+    demo: Demo, days: list[date]
+) -> None:
+    red, before = demo.red(), demo.runs("sync_calls")
+    run_id = demo.backfill(days)
+    started = (
+        "SELECT substring(event from 'Started process for run \\(pid: (\\d+)\\)') "  # noqa: S608
+        f"FROM event_logs WHERE run_id = '{run_id}' AND event LIKE '%Started process for run%'"
+    )
+    wait_until(lambda: demo.ask(started, database="dagster"))
+    ((pid,),) = demo.ask(started, database="dagster")
+    os.kill(int(pid), signal.SIGKILL)
+    assert demo.ended(run_id) == "FAILURE"
+    # Dagster starts a run that crashed again as it was; that one reads the days.
+    wait_until(lambda: demo.runs("sync_calls") - before - {run_id}, pause=0.2)
+    (retry,) = demo.runs("sync_calls") - before - {run_id}
+    demo.ended(retry)
+    wait_until(demo.is_true, pause=0.5)
+    assert demo.red() == red
+
+
+def test_a_day_that_reconciliation_opens_is_red(demo: Demo, days: list[date]) -> None:
+    demo.heal()
+    ((call,),) = demo.ask(
+        "SELECT call_id FROM call_logs "  # noqa: S608
+        f"WHERE location_id = '{HARBOR.location_id}' AND started_at::date = '{days[5]}' LIMIT 1"
+    )
+    gone = {"location_id": HARBOR.location_id, "remove": call}
+    requests.post(f"{demo.sandbox}/sandbox/calls", json=gone, timeout=30).raise_for_status()
+    red = demo.red()
+    query = """mutation { launchRun(executionParams: { selector: {
+        repositoryLocationName: "voiceai_pipeline", repositoryName: "__repository__",
+        jobName: "reconcile" } }) { ... on LaunchRunSuccess { run { runId } } } }"""
+    demo.ended(graphql(demo.url, query)["launchRun"]["run"]["runId"])
+    demo.requested()
+    wait_until(demo.is_true, pause=0.5)
+    assert demo.red() == red | {str(days[5])}
+    assert demo.requested() == []
+
+
+def test_a_sync_of_no_users_changes_no_colour(demo: Demo, days: list[date]) -> None:
+    colours = demo.colours()
+    assert demo.ended(demo.dagster.launch_sync([days[4]], [], "a test")) == "FAILURE"
+    assert demo.colours() == colours
+    assert demo.requested() == []
+
+
+def test_failed_and_missing_asks_about_exactly_the_missing_users(demo: Demo) -> None:
+    missing = demo.ask(
+        "SELECT DISTINCT k.location_id FROM sync_ledger l JOIN api_keys k USING (user_id) "
+        "WHERE l.state = 'failed' AND k.connection_state = 'connected'"
+    )
+    red = [date.fromisoformat(day) for day in sorted(demo.red())]
+    before = demo.runs("sync_calls")
+    demo.dagster.backfill(red, "Failed and missing")
+    wait_until(lambda: demo.runs("sync_calls") - before, pause=0.2)
+    wait_until(lambda: not demo.red() and demo.is_true(), pause=0.5)
+    assert set(demo.requested()) == {location for (location,) in missing}
+    assert demo.incomplete() == set()
