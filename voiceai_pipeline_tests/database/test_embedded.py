@@ -84,7 +84,7 @@ def test_a_holder_killed_while_it_starts_leaves_no_server(home: Path) -> None:
     hold(home).release()
     wait_until(lambda: stopped(home))
     with holder(home) as process:
-        wait_until(lambda: (home / "postgres/data/postmaster.pid").exists())
+        wait_until((home / "postgres/data/postmaster.pid").exists, pause=0.01)
         process.kill()
         wait_until(lambda: stopped(home) and not watchdogs(home))
 

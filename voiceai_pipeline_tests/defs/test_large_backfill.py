@@ -96,7 +96,7 @@ def backfilled(url: str, days: list[date], title: str) -> str:
         (one,) = [one for one in found if one["title"] == title]
         return one["status"] if one["endTimestamp"] else None
 
-    wait_until(state, seconds=300, pause=0.2)
+    wait_until(state)
     return str(state())
 
 

@@ -18,17 +18,20 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 300, pause: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300, pause: float = 0.5) -> None:
     """Wait for a condition.
 
     Args:
         seconds: far more than it takes: only a failed test waits that long, even on a machine that
             does twenty things at once.
+        pause: the longest one between two looks, which take CPU time from what is waited for; short
+            where the condition soon ends to hold.
     """
-    deadline = time.monotonic() + seconds
+    deadline, next_pause = time.monotonic() + seconds, 0.01
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(pause)
+        time.sleep(next_pause)
+        next_pause = min(1.5 * next_pause, pause)
 
 
 def block_signals() -> None:

@@ -75,7 +75,7 @@ def test_it_starts_answers_and_stops_and_its_log_holds_no_address_and_no_secret(
 
     environment["VOICEAI_DAGSTER_URL"] = dagster.url
     with started(environment, tmp_path) as process:
-        wait_until(lambda: "The page listens at" in log.read_text(), seconds=30)
+        wait_until(lambda: "The page listens at" in log.read_text())
         wait_until(lambda: dagster.monitored == 1)  # by the daemon monitor
         with Visitor(url) as visitor:
             visitor.log_in()
