@@ -16,6 +16,8 @@ up: $(VENV)/.installed ## install what is missing and start everything
 parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format parquet` needs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
+# Hundreds of processes start: without bytecode each would compile the package again.
+test soak: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev ## run all tests, against real services
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
