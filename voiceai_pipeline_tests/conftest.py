@@ -50,17 +50,18 @@ def pytest_configure() -> None:
 LONG = (
     "test_operating.py",
     "cli/test_up.py",
-    "web/test_browser.py",
     "defs/test_large_backfill.py",
-    "cli/test_signals.py",
+    "web/test_browser.py",
     "cli/test_supervisor.py",
-    "connections/test_token_kills.py",
-    "connections/test_token_races.py",
-    "calls/test_location_queue.py",
-    "test_soak.py",
     "test_benchmark.py",
+    "test_step_processes.py",
+    "defs/test_foreign_text_in_dagster.py",
+    "cli/test_launch.py",
+    "database/test_embedded_server.py",
+    "calls/test_location_queue.py",
+    "defs/test_assets.py",
 )
-"""Modules that take minutes: they start first, so that no worker is left with one at the end."""
+"""Modules that take longest: they start first, so that no worker is left with one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_no_document_is_cited_that_is_not_in_the_repository() -> None:
             assert any((place / name).exists() for place in places), (path, name)
 
 
+@cache
 def existing_tests() -> set[str]:
     defined = re.compile(r"^ *(?:async )?def test_(\w+)", re.MULTILINE)
     files = (PROJECT / "voiceai_pipeline_tests").rglob("test_*.py")

@@ -18,6 +18,13 @@ FORBIDDEN = {
 }
 """By what to say instead."""
 
+IN_NAMES = {
+    "alert, notify": r"told|tells? (people|users)",
+    "location": r"places",
+    "user": r"people|persons?",
+}
+"""What names of tests have no use for either, though prose may."""
+
 QUOTED = ("contract.md", "requirements.md", "source-system.md")
 """Documents in the words of others, or that cite tests by name."""
 
@@ -48,6 +55,18 @@ def test_one_word_is_used_for_one_thing() -> None:
         for path in prose()
         for instead, pattern in FORBIDDEN.items()
         for match in re.finditer(rf"\b(?:{pattern})\b", path.read_text(), re.IGNORECASE)
+    ]
+    assert found == []
+
+
+def test_names_of_tests_use_the_same_words() -> None:
+    found = [
+        f"{path.name}: say {instead} in test_{name}"
+        for path in Path(__file__).parent.rglob("test_*.py")
+        if path.name != "test_embedded_account.py"  # the Unix account nobody
+        for name in re.findall(r"^ *def test_(\w+)", path.read_text(), re.M)
+        for instead, pattern in (FORBIDDEN | IN_NAMES).items()
+        if re.search(rf"\b(?:{pattern})\b", name.replace("_", " "))
     ]
     assert found == []
 

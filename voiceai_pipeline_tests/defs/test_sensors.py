@@ -133,7 +133,7 @@ def test_the_missed_days_of_a_reconnected_user_are_filled_automatically(demo: Pr
     assert not [r for r in again if r.job_name == "resync_failed_users"]
 
 
-def test_nobody_is_filled_while_a_sync_is_under_way(product: Product) -> None:
+def test_no_day_is_filled_while_a_sync_is_under_way(product: Product) -> None:
     product.connect("Pine Realty")
     run = product.instance.create_run_for_job(
         defs.resolve_job_def("sync_calls"), status=dg.DagsterRunStatus.STARTED

@@ -160,7 +160,7 @@ def test_a_callback_asked_for_again_says_how_the_first_one_ended_and_spends_noth
     assert installation.exchanges == 2
 
 
-def test_a_callback_that_nobody_reads_spends_nothing(installation: Installation) -> None:
+def test_a_prefetched_callback_spends_nothing(installation: Installation) -> None:
     installation.add("Harbor Dental")
     with installation.visitor() as visitor:
         callback = visitor.allow(visitor.begin(HARBOR))
