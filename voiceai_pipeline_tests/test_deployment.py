@@ -70,11 +70,12 @@ PAGE_ONLY = {
     "VOICEAI_PAGE_HOST",
     "VOICEAI_PAGE_PORT",
     "VOICEAI_PAGE_SECRET",
+    "VOICEAI_ANALYST_SECRET",
+    "VOICEAI_DAGSTER_KEY",
     "VOICEAI_API_KEY",
     "VOICEAI_ALLOWED_ORIGINS",
 }
 OF_THE_IMAGE = {"VOICEAI_HOME"}
-OF_MAKE_UP = {"VOICEAI_READ_ONLY_PORT"}  # a service of its own here
 FOR_TRYING_OUT = {
     "VOICEAI_SANDBOX_PORT",
     "HIGHLEVEL_AUTH_URL",
@@ -161,7 +162,7 @@ def test_every_variable_in_deploy_is_ours_dagsters_or_of_an_image_used() -> None
 
 
 def test_every_variable_of_ours_reaches_the_service_that_needs_it() -> None:
-    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - OF_MAKE_UP - FOR_TRYING_OUT
+    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - FOR_TRYING_OUT
     runs = _instance_config("docker")["run_launcher"]["config"]["env_vars"]
     services = COMPOSE["services"]
     assert set(runs) == everywhere
@@ -170,25 +171,31 @@ def test_every_variable_of_ours_reaches_the_service_that_needs_it() -> None:
     assert services["page"]["environment"].keys() >= everywhere | PAGE_ONLY - {"VOICEAI_PAGE_PORT"}
 
 
-def test_what_is_secret_comes_from_the_environment_and_reaches_no_webserver() -> None:
+def test_what_is_secret_comes_from_the_environment_and_reaches_no_dagster_ui() -> None:
     for name, service in COMPOSE["services"].items():
         for variable, value in service.get("environment", {}).items():
             if variable not in ("VOICEAI_PAGE_HOST", "DAGSTER_CURRENT_IMAGE"):
                 assert re.fullmatch(rf"\$\{{{variable}:(\?|-)\}}", value), (name, variable)
-        if name.startswith("webserver"):
-            assert service["environment"].keys() == {"DAGSTER_POSTGRES_URL"}
+        if name.startswith("dagster-ui"):
+            assert service["environment"].keys() == {
+                "DAGSTER_POSTGRES_URL",
+                "VOICEAI_DAGSTER_KEY",
+                "VOICEAI_PAGE_URL",
+            }
 
 
-def test_nothing_is_published_but_on_loopback_and_analysts_can_only_read() -> None:
+def test_only_the_page_is_published_and_analysts_can_only_read() -> None:
     ports = {
         name: service["ports"]
         for name, service in COMPOSE["services"].items()
         if "ports" in service
     }
-    assert ports.keys() == {"webserver", "webserver-read-only", "page"}
-    for published in ports.values():
-        assert all(port.startswith("127.0.0.1:") for port in published)
-    analysts = COMPOSE["services"]["webserver-read-only"]
+    assert ports.keys() == {"page"}
+    assert all(port.startswith("127.0.0.1:") for port in ports["page"])
+    page = COMPOSE["services"]["page"]["command"]
+    upstreams = {page[i + 1] for i, word in enumerate(page) if word.startswith("--dagster")}
+    assert upstreams == {"http://dagster-ui:3000", "http://dagster-ui-for-analysts:3000"}
+    analysts = COMPOSE["services"]["dagster-ui-for-analysts"]
     assert "--read-only" in analysts["command"]
     assert not any("docker.sock" in volume for volume in analysts["volumes"])
 

@@ -70,25 +70,17 @@ def single_instance(home: Path, url: str) -> Iterator[None]:
 
 
 def check_ports(settings: Settings, port: int) -> None:
-    """Check that the webservers and the page can listen.
+    """Check that the pages and Dagster's UI process can listen.
 
     Args:
-        port: of Dagster's webserver.
+        port: of Dagster's UI process.
 
     Raises:
         UpError: a port is in use or unusable.
     """
-    page, read_only = settings.page, settings.read_only_port
+    page = settings.page
     check_port("127.0.0.1", port, f"make up PORT={port + 1}")
     check_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} make up")
-    if read_only is None:
-        return
-    if read_only in (port, page.port):
-        raise UpError(
-            f"VOICEAI_READ_ONLY_PORT is {read_only}, which another service of this installation "
-            "uses. Choose another port."
-        )
-    check_port("127.0.0.1", read_only, f"VOICEAI_READ_ONLY_PORT={read_only + 1} make up")
 
 
 def check_port(host: str, port: int, otherwise: str) -> None:

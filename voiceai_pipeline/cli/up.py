@@ -1,12 +1,13 @@
 """``voiceai-pipeline up``: from a bare clone to calls in the Dagster UI, and keeps it running.
 
 It starts, in this order: the database and its tables, the sandbox and its demo users (where no
-HighLevel app is configured), the Connections page, Dagster's webserver, a backfill of the last
-days, Dagster's daemon. It can be repeated safely; data are kept in VOICEAI_HOME.
+HighLevel app is configured), the web pages, Dagster's UI behind them, a backfill of the last days,
+Dagster's daemon. It can be repeated safely; data are kept in VOICEAI_HOME.
 """
 
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,17 +53,17 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
     """Start everything and keep it running until interrupted.
 
     Args:
-        port: of Dagster's webserver, on loopback.
+        port: of Dagster's UI process, on loopback; people reach it through the pages.
         report: called with each line of progress.
 
     Raises:
         UpError, ChildError, PostgresError, SettingsError, IncompatibleDatabaseError: the text says
             what to do; everything that was started is stopped.
     """
-    home, url = settings.home, f"http://127.0.0.1:{port}"
+    home = settings.home
     with ExitStack() as stack:
         check_home(home)
-        stack.enter_context(single_instance(home, url))
+        stack.enter_context(single_instance(home, settings.page.url))
         check_ports(settings, port)
         stack.enter_context(interruptible())
 
@@ -80,17 +81,15 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         if settings.highlevel.is_sandbox:
             _start_sandbox(settings, supervisor, report)
             _connect_demo_users(settings, pipeline, report)
-        # Cells, alerts and the page link to Dagster.
-        env = {"VOICEAI_DAGSTER_URL": url, **env}
-        dagster = Dagster(url)
-        _start_page_and_webserver(settings, dagster, supervisor, env, report)
-        if settings.read_only_port is not None:
-            _start_read_only(settings.read_only_port, supervisor, env, report)
-        _backfill(pipeline, dagster, report)
+        key = settings.page.dagster_key or Secret(secrets.token_urlsafe(32))
+        dagster = Dagster(f"http://127.0.0.1:{port}", key)
+        keyed = {**env, "VOICEAI_DAGSTER_KEY": key.reveal()}
+        _start_pages_and_ui(settings, dagster, supervisor, keyed, report)
+        _backfill(settings, pipeline, dagster, report)
         report("Dagster: starting the daemon")
         supervisor.start("daemon", [_program("dagster-daemon"), "run", *_WORKSPACE], env)
 
-        _announce(settings, url, report)
+        _announce(settings, report)
         while True:
             # The database first: nothing else recovers without it.
             if is_embedded and not is_running(home):
@@ -188,44 +187,35 @@ def _connect_demo_users(
         ) from error
 
 
-def _start_page_and_webserver(
+def _start_pages_and_ui(
     settings: Settings,
     dagster: Dagster,
     supervisor: Supervisor,
     env: Mapping[str, str],
     report: Callable[[str], None],
 ) -> None:
-    """Start the Connections page and Dagster's webserver side by side.
+    """Start the pages and Dagster's UI process side by side.
 
-    The page answers long before Dagster has loaded, and is useful without it.
+    The pages answer long before Dagster has loaded, and are useful without it.
     """
     page = settings.page
-    report("Connections: starting the page")
+    report("Pages: starting")
     argv = [sys.executable, "-m", "voiceai_pipeline.web", "--dagster", dagster.url]
     supervisor.start("page", argv, env)
-    report("Dagster: starting the webserver")
-    supervisor.start("webserver", _webserver(urlsplit(dagster.url).port), env)
+    report("Dagster: starting its UI")
+    supervisor.start("webserver", _ui(urlsplit(dagster.url).port), env)
     _wait_until(lambda: _answers(f"{_local_url(page)}/health"), supervisor, "page", seconds=60)
-    report(f"Connections: {page.url}")
+    report(f"Pages: {page.url}")
     _wait_until(lambda: _is_loaded(dagster), supervisor, "webserver", seconds=150)
 
 
-def _start_read_only(
-    port: int, supervisor: Supervisor, env: Mapping[str, str], report: Callable[[str], None]
+def _ui(port: int | None) -> list[str]:
+    return [sys.executable, "-m", "voiceai_pipeline.defs.dagster_ui", *_WORKSPACE, f"--port={port}"]
+
+
+def _backfill(
+    settings: Settings, pipeline: Pipeline, dagster: Dagster, report: Callable[[str], None]
 ) -> None:
-    """Start the webserver for analysts; after the other one, or both would create Dagster's
-    tables."""
-    report("Dagster: starting the webserver for analysts")
-    supervisor.start("webserver-read-only", [*_webserver(port), "--read-only"], env)
-    url = f"http://127.0.0.1:{port}/server_info"
-    _wait_until(lambda: _answers(url), supervisor, "webserver-read-only", seconds=150)
-
-
-def _webserver(port: int | None) -> list[str]:
-    return [_program("dagster-webserver"), *_WORKSPACE, "-h", "127.0.0.1", "-p", str(port)]
-
-
-def _backfill(pipeline: Pipeline, dagster: Dagster, report: Callable[[str], None]) -> None:
     """Request a backfill of the last days that were never tried; failed ones are retried
     automatically."""
     today = datetime.now(pipeline.zone).date()
@@ -239,19 +229,16 @@ def _backfill(pipeline: Pipeline, dagster: Dagster, report: Callable[[str], None
     except DagsterError as error:
         # No reason to stop: everything else runs, and the backfill can be started in the UI.
         report(
-            f"{error} Start it in the UI: {dagster.url}/assets/call_logs?view=partitions, "
-            "Materialize."
+            f"{error} Start it in the UI: {settings.page.dagster_url}/assets/call_logs"
+            "?view=partitions, Materialize."
         )
 
 
-def _announce(settings: Settings, url: str, report: Callable[[str], None]) -> None:
+def _announce(settings: Settings, report: Callable[[str], None]) -> None:
     report("")
-    report(f"Connections  {settings.page.url}")
-    report(f"Dagster      {url}/assets/call_logs?view=partitions")
-    if settings.read_only_port is not None:
-        report(f"Read-only    http://127.0.0.1:{settings.read_only_port}  (the same, for analysts)")
+    report(f"Open     {settings.page.url}  (Dagster's UI: {settings.page.dagster_url})")
     if settings.highlevel.is_sandbox:
-        report(f"Sandbox      {settings.highlevel.api_url}  (break, heal, revoke, pause there)")
+        report(f"Sandbox  {settings.highlevel.api_url}  (break, heal, revoke, pause there)")
     report("Ctrl-C stops everything.")
     report("")
 

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
+from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
@@ -57,9 +58,11 @@ VARIABLES: Final[Mapping[str, str]] = {
     "address",
     "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; required on any address "
     "but loopback",
-    "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default http://127.0.0.1:3000",
-    "VOICEAI_READ_ONLY_PORT": "port on this machine of a second, read-only Dagster UI for "
-    "analysts; unset: none",
+    "VOICEAI_ANALYST_SECRET": "second password, 16 characters or more, with which everything can "
+    "be seen and nothing changed; unset: none",
+    "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default: /dagster at the page's URL",
+    "VOICEAI_DAGSTER_KEY": "key that the web process shows to Dagster's UI process, 16 characters "
+    "or more; make up generates one",
     "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: disabled",
     "VOICEAI_ALLOWED_ORIGINS": "origins that may call /functions/v1 from a browser, comma "
     "separated",
@@ -81,7 +84,6 @@ _REAL: Final[Mapping[str, str]] = {
     "HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com",
 }
 _PAGE_PORT: Final = 8791
-_DAGSTER_URL: Final = "http://127.0.0.1:3000"
 CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
 
@@ -122,6 +124,8 @@ class PageSettings:
         dagster_url: the public URL of Dagster's UI, without a trailing slash.
         api_key: bearer key of ``/functions/v1``; None: it is disabled.
         allowed_origins: origins that may call ``/functions/v1`` from a browser.
+        analyst_secret: the password of those who may look only; None: there is none.
+        dagster_key: what Dagster's UI process answers to; None: it is not shown at ``/dagster``.
     """
 
     host: str
@@ -131,6 +135,8 @@ class PageSettings:
     secret: Secret | None = None
     api_key: Secret | None = None
     allowed_origins: tuple[str, ...] = ()
+    analyst_secret: Secret | None = None
+    dagster_key: Secret | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,6 @@ class Settings:
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
-        read_only_port: of Dagster's webserver for analysts, on loopback; None: there is none.
     """
 
     home: Path
@@ -186,7 +191,6 @@ class Settings:
     dagster_url: Secret | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
-    read_only_port: int | None = None
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -207,11 +211,6 @@ class Settings:
             dagster_url=database_url_of(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
-            read_only_port=(
-                port_of(given, "VOICEAI_READ_ONLY_PORT", 0)
-                if "VOICEAI_READ_ONLY_PORT" in given
-                else None
-            ),
         )
 
 
@@ -279,6 +278,13 @@ def _page(given: Mapping[str, str]) -> PageSettings:
             "set. Set it to a password of 16 characters or more (openssl rand -base64 24), or "
             "leave VOICEAI_PAGE_HOST out to listen on this machine only."
         )
+    analyst_secret = long_secret_of(given, "VOICEAI_ANALYST_SECRET")
+    if analyst_secret is not None and (secret is None or analyst_secret == secret):
+        raise SettingsError(
+            "VOICEAI_ANALYST_SECRET is set, and VOICEAI_PAGE_SECRET, the operators' password, is "
+            "not set or the same. Set two different ones: without a password every visitor is an "
+            "operator."
+        )
     if is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
         raise SettingsError(
             f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser "
@@ -295,12 +301,15 @@ def _page(given: Mapping[str, str]) -> PageSettings:
                 f"VOICEAI_ALLOWED_ORIGINS: {origin!r} is not an origin. Write scheme and host "
                 "only, such as https://dashboard.example.test."
             )
+    url = web_address_of(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}")
     return PageSettings(
         host=host,
         port=port,
-        url=web_address_of(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}"),
-        dagster_url=web_address_of(given, "VOICEAI_DAGSTER_URL", _DAGSTER_URL),
+        url=url,
+        dagster_url=web_address_of(given, "VOICEAI_DAGSTER_URL", url + DAGSTER_PATH),
         secret=secret,
+        analyst_secret=analyst_secret,
+        dagster_key=long_secret_of(given, "VOICEAI_DAGSTER_KEY"),
         api_key=long_secret_of(given, "VOICEAI_API_KEY"),
         allowed_origins=origins,
     )

@@ -27,6 +27,9 @@ What is used, why, and the public issue that would make it unnecessary (where on
 - ``DagsterEvent``, ``AssetMaterializationPlannedData``, ``report_dagster_event``: a partition is
   red only if the run of its latest planned event failed, and only launching a run of the asset
   plans one.
+- ``WorkspaceProcessContext``, ``WorkspaceRequestContext``, ``WorkspaceFileTarget``,
+  ``configure_loggers``, ``setup_interrupt_handlers``: what the command line of Dagster's web server
+  puts together; it has no option for a role per request.
 - ``log_event`` with an ``AssetCheckEvaluation``: it is accepted, but not by its annotation.
 """
 
@@ -44,6 +47,10 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG, REPOSITORY_LABEL_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.interrupts import setup_interrupt_handlers
+from dagster._utils.log import configure_loggers
 
 __all__ = [
     "FINISHED_STATUSES",
@@ -53,6 +60,10 @@ __all__ = [
     "CheckRunHealthResult",
     "DefaultRunLauncher",
     "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+    "WorkspaceRequestContext",
+    "configure_loggers",
     "delete_run_completely",
     "fail_run",
     "is_backfill_requested",
@@ -61,6 +72,7 @@ __all__ = [
     "log_check",
     "plan_materialization",
     "pool_connections",
+    "setup_interrupt_handlers",
     "statuses_by_partition",
 ]
 

@@ -19,7 +19,7 @@ from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.web.app import create_app
 from voiceai_pipeline.web.daemon_monitor import DaemonMonitor, monitoring
 from voiceai_pipeline.web.server import listen, serve_until_stopped
-from voiceai_pipeline.web.site import ACTOR, open_site
+from voiceai_pipeline.web.site import ACTOR, DAGSTER_UI, open_site
 
 log = logging.getLogger("voiceai_pipeline.web")
 
@@ -32,7 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m voiceai_pipeline.web", description=__doc__)
     parser.add_argument(
-        "--dagster", metavar="URL", help="where to call Dagster; default: VOICEAI_DAGSTER_URL"
+        "--dagster",
+        metavar="URL",
+        help=f"where Dagster's UI process listens; default: VOICEAI_DAGSTER_URL, or {DAGSTER_UI}",
+    )
+    parser.add_argument(
+        "--dagster-for-analysts",
+        metavar="URL",
+        help="where the one for analysts listens; default: the same",
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -40,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.load(os.environ)
         page = settings.page
-        _serve(settings, given.dagster)
+        _serve(settings, given.dagster, given.dagster_for_analysts)
     except (SettingsError, PostgresError) as problem:
         return _stop(str(problem))
     except sa.exc.DBAPIError as error:
@@ -53,18 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _serve(settings: Settings, dagster_url: str | None) -> None:
+def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | None) -> None:
     page = settings.page
     with (
         contextlib.closing(listen(page.host, page.port)) as listener,
         open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
     ):
-        site = open_site(settings, pipeline, dagster_url)
+        site = open_site(settings, pipeline, dagster, dagster_for_analysts)
         channels = alert_channels.channels(settings.alerts)
         last_sign = site.dagster.last_sign_of_life
         with monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)):
             log.info("The page listens at %s", page.url)
-            serve_until_stopped(create_app(site), listener)
+            serve_until_stopped(create_app(site), listener, websockets=True)
 
 
 def _stop(sentence: str) -> int:

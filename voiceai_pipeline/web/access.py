@@ -1,4 +1,4 @@
-"""Access control: login, sessions, and protection against forged forms (CSRF).
+"""Access control: login, sessions, roles, and forms of ours only (CSRF).
 
 Without a password, which is possible on loopback only, every visitor has access. Forms are checked
 all the same, because any web page can send one to this machine.
@@ -8,16 +8,17 @@ import hmac
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from voiceai_pipeline.core.settings import CALLBACK_PATH
+from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
+from voiceai_pipeline.core.settings import CALLBACK_PATH, PageSettings
 from voiceai_pipeline.web import cookies
 from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.pages import (
@@ -25,6 +26,7 @@ from voiceai_pipeline.web.pages import (
     PageError,
     redirect,
     render,
+    role_of,
     safe_back,
     session_of,
 )
@@ -41,7 +43,7 @@ MAX_BODY: Final = 64 * 1024
 
 
 class Access:
-    """Gives each browser a session, and redirects to the login where one is needed."""
+    """Gives each browser a session and a role, and leads to the login where one is needed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,21 +51,22 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         site = site_of(connection)
+        if scope["type"] == "websocket":
+            await self._socket(site, connection, receive, send)
+            return
         other_name = site.name_for_cookies(connection.headers.get("host", ""))
         if other_name is not None and scope["method"] == "GET":
             answer = RedirectResponse(other_name + _requested(scope), 307)
             await answer(scope, receive, send)
             return
         jar = site.jar
-        session = cookies.read_session(jar, connection.cookies)
-        if session is not None and session.id in site.logouts:
-            session = None
-        is_new = session is None
-        session = session or Session.new()
+        found = _session(site, connection)
+        session = found or Session.new()
         scope["voiceai_session"] = session
+        scope["voiceai_role"] = _role(site, session)
 
         async def send_with_session(message: Message) -> None:
-            if message["type"] == "http.response.start" and is_new:
+            if message["type"] == "http.response.start" and found is None:
                 headers = MutableHeaders(scope=message)
                 # Login and logout set a new session themselves.
                 if not any(c.startswith(cookies.SESSION) for c in headers.getlist("set-cookie")):
@@ -72,20 +75,52 @@ class Access:
                     headers.append("set-cookie", carrier.headers["set-cookie"])
             await send(message)
 
-        if site.page.secret is not None and not session.is_logged_in and not _is_open(scope):
-            answer = RedirectResponse(_login_address(scope), 303)
-            await answer(scope, receive, send_with_session)
+        if scope["voiceai_role"] is None and scope["path"] not in _OPEN:
+            await _ask_to_log_in(connection)(scope, receive, send_with_session)
             return
         await self._app(scope, receive, send_with_session)
 
+    async def _socket(
+        self, site: Site, connection: HTTPConnection, receive: Receive, send: Send
+    ) -> None:
+        session = _session(site, connection)
+        role = _role(site, session) if session is not None else None
+        if role is None:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        connection.scope["voiceai_role"] = role
+        await self._app(connection.scope, receive, send)
 
-def _is_open(scope: Scope) -> bool:
-    return scope["path"] in _OPEN
+
+def is_still_in(connection: HTTPConnection) -> bool:
+    """Whether the session of an open connection has neither expired nor been logged out since."""
+    site = site_of(connection)
+    session = _session(site, connection)
+    return session is not None and _role(site, session) is not None
+
+
+def _session(site: Site, connection: HTTPConnection) -> Session | None:
+    session = cookies.read_session(site.jar, connection.cookies)
+    return None if session is None or session.id in site.logouts else session
+
+
+def _role(site: Site, session: Session) -> Role | None:
+    # On loopback, without a password: the person at this machine.
+    return Role.OPERATOR if site.page.secret is None else session.role
+
+
+def _ask_to_log_in(connection: HTTPConnection) -> Response:
+    """The login; for a query of Dagster's UI, whose tab is open, an error that it shows."""
+    scope = connection.scope
+    if scope["path"].startswith(f"{DAGSTER_PATH}/") and scope["method"] == "POST":
+        said = "You are logged out, or your session has expired. Reload the page to log in."
+        return JSONResponse({"errors": [{"message": said}]}, 401)
+    return RedirectResponse(_login_address(scope), 303)
 
 
 def _requested(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
-    return f"{scope['path']}?{query}" if query else str(scope["path"])
+    path, query = (scope[name].decode("latin-1") for name in ("raw_path", "query_string"))
+    return f"{path}?{query}" if query else str(path)
 
 
 def _login_address(scope: Scope) -> str:
@@ -98,19 +133,40 @@ def _login_address(scope: Scope) -> str:
 
 
 def posted(
-    handler: Callable[[Request, Form], Response],
+    handler: Callable[[Request, Form], Response], *, for_everyone: bool = False
 ) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for one of our forms. Forged, expired or oversized ones never reach ``handler``.
+    """An endpoint for one of our forms. Forged, expired or oversized ones never reach ``handler``,
+    nor do those of analysts.
 
     The handler runs in a thread, so that it may wait for the database and for HighLevel.
+
+    Args:
+        for_everyone: the form changes nothing but the visitor's own session.
     """
 
     async def endpoint(request: Request) -> Response:
         form = parse_form(await read_body(request))
         _refuse_forged(request, form)
+        if not for_everyone:
+            refuse_analysts(request)
         return await run_in_threadpool(handler, request, form)
 
     return endpoint
+
+
+def refuse_analysts(request: Request) -> None:
+    """
+    Raises:
+        PageError: the visitor is not an operator.
+    """
+    if role_of(request) is not Role.OPERATOR:
+        raise PageError(
+            403,
+            "Only operators can do this",
+            "You are logged in as an analyst, who can see everything and change nothing. Nothing "
+            "was changed.",
+            "Log out, and log in with the operators' password.",
+        )
 
 
 def parse_form(body: bytes) -> dict[str, str]:
@@ -121,8 +177,8 @@ def parse_form(body: bytes) -> dict[str, str]:
         return {}
 
 
-async def read_body(request: Request) -> bytes:
-    """The body of a request, up to ``MAX_BODY``.
+async def read_body(request: Request, at_most: int = MAX_BODY) -> bytes:
+    """The body of a request, up to ``at_most`` bytes.
 
     Raises:
         PageError: it is longer, or the client disconnected before its end.
@@ -131,11 +187,11 @@ async def read_body(request: Request) -> bytes:
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
+            if len(body) > at_most:
                 raise PageError(
                     413,
                     "Request too large",
-                    f"The request exceeds {MAX_BODY // 1024} KB. Nothing was changed.",
+                    f"The request exceeds {at_most // 1024} KB. Nothing was changed.",
                     "Send a smaller request.",
                 )
     except ClientDisconnect:
@@ -146,16 +202,15 @@ async def read_body(request: Request) -> bytes:
 
 
 def _refuse_forged(request: Request, form: Form) -> None:
-    """Accept only forms that one of our pages showed in this session.
+    """Accept only forms that one of our pages showed in this session. Those that another website
+    sent do not get here (``guard``).
 
     Raises:
-        PageError: another web page sent it, or its token is wrong, expired or of another session.
+        PageError: its token is wrong, expired or of another session.
     """
-    site = site_of(request)
     session = session_of(request)
     token = form.get("form_token", "")
-    is_ours = session is not None and cookies.is_form_token(site.signer, session, token)
-    if not is_ours or not _is_same_origin(request, site):
+    if session is None or not cookies.is_form_token(site_of(request).signer, session, token):
         raise PageError(
             403,
             "This form has expired",
@@ -165,23 +220,6 @@ def _refuse_forged(request: Request, form: Form) -> None:
         )
 
 
-def _is_same_origin(request: Request, site: Site) -> bool:
-    """Whether the form came from one of our pages, as far as the browser says where it was."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
-    sender = request.headers.get("origin")
-    if sender is None:
-        return True
-    # Behind a proxy the browser uses the public address.
-    host = request.headers.get("host", "")
-    public = urlsplit(site.page.url)
-    return sender in (
-        f"http://{host}",
-        f"https://{host}",
-        f"{public.scheme}://{public.netloc}",
-    )
-
-
 # Login -------------------------------------------------------------------------------------------
 
 
@@ -189,15 +227,14 @@ def routes() -> list[Route]:
     """Login and logout."""
     return [
         Route(LOGIN, _login_page, methods=["GET"]),
-        Route(LOGIN, posted(_login), methods=["POST"]),
-        Route("/logout", posted(_logout), methods=["POST"]),
+        Route(LOGIN, posted(_login, for_everyone=True), methods=["POST"]),
+        Route("/logout", posted(_logout, for_everyone=True), methods=["POST"]),
     ]
 
 
 def _login_page(request: Request) -> Response:
-    session = session_of(request)
     back = safe_back(request.query_params.get("next", HOME))
-    if site_of(request).page.secret is None or (session is not None and session.is_logged_in):
+    if role_of(request) is not None:
         return redirect(request, back)
     return render(request, "login.html", back=back, complaint="")
 
@@ -220,19 +257,33 @@ def _login(request: Request, form: Form) -> Response:
         )
         answer.headers["Retry-After"] = str(seconds)
         return answer
-    if not hmac.compare_digest(form.get("password", "").encode(), secret.reveal().encode()):
+    role = _role_of_password(site.page, form.get("password", ""))
+    if role is None:
         site.failed_logins.count()
         return render(
             request,
             "login.html",
             status=401,
             back=back,
-            complaint="Wrong password. It is the value of VOICEAI_PAGE_SECRET.",
+            complaint="Wrong password. It is the value of VOICEAI_PAGE_SECRET, or of "
+            "VOICEAI_ANALYST_SECRET to look only.",
         )
     response = redirect(request, back)
     # A new id, against session fixation.
-    cookies.put_session(site.jar, response, Session.new(is_logged_in=True))
+    cookies.put_session(site.jar, response, Session.new(role))
     return response
+
+
+def _role_of_password(page: PageSettings, password: str) -> Role | None:
+    found = None
+    for role, secret in (
+        (Role.ANALYST, page.analyst_secret),
+        (Role.OPERATOR, page.secret),
+    ):
+        # Both are compared, whichever it is: the time tells nothing.
+        if secret is not None and hmac.compare_digest(password.encode(), secret.reveal().encode()):
+            found = role
+    return found
 
 
 def _logout(request: Request, _form: Form) -> Response:

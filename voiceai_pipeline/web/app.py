@@ -1,24 +1,27 @@
 """The ASGI application: routes, middleware and error pages. Handlers live in their own modules."""
 
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import access, api, connect, users
-from voiceai_pipeline.web.headers import SecurityHeaders, allowed_hosts, security_headers
+from voiceai_pipeline.web.dagster_proxy import DagsterProxy
+from voiceai_pipeline.web.guard import Guard
+from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
 from voiceai_pipeline.web.pages import PageError, problem_page
 from voiceai_pipeline.web.site import Site
 
@@ -39,18 +42,23 @@ def create_app(site: Site) -> ASGIApp:
             Route("/health", _health),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
             Mount(api.PREFIX, routes=api.routes(), middleware=[cors]),
+            # The UI's own scripts ask for them at the root.
+            Route("/favicon-run-{_}.svg", _moved),
+            *(
+                Route(path, _moved)
+                for name in MOVED
+                for path in (f"/{name}", f"/{name}/{{_:path}}")
+            ),
             Mount(
                 "/",
-                routes=[*access.routes(), *users.routes(), *connect.routes()],
+                routes=[
+                    *access.routes(),
+                    *users.routes(),
+                    *connect.routes(),
+                    Mount(DAGSTER_PATH, _dagster(site)),
+                ],
                 middleware=[Middleware(access.Access)],
             ),
-        ],
-        middleware=[
-            Middleware(
-                TrustedHostMiddleware,
-                allowed_hosts=allowed_hosts(site.page),
-                www_redirect=False,
-            )
         ],
         exception_handlers={
             PageError: _problem,
@@ -61,7 +69,51 @@ def create_app(site: Site) -> ASGIApp:
         },
     )
     app.state.site = site
-    return SecurityHeaders(_logging_bugs(app), security_headers(site.page))
+    guarded = Guard(_logging_bugs(app), site.page, keyed=[api.PREFIX])
+    return SecurityHeaders(guarded, security_headers(site.page))
+
+
+def _dagster(site: Site) -> ASGIApp:
+    key = site.page.dagster_key
+    return DagsterProxy(site.upstreams, key) if key is not None else _no_dagster
+
+
+async def _no_dagster(scope: Scope, _receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    raise PageError(
+        503,
+        "Dagster is not connected",
+        "This process has no key for Dagster's UI process.",
+        "Start both with make up, or set VOICEAI_DAGSTER_KEY to the same value for both.",
+    )
+
+
+MOVED: Final = (
+    "asset-groups",
+    "assets",
+    "automation",
+    "catalog",
+    "concurrency",
+    "deployment",
+    "instance",
+    "jobs",
+    "lineage",
+    "locations",
+    "overview",
+    "runs",
+    "schedules",
+    "sensors",
+    "workspace",
+)
+"""Pages of Dagster's UI. Links to them are in old events, descriptions, bookmarks and messages,
+from when it had an address of its own."""
+
+
+async def _moved(request: Request) -> Response:
+    path, query = (request.scope[name].decode("latin-1") for name in ("raw_path", "query_string"))
+    return RedirectResponse(f"{DAGSTER_PATH}{path}{'?' if query else ''}{query}", 308)
 
 
 async def _health(_request: Request) -> Response:

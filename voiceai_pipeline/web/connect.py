@@ -28,7 +28,7 @@ from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
 from voiceai_pipeline.web import cookies, filters
-from voiceai_pipeline.web.access import Form, posted
+from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash, PendingConsent
 from voiceai_pipeline.web.pages import (
     PageError,
@@ -210,6 +210,7 @@ def _hold(request: Request, code: Secret) -> Response:
 
 
 def _whose(request: Request, complaint: str = "", status: int = 200) -> Response:
+    refuse_analysts(request)
     site = site_of(request)
     key = request.path_params["key"]
     held = next((one for one in site.pipeline.marketplace.held() if one.key == key), None)
@@ -286,6 +287,7 @@ def _enter_token(request: Request, form: Form) -> Response:
 
 
 def _location_form(request: Request, complaint: str = "", status: int = 200) -> Response:
+    refuse_analysts(request)
     site = site_of(request)
     user_id: UUID = request.path_params["user_id"]
     row = Row(site.connection(user_id), None)

@@ -16,6 +16,7 @@ from uuid import UUID
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.responses import Response
 
+from voiceai_pipeline.core.dagster_access import Role
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
 
@@ -35,17 +36,18 @@ class Signer:
     """Signs values, each for one purpose, and reads only what it has signed.
 
     Args:
-        secret: the page's password. The key is derived from it, so that sessions survive a restart
-            and become invalid when the password changes. None: a random key for this process.
+        passwords: the page's. The key is derived from them, so that sessions survive a restart
+            and become invalid when one changes. Without any: a random key for this process.
     """
 
-    def __init__(self, secret: Secret | None) -> None:
-        if secret is None:
+    def __init__(self, *passwords: Secret | None) -> None:
+        given = [one.reveal().encode() for one in passwords if one is not None]
+        if not given:
             self._key = secrets.token_bytes(32)
         else:
             # Slow on purpose: the login page hands out signed cookies, on which passwords could
             # be tried offline.
-            password = secret.reveal().encode()
+            password = b"\0".join(given)
             self._key = hashlib.scrypt(password, salt=b"voiceai page", n=2**14, r=8, p=1, dklen=32)
 
     def sign(self, purpose: str, value: Any) -> str:
@@ -108,23 +110,30 @@ class Jar:
 
 @dataclass(frozen=True)
 class Session:
-    """A browser's session; forms are bound to its id."""
+    """A browser's session; forms are bound to its id.
+
+    Attributes:
+        role: who logged in; None: not logged in.
+    """
 
     id: str
-    is_logged_in: bool = False
+    role: Role | None = None
 
     @classmethod
-    def new(cls, *, is_logged_in: bool = False) -> "Session":
-        return cls(secrets.token_urlsafe(16), is_logged_in)
+    def new(cls, role: Role | None = None) -> "Session":
+        return cls(secrets.token_urlsafe(16), role)
 
 
 def read_session(jar: Jar, cookies: Mapping[str, str]) -> Session | None:
     found = jar.read(cookies, SESSION, SESSION_LIFE)
-    return Session(found["id"], found["in"]) if found else None
+    if not found:
+        return None
+    roles = {role.value: role for role in Role}
+    return Session(found["id"], roles.get(found.get("role")))
 
 
 def put_session(jar: Jar, response: Response, session: Session) -> None:
-    value = {"id": session.id, "in": session.is_logged_in}
+    value = {"id": session.id, "role": session.role}
     jar.set(response, SESSION, value, SESSION_LIFE)
 
 

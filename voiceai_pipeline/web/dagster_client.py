@@ -11,6 +11,9 @@ from uuid import UUID
 
 import requests
 
+from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, KEY_HEADER, ROLE_HEADER, Role
+from voiceai_pipeline.core.secret import Secret
+
 _TIMEOUT: Final = 30.0
 """Seconds for one request. The first one to a code location is slow."""
 
@@ -41,17 +44,20 @@ class Run:
 
 
 class Dagster:
-    """Dagster's webserver at ``url``.
+    """Dagster at ``url``: its UI process, or a plain webserver.
 
     Every method raises ``DagsterError`` if it does not respond, or responds with an error.
 
     Args:
         url: without a trailing slash.
+        key: of Dagster's UI process; None: a plain webserver, as ``dagster dev`` starts it.
         timeout: seconds for one request.
     """
 
-    def __init__(self, url: str, *, timeout: float = _TIMEOUT) -> None:
+    def __init__(self, url: str, key: Secret | None = None, *, timeout: float = _TIMEOUT) -> None:
         self.url = url
+        self._api = f"{url}{DAGSTER_PATH if key else ''}/graphql"
+        self._key = key
         self._timeout = timeout
 
     # Syncs ---------------------------------------------------------------------------------------
@@ -153,9 +159,13 @@ class Dagster:
             raise DagsterError(f"Dagster did not accept the backfill ({answer['__typename']}).")
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        headers = {}
+        if self._key is not None:
+            headers = {KEY_HEADER: self._key.reveal(), ROLE_HEADER: Role.OPERATOR.value}
         try:
             response = requests.post(
-                f"{self.url}/graphql",
+                self._api,
+                headers=headers,
                 json={"query": query, "variables": variables},
                 timeout=self._timeout,
             )

@@ -1,7 +1,6 @@
-"""Security headers of every response, and the host names that are answered."""
+"""Security headers of every response."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,15 +33,11 @@ def security_headers(page: PageSettings) -> dict[str, str]:
     return found
 
 
-def allowed_hosts(page: PageSettings) -> list[str]:
-    """Host names that are answered. With any other name that resolves to this machine (DNS
-    rebinding), the scripts of that site could read our responses."""
-    names = {"127.0.0.1", "localhost", "::1", page.host, urlsplit(page.url).hostname or page.host}
-    return sorted(f"[{name}]" if ":" in name else name for name in names)
-
-
 class SecurityHeaders:
-    """Adds headers to every response, error responses included."""
+    """Adds headers to every response, error responses included.
+
+    A response that brings its own, as Dagster's files do (``dagster_policy``), keeps them.
+    """
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self._app = app
@@ -51,7 +46,9 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -7,16 +7,20 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.dagster_access import Role
 from voiceai_pipeline.web import cookies, filters
 from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.site import Site, site_of
 
 HOME: Final = "/"
-_OURS: Final = re.compile(r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}")
+_OURS: Final = re.compile(
+    r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}"
+    r"|/dagster(/[!-\[\]-~]*)?(\?[!-\[\]-~]*)?"
+)
 
 
 class PageError(Exception):
@@ -43,12 +47,16 @@ def session_of(request: Request) -> Session | None:
     return session
 
 
+def role_of(connection: HTTPConnection) -> Role | None:
+    """Who the visitor is, set by ``access``; None: a stranger, who may see and do nothing."""
+    role: Role | None = connection.scope.get("voiceai_role")
+    return role
+
+
 def may_see_users(request: Request) -> bool:
     """Whether the visitor is logged in, or no password is needed. Pages without login, such as the
     callback, must not show names to other visitors."""
-    session = session_of(request)
-    no_password = site_of(request).page.secret is None
-    return no_password or (session is not None and session.is_logged_in)
+    return role_of(request) is not None
 
 
 def safe_back(path: str) -> str:
@@ -66,6 +74,7 @@ def render(request: Request, template: str, *, status: int = 200, **content: Any
     html = site.templates.get_template(template).render(
         session=session,
         may_see_users=may_see_users(request),
+        is_operator=role_of(request) is Role.OPERATOR,
         needs_login=site.page.secret is not None,
         form_token=cookies.form_token(site.signer, session) if session else "",
         flash=flash and _named(site, flash),

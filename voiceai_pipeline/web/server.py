@@ -25,6 +25,9 @@ _MAX_CONNECTIONS: Final = 500
 _MAX_HEAD: Final = 32 * 1024
 """Bytes of a request line and its headers."""
 
+_MAX_MESSAGE: Final = 256 * 1024
+"""Bytes of a websocket message; Dagster's UI sends subscriptions, of a few KB."""
+
 Hook = Callable[[], None]
 
 
@@ -57,32 +60,43 @@ def url_of(listener: socket.socket) -> str:
 
 
 def serve_until_stopped(
-    app: ASGIApp, listener: socket.socket, *, stopping: Hook | None = None
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    stopping: Hook | None = None,
+    websockets: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then close ``listener`` and return.
 
     Args:
         stopping: called before the server waits for its last responses.
+        websockets: whether ``app`` accepts them.
     """
-    server = _Server(app, stopping)
+    server = _Server(app, stopping, websockets=websockets)
     with contextlib.closing(listener), _handling_signals(server):
         server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
 def serve_in_thread(
-    app: ASGIApp, listener: socket.socket, name: str, *, stopping: Hook | None = None
+    app: ASGIApp,
+    listener: socket.socket,
+    name: str,
+    *,
+    stopping: Hook | None = None,
+    websockets: bool = False,
 ) -> Iterator[str]:
     """Serve in a background thread, then close ``listener``; yields the URL.
 
     Args:
         name: of the thread, and in the error if the server does not start.
         stopping: called before the server waits for its last responses.
+        websockets: whether ``app`` accepts them.
 
     Raises:
         RuntimeError: the server did not start.
     """
-    server = _Server(app, stopping)
+    server = _Server(app, stopping, websockets=websockets)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
     )
@@ -103,13 +117,15 @@ def serve_in_thread(
 class _Server(uvicorn.Server):
     """uvicorn with limits and no access log: URLs carry authorization codes."""
 
-    def __init__(self, app: ASGIApp, stopping: Hook | None) -> None:
+    def __init__(self, app: ASGIApp, stopping: Hook | None, *, websockets: bool) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 http="h11",
                 loop="asyncio",
-                ws="none",
+                ws="websockets-sansio" if websockets else "none",
+                ws_max_size=_MAX_MESSAGE,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 log_level="warning",

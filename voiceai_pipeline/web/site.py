@@ -1,5 +1,6 @@
 """What every request handler works with, assembled once per process."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
@@ -11,14 +12,19 @@ from starlette.requests import HTTPConnection
 
 from voiceai_pipeline.connections.queries import stored_connection
 from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
 from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.web import filters
 from voiceai_pipeline.web.cookies import Jar, Signer
 from voiceai_pipeline.web.dagster_client import Dagster
+from voiceai_pipeline.web.dagster_upstream import Upstream
 from voiceai_pipeline.web.logouts import Logouts
 from voiceai_pipeline.web.throttle import Throttle
+
+DAGSTER_UI: Final = "http://127.0.0.1:3000"
+"""Where Dagster's UI process listens, unless said otherwise."""
 
 ACTOR: Final = "connections page"
 """The actor, in the history of connections and in the tags of runs."""
@@ -42,7 +48,8 @@ class Site:
 
     Attributes:
         page: its address and access settings.
-        dagster: the webserver it calls; links that users follow go to ``page.dagster_url``.
+        dagster: launches runs; links that users follow go to ``page.dagster_url``.
+        upstreams: where each role's requests under ``/dagster`` go.
         signer: signs cookies and form tokens.
         logouts: sessions that were logged out before they expired.
         failed_logins: limits password guessing.
@@ -52,6 +59,7 @@ class Site:
     highlevel: HighLevelSettings
     page: PageSettings
     dagster: Dagster
+    upstreams: Mapping[Role, Upstream]
     signer: Signer
     logouts: Logouts
     failed_logins: Throttle = field(default_factory=Throttle)
@@ -104,17 +112,32 @@ def site_of(connection: HTTPConnection) -> Site:
     return site
 
 
-def open_site(settings: Settings, pipeline: Pipeline, dagster_url: str | None = None) -> Site:
+def open_site(
+    settings: Settings,
+    pipeline: Pipeline,
+    dagster_url: str | None = None,
+    dagster_url_for_analysts: str | None = None,
+) -> Site:
     """Assemble a site.
 
     Args:
-        dagster_url: where Dagster is called; None: at the address that users have for it.
+        dagster_url: where Dagster's UI process listens; None: on this machine, or where
+            VOICEAI_DAGSTER_URL says that people find it.
+        dagster_url_for_analysts: where the one for analysts listens; None: the same process.
     """
+    page = settings.page
+    inner = dagster_url or (
+        DAGSTER_UI if page.dagster_url == page.url + DAGSTER_PATH else page.dagster_url
+    )
     return Site(
         pipeline=pipeline,
         highlevel=settings.highlevel,
-        page=settings.page,
-        dagster=Dagster(dagster_url or settings.page.dagster_url),
-        signer=Signer(settings.page.secret),
+        page=page,
+        dagster=Dagster(inner, page.dagster_key),
+        upstreams={
+            Role.OPERATOR: Upstream(inner),
+            Role.ANALYST: Upstream(dagster_url_for_analysts or inner),
+        },
+        signer=Signer(page.secret, page.analyst_secret),
         logouts=Logouts(settings.home / "logouts"),
     )

@@ -24,7 +24,7 @@ from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web import sync_runs
-from voiceai_pipeline.web.access import Form, posted
+from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
@@ -231,6 +231,7 @@ def _failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
 
 
 def _ask_disconnect(request: Request) -> Response:
+    refuse_analysts(request)
     connection = site_of(request).connection(request.path_params["user_id"])
     back = safe_back(request.query_params.get("back", ""))
     return render(request, "disconnect.html", row=Row(connection, None), back=back)

@@ -22,31 +22,16 @@ from voiceai_pipeline_tests.support.up import (
     [
         ("port", "make up PORT={}"),
         ("page_port", "VOICEAI_PAGE_PORT={} make up"),
-        ("read_only_port", "VOICEAI_READ_ONLY_PORT={} make up"),
     ],
 )
 def test_a_port_in_use_is_one_sentence(tmp_path: Path, name: str, otherwise: str) -> None:
     installation = Up(tmp_path / "home")
-    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.read_only_port)}
     port: int = getattr(installation, name)
     with taken(port):
         stopped = installation.try_to_start()
 
     assert stopped.returncode == 1
     assert stopped.stderr == port_in_use(port, otherwise.format(port + 1))
-    assert installation.everything_has_ended()
-
-
-def test_a_read_only_port_of_another_service_is_one_sentence(tmp_path: Path) -> None:
-    installation = Up(tmp_path / "home")
-    installation.env = {"VOICEAI_READ_ONLY_PORT": str(installation.port)}
-
-    stopped = installation.try_to_start()
-
-    assert stopped.stderr == (
-        f"Error: VOICEAI_READ_ONLY_PORT is {installation.port}, which another service of this "
-        "installation uses. Choose another port.\n"
-    )
     assert installation.everything_has_ended()
 
 

@@ -33,7 +33,6 @@ from voiceai_pipeline_tests.support.up import (
     Up,
     answers,
     ended,
-    graphql,
     own_servers,
     partition_stats,
     port_in_use,
@@ -47,7 +46,6 @@ SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_S
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     today_for(A_MODULE)
     with ended(Up(tmp_path_factory.mktemp("up") / "home")) as demo:
-        demo.env = {"VOICEAI_READ_ONLY_PORT": str(demo.read_only_port)}
         demo.start()
         yield demo
 
@@ -63,17 +61,14 @@ def test_it_prints_each_step_and_then_the_addresses(demo: Up) -> None:
         "Database: creating the tables",
         "Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set",
         "Sandbox: connecting 11 demo users through its OAuth pages",
-        "Connections: starting the page",
-        "Dagster: starting the webserver",
-        f"Connections: {demo.page}",
-        "Dagster: starting the webserver for analysts",
+        "Pages: starting",
+        "Dagster: starting its UI",
+        f"Pages: {demo.page}",
         "Dagster: requesting a backfill of 7 days",
         "Dagster: starting the daemon",
         "",
-        f"Connections  {demo.page}",
-        f"Dagster      {demo.url}/assets/call_logs?view=partitions",
-        f"Read-only    {demo.read_only}  (the same, for analysts)",
-        f"Sandbox      {demo.sandbox}  (break, heal, revoke, pause there)",
+        f"Open     {demo.page}  (Dagster's UI: {demo.url})",
+        f"Sandbox  {demo.sandbox}  (break, heal, revoke, pause there)",
         "Ctrl-C stops everything.",
         "",
     ]
@@ -121,59 +116,6 @@ def test_sync_now_on_the_page_is_a_dagster_run_for_that_user_alone(demo: Up) -> 
     assert dagster.run(str(UUID(int=0))) is None
 
 
-REPOSITORY = 'repositoryLocationName: "voiceai_pipeline", repositoryName: "__repository__"'
-MUTATIONS = {
-    "launchRun": 'executionParams: {selector: {REPOSITORY, jobName: "sync_calls"}}',
-    "launchPartitionBackfill": 'backfillParams: {assetSelection: [{path: ["call_logs"]}], '
-    'partitionNames: ["DAY"]}',
-    "startSensor": 'sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
-    "sensorDryRun": 'cursor: "x", selectorData: {REPOSITORY, sensorName: "expiring_tokens"}',
-    "setSensorCursor": 'cursor: "x", sensorSelector: {REPOSITORY, sensorName: "expiring_tokens"}',
-    "startSchedule": 'scheduleSelector: {REPOSITORY, scheduleName: "old_runs_every_night"}',
-    "wipeAssets": 'assetPartitionRanges: [{assetKey: {path: ["call_logs"]}}]',
-    "reportRunlessAssetEvents": "eventParams: {eventType: ASSET_MATERIALIZATION, "
-    'assetKey: {path: ["call_logs"]}, partitionKeys: ["DAY"]}',
-    "addDynamicPartition": 'repositorySelector: {REPOSITORY}, partitionsDefName: "users", '
-    'partitionKey: "x"',
-    "terminateRun": 'runId: "RUN"',
-    "deleteRun": 'runId: "RUN"',
-    "reloadRepositoryLocation": 'repositoryLocationName: "voiceai_pipeline"',
-    "reloadWorkspace": "",
-}
-"""What a user can change in the UI. DAY and RUN stand for existing ones."""
-
-
-def test_the_read_only_webserver_shows_the_same_and_can_change_nothing(
-    demo: Up,
-) -> None:
-    allowed = {
-        url: {one["permission"] for one in permissions if one["value"]}
-        for url in (demo.url, demo.read_only)
-        for permissions in [graphql(url, "{ permissions { permission value } }")["permissions"]]
-    }
-    assert "launch_pipeline_execution" in allowed[demo.url]
-    assert allowed[demo.read_only] == set()
-
-    stats = partition_stats(demo.url)
-    there = {
-        "REPOSITORY": REPOSITORY,
-        "DAY": str(today_for()),
-        "RUN": demo.ask("SELECT run_id FROM runs LIMIT 1", database="dagster")[0][0],
-    }
-    for name, arguments in MUTATIONS.items():
-        for word, value in there.items():
-            arguments = arguments.replace(word, value)
-        call = f"{name}({arguments})" if arguments else name
-        fields = "... on TerminateRunFailure { message }" if name == "terminateRun" else ""
-        answer = graphql(demo.read_only, f"mutation {{ {call} {{ __typename {fields} }} }}")[name]
-        refused = answer.get("message") or answer["__typename"]
-        assert refused in ("UnauthorizedError", "You do not have permission to terminate this run")
-
-    assert partition_stats(demo.read_only) == stats
-    for page in ("/assets/call_logs?view=partitions", "/runs", f"/runs/{there['RUN']}"):
-        assert "__NEXT_DATA__" in requests.get(f"{demo.read_only}{page}", timeout=60).text
-
-
 def test_a_second_instance_is_refused_and_the_first_goes_on(demo: Up) -> None:
     assert demo.process is not None
 
@@ -182,20 +124,18 @@ def test_a_second_instance_is_refused_and_the_first_goes_on(demo: Up) -> None:
     assert second.returncode == 1
     assert second.stdout == ""
     assert second.stderr == (
-        f"Error: It is already running at {demo.url} (process {demo.process.pid}). Use that "
+        f"Error: It is already running at {demo.page} (process {demo.process.pid}). Use that "
         "instance, or stop it with Ctrl-C first.\n"
     )
     assert requests.get(f"{demo.url}/server_info", timeout=60).ok
 
 
-def test_a_killed_daemon_page_sandbox_or_second_webserver_is_restarted(
-    demo: Up,
-) -> None:
+def test_a_killed_daemon_page_sandbox_or_dagster_ui_is_restarted(demo: Up) -> None:
     words = {
         "daemon": "dagster-daemon",
         "page": "voiceai_pipeline.web",
         "sandbox": "voiceai_pipeline.sandbox",
-        "webserver-read-only": "--read-only",
+        "webserver": "voiceai_pipeline.defs.dagster_ui",
     }
     for name, word in words.items():
         killed = demo.child(word)
@@ -204,6 +144,7 @@ def test_a_killed_daemon_page_sandbox_or_second_webserver_is_restarted(
         assert f"The {name} stopped (killed by SIGKILL); starting it again." in demo.output
     wait_until(lambda: answers(f"{demo.sandbox}/sandbox/state"))
     wait_until(lambda: answers(f"{demo.page}/health"))
+    wait_until(lambda: answers(f"{demo.url}/server_info"))
 
 
 def test_a_killed_database_is_restarted_automatically(demo: Up) -> None:
@@ -226,7 +167,8 @@ def test_ctrl_c_stops_everything_it_started(demo: Up) -> None:
         "Stopped. All data are kept; start again with: make up"
     )
     assert "Traceback" not in demo.output
-    assert not answers(demo.url)
+    assert not answers(demo.page)
+    assert not answers(f"{demo.inner}/health")
 
 
 def test_no_token_code_or_secret_is_in_any_output_or_log(demo: Up) -> None:
@@ -275,7 +217,8 @@ def test_when_up_is_killed_everything_it_started_stops(demo: Up) -> None:
     demo.kill()
 
     wait_until(demo.everything_has_ended)
-    assert not answers(demo.url)
+    assert not answers(demo.page)
+    assert not answers(f"{demo.inner}/health")
 
 
 # External servers --------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def test_the_page_listens_on_loopback_and_the_redirect_leads_to_it() -> None:
     settings = Settings.load({})
     page = settings.page
     assert (page.host, page.port, page.url) == ("127.0.0.1", 8791, "http://127.0.0.1:8791")
-    assert page.dagster_url == "http://127.0.0.1:3000"
+    assert page.dagster_url == "http://127.0.0.1:8791/dagster"
     assert page.secret is page.api_key is None
     assert page.allowed_origins == ()
     assert settings.highlevel.redirect_uri == "http://127.0.0.1:8791/oauth/callback"

@@ -26,6 +26,8 @@ INSTALL: Final = ".venv/bin/playwright install --with-deps chromium"
 NO_CHROMIUM: Final = "no Chromium is installed"
 
 _ARGUMENTS = (
+    # A website that is not ours, and a name that someone else pointed here.
+    "--host-resolver-rules=MAP evil.test 127.0.0.1",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

@@ -89,5 +89,5 @@ def running(
     site: Site, listener: socket, sandbox: RunningSandbox, dagster: DagsterStandIn
 ) -> Iterator[Installation]:
     """Serve the pages in a background thread."""
-    with serve_in_thread(create_app(site), listener, "page") as url:
+    with serve_in_thread(create_app(site), listener, "page", websockets=True) as url:
         yield Installation(url, site, sandbox, dagster)

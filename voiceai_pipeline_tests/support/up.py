@@ -46,13 +46,18 @@ class Up:
     port: int = field(default_factory=free_port)
     sandbox_port: int = field(default_factory=free_port)
     page_port: int = field(default_factory=free_port)
-    read_only_port: int = field(default_factory=free_port)
     before: Callable[[], None] | None = None
     process: subprocess.Popen[str] | None = None
     pids: set[int] = field(default_factory=set)
 
     @property
     def url(self) -> str:
+        """Dagster's UI, as people and tests reach it."""
+        return f"{self.page}/dagster"
+
+    @property
+    def inner(self) -> str:
+        """Dagster's UI process, which answers to the pages only."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -62,10 +67,6 @@ class Up:
     @property
     def page(self) -> str:
         return f"http://127.0.0.1:{self.page_port}"
-
-    @property
-    def read_only(self) -> str:
-        return f"http://127.0.0.1:{self.read_only_port}"
 
     @property
     def output(self) -> str:

@@ -3,7 +3,7 @@
 import requests
 
 from voiceai_pipeline.core.settings import PageSettings
-from voiceai_pipeline.web.headers import allowed_hosts
+from voiceai_pipeline.web.guard import allowed_hosts
 from voiceai_pipeline_tests.support.installation import Installation, Open
 
 

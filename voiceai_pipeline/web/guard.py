@@ -1,0 +1,117 @@
+"""The guard before everything: which requests a browser may have been made to send, and by whom.
+
+Any web page that is open in an operator's browser can send requests here: images, forms, scripts,
+websockets. The browser says where they come from (``Sec-Fetch-Site``, ``Origin``) and whom it takes
+us for (``Host``). What comes from elsewhere, or under another name, ends here, before anything is
+looked up; a link that a person follows passes. Login and roles are in ``access``.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from voiceai_pipeline.core.settings import PageSettings
+
+_SAFE: Final = ("GET", "HEAD")
+_METHODS: Final = (*_SAFE, "POST")
+_WITH_ORIGINS: Final = (*_METHODS, "OPTIONS")
+
+
+def allowed_hosts(page: PageSettings) -> list[str]:
+    """Host names that are answered. With any other name that resolves to this machine (DNS
+    rebinding), the scripts of that site could read our responses."""
+    names = {"127.0.0.1", "localhost", "::1", page.host, urlsplit(page.url).hostname or page.host}
+    return sorted(f"[{name}]" if ":" in name else name for name in names)
+
+
+class Guard:
+    """Refuses what a foreign page may have sent.
+
+    Args:
+        page: its host names and public address.
+        keyed: paths whose callers send a key that no browser adds on its own; they may come from
+            other sites.
+    """
+
+    def __init__(self, app: ASGIApp, page: PageSettings, keyed: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = allowed_hosts(page)
+        public = urlsplit(page.url)
+        self._public = f"{public.scheme}://{public.netloc}"
+        self._keyed = tuple(keyed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self._refuse_host(scope) or self._refuse_sender(scope)
+        if refused is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            status, sentence = refused
+            await PlainTextResponse(f"{sentence} Nothing was changed.\n", status)(
+                scope, receive, send
+            )
+
+    def _refuse_host(self, scope: Scope) -> tuple[int, str] | None:
+        if _name_of(Headers(scope=scope).getlist("host")) in self._hosts:
+            return None
+        return 400, (
+            "This host name is not one of this installation's. Open its own address, or set "
+            "VOICEAI_PAGE_URL to the one that people open."
+        )
+
+    def _refuse_sender(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        if scope["type"] == "websocket":
+            return None if self._is_ours(headers, required=True) else _FOREIGN
+        method, path = scope["method"], scope["path"]
+        is_keyed = path.startswith(self._keyed)
+        if method not in (_WITH_ORIGINS if is_keyed else _METHODS):
+            return 405, "This address does not accept the method."
+        if is_keyed or self._is_ours(headers, required=False):
+            return None
+        return None if method in _SAFE and _is_followed_link(headers) else _FOREIGN
+
+    def _is_ours(self, headers: Headers, *, required: bool) -> bool:
+        """Whether one of our own pages sent it, as far as the browser says.
+
+        Args:
+            required: a missing Origin is not enough. Browsers send one with every websocket and
+                every request that is not safe; programs send none.
+        """
+        sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
+        if sites not in ([], ["same-origin"], ["none"]):
+            return False
+        host = headers["host"]
+        # Behind a proxy the browser uses the public address.
+        ours = (f"http://{host}", f"https://{host}", self._public)
+        return (not origins and not required) or (len(origins) == 1 and origins[0] in ours)
+
+
+_FOREIGN: Final = (
+    403,
+    "This request was sent by another website, or not by a page of ours. Go to our page and use "
+    "its links and buttons.",
+)
+
+
+def _is_followed_link(headers: Headers) -> bool:
+    """Whether a person followed a link, from an alert or from HighLevel's consent page; not an
+    image, a frame or a script of a foreign page."""
+    return (
+        headers.getlist("sec-fetch-mode") == ["navigate"]
+        and headers.getlist("sec-fetch-dest") == ["document"]
+        and headers.get("origin", "null") == "null"
+    )
+
+
+def _name_of(hosts: list[str]) -> str:
+    """The host name of a Host header, without its port; empty if it cannot be read."""
+    if len(hosts) != 1:
+        return ""
+    name, bracket, _ = hosts[0].partition("]")
+    return (f"{name}]" if bracket else hosts[0].partition(":")[0]).lower()
