@@ -5,8 +5,10 @@ written at all: a content hash decides (decision 10, with what it costs). How a 
 is in ``intake``.
 """
 
+import io
 import json
 from collections.abc import Iterable, Sequence
+from copy import copy as copy_of
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -15,11 +17,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from voiceai_pipeline.calls.intake import COPIED, Intake, listed_row
+from voiceai_pipeline.calls.intake import COPIED, Intake, listed_row, row_id
 from voiceai_pipeline.core.call import SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
-from voiceai_pipeline.database.copy_format import copy, timestamptz
+from voiceai_pipeline.database.copy_format import copy, framed, read_rows, timestamptz
+from voiceai_pipeline.database.engine import is_of_data
 from voiceai_pipeline.database.tables import call_logs, set_aside_calls
 
 MILLISECOND: Final = timedelta(milliseconds=1)
@@ -80,8 +83,8 @@ def store(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> list[W
     ]
 
 
-def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
-    values = {
+def _values(intake: Intake, now: datetime) -> dict[str, Any]:
+    return {
         "location": intake.location_id,
         "starts": list(intake.starts),
         "read_at": intake.read_at,
@@ -89,6 +92,10 @@ def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
         "end": intake.window_end,
         "now": now,
     }
+
+
+def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
+    values = _values(intake, now)
     _write_set_aside(db, intake.location_id, intake.set_aside, now)
     aside: list[tuple[str, bytes | None]] = [
         (call.call_id, None) for call in intake.set_aside if call.call_id
@@ -124,6 +131,47 @@ def _write_rows(
             raise
         raise PipelineError(FailureClass.INCOMPLETE, "a call was listed twice") from None
     return new, changed
+
+
+def refused(db: sa.Connection, intake: Intake, now: datetime) -> dict[str, str]:
+    """The calls of an intake that the database cannot store, and the SQLSTATE of each.
+
+    Found by trying ever smaller parts, each in a savepoint that is rolled back.
+    """
+    found: dict[str, str] = {}
+    rows = read_rows(intake.rows)
+    while batch := list(islice(rows, _TRIED_AT_ONCE)):
+        pending = [batch]
+        while pending:
+            part = pending.pop()
+            state = _try(db, intake, part, now)
+            if state and len(part) == 1:
+                found[row_id(part[0])] = state
+            elif state:
+                middle = len(part) // 2
+                pending += [part[:middle], part[middle:]]
+    return found
+
+
+def _try(db: sa.Connection, intake: Intake, rows: Sequence[bytes], now: datetime) -> str:
+    """The SQLSTATE with which the database refuses these rows; empty if it takes them."""
+    part = copy_of(intake)
+    with io.BytesIO(b"".join(map(framed, rows))) as part.rows:
+        part.rows.seek(0, io.SEEK_END)
+        part.are_all_new = False
+        savepoint = db.begin_nested()
+        try:
+            _write_rows(db, part, _values(part, now), now)
+        except sa.exc.DBAPIError as error:
+            if not is_of_data(error):
+                raise
+            return getattr(error.orig, "sqlstate", None) or "unknown"
+        finally:
+            savepoint.rollback()
+    return ""
+
+
+_TRIED_AT_ONCE: Final = 5_000
 
 
 def _append(db: sa.Connection, intake: Intake, now: datetime) -> bool:

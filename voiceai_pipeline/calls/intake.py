@@ -8,8 +8,9 @@ Most calls of a re-read arrive byte for byte as before. Their fingerprint shows 
 even parsed.
 """
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from tempfile import SpooledTemporaryFile
@@ -18,13 +19,18 @@ from typing import IO, Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall, digest
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.copy_format import (
     JSONB_VERSION,
     boolean,
+    fields_of,
     float8,
+    framed,
+    instant_of,
     jsonb,
+    read_rows,
     row,
     text,
     timestamptz,
@@ -74,7 +80,7 @@ class Intake:
 
     Attributes:
         window_end: of the window (UTC), known after ``finish``.
-        set_aside: listed items that could not be parsed.
+        set_aside: listed items that cannot be stored.
         listed: calls taken, by part of the window.
         new: calls the table did not hold when it was queried, by part of the window.
         are_all_new: every call of ``rows`` counts as new.
@@ -99,7 +105,7 @@ class Intake:
         self.starts = starts
         self.read_at = read_at
         self.window_end = starts[-1]
-        self.set_aside: Sequence[SetAsideCall] = ()
+        self.set_aside: list[SetAsideCall] = []
         self.listed = [0] * len(starts)
         self.new = [0] * len(starts)
         self.are_all_new = True
@@ -138,7 +144,35 @@ class Intake:
         """
         self._sift()
         self.window_end = window_end
-        self.set_aside = set_aside
+        self.set_aside += set_aside
+
+    def refuse(self, states: Mapping[str, str]) -> None:
+        """Set calls aside that the database refuses to store.
+
+        Args:
+            states: the SQLSTATE of each, by call id.
+        """
+        kept: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
+        for call in read_rows(self.rows):
+            call_id = row_id(call)
+            if call_id not in states:
+                kept.write(framed(call))
+                continue
+            values = dict(zip(COPIED, fields_of(call), strict=True))
+            started_at = instant_of(values["started_at"] or b"")
+            self.listed[self.part_of(started_at)] -= 1
+            # Not its content, which may be what is refused.
+            self.set_aside.append(
+                SetAsideCall(
+                    f"PostgreSQL cannot store it (SQLSTATE {states[call_id]})",
+                    values["content_hash"] or b"",
+                    {"id": call_id},
+                    call_id,
+                    started_at,
+                )
+            )
+        self.rows.close()
+        self.rows, self.are_all_new = kept, False
 
     @property
     def is_known(self) -> bool:
@@ -175,7 +209,11 @@ class Intake:
             if known and known.fingerprint == fingerprint:
                 self.listed_rest.append((call.call_id, known.content_hash))
             else:
-                full = self._call_of(call)
+                try:
+                    full = self._call_of(call)
+                except Exception as error:
+                    self._set_aside(call, unexpected(error).message)
+                    continue
                 self.listed_rest.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
                     self.rows.write(_call_row(full, fingerprint))
@@ -186,6 +224,14 @@ class Intake:
             self._are_all_known &= call.call_id != self._latest_id
             self._latest_id = call.call_id
         self._batch.clear()
+
+    def _set_aside(self, call: ListedCall, reason: str) -> None:
+        """Keep a call out of the table for a reason that lies in us: it costs itself only."""
+        self.listed[self.part_of(call.started_at)] -= 1
+        content_hash = digest(hashlib.sha256(), call.sent)
+        self.set_aside.append(
+            SetAsideCall(reason, content_hash, {"id": call.call_id}, call.call_id, call.started_at)
+        )
 
 
 _KNOWN: Final = sa.text(
@@ -216,6 +262,11 @@ def _call_row(call: CallLog, fingerprint: bytes) -> bytes:
         "fingerprint": fingerprint,
     }
     return row([values[name] for name in COPIED])
+
+
+def row_id(call: bytes) -> str:
+    """The call id of a row of ``Intake.rows``."""
+    return (fields_of(call)[COPIED.index("call_id")] or b"").decode()
 
 
 def listed_row(listed: tuple[str, bytes | None]) -> bytes:

@@ -43,12 +43,14 @@ class ListedCall:
         started_at: ``createdAt``, UTC.
         sent: the whole item as JSON in UTF-8, secrets included.
         unknown_actions: number of its actions whose type is not documented.
+        is_duration_odd: it gives a duration that cannot be one; it is stored without.
     """
 
     call_id: str
     started_at: datetime
     sent: msgspec.Raw = field(repr=False)
     unknown_actions: int = 0
+    is_duration_odd: bool = False
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ class DayResult:
         day: a day of the pipeline's time zone.
         location_id: "" while the user has never had a location.
         read_until: up to here the day was read (UTC, exclusive); None if it was not.
-        api_total: calls HighLevel listed for the day, those set aside included.
+        message: why it is not complete; of a complete day, what is odd about it.
+        api_total: calls HighLevel says the day has; None if it does not, or only of several days.
         stored: calls in ``call_logs`` for the day after the write, missing ones not counted.
         new, changed, missing, set_aside: what the write did, in calls.
         unknown_actions: call actions of a type that is not documented.

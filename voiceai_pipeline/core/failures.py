@@ -50,6 +50,7 @@ class FailureClass(StrEnum):
     INCOMPLETE = "incomplete"
     BUSY = "busy"
     DATABASE = "database"
+    UNSTORABLE = "unstorable"
     DAGSTER_SILENT = "dagster_silent"
     INTERNAL = "internal"
 
@@ -246,6 +247,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "The database refused or lost the connection",
         "Check the database with voiceai-pipeline doctor, then rerun; no partial data was written",
         Remedy.RERUN,
+    ),
+    FailureClass.UNSTORABLE: Explanation(
+        "The database cannot store a value that HighLevel sent",
+        "Report this as a bug with the location and the day; other days and users are not "
+        "affected, and a rerun is safe",
+        Remedy.OPERATOR,
     ),
     FailureClass.DAGSTER_SILENT: Explanation(
         "Dagster's daemon and sensors have given no sign of life for half an hour",

@@ -46,14 +46,43 @@ def timestamptz(value: datetime) -> bytes:
     return ((value - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, signed=True)
 
 
+def instant_of(field: bytes) -> datetime:
+    """The time of a ``timestamptz`` field (UTC)."""
+    return _EPOCH + timedelta(microseconds=int.from_bytes(field, signed=True))
+
+
 def jsonb(value: Any) -> bytes | None:
     return None if value is None else JSONB_VERSION + msgspec.json.encode(value)
 
 
 def row(values: Iterable[bytes | None]) -> bytes:
     """A row for a file of rows: its size, then its fields."""
-    fields = _fields(values)
+    return framed(_fields(values))
+
+
+def framed(fields: bytes) -> bytes:
+    """The fields of a row that was read, as a row for a file of rows."""
     return len(fields).to_bytes(_SIZE) + fields
+
+
+def read_rows(rows: IO[bytes]) -> Iterator[bytes]:
+    """The rows of a file, from its start, without their sizes."""
+    rows.seek(0)
+    while size := rows.read(_SIZE):
+        yield rows.read(int.from_bytes(size))
+
+
+def fields_of(fields: bytes) -> list[bytes | None]:
+    """The fields of a row that was read."""
+    found: list[bytes | None] = []
+    start = 0
+    while start < len(fields):
+        size = fields[start : start + _SIZE]
+        start += _SIZE
+        end = start + (0 if size == _NULL else int.from_bytes(size))
+        found.append(None if size == _NULL else fields[start:end])
+        start = end
+    return found
 
 
 def _fields(values: Iterable[bytes | None]) -> bytes:
@@ -87,15 +116,14 @@ def copy(
     names = ", ".join([*common, *columns])
     start = (len(common) + len(columns)).to_bytes(2) + _fields(common.values())
     with (
-        _errors_as_sqlalchemys(),
+        errors_as_sqlalchemys(),
         driver.cursor() as cursor,
         cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)") as stream,
     ):
         block = bytearray(_SIGNATURE)
-        rows.seek(0)
-        while size := rows.read(_SIZE):
+        for fields in read_rows(rows):
             block += start
-            block += rows.read(int.from_bytes(size))
+            block += fields
             if len(block) >= _BLOCK:
                 stream.write(bytes(block))
                 block.clear()
@@ -103,7 +131,7 @@ def copy(
 
 
 @contextlib.contextmanager
-def _errors_as_sqlalchemys() -> Iterator[None]:
+def errors_as_sqlalchemys() -> Iterator[None]:
     """COPY bypasses SQLAlchemy; raise its errors as SQLAlchemy raises those of other statements."""
     try:
         yield

@@ -67,7 +67,16 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
     original = getattr(error, "orig", None) or error
     state = getattr(original, "sqlstate", None)
     name = type(original).__name__
-    return PipelineError(FailureClass.DATABASE, f"{name}, SQLSTATE {state}" if state else name)
+    failure = FailureClass.UNSTORABLE if is_of_data(error) else FailureClass.DATABASE
+    return PipelineError(failure, f"{name}, SQLSTATE {state}" if state else name)
+
+
+def is_of_data(error: BaseException) -> bool:
+    """True if a value is at fault (SQLSTATE classes 22 and 54): without it, the rest can be
+    stored."""
+    original = getattr(error, "orig", None)
+    state = getattr(original, "sqlstate", None) or ""
+    return isinstance(original, psycopg.DataError) or state.startswith(("22", "54"))
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -34,7 +34,8 @@ class Answer:
         Raises:
             ValueError, RecursionError: it is not JSON.
         """
-        return json.loads(self._decoded(self._charset or json.detect_encoding(self.content)))
+        text = self._decoded(self._charset or json.detect_encoding(self.content))
+        return json.loads(text.removeprefix("\ufeff"), parse_int=whole_or_text)
 
     @property
     def _charset(self) -> str | None:
@@ -46,3 +47,11 @@ class Answer:
             return self.content.decode(charset, "replace")
         except LookupError:
             return self.content.decode("utf-8", "replace")
+
+
+def whole_or_text(digits: str) -> int | str:
+    """A JSON integer; as text if it has more digits than Python converts."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits

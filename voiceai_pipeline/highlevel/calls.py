@@ -1,14 +1,16 @@
 """Parses HighLevel's call-log items into calls.
 
 Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3): an
-item without those two is set aside with the reason, and nothing else in an item can fail. Most
-items are stored already: only their head is parsed, the rest on demand. No HTTP here.
+item without those two is set aside with the reason, and nothing else in an item can fail. A value
+of another type than documented is read where its meaning is plain ("65" is a duration), else it
+counts as absent. Most items are stored already: only their head is parsed, the rest on demand. No
+HTTP here.
 """
 
+import codecs
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,10 +20,20 @@ import msgspec
 
 from voiceai_pipeline.core.call import ACTION_TYPES, CallLog, ListedCall, SetAsideCall, digest
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.highlevel.answer import whole_or_text
 from voiceai_pipeline.highlevel.redaction import is_plain, redact
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
+
+ID_LENGTH: Final = 500
+"""Characters of an id or a number: PostgreSQL cannot index a text of a few thousand."""
+
+YEARS: Final = range(2015, 2100)
+"""A ``createdAt`` in another year is a default such as 1970 or 0001, and no time of a call."""
+
+LONGEST_SECONDS: Final = 86_400
+"""A duration above a day is a time or another unit, and below 0 a mistake: both are unknown."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,20 @@ class Item:
         sent: the item as JSON, secrets included.
         call_id, created_at (UTC): None if missing or unreadable.
         unknown_actions: number of its actions whose type is not documented (REQUIREMENTS S7).
+        is_duration_odd: it gives a duration that cannot be one.
+        is_implausible: its time is one, but in no year of ``YEARS``.
     """
 
     sent: msgspec.Raw = field(repr=False)
     call_id: str | None = None
     created_at: datetime | None = None
     unknown_actions: int = 0
+    is_duration_odd: bool = False
+    is_implausible: bool = False
 
 
-_DIGITS: Final = re.compile(r"[0-9]{9,14}")
+_TIMESTAMP: Final = re.compile(r"[0-9]{9,14}(\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
 def parse_instant(value: Any) -> datetime:
@@ -63,8 +80,8 @@ def parse_instant(value: Any) -> datetime:
     try:
         if isinstance(value, str):
             # fromisoformat would read 1712113000000 as a day in 1712.
-            if value.isdigit() and _DIGITS.fullmatch(value):
-                return parse_instant(int(value))
+            if _TIMESTAMP.fullmatch(value):
+                return parse_instant(float(value))
             instant = datetime.fromisoformat(value)
             if instant.tzinfo is UTC:
                 return instant
@@ -85,6 +102,7 @@ class _Head(msgspec.Struct):
 
     id: Any = None
     createdAt: Any = None  # noqa: N815
+    duration: Any = None
     executedCallActions: list[_Action] | None = None  # noqa: N815
 
 
@@ -95,7 +113,7 @@ def head_of(sent: msgspec.Raw) -> Item:
     """Parse just enough of an item to tell whether the call is already stored."""
     try:
         head = _HEAD.decode(sent)
-        call_id, created_at = head.id, head.createdAt
+        call_id, created_at, duration = head.id, head.createdAt, head.duration
         types: Iterable[Any] = [action.actionType for action in head.executedCallActions or ()]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # Not an object, or a field has another type than documented.
@@ -103,6 +121,7 @@ def head_of(sent: msgspec.Raw) -> Item:
         if not isinstance(value, dict):
             return Item(sent)
         call_id, created_at = value.get("id"), value.get("createdAt")
+        duration = value.get("duration")
         actions = value.get("executedCallActions")
         types = [
             action.get("actionType")
@@ -117,21 +136,57 @@ def head_of(sent: msgspec.Raw) -> Item:
         instant = parse_instant(created_at)
     except ValueError:
         instant = None
-    return Item(sent, call_id if isinstance(call_id, str) and call_id else None, instant, unknown)
+    is_implausible = instant is not None and instant.year not in YEARS
+    return Item(
+        sent,
+        _text(call_id),
+        None if is_implausible else instant,
+        unknown,
+        is_duration_odd=duration not in (None, "") and _seconds(duration) is None,
+        is_implausible=is_implausible,
+    )
 
 
-def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
-    """The item as a call, or as set aside with the reason."""
-    if item.call_id is not None and item.created_at is not None:
+def call_or_set_aside(item: Item, obstacle: str = "") -> ListedCall | SetAsideCall:
+    """The item as a call, or as set aside with the reason.
+
+    Args:
+        obstacle: what about the list keeps the item from being stored; empty: nothing.
+    """
+    reason = obstacle or _flaw(item)
+    if item.call_id is not None and item.created_at is not None and not reason:
         call_id: str = redact(item.call_id)
-        return ListedCall(call_id, item.created_at, item.sent, item.unknown_actions)
+        return ListedCall(
+            call_id, item.created_at, item.sent, item.unknown_actions, item.is_duration_odd
+        )
     raw, content = _redacted(item.sent)
-    content_hash = digest(hashlib.sha256(), content)
-    if not isinstance(raw, dict):
-        return SetAsideCall("the item is not a JSON object", content_hash, raw)
+    return SetAsideCall(
+        reason if isinstance(raw, dict) else "the item is not a JSON object",
+        digest(hashlib.sha256(), content),
+        raw,
+        None if item.call_id is None else redact(item.call_id),
+        item.created_at,
+    )
+
+
+def is_zone_assumed(item: Item) -> bool:
+    """Whether the item's time names no zone, and was read as UTC."""
+    created_at = value_of(item.sent).get("createdAt")
+    if not isinstance(created_at, str) or _TIMESTAMP.fullmatch(created_at):
+        return False
+    time_of_day = created_at.replace(" ", "T").partition("T")[2]
+    return not re.search(r"[Zz+-]", time_of_day)
+
+
+def _flaw(item: Item) -> str:
+    """Why an item is not a call; empty if it is one."""
     if item.call_id is None:
-        return SetAsideCall("the call has no id", content_hash, raw, started_at=item.created_at)
-    return SetAsideCall("the call has no readable createdAt", content_hash, raw, raw["id"])
+        return "the call has no id"
+    if len(item.call_id) > ID_LENGTH:
+        return f"the call's id has {len(item.call_id)} characters"
+    if item.is_implausible:
+        return f"the call's createdAt is not between {YEARS.start} and {YEARS.stop}"
+    return "" if item.created_at else "the call has no readable createdAt"
 
 
 def call_of(listed: ListedCall) -> CallLog:
@@ -148,10 +203,10 @@ def call_of(listed: ListedCall) -> CallLog:
         started_at=listed.started_at,
         content_hash=digest(hashlib.sha256(), content),
         content=content,
-        agent_id=_string(raw, "agentId"),
-        contact_id=_string(raw, "contactId"),
-        from_number=_string(raw, "fromNumber"),
-        duration_seconds=_number(raw, "duration"),
+        agent_id=_short(raw, "agentId"),
+        contact_id=_short(raw, "contactId"),
+        from_number=_short(raw, "fromNumber"),
+        duration_seconds=_seconds(raw.get("duration")),
         is_trial=_boolean(raw, "trialCall"),
         is_agent_deleted=_boolean(raw, "isAgentDeleted"),
         summary=_string(raw, "summary"),
@@ -159,7 +214,7 @@ def call_of(listed: ListedCall) -> CallLog:
         executed_call_actions=actions if isinstance(actions, list) else [],
         extracted_data=raw.get("extractedData"),
         translation=raw.get("translation"),
-        message_id=_string(raw, "messageId"),
+        message_id=_short(raw, "messageId"),
     )
 
 
@@ -211,7 +266,8 @@ def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
         pass
     try:
         # A lone surrogate, an unusual number, or bytes that are not UTF-8.
-        return json.loads(bytes(sent).decode("utf-8", "replace")), False
+        text = bytes(sent).decode("utf-8", "replace")
+        return json.loads(text, parse_int=whole_or_text), False
     except (ValueError, RecursionError):
         raise PipelineError(FailureClass.MALFORMED, "a call is no JSON") from None
 
@@ -249,7 +305,7 @@ def listing_of(content: bytes) -> dict[str, Any] | None:
     """The body of a page, with the items unparsed; None if it is not a page, or JSON that only
     Python's own library accepts."""
     try:
-        page = _LISTING.decode(content)
+        page = _LISTING.decode(content.removeprefix(codecs.BOM_UTF8))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     if page.statusCode is not None:
@@ -268,13 +324,36 @@ def _string(raw: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _number(raw: Mapping[str, Any], key: str) -> float | None:
-    value = raw.get(key)
+def _short(raw: Mapping[str, Any], key: str) -> str | None:
+    """An id or a telephone number, also one sent as a JSON number; None if it is too long."""
+    text = _text(raw.get(key))
+    return text if text is None or len(text) <= ID_LENGTH else None
+
+
+def _text(value: Any) -> str | None:
+    """A text that is not blank, or a whole number as text; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _seconds(value: Any) -> float | None:
+    """A duration, also one sent as text; None if it is none, or implausible."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if abs(value) <= sys.float_info.max else None
+    return float(value) if 0 <= value <= LONGEST_SECONDS else None
+
+
+_BOOLEANS: Final[Mapping[Any, bool]] = {"true": True, "false": False, 1: True, 0: False}
 
 
 def _boolean(raw: Mapping[str, Any], key: str) -> bool | None:
+    """A flag, also one sent as "true", "false", 1 or 0."""
     value = raw.get(key)
-    return value if isinstance(value, bool) else None
+    if isinstance(value, str):
+        value = value.strip().lower()
+    return _BOOLEANS.get(value) if isinstance(value, (str, int, float)) else None

@@ -7,6 +7,7 @@ decides that.
 """
 
 import copy
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -20,8 +21,8 @@ from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SYNC_SCOPE, Locat
 from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
-from voiceai_pipeline.highlevel import errors
-from voiceai_pipeline.highlevel.answer import Answer
+from voiceai_pipeline.highlevel import deep_json, errors
+from voiceai_pipeline.highlevel.answer import Answer, whole_or_text
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of, malformed
@@ -359,7 +360,10 @@ def _listing(answer: Answer) -> Any:
     """The body of a page of calls, with the items unparsed."""
     body = listing_of(answer.content)
     if body is None:
-        body = answer.json()
+        try:
+            body = answer.json()
+        except RecursionError:
+            body = json.loads(deep_json.cut(answer.text), parse_int=whole_or_text)
         if isinstance(body, dict) and isinstance(body.get("callLogs"), list):
             body["callLogs"] = [as_sent(item) for item in body["callLogs"]]
     return body

@@ -1,12 +1,15 @@
-"""Reads a window of call logs page by page until the calls add up to HighLevel's total.
+"""Reads a window of call logs page by page to the end of its list, and checks HighLevel's total.
 
-A window may hold a million calls: they are passed on page by page, and none is kept. Parsing a call
-is in ``calls.py``. No HTTP here: the caller passes ``fetch``.
+Neither the size of a page nor the total is relied on: a page may be shorter than requested, and a
+total absent or wrong (REQUIREMENTS S6). A window may hold a million calls: they are passed on page
+by page, and none is kept. Parsing a call is in ``calls.py``. No HTTP here: the caller passes
+``fetch``.
 """
 
 import itertools
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +17,14 @@ from typing import Final
 from voiceai_pipeline.core.call import ListedCall, SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
-from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Item, Page, call_or_set_aside, head_of
+from voiceai_pipeline.highlevel.calls import (
+    PAGE_SIZE,
+    Item,
+    Page,
+    call_or_set_aside,
+    head_of,
+    is_zone_assumed,
+)
 
 OVERLAP: Final = timedelta(seconds=1)
 """Whether the bounds are inclusive is unknown (CONTRACT 2.1): more is requested, and filtered."""
@@ -23,8 +33,13 @@ SET_ASIDE_AT_MOST: Final = 5
 SET_ASIDE_SHARE: Final = 0.05
 """A read with more unreadable items than both of these is rejected."""
 
+STRAYS_AT_MOST: Final = 5
+"""With more items of other times than this, the server ignores dates: they belong to other days."""
+
 READS: Final = 3
-"""Reads of a window, at most, while its calls do not add up to its total."""
+"""Reads of a window, at most, until its calls add up to its total or two reads agree."""
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 FetchPage = Callable[[datetime, datetime, int], Page]
 """``(from, to, page number from 1) -> Page``: oldest call first, bounds included if possible."""
@@ -40,35 +55,55 @@ class WindowRead:
     Attributes:
         set_aside: items that cannot be stored; those without a time count as inside the window.
         pages: requests made, re-reads included.
+        total: how many calls HighLevel says there are in the list; None if it does not say.
+        count: distinct items in the list: inside the window, and up to ``OVERLAP`` around it.
+        repeats: items that the list has once more.
+        strays: items of other days, because the server ignores dates.
     """
 
     set_aside: list[SetAsideCall]
     pages: int
+    total: int | None
+    count: int
+    repeats: int = 0
+    strays: int = 0
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether HighLevel's total, if any, is that of its list."""
+        return self.total is None or self.total in (self.count, self.count + self.repeats)
 
 
 def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> WindowRead:
-    """Read a window until the calls received add up to HighLevel's total.
+    """Read a window to the end of its list, until the items add up to HighLevel's total.
+
+    If they do not, the list is re-read: calls may have arrived or vanished. If a second read finds
+    exactly the same items, the total is wrong, and the list is believed.
 
     Args:
         begin: called at the start of each read; returns the receiver of its calls. Each new read,
             and any exception raised, voids the calls passed on before.
 
     Raises:
-        PipelineError: INCOMPLETE if they do not add up after ``READS`` reads; whatever ``fetch``
-            and ``begin`` raise.
+        PipelineError: INCOMPLETE if they do not add up and no two of ``READS`` reads in a row
+            agree; whatever ``fetch`` and ``begin`` raise.
     """
     pages, in_order = 0, True
+    before: _Walk | None = None
     for _ in range(READS):
-        items = _Items(window, begin())
+        repeated = before.repeated if before else frozenset[int]()
+        items = _Items(window, begin(), repeated)
         walk = _walk(fetch, window.start - OVERLAP, window.end + OVERLAP, items, in_order=in_order)
         pages += walk.requests
-        if walk.adds_up:
+        read = items.read(walk, pages)
+        is_same = before is not None and before.ended and before.content == walk.content
+        if walk.ended and not walk.repeated and (read.adds_up or is_same):
             _refuse_drift(len(items.set_aside), items.count)
-            return WindowRead(items.set_aside, pages)
-        in_order = walk.in_order
+            return read
+        in_order, before = walk.in_order, walk
     raise PipelineError(
         FailureClass.INCOMPLETE,
-        f"{walk.count} calls arrived, total {walk.total}, {READS} reads",
+        f"{read.count} calls arrived, total {read.total}, {READS} reads",
     )
 
 
@@ -83,18 +118,35 @@ class _Items:
     """Receives the items of one pass: passes on calls, keeps the few items that are not calls.
 
     Attributes:
+        expected: marks of items that the last pass met twice, with different times: only the
+            earliest is passed on.
         count: distinct items so far.
+        repeats: further items with the id of an earlier one.
+        content: a fingerprint of the distinct items, whatever their order.
     """
 
     window: Window
     take: Take
+    expected: frozenset[int] = frozenset()
     set_aside: list[SetAsideCall] = field(default_factory=list)
     count: int = 0
+    repeats: int = 0
+    content: int = 0
+    _met: set[int] = field(default_factory=set)
+    _marks: list["array[int]"] = field(default_factory=lambda: [array("q") for _ in range(64)])
 
-    def __call__(self, items: Iterable[Item]) -> None:
+    def __call__(self, items: Iterable[tuple[str, Item]]) -> None:
         calls = []
-        for item in items:
+        for key, item in items:
+            mark = hash(key)
+            if mark in self.expected:
+                if mark in self._met:
+                    self.repeats += 1
+                    continue
+                self._met.add(mark)
+            self._marks[mark % 64].append(mark)
             self.count += 1
+            self.content ^= mark
             if item.created_at is not None and item.created_at not in self.window:
                 continue
             call = call_or_set_aside(item)
@@ -105,27 +157,55 @@ class _Items:
         calls.sort(key=lambda call: (call.started_at, call.call_id))
         self.take(calls)
 
+    def take_strays(self, strays: Mapping[str, Item]) -> int:
+        """Take items listed with a time outside the requested ones; how many are ignored.
+
+        A few are set aside, since no other day may list them. Of many, only those without a zone
+        are: their time may be that of a call in the window.
+        """
+        ignored = 0
+        for key, item in strays.items():
+            self.count += 1
+            self.content ^= hash(key)
+            if len(strays) > STRAYS_AT_MOST and not is_zone_assumed(item):
+                ignored += 1
+            else:
+                self.set_aside.append(call_or_set_aside(item, "its time is not in these days"))
+        return ignored
+
+    def repeated(self) -> frozenset[int]:
+        """Marks of items that were passed on twice. Marks take 8 bytes each, and are compared in
+        small parts: a window may hold a million calls."""
+        found: set[int] = set()
+        for marks in self._marks:
+            if len(set(marks)) < len(marks):
+                found |= {mark for mark, times in Counter(marks).items() if times > 1}
+        return frozenset(found)
+
+    def read(self, walk: "_Walk", pages: int) -> WindowRead:
+        return WindowRead(self.set_aside, pages, walk.total, self.count, self.repeats, walk.strays)
+
 
 @dataclass(frozen=True)
 class _Walk:
     """One pass over the list.
 
     Attributes:
-        count: distinct items that arrived.
         total: according to the first page; None if it does not say.
         ended: the end of the list was reached.
         in_order: the list is ascending and within the dates, as far as it was read.
+        content: ``_Items.content``.
+        strays: items of other times that were ignored.
+        repeated: ``_Items.repeated``.
     """
 
-    count: int
     total: int | None
     requests: int
     ended: bool
     in_order: bool
-
-    @property
-    def adds_up(self) -> bool:
-        return self.ended if self.total is None else self.count == self.total
+    content: int = 0
+    strays: int = 0
+    repeated: frozenset[int] = frozenset()
 
 
 def _walk(
@@ -138,39 +218,60 @@ def _walk(
     it, since the bound may be exclusive) and asks for page 1. Page numbers are used only if that
     cannot advance: more than a page of calls in one millisecond, or a list that is not ascending.
 
+    The list ends with a response whose own total is the number of its items, or which brings
+    nothing new although it is no longer than others. Adding up to the first total is no sign of
+    the end: a late arrival can stand in for a call that was not reached.
+
     Only items that may appear again are kept: calls from the start of the next request on, and
     items without a time. If the list turns out not to be in order, any item may appear again: the
     pass is abandoned, and the next one keeps the whole list.
     """
     held: dict[str, Item] = {}
     timeless: dict[str, Item] = {}
+    strays: dict[str, Item] = {}
+    twice: set[str] = set()
+    near = Window(start - _MILLISECOND, end + 2 * _MILLISECOND)
     total: int | None = None
-    requests, number, stale, cursor = 0, 1, 0, start
+    requests, number, stale, cursor, longest = 0, 1, 0, start, 0
 
     def walk(*, ended: bool) -> _Walk:
-        items(itertools.chain(held.values(), timeless.values()))
-        return _Walk(items.count, total, requests, ended, in_order)
+        items(itertools.chain(held.items(), timeless.items()))
+        ignored = items.take_strays(strays)
+        items.repeats += len(twice)
+        return _Walk(total, requests, ended, in_order, items.content, ignored, items.repeated())
 
     while True:
         page = fetch(cursor, end, number)
         requests += 1
         if requests == 1:
-            total = page.total
+            total = page.total if page.total is None or page.total >= 0 else None
         listed = [head_of(sent) for sent in page.items]
-        known = [item.created_at for item in listed if item.created_at is not None]
+        known = [at for item in listed if (at := item.created_at) is not None and at in near]
         if in_order and not _ascend(known, cursor):
             in_order = False
             if items.count:
-                return _Walk(items.count, None, requests, ended=False, in_order=False)
-        before = len(held) + len(timeless)
-        for key, item in _keyed(listed):
-            (timeless if item.created_at is None else held)[key] = item
-        if len(listed) < PAGE_SIZE:
+                return _Walk(None, requests, ended=False, in_order=False)
+        before = len(held) + len(timeless) + len(strays)
+        keyed = list(_keyed(listed))
+        for key, item in keyed:
+            if item.created_at is None:
+                timeless[key] = item
+            elif item.created_at not in near:
+                strays[key] = item
+            elif key not in held or held[key].created_at == item.created_at:
+                held[key] = item
+        twice |= {key for key, times in Counter(key for key, _ in keyed).items() if times > 1}
+        if not listed or (number == 1 and page.total == len(listed) != PAGE_SIZE):
             return walk(ended=True)
-        # A server that ignores the page number would be asked forever.
-        stale = stale + 1 if len(held) + len(timeless) == before else 0
+        is_new = len(held) + len(timeless) + len(strays) > before
+        longest = max(longest, len(listed))
+        if not is_new and len(listed) < longest:
+            return walk(ended=True)
+        # A server that ignores the page number would be asked forever. Whether it holds back ties
+        # shows only in a page that is full.
+        stale = 0 if is_new else stale + 1
         if stale > 2:
-            return walk(ended=False)
+            return walk(ended=longest != PAGE_SIZE)
         following = _where_to_go_on(known)
         if following is None or following <= cursor:
             number += 1
@@ -178,10 +279,9 @@ def _walk(
         cursor, number = following, 1
         if in_order:
             over = [key for key, item in held.items() if _is_before(item, following)]
-            items([held.pop(key) for key in over])
-        if total is not None:
-            # Stop early: a read that will be rejected need not be kept in memory.
-            _refuse_drift(len(items.set_aside) + len(timeless), total)
+            items([(key, held.pop(key)) for key in over])
+        # Stop early: a read that will be rejected need not be kept in memory.
+        _refuse_drift(len(items.set_aside) + len(timeless), max(total or 0, items.count))
 
 
 def _is_before(item: Item, instant: datetime) -> bool:

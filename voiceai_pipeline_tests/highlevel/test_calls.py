@@ -6,11 +6,13 @@ import json
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
+from voiceai_pipeline.highlevel import deep_json
 from voiceai_pipeline.highlevel.calls import (
     as_sent,
     call_of,
@@ -18,6 +20,7 @@ from voiceai_pipeline.highlevel.calls import (
     head_of,
     parse_instant,
 )
+from voiceai_pipeline.highlevel.deep_json import DEEPEST
 from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline_tests.support.call_lists import (
     DAY,
@@ -48,6 +51,9 @@ def set_aside(raw: Any) -> SetAsideCall:
     call = parse_call(raw)
     assert isinstance(call, SetAsideCall)
     return call
+
+
+IMPLAUSIBLE = "the call's createdAt is not between 2015 and 2100"
 
 
 # One item -----------------------------------------------------------------------------------------
@@ -99,7 +105,10 @@ def test_an_unknown_field_or_action_is_kept() -> None:
         ({"createdAt": iso(DAY.start)}, "the call has no id"),
         (item() | {"id": ""}, "the call has no id"),
         (item() | {"id": None}, "the call has no id"),
-        (item() | {"id": 7}, "the call has no id"),
+        (item() | {"id": " "}, "the call has no id"),
+        (item() | {"id": True}, "the call has no id"),
+        (item() | {"id": 1.5}, "the call has no id"),
+        (item() | {"id": "x" * 9000}, "the call's id has 9000 characters"),
         ({"id": "x"}, "the call has no readable createdAt"),
         (item() | {"createdAt": None}, "the call has no readable createdAt"),
         (item() | {"createdAt": "yesterday"}, "the call has no readable createdAt"),
@@ -108,6 +117,9 @@ def test_an_unknown_field_or_action_is_kept() -> None:
         (item() | {"createdAt": math.inf}, "the call has no readable createdAt"),
         (item() | {"createdAt": 10**400}, "the call has no readable createdAt"),
         (item() | {"createdAt": "0001-01-01T00:00:00+23:59"}, "the call has no readable createdAt"),
+        (item() | {"createdAt": "0001-01-01T00:00:00Z"}, IMPLAUSIBLE),
+        (item() | {"createdAt": "9999-12-31T23:59:59Z"}, IMPLAUSIBLE),
+        (item() | {"createdAt": 0}, IMPLAUSIBLE),
         ("text", "the item is not a JSON object"),
         (None, "the item is not a JSON object"),
         ([], "the item is not a JSON object"),
@@ -188,9 +200,48 @@ def test_nothing_in_any_other_field_can_fail_a_call(fields: dict[str, Any]) -> N
     assert duration is None or math.isfinite(duration)
 
 
-@pytest.mark.parametrize("duration", [10**400, -(10**400), math.nan, math.inf, "184", True, None])
-def test_a_duration_that_is_no_number_is_left_empty(duration: Any) -> None:
+@pytest.mark.parametrize(
+    "duration",
+    [10**400, -(10**400), math.nan, math.inf, -1, 86_401, 1763632800000, "1:05", True, []],
+)
+def test_a_duration_that_is_none_or_implausible_is_unknown_and_counted(duration: Any) -> None:
     assert parsed(item(duration=duration)).duration_seconds is None
+    listed = call_or_set_aside(head_of(as_sent(item(duration=duration))))
+    assert isinstance(listed, ListedCall)
+    assert listed.is_duration_odd
+
+
+def test_values_of_another_type_are_read_where_their_meaning_is_plain() -> None:
+    call = parsed(
+        item(123456)  # type: ignore[arg-type]
+        | {"fromNumber": 15550100001, "agentId": 7.0, "contactId": True, "messageId": "m" * 9000}
+        | {"duration": " 65.5 ", "trialCall": "True", "isAgentDeleted": 0}
+    )
+    assert (call.call_id, call.from_number, call.agent_id) == ("123456", "15550100001", "7")
+    assert (call.contact_id, call.message_id) == (None, None)
+    assert (call.duration_seconds, call.is_trial, call.is_agent_deleted) == (65.5, True, False)
+    for nothing in (None, ""):
+        call = parsed(item(duration=nothing, trialCall="no"))
+        assert (call.duration_seconds, call.is_trial) == (None, None)
+
+
+def test_an_integer_of_5000_digits_becomes_text() -> None:
+    text = json.dumps(item(extractedData="@")).replace('"@"', '{"n": %s}' % ("9" * 5000))
+    call = call_or_set_aside(head_of(msgspec.Raw(text.encode())))
+    assert isinstance(call, ListedCall)
+    assert call_of(call).extracted_data == {"n": "9" * 5000}
+
+
+@pytest.mark.parametrize("depth", [DEEPEST, 100_000])
+def test_json_that_nests_too_deeply_is_cut_there_and_nowhere_else(depth: int) -> None:
+    deep = "[" * depth + '"]}{["' + "]" * depth
+    text = json.dumps({"a": 1, "b": "@", "c": [{"d": '"[['}]}).replace('"@"', deep)
+    value = json.loads(deep_json.cut(text))
+    assert (value["a"], value["c"]) == (1, [{"d": '"[['}])
+    inner = value["b"]
+    for _ in range(DEEPEST - 1):
+        (inner,) = inner
+    assert inner == ("nested too deeply" if depth > DEEPEST else ["]}{["])
 
 
 def test_a_nul_and_half_a_surrogate_do_not_cost_the_call() -> None:

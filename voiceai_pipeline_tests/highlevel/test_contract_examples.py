@@ -36,7 +36,7 @@ TRIAL = "65f0c0ffee0000000000a002"
 EMPTY = "65f0c0ffee0000000000a003"
 
 
-def asking(
+def autocommit(
     name: str, clock: Clock, ask: Callable[[HighLevelClient], Any], api_version: str = "dated"
 ) -> tuple[Any, Asked]:
     """What the client makes of an example, and the request it was the answer to."""
@@ -50,7 +50,7 @@ def asking(
 
 def read(name: str, clock: Clock) -> WholeRead:
     found: WholeRead
-    found, _ = asking(
+    found, _ = autocommit(
         name,
         clock,
         lambda client: read_whole(
@@ -159,7 +159,7 @@ def test_a_call_alone_and_from_the_webhook_is_the_same_call(engine: sa.Engine) -
 
 
 def test_the_agents_arrive_in_the_table(engine: sa.Engine, clock: Clock) -> None:
-    listed, asked = asking("agents_page.json", clock, lambda c: list(c.agents(TOKEN, LOCATION)))
+    listed, asked = autocommit("agents_page.json", clock, lambda c: list(c.agents(TOKEN, LOCATION)))
     assert asked.path == "/voice-ai/agents"
     with engine.begin() as db:
         store_agents(db, LOCATION, listed, NOON)
@@ -169,7 +169,7 @@ def test_the_agents_arrive_in_the_table(engine: sa.Engine, clock: Clock) -> None
 
 
 def test_the_location_has_its_name_and_zone(clock: Clock) -> None:
-    found, asked = asking("location.json", clock, lambda c: c.location(TOKEN, LOCATION))
+    found, asked = autocommit("location.json", clock, lambda c: c.location(TOKEN, LOCATION))
     assert asked.path == f"/locations/{LOCATION}"
     assert (found.location_id, found.name) == (LOCATION, "Example Dental")
     assert (found.timezone, found.company_id) == ("America/New_York", COMPANY)
@@ -180,7 +180,7 @@ def test_the_location_has_its_name_and_zone(clock: Clock) -> None:
     [("installed_locations.pre_v3.json", "dated"), ("installed_locations.v3.json", "v3")],
 )
 def test_the_installed_locations_are_listed(name: str, api_version: str, clock: Clock) -> None:
-    found, _ = asking(name, clock, lambda c: c.installed_locations(TOKEN, COMPANY), api_version)
+    found, _ = autocommit(name, clock, lambda c: c.installed_locations(TOKEN, COMPANY), api_version)
     assert [(one.location_id, one.name) for one in found] == [(LOCATION, "Example Dental")]
 
 
@@ -203,7 +203,7 @@ def test_a_grant_is_read_in_either_dialect_whatever_is_configured(
     clock: Clock,
 ) -> None:
     body = example_body(name)
-    grant, _ = asking(name, clock, lambda c: c.refresh(Secret("EXAMPLE"), user_type), api_version)
+    grant, _ = autocommit(name, clock, lambda c: c.refresh(Secret("EXAMPLE"), user_type), api_version)
     access = body.get("access_token") or body["accessToken"]
     refresh = body.get("refresh_token") or body["refreshToken"]
     assert (grant.access_token, grant.refresh_token) == (Secret(access), Secret(refresh))

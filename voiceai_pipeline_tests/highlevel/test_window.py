@@ -5,6 +5,8 @@ whatever changes during the read.
 import datetime as dt
 import math
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,7 +21,13 @@ from voiceai_pipeline.highlevel.calls import (
     Page,
     as_sent,
 )
-from voiceai_pipeline.highlevel.window import READS, SET_ASIDE_AT_MOST, FetchPage, Take, read_window
+from voiceai_pipeline.highlevel.window import (
+    SET_ASIDE_AT_MOST,
+    FetchPage,
+    Take,
+    WindowRead,
+    read_window,
+)
 from voiceai_pipeline_tests.support.call_lists import (
     DAY,
     MS,
@@ -27,6 +35,7 @@ from voiceai_pipeline_tests.support.call_lists import (
     WholeRead,
     iso,
     item,
+    minutes,
     read_whole,
     spread,
 )
@@ -231,7 +240,7 @@ def test_times_finer_than_highlevels_dates_cost_no_call_and_no_second_read(
 
     read = read_whole(fetch, DAY)
     assert len(read.calls) == len({call.call_id for call in read.calls}) == 300
-    assert read.pages == calls.requests <= 7
+    assert read.pages == calls.requests <= 7 + (not tells_total)
 
 
 def test_memory_stays_flat_while_a_long_list_is_in_order() -> None:
@@ -249,6 +258,23 @@ def test_memory_stays_flat_while_a_long_list_is_in_order() -> None:
     read_window(calls, DAY, lambda: take)
     assert passed == 1_000
     assert most <= 2 * PAGE_SIZE
+
+
+def test_items_of_other_times_are_set_aside_unless_the_server_ignores_dates() -> None:
+    """Many belong to other days, which list them too. One that names no zone may be of this one."""
+    elsewhere = DAY.start - dt.timedelta(days=3)
+    zoneless = {"id": "zoneless", "createdAt": "2026-11-17T05:00:00"}
+
+    def listing(strays: int) -> FetchPage:
+        items = [item(f"stray{n}", elsewhere + n * MS) for n in range(strays)]
+        items += [zoneless, *(item(f"call{n}", DAY.start + n * MS) for n in range(30))]
+        return lambda *_asked: Page([as_sent(one) for one in items], len(items))
+
+    few, many = (read_whole(listing(strays), DAY) for strays in (2, 20))
+    assert [len(read.calls) for read in (few, many)] == [30, 30]
+    assert {call.call_id for call in few.set_aside} == {"stray0", "stray1", "zoneless"}
+    assert [call.call_id for call in many.set_aside] == ["zoneless"]
+    assert {call.reason for call in few.set_aside} == {"its time is not in these days"}
 
 
 def test_a_list_that_turns_out_not_to_be_in_order_is_re_read_and_passed_on_again() -> None:
@@ -270,19 +296,92 @@ def test_a_list_that_turns_out_not_to_be_in_order_is_re_read_and_passed_on_again
     assert [call.call_id for call in began[-1]] == sorted(there)
 
 
-@pytest.mark.parametrize("lie", [-1, 1, 1000])
-def test_a_total_that_never_fits_ends_as_incomplete(lie: int) -> None:
-    calls = CallList({f"call{n}": DAY.start + n * MS * 10 for n in range(20)})
+@dataclass
+class Server:
+    """How a list is cut into pages, and what is said of it.
 
-    def fetch(start: dt.datetime, end: dt.datetime, number: int) -> Page:
-        page = calls(start, end, number)
-        assert page.total is not None
-        return Page(page.items, page.total + lie)
+    Attributes:
+        most: items of a page at most, whatever was asked for.
+        hides: so many items at the end of a page show on the next one only.
+        total: what is said of a number of matching items.
+    """
 
-    with pytest.raises(PipelineError) as caught:
-        read_whole(fetch, DAY)
-    assert caught.value.failure is FailureClass.INCOMPLETE
-    assert calls.requests == READS
+    calls: CallList
+    most: int = PAGE_SIZE
+    hides: int = 0
+    total: Callable[[int], int | None] = lambda count: count
+
+    def __call__(self, start: dt.datetime, end: dt.datetime, number: int) -> Page:
+        found = self.calls.listed(start, end)
+        part = found[(number - 1) * self.most : number * self.most]
+        if len(found) > number * self.most:
+            part = part[: self.most - self.hides]
+        return Page(part, self.total(len(found)))
+
+
+TOTALS: dict[str, Callable[[int], int | None]] = {
+    "right": lambda count: count,
+    "absent": lambda _count: None,
+    "zero": lambda _count: 0,
+    "negative": lambda _count: -1,
+    "capped": lambda count: min(count, 100),
+    "one too few": lambda count: count - 1,
+    "a thousand too many": lambda count: count + 1000,
+}
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    count=st.integers(0, 170),
+    most=st.integers(12, PAGE_SIZE),
+    hides=st.integers(0, 1),
+    total=st.sampled_from(sorted(TOTALS)),
+    inclusive=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_the_pages_and_the_total_are_like_all_that_is_listed_is_read(
+    count: int, most: int, hides: int, total: str, inclusive: bool, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    places = chance.sample(range(86_400_000 // 7), count)
+    calls = CallList(
+        {f"call{n}": DAY.start + at * 7 * MS for n, at in enumerate(places)}, inclusive
+    )
+    read = read_window_of(Server(calls, most, hides, TOTALS[total]))
+    assert read.count == count
+    said = TOTALS[total](count)
+    assert read.total == (said if said is None or said >= 0 else None)
+    assert read.adds_up is (read.total in (None, count))
+
+
+def read_window_of(fetch: FetchPage) -> WindowRead:
+    return read_window(fetch, DAY, lambda: lambda _calls: None)
+
+
+@pytest.mark.parametrize(
+    ("server", "requests"),
+    [
+        (Server(CallList(minutes(45))), 1),
+        (Server(CallList(minutes(45), tells_total=False), total=TOTALS["absent"]), 2),
+        (Server(CallList(minutes(45)), most=20), 3),
+        (Server(CallList(minutes(45)), most=20, total=TOTALS["absent"]), 4),
+        (Server(CallList(minutes(120)), hides=1, total=TOTALS["absent"]), 4),
+        (Server(CallList(minutes(160)), total=TOTALS["capped"]), 8),
+        (Server(CallList(minutes(45)), total=TOTALS["zero"]), 4),
+        (Server(CallList(minutes(45)), total=TOTALS["negative"]), 2),
+    ],
+)
+def test_a_list_is_read_to_its_end_in_the_fewest_requests(server: Server, requests: int) -> None:
+    assert read_window_of(server).pages == requests
+
+
+def test_a_call_that_is_listed_twice_is_one_call() -> None:
+    """Next to itself, or once more at another time: then the earlier one is the call."""
+    there = [item(f"call{n}", DAY.start + n * dt.timedelta(minutes=1)) for n in range(120)]
+    again = [there[7], item("call9", DAY.start + dt.timedelta(hours=23), summary="later")]
+    read = read_whole(once([*there, *again]), DAY)
+    assert len(read.calls) == len({call.call_id for call in read.calls}) == 120
+    assert {call.summary for call in read.calls} == {None}
 
 
 def test_a_total_that_comes_right_is_read_again() -> None:

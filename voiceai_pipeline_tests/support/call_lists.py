@@ -5,6 +5,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.highlevel.calls import (
@@ -85,16 +87,18 @@ class CallList:
         if start == self.window.start - dt.timedelta(seconds=1) and page == 1:
             self.existed = set(self.calls)
         self.existed &= set(self.calls)
-        listed = self.order(
-            [
-                (at, call_id)
-                for call_id, at in self.calls.items()
-                if (start <= at <= end if self.inclusive else start < at < end)
-            ]
-        )
+        listed = self.listed(start, end)
         part = listed[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-        items = [as_sent(self.item(call_id, at)) for at, call_id in part]
-        return Page(items, len(listed) if self.tells_total else None)
+        return Page(part, len(listed) if self.tells_total else None)
+
+    def listed(self, start: dt.datetime, end: dt.datetime) -> list[msgspec.Raw]:
+        """Everything between two instants."""
+        found = [
+            (at, call_id)
+            for call_id, at in self.calls.items()
+            if (start <= at <= end if self.inclusive else start < at < end)
+        ]
+        return [as_sent(self.item(call_id, at)) for at, call_id in self.order(found)]
 
     def item(self, call_id: str, at: dt.datetime) -> dict[str, Any]:
         return item(call_id, at)
@@ -109,6 +113,11 @@ class CallList:
         for _ in range(arrive):
             at = self.window.start + self.chance.randrange(span) * MS
             self.calls[f"new{len(self.ever)}-{self.chance.random()}"] = at
+
+
+def minutes(count: int) -> dict[str, dt.datetime]:
+    """A call a minute from the day's start."""
+    return {f"call{n}": DAY.start + n * dt.timedelta(minutes=1) for n in range(count)}
 
 
 def spread(count: int, chance: random.Random, *, within: int, step: int = 1) -> dict[str, Any]:

@@ -1,0 +1,27 @@
+"""Cuts JSON that nests deeper than a parser follows, so that one member does not cost its page."""
+
+import re
+from typing import Final
+
+DEEPEST: Final = 200
+"""Levels that stay; parsers stop at about a thousand, and so does what walks through the result."""
+
+CUT: Final = '"nested too deeply"'
+
+_TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def cut(text: str) -> str:
+    """The JSON text with every value below ``DEEPEST`` levels replaced by a text that says so."""
+    parts, depth, start = [], 0, 0
+    for token in _TOKENS.finditer(text):
+        bracket = token.group()
+        if bracket in "[{":
+            depth += 1
+            if depth == DEEPEST + 1:
+                parts += [text[start : token.start()], CUT]
+        elif bracket in "]}":
+            depth -= 1
+            if depth == DEEPEST:
+                start = token.end()
+    return "".join([*parts, text[start:]])
