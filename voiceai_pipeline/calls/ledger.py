@@ -287,6 +287,9 @@ def _status(outcomes: Sequence[DayResult]) -> UserStatus:
     else:
         new, changed = (sum(getattr(o, name) for o in outcomes) for name in ("new", "changed"))
         message = f"Synced {span}: {stored} calls, {new} new, {changed} changed"
+        odd = [outcome for outcome in outcomes if outcome.message]
+        if odd:
+            message += f"; {odd[-1].message}" + (f" ({odd[-1].day})" if len(outcomes) > 1 else "")
     return UserStatus(
         last_sync_at=max((o.finished_at for o in outcomes if o.finished_at), default=None),
         status="failure" if unfinished else "success",

@@ -1,17 +1,20 @@
 """Read-only queries of stored calls and of the ledger, for checks and the UI. No result contains a
 phone number, a name or a transcript.
+
+Days reach the database as pairs of instants: it need not know the time zone, and Python's own
+database of zones is the one that decides everywhere.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.days import Window, day_range
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,23 @@ def talk(
     """
     # One scan for all days; a join with their windows would scan once per day.
     query = sa.text(
-        "SELECT CAST(started_at AT TIME ZONE :zone AS date) AS day, "
+        "SELECT width_bucket(started_at, CAST(:starts AS timestamptz[])) AS nth, "
         "       coalesce(sum(duration_seconds), 0) / 60 AS minutes, "
         "       count(*) FILTER (WHERE is_trial) AS trial_calls "
         "FROM call_logs WHERE started_at >= :start AND started_at < :end "
         "     AND location_id = ANY(CAST(:locations AS text[])) AND missing_since IS NULL "
-        "GROUP BY day"
+        "GROUP BY nth"
     )
+    every = day_range(min(days), max(days))
     values = {
-        "zone": zone.key,
-        "start": Window.of_day(min(days), zone).start,
-        "end": Window.of_day(max(days), zone).end,
+        "starts": [Window.of_day(day, zone).start for day in every],
+        "start": Window.of_day(every[0], zone).start,
+        "end": Window.of_day(every[-1], zone).end,
         "locations": sorted(location_ids),
     }
-    found = {row.day: Talk(row.minutes, row.trial_calls) for row in db.execute(query, values)}
+    found = {
+        every[row.nth - 1]: Talk(row.minutes, row.trial_calls) for row in db.execute(query, values)
+    }
     return {day: found.get(day, Talk()) for day in days}
 
 
@@ -85,11 +91,11 @@ def calls_by_day(
     """Calls by location and day, from the ledger; only days that are complete to their end."""
     query = sa.text(
         "SELECT location_id, day, max(stored) AS calls FROM sync_ledger "
-        "WHERE day = ANY(CAST(:days AS date[])) AND state = 'complete' "
-        "      AND read_until >= (day + 1)::timestamp AT TIME ZONE :zone "
+        "JOIN unnest(CAST(:days AS date[]), CAST(:ends AS timestamptz[])) AS e(day, ends) "
+        "     USING (day) WHERE state = 'complete' AND read_until >= ends "
         "GROUP BY location_id, day"
     )
-    rows = db.execute(query, {"days": sorted(days), "zone": zone.key})
+    rows = db.execute(query, {"days": list(days), "ends": _ends(days, zone)})
     return {(row.location_id, row.day): row.calls or 0 for row in rows}
 
 
@@ -103,13 +109,22 @@ def last_complete_days(
     Args:
         locations: each user's current location, by user id.
     """
+    first, last = db.execute(sa.text("SELECT min(day), max(day) FROM sync_ledger")).one()
+    if first is None:
+        return {}
     query = sa.text(
         "SELECT p.user_id, last.day FROM unnest(CAST(:users AS uuid[]), CAST(:locations AS text[]))"
         " AS p(user_id, location_id), "
         "LATERAL (SELECT l.day FROM sync_ledger l WHERE l.user_id = p.user_id "
         "         AND l.location_id = p.location_id AND l.state = 'complete' "
-        "         AND l.read_until >= (l.day + 1)::timestamp AT TIME ZONE :zone "
+        "         AND l.read_until >= (CAST(:ends AS timestamptz[]))[l.day - :first + 1] "
         "         ORDER BY l.day DESC LIMIT 1) AS last"
     )
-    values = {"users": list(locations), "locations": list(locations.values()), "zone": zone.key}
+    values = {"users": list(locations), "locations": list(locations.values()), "first": first}
+    values |= {"ends": _ends(day_range(first, last), zone)}
     return {row.user_id: row.day for row in db.execute(query, values)}
+
+
+def _ends(days: Collection[date], zone: ZoneInfo) -> list[datetime]:
+    """The instant at which each day ends (UTC)."""
+    return [Window.of_day(day, zone).end for day in days]

@@ -194,14 +194,17 @@ class VerifiedWindow:
                 "all that it lists is here"
             )
         if read.repeats:
-            remarks.append(f"{read.repeats} calls are listed more than once{span}")
+            remarks.append(f"{_are(read.repeats, 'call')} listed more than once{span}")
         if read.strays:
-            remarks.append(f"HighLevel also listed {read.strays} calls of other days")
+            remarks.append(f"{_are(read.strays, 'call')} listed that belong to other days")
         if aside:
-            remarks.append(f"{aside} set aside, see set_aside_calls")
+            remarks.append(f"{_are(aside, 'item')} set aside, see set_aside_calls")
         if odd:
-            remarks.append(
-                f"{len(odd)} durations cannot be right and count as unknown, such as that of call "
-                f"{cleaned(odd[0], NAME_LENGTH)}"
-            )
+            durations = "1 duration" if len(odd) == 1 else f"{len(odd)} durations"
+            which = f"call {cleaned(odd[0], NAME_LENGTH)}"
+            remarks.append(f"{durations} cannot be right and count as unknown, as of {which}")
         return "; ".join(remarks)
+
+
+def _are(count: int, noun: str) -> str:
+    return f"1 {noun} is" if count == 1 else f"{count} {noun}s are"

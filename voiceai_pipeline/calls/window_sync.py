@@ -26,7 +26,6 @@ from voiceai_pipeline.calls.location_queue import Task
 from voiceai_pipeline.calls.verified_window import Attempt, DayIntake, VerifiedWindow
 from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, Window, stretches
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.unexpected import unexpected

@@ -136,4 +136,4 @@ def errors_as_sqlalchemys() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise sa.exc.DBAPIError("COPY", None, error) from None
+        raise sa.exc.DBAPIError.instance("COPY", None, error, psycopg.Error) from None

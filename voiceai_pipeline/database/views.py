@@ -290,7 +290,7 @@ VIEWS: Final = (
         | {
             "state": f"{DayState.COMPLETE}: stored equals HighLevel's number up to read_until. "
             f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first.",
-            "message": "Why it is not complete.",
+            "message": "Why it is not complete; of a complete day, what is odd about it.",
             "fix": "What to do; NULL: no action needed.",
         },
     ),

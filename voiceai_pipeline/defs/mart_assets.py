@@ -95,17 +95,31 @@ def marts(
     except PipelineError as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     yield _check(built)
-    _fail_if_they_do_not_add_up(built)
+    _fail_if_any_failed(built)
     _record(context, pipeline, days)
 
 
-def _fail_if_they_do_not_add_up(built: "BuildResult") -> None:
+def _fail_if_any_failed(built: "BuildResult") -> None:
+    parts = []
+    if built.failures:
+        parts.append(_listed("Marts could not be built; all others are", built.failures))
     if built.disagreements:
-        raise dg.Failure(
-            "Marts would not have added up to the calls and were left as they were:\n"
-            + "\n".join(f"- {cleaned(text)}" for text in built.disagreements[:50]),
-            allow_retries=False,
+        parts.append(
+            _listed(
+                "Marts would not have added up to the calls and were left as they were",
+                built.disagreements,
+            )
         )
+    if parts:
+        raise dg.Failure("\n".join(parts), allow_retries=False)
+
+
+def _listed(heading: str, texts: Sequence[str]) -> str:
+    more = [f"- and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return "\n".join([f"{heading}:", *(f"- {cleaned(text)}" for text in texts[:_SHOWN]), *more])
+
+
+_SHOWN: Final = 50
 
 
 def _record(context: dg.AssetExecutionContext, pipeline: Pipeline, days: Sequence[date]) -> None:

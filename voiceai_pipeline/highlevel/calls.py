@@ -147,18 +147,19 @@ def head_of(sent: msgspec.Raw) -> Item:
     )
 
 
-def call_or_set_aside(item: Item, obstacle: str = "") -> ListedCall | SetAsideCall:
-    """The item as a call, or as set aside with the reason.
+def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
+    """The item as a call, or as set aside with the reason."""
+    if flaw := _flaw(item):
+        return set_aside(item, flaw)
+    assert item.call_id is not None and item.created_at is not None  # noqa: S101, PT018 - no flaw
+    call_id: str = redact(item.call_id)
+    return ListedCall(
+        call_id, item.created_at, item.sent, item.unknown_actions, item.is_duration_odd
+    )
 
-    Args:
-        obstacle: what about the list keeps the item from being stored; empty: nothing.
-    """
-    reason = obstacle or _flaw(item)
-    if item.call_id is not None and item.created_at is not None and not reason:
-        call_id: str = redact(item.call_id)
-        return ListedCall(
-            call_id, item.created_at, item.sent, item.unknown_actions, item.is_duration_odd
-        )
+
+def set_aside(item: Item, reason: str) -> SetAsideCall:
+    """The item as one that is not stored as a call."""
     raw, content = _redacted(item.sent)
     return SetAsideCall(
         reason if isinstance(raw, dict) else "the item is not a JSON object",

@@ -24,6 +24,7 @@ from voiceai_pipeline.highlevel.calls import (
     call_or_set_aside,
     head_of,
     is_zone_assumed,
+    set_aside,
 )
 
 OVERLAP: Final = timedelta(seconds=1)
@@ -170,7 +171,7 @@ class _Items:
             if len(strays) > STRAYS_AT_MOST and not is_zone_assumed(item):
                 ignored += 1
             else:
-                self.set_aside.append(call_or_set_aside(item, "its time is not in these days"))
+                self.set_aside.append(set_aside(item, "its time is not in these days"))
         return ignored
 
     def repeated(self) -> frozenset[int]:

@@ -9,7 +9,7 @@ other rules.
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import call_store
 from voiceai_pipeline.core.days import Window, day_range, stretches
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline.database.engine import database_error, database_now, read_clock
+from voiceai_pipeline.core.unexpected import unexpected
+from voiceai_pipeline.database.engine import database_error, database_now, is_unreachable, read_clock
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
 from voiceai_pipeline.marts import call_reader, mart_store, metrics
 from voiceai_pipeline.marts.call_facts import MartLocation
@@ -66,11 +67,20 @@ class BuildResult:
         locations: how many locations have marts for them.
         disagreements: sentences about marts that do not add up to the calls; these locations keep
             the marts they had.
+        failures: sentences about days of locations whose marts could not be built, and why; they
+            keep the marts they had, and all others are built.
     """
 
     days: tuple[date, ...]
     locations: int
     disagreements: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass
+class _Wrong:
+    disagreements: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 class Marts:
@@ -100,26 +110,30 @@ class Marts:
     ) -> BuildResult:
         """Compute the marts of ``days`` and replace the stored ones.
 
-        A location's days change together or not at all, and only if they add up to the calls.
+        A location's days change together or not at all, and only if they add up to the calls. If
+        they cannot be built together, each day is built on its own; a failure of one location
+        affects no other.
 
         Args:
             days: days of each location's own time zone.
             location_ids: None: all locations with calls or a ledger entry.
 
         Raises:
-            PipelineError: DATABASE.
+            PipelineError: DATABASE, if the database cannot be reached or read.
         """
         wanted = sorted(days)
-        locations, wrong = 0, []
+        locations, wrong = 0, _Wrong()
         try:
             for stretch in stretches(wanted):
                 found = self._sizes(stretch, location_ids)
                 for batch in _batches(found):
-                    wrong += self._build(batch, stretch)
+                    self._build_apart(batch, stretch, wrong)
                 locations = max(locations, len(found))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        return BuildResult(tuple(wanted), locations, tuple(wrong))
+        return BuildResult(
+            tuple(wanted), locations, tuple(wrong.disagreements), tuple(wrong.failures)
+        )
 
     def _sizes(self, days: list[date], location_ids: Collection[str] | None) -> dict[str, int]:
         first, last = _enclosing(days)
@@ -128,11 +142,35 @@ class Marts:
         # A requested location that has no calls any more must not keep its old rows.
         return dict.fromkeys(location_ids or (), 0) | found
 
-    def _build(self, location_ids: list[str], days: list[date]) -> list[str]:
-        """Build a batch in one transaction; if it does not add up, each location separately.
+    def _build_apart(self, location_ids: list[str], days: list[date], wrong: _Wrong) -> None:
+        """Build a batch in one transaction; if that fails, its locations, then their days apart.
 
-        Returns the disagreements that remain.
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database is away.
         """
+        try:
+            found = self._build(location_ids, days)
+            if not found or len(location_ids) == 1:
+                wrong.disagreements += found
+                return
+        except sa.exc.SQLAlchemyError as error:
+            if is_unreachable(error):
+                raise
+            failure = database_error(error)
+        except Exception as error:
+            failure = unexpected(error)
+        if len(location_ids) > 1:
+            middle = len(location_ids) // 2
+            self._build_apart(location_ids[:middle], days, wrong)
+            self._build_apart(location_ids[middle:], days, wrong)
+        elif len(days) > 1:
+            for day in days:
+                self._build_apart(location_ids, [day], wrong)
+        else:
+            wrong.failures.append(f"{days[0]}, location {location_ids[0]}: {failure.message}.")
+
+    def _build(self, location_ids: list[str], days: list[date]) -> list[str]:
+        """Build a batch in one transaction, unless it does not add up; the disagreements."""
         with self._engine.begin() as holder:
             mart_store.lock(holder, location_ids)
             with call_reader.snapshot(self._engine) as db, db.begin() as transaction:
@@ -140,8 +178,6 @@ class Marts:
                 wrong = self._compute_and_replace(db, location_ids, days)
                 if wrong:
                     transaction.rollback()
-        if wrong and len(location_ids) > 1:
-            return [text for one in location_ids for text in self._build([one], days)]
         return wrong
 
     def _take_snapshot(self, db: sa.Connection, location_ids: list[str]) -> None:
@@ -171,7 +207,7 @@ class Marts:
         rows = metrics.compute(locations, days, stored, self._rules)
         status = self._status(locations, ledger, days, now)
         mart_store.replace(db, location_ids, days, _published(rows, status))
-        return mart_store.disagreements(db, locations, days, first, last)
+        return mart_store.disagreements(db, locations, days)
 
     def _status(
         self,

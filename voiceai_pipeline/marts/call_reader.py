@@ -17,6 +17,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import DayState, Window
+from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
 from voiceai_pipeline.database.mart_tables import LOOK_BACK
 from voiceai_pipeline.database.tables import agent_names, agents, locations, sync_ledger
 from voiceai_pipeline.marts.call_facts import AgentFacts, MartLocation, StoredCalls
@@ -176,6 +177,9 @@ _CALLER: Final = (
 _NUMBER: Final = (
     "coalesce(hashtextextended(coalesce(nullif(from_number, ''), nullif(contact_id, '')), 0), 0)"
 )
+DURATION: Final = "CASE WHEN duration_seconds BETWEEN 0 AND 86400 THEN duration_seconds END"
+"""A duration below 0 or above a day is unknown: no sum may contain it."""
+
 _CALL: Final = "hashtextextended(location_id || ' ' || call_id, 0)"
 _STARTED: Final = "(extract(epoch FROM started_at) * 1000000)::bigint"
 _OURS: Final = "location_id = ANY(%(ids)s) AND started_at >= %(first)s AND started_at < %(last)s"
@@ -184,7 +188,7 @@ _BASE: Final = f"{_OURS} AND missing_since IS NULL AND is_trial IS NOT TRUE"
 # string_to_array, because it takes a third of the time of a regular expression (measured).
 _CALLS_SQL: Final = f"""
     SELECT location_id AS location, {_CALL} AS call, coalesce(agent_id, '') AS agent,
-           {_STARTED} AS started_at, round(duration_seconds * 1000) AS duration_ms,
+           {_STARTED} AS started_at, round({DURATION} * 1000) AS duration_ms,
            cardinality(string_to_array(E'\\n' || coalesce(transcript, ''), E'\\nhuman:')) - 1
                AS turns,
            (is_trial IS TRUE)::int AS is_trial, (is_trial IS NULL)::int AS is_trial_unknown,
@@ -297,6 +301,7 @@ def _read(
         part = pd.read_csv(
             io.BytesIO(text),
             names=list(types),
+            # Texts of digits only would become numbers as categories.
             dtype={name: _PARSED.get(kind, kind) for name, kind in types.items()},
             keep_default_na=False,
             na_values={name: [""] for name in types if name not in texts},
@@ -306,12 +311,15 @@ def _read(
                 part[name] = pd.to_datetime(
                     part[name], format="ISO8601", utc=True, errors="coerce"
                 ).astype("datetime64[us, UTC]")
+            elif kind == "category":
+                part[name] = part[name].astype("category")
             elif kind == "bool":
                 part[name] = part[name].astype(bool)
         parts.append(part)
 
     rows, pending = 0, io.BytesIO()
     with (
+        errors_as_sqlalchemys(),
         driver.cursor() as cursor,
         cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv)", values) as copy,
     ):
@@ -326,7 +334,7 @@ def _read(
     return _joined(parts, [name for name, kind in types.items() if kind == "category"])
 
 
-_PARSED: Final = {"bool": "int8", "object": "str", "category": "category"}
+_PARSED: Final = {"bool": "int8", "object": "str", "category": "str"}
 
 
 def _joined(parts: list[pd.DataFrame], categories: list[str]) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
     action_metrics,
@@ -22,7 +24,7 @@ from voiceai_pipeline.database.mart_tables import (
 )
 from voiceai_pipeline.database.tables import locations, sync_ledger
 from voiceai_pipeline.marts.call_facts import MartLocation
-from voiceai_pipeline.marts.call_reader import zone_of
+from voiceai_pipeline.marts.call_reader import DURATION, zone_of
 from voiceai_pipeline.marts.metrics import MartRows
 
 
@@ -56,6 +58,7 @@ def _copy(db: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
     assert driver is not None  # noqa: S101 - a checked-out connection has one
     columns = [_values(frame[name]) for name in names]
     with (
+        errors_as_sqlalchemys(),
         driver.cursor() as cursor,
         cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy,
     ):
@@ -69,20 +72,20 @@ def _values(column: pd.Series) -> list[Any]:
     return list(plain.where(plain.notna(), None))
 
 
-_TOTALS: Final = """
-    SELECT c.location_id, (c.started_at AT TIME ZONE z.zone)::date AS day, count(*) AS calls,
-           coalesce(sum(round(c.duration_seconds * 1000)), 0)::bigint AS talk_ms,
+_TOTALS: Final = f"""
+    SELECT d.location_id, d.day, count(*) AS calls,
+           coalesce(sum(round({DURATION} * 1000)), 0)::bigint AS talk_ms,
            sum((SELECT count(*) FROM jsonb_array_elements(
                CASE jsonb_typeof(c.executed_call_actions) WHEN 'array'
                THEN c.executed_call_actions ELSE '[]' END) AS action
                WHERE jsonb_typeof(action) = 'object'))::bigint AS actions
-    FROM call_logs c
-    JOIN unnest(CAST(:ids AS text[]), CAST(:zones AS text[])) AS z(location_id, zone)
-        USING (location_id)
-    WHERE c.started_at >= :first AND c.started_at < :last
-      AND c.missing_since IS NULL AND c.is_trial IS NOT TRUE
+    FROM unnest(CAST(:ids AS text[]), CAST(:days AS date[]), CAST(:starts AS timestamptz[]),
+                CAST(:ends AS timestamptz[])) AS d(location_id, day, starts, ends)
+    JOIN call_logs c ON c.location_id = d.location_id
+      AND c.started_at >= d.starts AND c.started_at < d.ends
+    WHERE c.missing_since IS NULL AND c.is_trial IS NOT TRUE
     GROUP BY 1, 2
-"""
+"""  # noqa: S608 - our own text
 
 _PUBLISHED: Final = {
     daily_call_metrics: ("calls", "talk_seconds", "actions"),
@@ -96,27 +99,23 @@ def disagreements(
     db: sa.Connection,
     mart_locations: Sequence[MartLocation],
     days: Sequence[date],
-    first: datetime,
-    last: datetime,
 ) -> list[str]:
     """Sentences about the marts of these days that do not add up to the stored calls.
 
-    The database counts the calls independently, by location and local day.
-
-    Args:
-        first, last: instants (UTC) that enclose the days in every time zone.
+    The database counts the calls independently, by location and local day. It is given the days'
+    bounds, not the names of time zones, which it need not know.
     """
     ids = [location.location_id for location in mart_locations]
+    cells = [(one, day, Window.of_day(day, one.zone)) for one in mart_locations for day in days]
     values = {
-        "ids": ids,
-        "zones": [location.zone.key for location in mart_locations],
-        "first": first,
-        "last": last,
+        "ids": [one.location_id for one, _, _ in cells],
+        "days": [day for _, day, _ in cells],
+        "starts": [window.start for _, _, window in cells],
+        "ends": [window.end for _, _, window in cells],
     }
     wanted = {
         (row.location_id, row.day): (row.calls, row.talk_ms, row.actions)
         for row in db.execute(sa.text(_TOTALS), values)
-        if days[0] <= row.day <= days[-1]
     }
     found = []
     for table, names in _PUBLISHED.items():

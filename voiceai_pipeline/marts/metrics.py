@@ -289,9 +289,14 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
 _PERSONAL: Final = re.compile(r"\+?\d[\d\s().\-/]{5,}\d|\S+@\S+")
 
 
+NAME_LENGTH: Final = 200
+"""Characters of a name in a mart: PostgreSQL cannot index a text of a few thousand."""
+
+
 def masked(name: str) -> str:
     """A name that a user chose, with telephone numbers and e-mail addresses replaced by "…"."""
-    return _PERSONAL.sub("…", name)
+    hidden = _PERSONAL.sub("…", name)
+    return hidden if len(hidden) <= NAME_LENGTH else f"{hidden[: NAME_LENGTH - 1]}…"
 
 
 def masked_all(names: Iterable[str]) -> list[str]:
