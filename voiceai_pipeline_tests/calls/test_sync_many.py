@@ -217,7 +217,7 @@ def test_a_window_that_cannot_be_stored_with_others_fails_alone(
         many.sync.sync_days([DAY], mode=Mode.REREAD)
         found = {str(row.user.id): row for row in ledger_rows(engine, DAY)}
         failed = found.pop(bad.id)
-        assert (failed.state, failed.failure) == (DayState.FAILED, FailureClass.DATABASE)
+        assert (failed.state, failed.failure) == (DayState.FAILED, FailureClass.UNSTORABLE)
         assert len(found) == 11
         for row in found.values():
             assert (row.state, row.finished_at) == (DayState.COMPLETE, clock.now)

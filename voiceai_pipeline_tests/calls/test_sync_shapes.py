@@ -67,7 +67,7 @@ SHAPES = [
         "executed_call_actions",
         [WEBHOOK_ACTION],
     ),
-    Shape("a number that is text", {"duration": "42"}, "duration_seconds", None),
+    Shape("a number that is text", {"duration": "42"}, "duration_seconds", 42.0),
     Shape("a text that is a list", {"transcript": ["bot:Hello"]}, "transcript", None),
     Shape("a flag that is text", {"trialCall": "no"}, "is_trial", None),
     Shape("actions that are an object", {"executedCallActions": {}}, "executed_call_actions", []),
