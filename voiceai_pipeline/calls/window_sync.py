@@ -29,7 +29,13 @@ from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.days import DayResult, Window, stretches
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import autocommit, database_error, is_unreachable, is_of_data, read_clock
+from voiceai_pipeline.database.engine import (
+    autocommit,
+    database_error,
+    is_of_data,
+    is_unreachable,
+    read_clock,
+)
 from voiceai_pipeline.highlevel.calls import Page, call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.window import WindowRead, read_window

@@ -203,7 +203,9 @@ def test_a_grant_is_read_in_either_dialect_whatever_is_configured(
     clock: Clock,
 ) -> None:
     body = example_body(name)
-    grant, _ = autocommit(name, clock, lambda c: c.refresh(Secret("EXAMPLE"), user_type), api_version)
+    grant, _ = autocommit(
+        name, clock, lambda c: c.refresh(Secret("EXAMPLE"), user_type), api_version
+    )
     access = body.get("access_token") or body["accessToken"]
     refresh = body.get("refresh_token") or body["refreshToken"]
     assert (grant.access_token, grant.refresh_token) == (Secret(access), Secret(refresh))
