@@ -14,7 +14,7 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.marts.build import Marts
-from voiceai_pipeline_tests.conftest import Clock
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.list_server import (
     CallListing,
     Listed,

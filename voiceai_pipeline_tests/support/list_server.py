@@ -17,7 +17,8 @@ from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline_tests.conftest import Clock, open_client
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.scripted_server import Asked, Reply, Scripted
 from voiceai_pipeline_tests.support.synced_calls import DAY, UTC_ZONE, midnight
 from voiceai_pipeline_tests.support.user_rows import add, legacy
