@@ -58,7 +58,7 @@ class WindowRead:
         pages: requests made, re-reads included.
         total: how many calls HighLevel says there are in the list; None if it does not say.
         count: distinct items in the list: inside the window, and up to ``OVERLAP`` around it.
-        repeats: items that the list has once more.
+        repeats: items that the list has twice.
         strays: items of other days, because the server ignores dates.
     """
 
@@ -262,7 +262,9 @@ def _walk(
             elif key not in held or held[key].created_at == item.created_at:
                 held[key] = item
         twice |= {key for key, times in Counter(key for key, _ in keyed).items() if times > 1}
-        if not listed or (number == 1 and page.total == len(listed) != PAGE_SIZE):
+        # Only of a page that is not full, as far as is known: a total may be too small.
+        is_short = len(listed) != PAGE_SIZE and (requests == 1 or len(listed) < longest)
+        if not listed or (number == 1 and is_short and page.total == len(listed)):
             return walk(ended=True)
         is_new = len(held) + len(timeless) + len(strays) > before
         longest = max(longest, len(listed))

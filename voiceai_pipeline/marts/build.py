@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -26,7 +26,7 @@ from voiceai_pipeline.database.engine import (
     database_now,
     is_unreachable,
     read_clock,
-)
+)  # fmt: skip
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
 from voiceai_pipeline.marts import call_reader, mart_store, metrics
 from voiceai_pipeline.marts.call_facts import MartLocation
@@ -72,8 +72,8 @@ class BuildResult:
         locations: how many locations have marts for them.
         disagreements: sentences about marts that do not add up to the calls; these locations keep
             the marts they had.
-        failures: sentences about days of locations whose marts could not be built, and why; they
-            keep the marts they had, and all others are built.
+        failures: sentences about days of locations whose marts could not be built, and why. They
+            too keep the marts they had.
     """
 
     days: tuple[date, ...]
@@ -115,9 +115,8 @@ class Marts:
     ) -> BuildResult:
         """Compute the marts of ``days`` and replace the stored ones.
 
-        A location's days change together or not at all, and only if they add up to the calls. If
-        they cannot be built together, each day is built on its own; a failure of one location
-        affects no other.
+        A location's days change only if they add up to the calls; together, or day by day if one
+        fails. A failure of one location affects no other.
 
         Args:
             days: days of each location's own time zone.
@@ -136,9 +135,8 @@ class Marts:
                 locations = max(locations, len(found))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        return BuildResult(
-            tuple(wanted), locations, tuple(wrong.disagreements), tuple(wrong.failures)
-        )
+        sentences = tuple(wrong.disagreements), tuple(wrong.failures)
+        return BuildResult(tuple(wanted), locations, *sentences)
 
     def _sizes(self, days: list[date], location_ids: Collection[str] | None) -> dict[str, int]:
         first, last = _enclosing(days)
@@ -148,11 +146,7 @@ class Marts:
         return dict.fromkeys(location_ids or (), 0) | found
 
     def _build_apart(self, location_ids: list[str], days: list[date], wrong: _Wrong) -> None:
-        """Build a batch in one transaction; if that fails, its locations, then their days apart.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database is away.
-        """
+        """Build a batch in one transaction; if that fails, its locations, then their days apart."""
         try:
             found = self._build(location_ids, days)
             if not found or len(location_ids) == 1:
@@ -203,10 +197,7 @@ class Marts:
         ledger = call_reader.ledger_days(
             db, location_ids, days[0] - FIRST_DAY * _DAY, days[-1] + LAST_DAY * _DAY
         )
-        windows = {
-            location_id: list(read_windows(rows, self._zone))
-            for location_id, rows in ledger.items()
-        }
+        windows = {one: list(read_windows(rows, self._zone)) for one, rows in ledger.items()}
         locations = call_reader.read_locations(db, location_ids, windows, self._zone)
         stored = call_reader.read_calls(db, location_ids, first, last)
         rows = metrics.compute(locations, days, stored, self._rules)
@@ -374,9 +365,8 @@ def _overlapping(window: Window, zone: ZoneInfo) -> list[date]:
 
 def _enclosing(days: Sequence[date]) -> tuple[datetime, datetime]:
     """Instants (UTC) that enclose these days in every time zone: UTC-12 to UTC+14."""
-    utc = ZoneInfo("UTC")
-    first = datetime.combine(days[0], time(), utc) - timedelta(hours=14)
-    return first, datetime.combine(days[-1] + _DAY, time(), utc) + timedelta(hours=12)
+    first = datetime.combine(days[0], time(), UTC) - timedelta(hours=14)
+    return first, datetime.combine(days[-1] + _DAY, time(), UTC) + timedelta(hours=12)
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
