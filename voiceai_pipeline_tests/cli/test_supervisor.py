@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -35,8 +34,15 @@ supervisor.start("two", ["sleep", "1000"], {"PATH": "/usr/bin:/bin"})
 print("\\n".join(str(child.process.pid) for child in supervisor._children), flush=True)
 while True:
     supervisor.keep_running()
+    with (home / "looks").open("a") as looks:
+        looks.write(".")
     time.sleep(0.05)
 """
+
+
+def looks(home: Path) -> int:
+    """How often the parent has looked after its children."""
+    return (home / "looks").stat().st_size
 
 
 class Reported(list[str]):
@@ -174,7 +180,9 @@ def test_a_killed_tether_is_replaced_and_the_new_one_knows_every_group(tmp_path:
         killed.kill()
         wait_until(lambda: not is_alive(killed.pid))
         wait_until(lambda: tether_of(process.pid).pid != killed.pid)
-        time.sleep(0.2)  # by now it knows the children
+        # It knows every group by the end of the look that replaced it.
+        before = looks(tmp_path)
+        wait_until(lambda: looks(tmp_path) > before)
 
         process.kill()
         process.wait()
