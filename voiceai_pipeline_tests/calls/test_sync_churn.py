@@ -113,7 +113,7 @@ schedules = st.lists(st.tuples(few, few, few, few), max_size=7)
 
 
 @soak
-@settings(max_examples=repeated(12, 60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=repeated(12, 60), suppress_health_check=list(HealthCheck))
 @given(
     number=st.sampled_from([0, 3, 49, 50, 51, 120]),
     within=st.sampled_from([40, 5_000, 86_400_000]),

@@ -125,7 +125,7 @@ class Listing(HighLevelClient):
 
 
 @soak
-@settings(max_examples=repeated(12, 100), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=repeated(12, 100), suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(0, 60),

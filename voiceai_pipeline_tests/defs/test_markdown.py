@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -118,7 +118,6 @@ def cells(lines: list[str]) -> list[str]:
 
 
 def several(check: object) -> object:
-    check = settings(deadline=None)(check)  # type: ignore[call-overload]
     for text in (*CASES, *MORE):
         check = example(text=text)(check)  # type: ignore[arg-type]
     return check

@@ -286,7 +286,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(FIELDS) | NAMES | WORDS | st.text(), ANYTHING))
 @example({"duration": 1e-05})
 @example({"duration": 1e16, "summary": "é"})

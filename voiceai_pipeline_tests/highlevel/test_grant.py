@@ -131,7 +131,7 @@ _ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-
 
 
 @soak
-@settings(max_examples=repeated(200, 1_000), deadline=None)
+@settings(max_examples=repeated(200, 1_000))
 @given(
     st.dictionaries(st.sampled_from(["expires_in", "expiresIn", "expires_at"]), _NUMBER),
     _SPACE, _SPACE, _SCOPES, _ENCODINGS, st.booleans(), st.booleans(),

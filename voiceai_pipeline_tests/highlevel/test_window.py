@@ -63,7 +63,7 @@ def complete_or_nothing(calls: CallList) -> WholeRead | None:
 
 
 @soak
-@settings(max_examples=repeated(100, 1000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=repeated(100, 1000), suppress_health_check=list(HealthCheck))
 @given(
     count=st.integers(0, 260),
     within=st.sampled_from([200, 5_000, 86_406_000]),
@@ -90,7 +90,7 @@ def test_calls_that_come_and_go_between_pages_cost_no_other_call(
 
 
 @soak
-@settings(max_examples=repeated(50, 150), deadline=None)
+@settings(max_examples=repeated(50, 150))
 @given(
     count=st.integers(0, 400),
     step=st.sampled_from([2, 7, 1000]),
@@ -140,7 +140,7 @@ def test_more_than_a_page_of_calls_in_one_millisecond_are_all_read(
 
 
 @soak
-@settings(max_examples=repeated(50, 200), deadline=None)
+@settings(max_examples=repeated(50, 200))
 @given(st.integers(51, 200), st.lists(st.integers(0, 2), max_size=8), st.integers(0, 2**32))
 def test_ties_that_vanish_between_page_numbers_are_noticed(
     tied: int, vanishing: list[int], seed: int

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voiceai_pipeline.core.days import day_range
@@ -249,7 +249,7 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
 
 
 @soak
-@settings(max_examples=repeated(4, 50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=repeated(4, 50))
 @given(stored())
 def test_sums_over_agents_and_hours_are_the_day_and_seven_days_are_the_week(
     calls: pd.DataFrame,
