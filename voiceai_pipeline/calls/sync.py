@@ -18,6 +18,7 @@ from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
 from voiceai_pipeline.calls.window_sync import WindowSync
 from voiceai_pipeline.connections import queries as connection_queries
+from voiceai_pipeline.connections.probe import probe
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.connection import Connection
@@ -81,6 +82,7 @@ class Sync:
         user_ids: Sequence[UUID] | None = None,
         mode: Mode = Mode.RESUME,
         run_id: str | None = None,
+        at_once: bool = False,
     ) -> list[DayResult]:
         """Sync days of some users (default: all) and return the result of each.
 
@@ -88,22 +90,36 @@ class Sync:
         action first get a WAITING row. Days that are already complete and not to be re-read are
         absent from the result.
 
+        Args:
+            at_once: an operator asked for it: first try connections and token endpoints that rest
+                after failures.
+
         Raises:
             UnknownUserError: names every id that no user has.
             SyncRequestError: a day is in the future, or no day was given.
             PipelineError: DATABASE, if the ledger itself cannot be read or written.
         """
         try:
-            return self._sync_days(sorted(set(days)), user_ids, mode, run_id)
+            return self._sync_days(sorted(set(days)), user_ids, mode, run_id, at_once)
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
 
     def _sync_days(
-        self, days: list[date], user_ids: Sequence[UUID] | None, mode: Mode, run_id: str | None
+        self,
+        days: list[date],
+        user_ids: Sequence[UUID] | None,
+        mode: Mode,
+        run_id: str | None,
+        at_once: bool,
     ) -> list[DayResult]:
         with autocommit(self._engine) as db:
             now = read_clock(db, self._now)
         self._refuse_impossible(days, now)
+        if at_once:
+            with self._engine.begin() as db:
+                resting = connection_queries.all_connections(db, user_ids)
+            # A paused user turns no day red: a rerun is about them only if it names them.
+            probe(self._engine, self._tokens, resting, paused=user_ids is not None)
         with self._engine.begin() as db:
             connections = connection_queries.all_connections(db, user_ids)
             # Day by day: a month of ten thousand users at once is a few hundred MB.

@@ -66,12 +66,19 @@ def read(db: sa.Connection) -> Circuit:
     )
 
 
-def claim_probe(db: sa.Connection, circuit: Circuit, now: datetime) -> bool:
-    """True for the one caller that may probe an open circuit now."""
+def claim_probe(
+    db: sa.Connection, circuit: Circuit, now: datetime, *, at_once: bool = False
+) -> bool:
+    """True for the one caller that may probe an open circuit now.
+
+    Args:
+        at_once: an operator asked for it: probe before the next probe is due.
+    """
     ours = circuit.reason in OUR_FAILURES
+    due = sa.true() if at_once else token_circuit.c.next_probe_at <= now
     claimed = db.execute(
         sa.update(token_circuit)
-        .where(_MINE, token_circuit.c.opened_at.is_not(None), token_circuit.c.next_probe_at <= now)
+        .where(_MINE, token_circuit.c.opened_at.is_not(None), due)
         .values(next_probe_at=now + PROBE_EVERY[ours])
     )
     return claimed.rowcount == 1

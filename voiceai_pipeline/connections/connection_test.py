@@ -88,6 +88,7 @@ class ConnectionTest:
             now = read_clock(db, self.now)
         if connection is None or connection.location_id is None:
             raise PipelineError(FailureClass.NO_LOCATION)
+        self.client.limits.forget_day(connection.location_id)
         page = self.client.call_logs_page(
             token, connection.location_id, now - timedelta(days=1), now, page=1
         )

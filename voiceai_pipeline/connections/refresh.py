@@ -83,10 +83,13 @@ class Refresher:
         self._sleep = sleep
         self._outcome = RefreshOutcome(engine, actor)
 
-    def refresh(self, row: TokenRow) -> bool:
+    def refresh(self, row: TokenRow, *, at_once: bool = False) -> bool:
         """Exchange the row's refresh token; False if another caller is doing so right now.
 
         True also if the answer was lost and may be replayed. Read the row again either way.
+
+        Args:
+            at_once: whatever rest was ordered after failures.
 
         Raises:
             PipelineError: it cannot be refreshed; the class says why and what to do.
@@ -96,7 +99,7 @@ class Refresher:
         refresh_token = row.token(self._vault, "refresh_token")
         if refresh_token is None:
             self._outcome.without_refresh_token(row)
-        is_alive = self._check_endpoint(row)
+        is_alive = self._check_endpoint(row, at_once=at_once)
         with self._engine.begin() as db:
             # The lease and the token's lifetime count from here, not from before the check.
             row = replace(row, now=read_clock(db, self._now))
@@ -123,7 +126,7 @@ class Refresher:
 
     # Before a POST --------------------------------------------------------------------------------
 
-    def _check_endpoint(self, row: TokenRow) -> bool:
+    def _check_endpoint(self, row: TokenRow, *, at_once: bool) -> bool:
         """Check that a POST makes sense now; True if the endpoint has just answered a ping.
 
         While the circuit is open only a probe POSTs. The one replay of a lost answer is kept until
@@ -135,16 +138,19 @@ class Refresher:
         with self._engine.begin() as db:
             state = circuit_breaker.read(db)
             is_replay = row.lease_expires_at is not None and row.lease_expires_at <= row.now
-            if is_replay and state.replays_rest_until and state.replays_rest_until > row.now:
+            rests = is_replay and not at_once
+            if rests and state.replays_rest_until and state.replays_rest_until > row.now:
                 raise PipelineError(
                     FailureClass.IN_DOUBT, "the refresh is retried once refreshes work again"
                 )
             again_at = row.connection.next_attempt_at
-            if is_replay and again_at is not None and again_at > row.now:
+            if rests and again_at is not None and again_at > row.now:
                 raise PipelineError(
                     FailureClass.IN_DOUBT, f"the refresh is retried at {again_at:%H:%M} UTC"
                 )
-            is_probe = state.is_open and circuit_breaker.claim_probe(db, state, row.now)
+            is_probe = state.is_open and circuit_breaker.claim_probe(
+                db, state, row.now, at_once=at_once
+            )
         reason = state.reason or FailureClass.PROVIDER_ERROR
         if state.is_open and not is_probe:
             until = (

@@ -1,7 +1,7 @@
 """A location that several users share: reading it with the credentials of any one of them.
 
-Which failures are about a single user's credentials is in ``core/failures.py``; what is read, and
-what becomes of it, is up to the caller.
+Which failures are about a single user's credentials is in ``core/failures.py``, and any other 401
+or 403 may be; what is read, and what becomes of it, is up to the caller.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,7 +9,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.failures import CREDENTIAL_FAILURES, FailureClass, PipelineError
+from voiceai_pipeline.core.failures import (
+    CREDENTIAL_FAILURES,
+    PROVIDER_FAILURES,
+    FailureClass,
+    PipelineError,
+)
+from voiceai_pipeline.highlevel.errors import HighLevelError
 
 T = TypeVar("T")
 
@@ -43,7 +49,19 @@ def read_with_any(
         try:
             return request(connection)
         except PipelineError as error:
-            if error.failure not in CREDENTIAL_FAILURES:
+            if not _is_about_the_user(error):
                 raise
             refused[connection.user.id] = last = error
+    if last.failure not in CREDENTIAL_FAILURES:
+        raise last  # it may be about the location or the request after all
     raise AllRefusedError(last.failure, last.detail)
+
+
+def _is_about_the_user(error: PipelineError) -> bool:
+    """Whether another user's credentials may help: HighLevel words a 401 or a 403 in many ways, and
+    only a pause and an outage are known to concern every user alike."""
+    return error.failure in CREDENTIAL_FAILURES or (
+        isinstance(error, HighLevelError)
+        and error.status in (401, 403)
+        and error.failure not in PROVIDER_FAILURES | {FailureClass.LOCATION_PAUSED}
+    )

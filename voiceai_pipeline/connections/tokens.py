@@ -103,7 +103,7 @@ class Tokens:
             rejected: a token that HighLevel has just refused; if it is still the stored one, it is
                 refreshed even if it has not expired.
             when_planned: also refresh if the planned time has come.
-            force: try a paused connection before its pause is over.
+            force: whatever rest was ordered: for what an operator asks for.
 
         Raises:
             UnknownUserError: there is no such user.
@@ -130,7 +130,7 @@ class Tokens:
                     return token, row
                 if row.is_lifeless and not wanted.always and not row.has_access_token:
                     raise PipelineError(FailureClass.MALFORMED, _NO_ACCESS_TOKEN)
-                if not self._refresher.refresh(row):
+                if not self._refresher.refresh(row, at_once=need.force):
                     # Another caller is exchanging this refresh token: wait for its result.
                     self._sleep(random.uniform(0.05, 0.25))  # noqa: S311 - jitter, not a secret
             except PipelineError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import dagster as dg
@@ -40,6 +40,12 @@ def parse_users(keys: Iterable[str]) -> list[UUID]:
         ) from None
 
 
+_AUTOMATIC: Final = frozenset(
+    {"dagster/schedule_name", "dagster/sensor_name", "dagster/retry_number"}
+)
+"""Tags of runs that no operator asked for."""
+
+
 def sync_and_record(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     pipeline: Pipeline,
@@ -55,7 +61,11 @@ def sync_and_record(
     """
     try:
         outcomes = pipeline.sync.sync_days(
-            days, user_ids=user_ids, mode=mode, run_id=context.run.run_id
+            days,
+            user_ids=user_ids,
+            mode=mode,
+            run_id=context.run.run_id,
+            at_once=not _AUTOMATIC & context.run.tags.keys(),
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None

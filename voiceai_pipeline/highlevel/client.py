@@ -68,7 +68,7 @@ class HighLevelClient:
         self._sleep = sleep
         self._token_timeout = token_timeout
         self._read_timeout = read_timeout
-        self._limits = RateLimits(sleep)
+        self.limits = RateLimits(sleep)
         self._transport = Transport()
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class HighLevelClient:
         path = template.format(**{name: quote(value, safe="") for name, value in parts.items()})
 
         def once() -> Mapping[str, Any]:
-            self._limits.wait(resource_id, path=template)
+            self.limits.wait(resource_id, path=template)
             request = requests.Request(
                 "GET",
                 f"{self._settings.api_url}{path}",
@@ -317,9 +317,9 @@ class HighLevelClient:
                     request, path=template, timeout=self._read_timeout, chunk_size=_WHOLE_PAGE
                 )
             except HighLevelError:
-                self._limits.lost(resource_id)
+                self.limits.lost(resource_id)
                 raise
-            self._limits.learn(resource_id, answer.headers)
+            self.limits.learn(resource_id, answer.headers)
             return errors.read(
                 Endpoint.API,
                 answer,

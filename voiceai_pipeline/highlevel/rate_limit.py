@@ -27,7 +27,10 @@ DAILY_RESERVE: Final = 100
 """Requests of a day that are left unused: one burst, for connection tests elsewhere."""
 
 PROBE_AFTER: Final = 900.0
-"""Seconds until an exhausted daily limit is probed: HighLevel does not say when it resets."""
+"""Seconds until an exhausted daily limit is probed if HighLevel does not say when it resets."""
+
+DAY: Final = 86_400.0
+"""Seconds; a reset of the daily limit that lies further ahead is an error in the response."""
 
 _LONGEST: Final = 60.0
 """Seconds; a burst header that asks for more is wrong, and the daily limit has its own header."""
@@ -48,6 +51,7 @@ class _Budget:
         answered: times of the responses of the last interval, oldest first.
         free_at: when the last slot that was waited for is free.
         daily_left, daily_limit: according to the last response, at ``daily_at``.
+        daily_reset: seconds from then until the daily limit resets; None: unknown.
     """
 
     left: int | None = None
@@ -57,6 +61,7 @@ class _Budget:
     free_at: float = 0.0
     daily_left: int | None = None
     daily_limit: int | None = None
+    daily_reset: float | None = None
     daily_at: float = 0.0
 
     def pause(self, now: float) -> float:
@@ -111,8 +116,9 @@ class RateLimits:
         with self._lock:
             budget = self._budgets[location_id]
             now = self._monotonic()
-            left = budget.daily_left
-            if left is not None and left <= DAILY_RESERVE and now < budget.daily_at + PROBE_AFTER:
+            left, reset = budget.daily_left, budget.daily_reset
+            rest = PROBE_AFTER if reset is None else reset
+            if left is not None and left <= DAILY_RESERVE and now < budget.daily_at + rest:
                 raise self._day_is_spent(budget, method, path)
             seconds = budget.pause(now)
         if seconds > 0:
@@ -126,6 +132,10 @@ class RateLimits:
             now = self._monotonic()
             budget.daily_left = _number(headers, "X-RateLimit-Daily-Remaining")
             budget.daily_limit = _number(headers, "X-RateLimit-Limit-Daily")
+            reset = _number(headers, "X-RateLimit-Daily-Reset")
+            if reset is not None and not 0 <= reset / 1000 <= DAY:
+                reset = None
+            budget.daily_reset = None if reset is None else reset / 1000
             budget.daily_at = now
             remaining = _number(headers, "X-RateLimit-Remaining")
             interval = _number(headers, "X-RateLimit-Interval-Milliseconds")
@@ -139,6 +149,11 @@ class RateLimits:
             while budget.answered[0] <= now - budget.interval:
                 budget.answered.popleft()
 
+    def forget_day(self, location_id: str) -> None:
+        """Let the next request find out whether the daily limit is still exhausted."""
+        with self._lock:
+            self._budgets[location_id].daily_left = None
+
     def lost(self, location_id: str) -> None:
         """Record that a request ended without a response."""
         with self._lock:
@@ -147,14 +162,22 @@ class RateLimits:
 
     def _day_is_spent(self, budget: _Budget, method: str, path: str) -> DailyLimitError:
         limit = f" {budget.daily_limit:,}" if budget.daily_limit else ""
-        by = self._now() + timedelta(days=1)
+        wait = (
+            budget.daily_at + budget.daily_reset - self._monotonic() if budget.daily_reset else DAY
+        )
+        by = self._now() + timedelta(seconds=wait)
+        when = (
+            f"they are back at {by:%Y-%m-%d %H:%M} UTC"
+            if budget.daily_reset is not None
+            else "HighLevel does not say when its day ends, so they are back by "
+            f"{by:%Y-%m-%d %H:%M} UTC at the latest"
+        )
         return DailyLimitError(
             FailureClass.RATE_LIMITED,
             method=method,
             path=path,
             reason=f"only {budget.daily_left} of the day's{limit} requests are left for this "
-            "location; HighLevel does not say when its day ends, so they are back by "
-            f"{by:%Y-%m-%d %H:%M} UTC at the latest",
+            f"location; {when}",
             sent=False,
         )
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
@@ -36,6 +37,26 @@ def test_a_sync_of_one_user_leaves_a_day_as_it_stands_for_all_users(demo: Produc
     assert demo.bad_day in demo.days("call_logs")
     bad = {"ops": {"read_user_days": {"config": {"user_ids": [harbor], "first": "x", "last": "y"}}}}
     assert "YYYY-MM-DD" in failure_of(demo.run("sync_users", run_config=bad))
+
+
+def test_after_credentials_were_changed_the_first_rerun_reads_every_user_and_a_schedule_waits(
+    demo: Product,
+) -> None:
+    """The circuit is open, and its next probe is an hour away."""
+    demo.sandbox.world.clear_faults()
+    execute(demo, EXPIRE)
+    execute(
+        demo,
+        "UPDATE token_circuit SET failures = 5, reason = 'client_refused', opened_at = now(), "
+        "next_probe_at = now() + interval '1 hour', failing_since = now()",
+    )
+    tags = {"dagster/schedule_name": "today_so_far"}
+    days = partitions.range_tags(demo.yesterday, demo.yesterday)
+    with demo.requests() as asked:
+        assert not demo.run("sync_calls", tags={**days, **tags}).success
+    assert not asked
+    assert demo.sync([demo.yesterday]).success
+    assert demo.yesterday in demo.days("call_logs")
 
 
 def test_user_tokens_shows_every_user_and_refreshed_credentials_only_the_valid_ones(

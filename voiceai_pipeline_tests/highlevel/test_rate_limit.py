@@ -156,3 +156,29 @@ def test_an_exhausted_daily_limit_is_probed_after_a_while() -> None:
         limits.wait("Loc")
     now[0] = PROBE_AFTER
     limits.wait("Loc")
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"), [("3600000", 3600.0), ("-1", PROBE_AFTER), ("864000000", PROBE_AFTER)]
+)
+def test_an_exhausted_daily_limit_rests_until_the_reset_that_the_answer_names(
+    reset: str, seconds: float
+) -> None:
+    now = [100.0]
+    limits = RateLimits(Pauses(), lambda: now[0], lambda: NOON)
+    spent = {"X-RateLimit-Daily-Remaining": "0", "X-RateLimit-Daily-Reset": reset}
+    limits.learn("Loc", spent)
+    now[0] += seconds - 1
+    with pytest.raises(DailyLimitError) as refused:
+        limits.wait("Loc")
+    by = "they are back at 2026-" if reset == "3600000" else "at the latest"
+    assert by in str(refused.value)
+    now[0] += 1
+    limits.wait("Loc")
+
+
+def test_an_operators_test_finds_out_whether_the_daily_limit_is_still_exhausted() -> None:
+    limits = RateLimits(Pauses())
+    limits.learn("Loc", {"X-RateLimit-Daily-Remaining": "0"})
+    limits.forget_day("Loc")
+    limits.wait("Loc")
