@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls import freshness
 from voiceai_pipeline.connections import circuit_breaker, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
@@ -20,6 +21,7 @@ from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass, PipelineE
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.core.webhook import Refusal
 from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
@@ -88,7 +90,11 @@ def examine(env: Mapping[str, str]) -> Report:
             with engine.begin() as db:
                 findings += _database(db)
                 if migrate.is_current(db):
-                    findings += [*_connections(db, settings), _analysts(db)]
+                    findings += [
+                        *_connections(db, settings),
+                        _webhooks(db, settings),
+                        _analysts(db),
+                    ]
                     if settings.database_url is None and not grants.missing_roles(db):
                         options = {"options": f"-crole={grants.ANALYST}"}
                         analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
@@ -176,6 +182,31 @@ def _database(db: sa.Connection) -> list[Finding]:
         text = f"revision {revision or 'none'}, needed {migrate.head()}: voiceai-pipeline migrate"
         findings.append(Finding("tables", "error", text))
     return findings
+
+
+def _webhooks(db: sa.Connection, settings: Settings) -> Finding:
+    found = freshness.delivery(db)
+    unsigned = found.refused.get(Refusal.UNSIGNED, 0)
+    counted = f"{found.messages} messages in the last day"
+    if unsigned:
+        text = (
+            f"{counted}, and {unsigned} without a valid signature, which were refused. If they are "
+            "HighLevel's, its key has changed: set HIGHLEVEL_WEBHOOK_KEYS"
+        )
+        return Finding("webhooks", "warning", text)
+    if found.polled:
+        text = (
+            f"{counted}, but calls of {', '.join(found.polled[:5])} are found by syncs only: check "
+            "that VoiceAiCallEnd is on and delivery is not paused, in the app's Webhooks page"
+        )
+        return Finding("webhooks", "warning", text)
+    if found.last_message_at is None:
+        text = (
+            "none has arrived, so calls are found by the next sync. To see them within seconds, "
+            f"set the app's Default Webhook URL to {settings.page.url}/webhooks/highlevel"
+        )
+        return Finding("webhooks", "ok", text)
+    return Finding("webhooks", "ok", f"{counted}, the last {found.last_message_at:%H:%M} UTC")
 
 
 def _analysts(db: sa.Connection) -> Finding:

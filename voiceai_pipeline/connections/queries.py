@@ -49,6 +49,13 @@ def one(db: sa.Connection, user_id: UUID, now: datetime | None = None) -> Connec
     return next(iter(all_connections(db, [user_id], now)), None)
 
 
+def of_location(db: sa.Connection, location_id: str) -> list[Connection]:
+    """The users who can read a location's calls."""
+    query = as_of(None).where(CURRENT_CONNECTION.c.location_id == location_id)
+    users_of_it = map(connection_of, db.execute(query).mappings())
+    return [user for user in users_of_it if user.can_sync]
+
+
 def as_of(now: datetime | None) -> sa.Select[Any]:
     """Every user and their ``api_keys`` row, read at ``now`` (UTC; None: the database's clock)."""
     clock = sa.literal(now, api_keys.c.updated_at.type) if now else sa.func.clock_timestamp()

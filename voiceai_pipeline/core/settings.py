@@ -25,6 +25,7 @@ from voiceai_pipeline.core.settings_parsing import (
     long_secret_of,
     parse_keys,
     port_of,
+    signing_keys_of,
     timezone_of,
     web_address_of,
     whole_number_of,
@@ -43,6 +44,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "pasted whole",
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
     "HIGHLEVEL_API_URL": "the API's base URL",
+    "HIGHLEVEL_WEBHOOK_KEYS": "public keys that HighLevel signs its webhooks with, as published, "
+    "comma separated; default: the one published in 2026",
     "HIGHLEVEL_API_VERSION": "dated (2021-04-15 and 2021-07-28, the default) or v3",
     "VOICEAI_TOKEN_KEYS": "keys that encrypt tokens at rest: id:base64 of 32 bytes, newest "
     "first, comma separated; unset: a generated key file beside the embedded server",
@@ -83,14 +86,18 @@ _REAL: Final[Mapping[str, str]] = {
     "HIGHLEVEL_TOKEN_URL": "https://services.leadconnectorhq.com/oauth/token",
     "HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com",
 }
+_WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg="
+"""HighLevel's, one for all apps (CONTRACT 13.3)."""
+
 _PAGE_PORT: Final = 8791
 CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
 
 SANDBOX_CLIENT_ID: Final = "65f0c0ffee0000000000e000-sandbox"
 SANDBOX_CLIENT_SECRET: Final = "SANDBOX-CLIENT-SECRET-0f3a"
-"""The sandbox's client. The product does not import the sandbox, so they are repeated here; a test
-keeps them equal."""
+SANDBOX_WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEA8X2XiLGuDZ758d1jPoDqL187EIOSfC+PHh7j509u7lw="
+"""The sandbox's client, and the key that signs its webhooks. The product does not import the
+sandbox, so they are repeated here; a test keeps them equal."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ class HighLevelSettings:
         app_version_id: the app's version that consent is asked for; without it, or while it is a
             draft, the authorize page answers ``noAppVersionIdFound`` (CONTRACT 15).
         auth_url: may have a query, which is kept.
+        webhook_keys: raw Ed25519 public keys; any of them may have signed a webhook message.
     """
 
     client_id: str
@@ -112,6 +120,12 @@ class HighLevelSettings:
     api_url: str
     api_version: str
     is_sandbox: bool
+    webhook_keys: tuple[bytes, ...] = ()
+
+    @property
+    def app_id(self) -> str:
+        """The app's id, which messages carry: the client id up to its dash (CONTRACT 13.3)."""
+        return self.client_id.partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -216,6 +230,7 @@ class Settings:
 
 def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     client_id = given.get("HIGHLEVEL_CLIENT_ID")
+    is_sandbox = client_id is None
     version = given.get("HIGHLEVEL_API_VERSION", "dated")
     if version not in API_VERSIONS:
         raise SettingsError(
@@ -257,7 +272,10 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         token_url=urls["HIGHLEVEL_TOKEN_URL"],
         api_url=urls["HIGHLEVEL_API_URL"],
         api_version=version,
-        is_sandbox="HIGHLEVEL_CLIENT_ID" not in given,
+        is_sandbox=is_sandbox,
+        webhook_keys=signing_keys_of(
+            given, "HIGHLEVEL_WEBHOOK_KEYS", SANDBOX_WEBHOOK_KEY if is_sandbox else _WEBHOOK_KEY
+        ),
     )
 
 

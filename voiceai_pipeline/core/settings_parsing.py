@@ -146,3 +146,28 @@ def parse_keys(text: str) -> dict[str, bytes]:
             )
         keys[key_id] = key
     return keys
+
+
+_ED25519: Final = bytes.fromhex("302a300506032b6570032100")
+"""What precedes the 32 bytes of an Ed25519 public key in its published form (RFC 8410)."""
+
+
+def signing_keys_of(given: Mapping[str, str], name: str, otherwise: str) -> tuple[bytes, ...]:
+    """Ed25519 public keys of 32 bytes, written in base64 as published, or without what precedes.
+
+    Raises:
+        SettingsError: an entry is no such key.
+    """
+    keys = []
+    for number, entry in enumerate(list_of({name: given.get(name, otherwise)}, name), start=1):
+        try:
+            key = base64.b64decode(entry, validate=True).removeprefix(_ED25519)
+        except ValueError:  # also for what is not ASCII
+            key = b""
+        if len(key) != 32:
+            raise SettingsError(
+                f"{name}: entry {number} is not an Ed25519 public key. Copy the key from "
+                "HighLevel's webhook guide, without its BEGIN and END lines."
+            )
+        keys.append(key)
+    return tuple(keys)

@@ -1,6 +1,7 @@
 """Every table except the marts, to import from one place.
 
-A table is defined in the module of its concept: ``connection_tables`` or ``call_tables``.
+A table is defined in the module of its concept: ``connection_tables``, ``call_tables`` or
+``webhook_tables``.
 """
 
 from voiceai_pipeline.database.call_tables import (
@@ -29,6 +30,13 @@ from voiceai_pipeline.database.schema import (
     VERSION_TABLE,
     metadata,
 )
+from voiceai_pipeline.database.webhook_tables import (
+    call_hints,
+    hinted_days,
+    hinted_reads,
+    webhook_messages,
+    webhook_refusals,
+)
 
 __all__ = [
     "ADOPTED",
@@ -38,9 +46,12 @@ __all__ = [
     "agents",
     "alerts",
     "api_keys",
+    "call_hints",
     "call_logs",
     "connect_requests",
     "drifting_days",
+    "hinted_days",
+    "hinted_reads",
     "location_leases",
     "locations",
     "metadata",
@@ -51,4 +62,6 @@ __all__ = [
     "token_circuit",
     "token_events",
     "users",
+    "webhook_messages",
+    "webhook_refusals",
 ]

@@ -19,7 +19,13 @@ import sqlalchemy as sa
 from voiceai_pipeline.core.days import DayState, Window
 from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
 from voiceai_pipeline.database.mart_tables import LOOK_BACK
-from voiceai_pipeline.database.tables import agent_names, agents, locations, sync_ledger
+from voiceai_pipeline.database.tables import (
+    agent_names,
+    agents,
+    hinted_days,
+    locations,
+    sync_ledger,
+)
 from voiceai_pipeline.marts.call_facts import AgentFacts, MartLocation, StoredCalls
 
 _CHUNK: Final = 200_000
@@ -78,19 +84,30 @@ def sizes(
 def ledger_days(
     db: sa.Connection, location_ids: Collection[str], first: date, last: date
 ) -> dict[str, list[LedgerDay]]:
-    """The ledger by location, each with its days in order."""
-    complete = sync_ledger.c.state == DayState.COMPLETE.value
+    """The ledger by location, each with its days in order; a day that only hinted reads have
+    changed is in it, and not read."""
+    entries = sa.union_all(
+        sa.select(
+            sync_ledger.c.location_id, sync_ledger.c.day, sync_ledger.c.read_until,
+            sync_ledger.c.finished_at, sync_ledger.c.state,
+        ),
+        sa.select(
+            hinted_days.c.location_id, hinted_days.c.day, sa.null(), hinted_days.c.finished_at,
+            sa.null(),
+        ),
+    ).subquery()  # fmt: skip
+    complete = entries.c.state == DayState.COMPLETE.value
     query = (
         sa.select(
-            sync_ledger.c.location_id,
-            sync_ledger.c.day,
-            sa.func.max(sync_ledger.c.read_until).filter(complete).label("read_until"),
-            sa.func.max(sync_ledger.c.finished_at).label("finished_at"),
-            sa.func.max(sync_ledger.c.finished_at).filter(complete).label("succeeded_at"),
+            entries.c.location_id,
+            entries.c.day,
+            sa.func.max(entries.c.read_until).filter(complete).label("read_until"),
+            sa.func.max(entries.c.finished_at).label("finished_at"),
+            sa.func.max(entries.c.finished_at).filter(complete).label("succeeded_at"),
         )
-        .where(sync_ledger.c.location_id.in_(location_ids), sync_ledger.c.day.between(first, last))
-        .group_by(sync_ledger.c.location_id, sync_ledger.c.day)
-        .order_by(sync_ledger.c.location_id, sync_ledger.c.day)
+        .where(entries.c.location_id.in_(location_ids), entries.c.day.between(first, last))
+        .group_by(entries.c.location_id, entries.c.day)
+        .order_by(entries.c.location_id, entries.c.day)
     )
     days: defaultdict[str, list[LedgerDay]] = defaultdict(list)
     for row in db.execute(query):

@@ -22,7 +22,7 @@ from voiceai_pipeline.database.mart_tables import (
     daily_call_metrics,
     hourly_activity,
 )
-from voiceai_pipeline.database.tables import locations, sync_ledger
+from voiceai_pipeline.database.tables import hinted_days, locations, sync_ledger
 from voiceai_pipeline.marts.call_facts import MartLocation
 from voiceai_pipeline.marts.call_reader import DURATION, zone_of
 from voiceai_pipeline.marts.metrics import MartRows
@@ -158,18 +158,22 @@ class MartState:
 def ledger_entries(
     db: sa.Connection, since: datetime | None, limit: int
 ) -> list[tuple[str, date, datetime]]:
-    """Location, day and time (UTC) of ledger entries, oldest first.
+    """Location, day and time (UTC) of ledger entries and hinted reads, oldest first.
 
     Args:
         since: only entries written after this (UTC); None: all.
         limit: at most this many.
     """
-    query = sa.select(
-        sync_ledger.c.location_id, sync_ledger.c.day, sync_ledger.c.finished_at
-    ).where(sync_ledger.c.finished_at.is_not(None))
-    if since is not None:
-        query = query.where(sync_ledger.c.finished_at > since)
-    rows = db.execute(query.order_by(sync_ledger.c.finished_at).limit(limit))
+    written = sa.union_all(
+        *(
+            sa.select(table.c.location_id, table.c.day, table.c.finished_at).where(
+                table.c.finished_at.is_not(None),
+                sa.true() if since is None else table.c.finished_at > since,
+            )
+            for table in (sync_ledger, hinted_days)
+        )
+    ).subquery()
+    rows = db.execute(sa.select(written).order_by(written.c.finished_at).limit(limit))
     return [(row[0], row[1], row[2]) for row in rows]
 
 

@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
     parser.add_argument("--state-file", type=Path, help="survive a restart: tokens, troubles")
+    parser.add_argument("--webhook-url", metavar="URL", help="announce calls and removals there")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.host,
             given.port,
             world=world,
+            webhook_url=given.webhook_url,
             ready=lambda url: logger.info("HighLevel sandbox is listening on %s", url),
         )
     except OSError as problem:

@@ -35,6 +35,9 @@ def routes() -> list[Route]:
         Route("/sandbox/resume", _answering(_resume), methods=["POST"]),
         Route("/sandbox/grant-scopes", _answering(_grant_scopes), methods=["POST"]),
         Route("/sandbox/private-token", _answering(_private_token), methods=["POST"]),
+        Route("/sandbox/call-now", _answering(_call_now), methods=["POST"]),
+        Route("/sandbox/pause-delivery", _answering(_pause_delivery), methods=["POST"]),
+        Route("/sandbox/resume-delivery", _answering(_resume_delivery), methods=["POST"]),
         Route("/sandbox/expire-access", _answering(_expire_access), methods=["POST"]),
         Route("/sandbox/settings", _answering(_settings), methods=["POST"]),
         Route("/sandbox/requests", _answering(_clear_requests), methods=["DELETE"]),
@@ -125,6 +128,8 @@ def _state(world: World, _fields: Fields) -> Any:
             for location in world.locations.values()
         ],
         "faults": [rule.as_json() for rule in world.faults],
+        "delivery": "paused" if world.outbox.is_paused else "on",
+        "deliveries": dict(world.outbox.counts),
         "paused": world.paused,
         "revoked": world.revoked,
     }
@@ -179,6 +184,20 @@ def _private_token(world: World, fields: Fields) -> Any:
 def _expire_access(world: World, fields: Fields) -> Any:
     world.expire_access(_resource(world, fields))
     return {"expired": True}
+
+
+def _call_now(world: World, fields: Fields) -> Any:
+    return {"id": world.calls.add(_resource(world, fields))["id"]}
+
+
+def _pause_delivery(world: World, _fields: Fields) -> Any:
+    world.outbox.is_paused = True
+    return {"delivery": "paused"}
+
+
+def _resume_delivery(world: World, _fields: Fields) -> Any:
+    world.outbox.is_paused = False
+    return {"delivery": "on"}
 
 
 def _settings(world: World, fields: Fields) -> Any:

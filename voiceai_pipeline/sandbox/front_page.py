@@ -40,11 +40,24 @@ users and calls. Break something below, watch the pipeline notice, then fix it. 
 <div class="card scroll"><table>
 <thead><tr><th scope="col">User</th><th scope="col">Location</th><th scope="col">State</th>
 <th scope="col">Actions</th></tr></thead><tbody>{rows}</tbody></table></div>
+{_delivery(world)}
 <h2>API</h2>
 <p class="small"><code>GET /sandbox/state</code> returns this page as JSON,
 <code>GET /sandbox/requests</code> the requests so far, <code>GET /sandbox/calls?location_id=</code>
 the calls that the API lists, and <code>POST /sandbox/faults</code> injects many more faults.</p>"""
     return page("HighLevel sandbox", content)
+
+
+def _delivery(world: World) -> str:
+    done = world.outbox.counts
+    action, text = ("resume", "Resume") if world.outbox.is_paused else ("pause", "Pause")
+    return (
+        f"<h2>Webhooks</h2><p>Each call that ends and each removal is announced: "
+        f"{done['delivered']} messages delivered, {done['given up']} given up, "
+        f"{done['lost']} lost while paused.</p>"
+        f'<form method="post" action="/sandbox/{action}-delivery">'
+        f"<button>{text} delivery</button></form>"
+    )
 
 
 def _row(world: World, user: DemoUser) -> str:
@@ -95,6 +108,7 @@ def _buttons(world: World, user: DemoUser) -> str:
     paused = world.is_paused(resource)
     broken = any(fault.location_id == resource for fault in world.faults)
     forms = [
+        _form("call-now", "Call now", resource, label) if user.location_id else "",
         _form("heal", "Heal", resource, label, main=True) if broken else "",
         _form("resume", "Resume", resource, label, main=True)
         if paused

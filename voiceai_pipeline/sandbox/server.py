@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voiceai_pipeline.sandbox.app import create_app
+from voiceai_pipeline.sandbox.webhooks import WebhookSender
 from voiceai_pipeline.sandbox.world import RecordedRequest, World
 from voiceai_pipeline.web.server import listen, serve_in_thread, serve_until_stopped, url_of
 
@@ -29,8 +30,11 @@ def serve(
     state_file: Path | None = None,
     ready: Callable[[str], None] | None = None,
     world: World | None = None,
+    webhook_url: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return.
+
+    `webhook_url` gets messages of calls and removals.
 
     Raises:
         OSError: the address is not available (another process listens on the port).
@@ -39,7 +43,19 @@ def serve(
     listener = listen(host, port)
     if ready is not None:
         ready(url_of(listener))
-    serve_until_stopped(create_app(world), listener, stopping=world.stop)
+    with sending(world, webhook_url) if webhook_url else contextlib.nullcontext():
+        serve_until_stopped(create_app(world), listener, stopping=world.stop)
+
+
+@contextlib.contextmanager
+def sending(world: World, webhook_url: str) -> Iterator[None]:
+    """Send webhook messages until the `with` block ends."""
+    sender = WebhookSender(world, webhook_url)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.stop()
 
 
 @contextlib.contextmanager

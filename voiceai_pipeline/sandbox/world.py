@@ -29,6 +29,7 @@ from voiceai_pipeline.sandbox.cast import (
 from voiceai_pipeline.sandbox.faults import Fault, FaultBook
 from voiceai_pipeline.sandbox.limits import RateLimits
 from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, RefusedError, TokenPair
+from voiceai_pipeline.sandbox.outbox import Outbox
 from voiceai_pipeline.sandbox.private_tokens import PrivateTokens
 from voiceai_pipeline.sandbox.record import RecordedRequest
 
@@ -109,6 +110,7 @@ class World:
             reading=self.locked,
         )
         self.private_tokens = PrivateTokens(self.locations, self._changing)
+        self.outbox = Outbox()
         self._request_count = 0
         if state_file is not None:
             state_file.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +132,8 @@ class World:
     @property
     def bad_day(self) -> dt.date | None:
         """The UTC day that fails for some location; None when all are healed."""
-        days = [fault.day for fault in self.faults if fault.kind == "server_error" and fault.day]
-        return days[0] if days else None
+        bad = (fault.day for fault in self.faults if fault.kind == "server_error" and fault.day)
+        return next(bad, None)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -174,24 +176,22 @@ class World:
     @property
     def paused(self) -> list[str]:
         """Every paused location and company."""
-        with self._lock:
-            return sorted(self._paused)
+        return sorted(self._paused.copy())
 
     @property
     def revoked(self) -> list[str]:
         """Every location and company that was revoked and not authorized since."""
-        with self._lock:
-            return sorted(self._revoked)
+        return sorted(self._revoked.copy())
 
     def is_paused(self, resource: str) -> bool:
-        with self._lock:
-            return resource in self._paused
+        return resource in self._paused
 
     def revoke(self, resource: str) -> None:
         """The app was removed there: every token of the location or company is void."""
         with self._changing():
             self._oauth.revoke(resource)
             self._revoked.add(resource)
+            self.outbox.add("UNINSTALL", resource)
 
     def is_revoked(self, resource: str) -> bool:
         """Whether it was revoked and not authorized since."""
@@ -246,6 +246,7 @@ class World:
         with self._changing():
             grant = self._grant(resource, user, scopes)
             self._revoked.discard(grant.resource)
+            self.outbox.add("INSTALL", resource)
             return self._oauth.issue_code(grant, redirect_uri)
 
     def _grant(self, resource: str, user: DemoUser | None, scopes: list[str]) -> Grant:
@@ -337,8 +338,7 @@ class World:
             return self._request_count
 
     def clear_requests(self) -> None:
-        with self._lock:
-            self.requests.clear()
+        self.requests.clear()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""`python -m voiceai_pipeline.web`: serves the Connections page and monitors Dagster's daemon."""
+"""`python -m voiceai_pipeline.web`: serves the pages, does what HighLevel's messages ask for, and
+monitors Dagster's daemon."""
 
 import argparse
 import contextlib
@@ -18,6 +19,7 @@ from voiceai_pipeline.database.engine import database_sentence
 from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.web.app import create_app
 from voiceai_pipeline.web.daemon_monitor import DaemonMonitor, monitoring
+from voiceai_pipeline.web.hint_reader import reading
 from voiceai_pipeline.web.server import listen, serve_until_stopped
 from voiceai_pipeline.web.site import ACTOR, DAGSTER_UI, open_site
 
@@ -69,7 +71,10 @@ def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | 
         site = open_site(settings, pipeline, dagster, dagster_for_analysts)
         channels = alert_channels.channels(settings.alerts)
         last_sign = site.dagster.last_sign_of_life
-        with monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)):
+        with (
+            monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)),
+            reading(pipeline, site.inbox),
+        ):
             log.info("The page listens at %s", page.url)
             serve_until_stopped(create_app(site), listener, websockets=True)
 

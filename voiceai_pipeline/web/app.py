@@ -18,7 +18,7 @@ from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
-from voiceai_pipeline.web import access, api, connect, users
+from voiceai_pipeline.web import access, api, connect, users, webhooks
 from voiceai_pipeline.web.dagster_proxy import DagsterProxy
 from voiceai_pipeline.web.guard import Guard
 from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
@@ -40,6 +40,7 @@ def create_app(site: Site) -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/health", _health),
+            *webhooks.routes(site.inbox),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
             Mount(api.PREFIX, routes=api.routes(), middleware=[cors]),
             # The UI's own scripts ask for them at the root.

@@ -22,6 +22,7 @@ from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.dagster_upstream import Upstream
 from voiceai_pipeline.web.logouts import Logouts
 from voiceai_pipeline.web.throttle import Throttle
+from voiceai_pipeline.web.webhooks import Inbox
 
 DAGSTER_UI: Final = "http://127.0.0.1:3000"
 """Where Dagster's UI process listens, unless said otherwise."""
@@ -52,6 +53,7 @@ class Site:
         upstreams: where each role's requests under ``/dagster`` go.
         signer: signs cookies and form tokens.
         logouts: sessions that were logged out before they expired.
+        inbox: keeps HighLevel's webhook messages.
         failed_logins: limits password guessing.
     """
 
@@ -62,6 +64,7 @@ class Site:
     upstreams: Mapping[Role, Upstream]
     signer: Signer
     logouts: Logouts
+    inbox: Inbox
     failed_logins: Throttle = field(default_factory=Throttle)
     templates: Environment = field(default_factory=_templates)
 
@@ -140,4 +143,5 @@ def open_site(
         },
         signer=Signer(page.secret, page.analyst_secret),
         logouts=Logouts(settings.home / "logouts"),
+        inbox=Inbox(pipeline.engine, settings.highlevel),
     )

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls import freshness, ledger
+from voiceai_pipeline.calls.freshness import Freshness
 from voiceai_pipeline.connections import circuit_breaker, consent_requests, history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent_requests import ConnectRequest
@@ -156,7 +157,16 @@ def _detail(request: Request) -> Response:
         history=_read_or_none(site, lambda db: history.of_user(db, user_id, HISTORY)),
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
+        freshness=_freshness(site, connection),
     )
+
+
+def _freshness(site: Site, connection: Connection) -> Freshness | None:
+    location_id = connection.location_id
+    if not location_id or not connection.can_sync:
+        return None
+    found = _read_or_none(site, lambda db: freshness.of_locations(db, [location_id]))
+    return found[location_id] if found else None
 
 
 def _scopes(connection: Connection) -> list[tuple[str, bool]]:

@@ -76,6 +76,7 @@ def test_every_finding_of_a_healthy_installation_is_ok(
         ("refresh", "ok"),
         ("keys", "ok"),
         ("spool", "ok"),
+        ("webhooks", "ok"),
         ("analysts", "ok"),
     ]
     assert not report.has_errors

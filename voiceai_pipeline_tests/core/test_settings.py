@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.core.settings import VARIABLES, MetricRules, Settings
+from voiceai_pipeline.core.settings import (
+    SANDBOX_WEBHOOK_KEY,
+    VARIABLES,
+    MetricRules,
+    Settings,
+)
 from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
     parse_keys,
@@ -21,10 +26,12 @@ from voiceai_pipeline.core.settings_parsing import (
     timezone_of,
 )
 from voiceai_pipeline.sandbox.cast import (
+    SANDBOX_APP_ID,
     SANDBOX_APP_VERSION_ID,
     SANDBOX_CLIENT_ID,
     SANDBOX_CLIENT_SECRET,
 )
+from voiceai_pipeline.sandbox.webhooks import SIGNING_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "EXAMPLE-SECRET"}
@@ -42,6 +49,8 @@ def test_an_empty_environment_means_the_sandbox_and_the_embedded_server() -> Non
     assert highlevel.is_sandbox
     assert highlevel.client_id == SANDBOX_CLIENT_ID
     assert highlevel.client_secret == Secret(SANDBOX_CLIENT_SECRET)
+    assert highlevel.app_id == SANDBOX_APP_ID
+    assert highlevel.webhook_keys == (SIGNING_KEY.public_key().public_bytes_raw(),)
     assert highlevel.api_url == "http://127.0.0.1:8790"
     assert highlevel.api_version == "dated"
     assert start_date_of({}) == dt.date(2025, 1, 1)
@@ -377,3 +386,15 @@ def test_what_counts_is_configured_and_what_cannot_be_read_is_refused() -> None:
     ):
         with pytest.raises(SettingsError, match=name):
             Settings.load({name: wrong})
+
+
+@pytest.mark.parametrize("key", ["x", "AAAA", "é", "MCowBQYDK2VwAyEA8X2XiLGuDZ75=="])
+def test_a_webhook_key_that_is_none_is_refused_with_where_to_find_it(key: str) -> None:
+    with pytest.raises(SettingsError, match=r"HIGHLEVEL_WEBHOOK_KEYS: entry 2 .* webhook guide"):
+        Settings.load(REAL | {"HIGHLEVEL_WEBHOOK_KEYS": f"{SANDBOX_WEBHOOK_KEY},{key}"})
+
+
+def test_several_webhook_keys_count_during_a_rotation() -> None:
+    keys = {"HIGHLEVEL_WEBHOOK_KEYS": f"{SANDBOX_WEBHOOK_KEY}, {KEY}"}
+
+    assert Settings.load(REAL | keys).highlevel.webhook_keys[1:] == (b"k" * 32,)

@@ -89,3 +89,20 @@ def test_a_check_that_found_nothing_is_continued_where_it_stopped(
         assert not check.days
         cursor = check.checked_until
     assert cursor == desk.now - timedelta(hours=6)
+
+
+def test_a_hinted_read_makes_its_day_stale_although_no_sync_has_read_it(
+    book: Book, desk: Desk
+) -> None:
+    book.location(LOCATION, "UTC")
+    desk.settle()
+    book.call(LOCATION, datetime(2026, 11, 10, 9, tzinfo=UTC))
+    with book.engine.begin() as db:
+        values = {"location": LOCATION, "day": D, "at": desk.now}
+        db.execute(sa.text("INSERT INTO hinted_days VALUES (:location, :day, :at)"), values)
+
+    assert desk.stale()[D] == {LOCATION}
+    desk.settle()
+    row = desk.row()
+    assert row["calls"] + row["trial_calls"] == 1
+    assert not row["is_complete"]

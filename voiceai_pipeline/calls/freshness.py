@@ -1,0 +1,117 @@
+"""How fresh each location's calls are, and whether HighLevel's messages arrive.
+
+Messages make calls arrive within seconds; without them the next sync finds the same calls. So
+nothing here is a failure: it says which of the two is at work.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from voiceai_pipeline.core.connection import SERVICE
+from voiceai_pipeline.core.webhook import MessageType
+
+SETTLED: Final = timedelta(minutes=15)
+"""A call this old should have been announced; retries of a message take minutes."""
+
+RECENT: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How a location's calls arrive.
+
+    Attributes:
+        last_message_at: when a message last announced a call (UTC); None: never in 30 days.
+        seen_until: up to when calls have been read, by a sync or because of a message (UTC).
+        is_polled: calls of the last day were found by syncs although messages arrive for others,
+            or did for this location: delivery is paused or switched off in HighLevel's portal.
+    """
+
+    last_message_at: datetime | None
+    seen_until: datetime | None
+    is_polled: bool
+
+
+def of_locations(db: sa.Connection, location_ids: Collection[str]) -> dict[str, Freshness]:
+    """The freshness of each of these locations."""
+    values = {"locations": sorted(set(location_ids))}
+    return {
+        row.location_id: Freshness(row.last_message_at, row.seen_until, row.is_polled)
+        for row in db.execute(_FRESHNESS, values)
+    }
+
+
+_FRESHNESS: Final = sa.text(
+    f"""
+    SELECT l.location_id, told.last_message_at, seen.seen_until,
+        coalesce(
+            newest.started_at > coalesce(told.last_message_at, '-infinity')
+            AND EXISTS (SELECT FROM webhook_messages WHERE type = '{MessageType.CALL_ENDED}'
+                        AND is_ours),
+            false) AS is_polled
+    FROM unnest(:locations) AS l (location_id)
+    CROSS JOIN LATERAL (
+        SELECT max(m.received_at) AS last_message_at FROM webhook_messages m
+        WHERE m.location_id = l.location_id AND m.type = '{MessageType.CALL_ENDED}') AS told
+    CROSS JOIN LATERAL (
+        SELECT greatest(
+            (SELECT r.seen_until FROM hinted_reads r WHERE r.location_id = l.location_id),
+            (SELECT max(s.read_until) FROM sync_ledger s JOIN api_keys k USING (user_id)
+             WHERE k.location_id = l.location_id AND s.location_id = l.location_id
+               AND s.day >= current_date - 2)) AS seen_until) AS seen
+    CROSS JOIN LATERAL (
+        SELECT max(c.started_at) AS started_at FROM call_logs c
+        WHERE c.location_id = l.location_id AND c.missing_since IS NULL
+          AND c.started_at BETWEEN clock_timestamp() - :recent AND clock_timestamp() - :settled
+    ) AS newest
+    """  # noqa: S608 - our own names
+).bindparams(
+    sa.bindparam("locations", type_=ARRAY(sa.Text)),
+    sa.bindparam("recent", RECENT, sa.Interval),
+    sa.bindparam("settled", SETTLED, sa.Interval),
+)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Whether messages arrive.
+
+    Attributes:
+        last_message_at: the last verified message of any kind (UTC); None: never in 30 days.
+        messages: verified ones of the last day.
+        refused: the last day's refusals, by reason.
+        polled: names of the locations whose calls only syncs find, sorted.
+    """
+
+    last_message_at: datetime | None
+    messages: int
+    refused: Mapping[str, int]
+    polled: tuple[str, ...]
+
+
+def delivery(db: sa.Connection) -> Delivery:
+    """Whether messages have arrived lately, and for which locations they do not."""
+    last, messages = db.execute(_MESSAGES).one()
+    refused = {row.reason: row.messages for row in db.execute(_REFUSED)}
+    names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
+    polled = [key for key, one in of_locations(db, names).items() if one.is_polled]
+    return Delivery(last, messages, refused, tuple(sorted(names[key] for key in polled)))
+
+
+_MESSAGES: Final = sa.text(
+    "SELECT max(received_at), count(*) FILTER (WHERE received_at > clock_timestamp() - :recent) "
+    "FROM webhook_messages"
+).bindparams(sa.bindparam("recent", RECENT, sa.Interval))
+_REFUSED: Final = sa.text(
+    "SELECT reason, sum(messages)::bigint AS messages FROM webhook_refusals "
+    "WHERE last_at > clock_timestamp() - :recent GROUP BY reason ORDER BY reason"
+).bindparams(sa.bindparam("recent", RECENT, sa.Interval))
+_CONNECTED: Final = sa.text(
+    "SELECT location_id, coalesce(max(location_name), location_id) AS name FROM api_keys "
+    "WHERE service = :service AND is_active AND location_id <> '' GROUP BY location_id"
+)
