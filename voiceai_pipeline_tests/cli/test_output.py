@@ -85,14 +85,14 @@ def test_one_user_is_shown_with_state_fix_and_history(program: Program, world: W
     ):
         assert text in shown
     assert " USER" not in shown
-    shown = program("users", str(user), "--json").json
-    assert [(e["event"], e["actor"]) for e in shown["history"]] == [
+    detail = program("users", str(user), "--json").json
+    assert [(e["event"], e["actor"]) for e in detail["history"]] == [
         ("tested", "command line"),
         ("refresh_failed", "command line"),
         ("tested", "command line"),
         ("connected", "pipeline"),
     ]
-    assert "SANDBOX-" not in json.dumps(shown)
+    assert "SANDBOX-" not in json.dumps(detail)
     # Newest event first.
     assert shown.index("Token refresh failed") < shown.index("Connected by consent")
 
