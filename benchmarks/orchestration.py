@@ -124,7 +124,7 @@ def report(days: int) -> list[Row]:
         took = time.perf_counter() - started
         started = time.perf_counter()
         for one in reports:
-            numbers.of_calls(one, Talk())
+            numbers.of_calls(one, Talk(), settings.timezone)
             numbers.of_status(one, settings.page, Talk(), is_open=False)
         shown = time.perf_counter() - started
     return [

@@ -8,8 +8,8 @@ written here.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import cache
-from math import floor
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from voiceai_pipeline.core.connection import Connection, User
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass, Remedy
+from voiceai_pipeline.core.percent import percent
 
 RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
 """How long after its n-th failure in a row a day is retried automatically. After the last delay it
@@ -61,10 +62,31 @@ class DayReport:
         return not self.failed and not self.unread
 
     @property
-    def complete_percent(self) -> float:
-        """Of the users who can be synced; rounded down, so 100 only if all are complete."""
-        able = len(self.complete) + len(self.failed) + len(self.unread)
-        return floor(1000 * len(self.complete) / able) / 10 if able else 100.0
+    def able(self) -> int:
+        """How many users can be synced."""
+        return len(self.complete) + len(self.failed) + len(self.unread)
+
+    @property
+    def users(self) -> int:
+        """All users, those who need action included."""
+        return self.able + len(self.waiting)
+
+    @property
+    def complete_percent(self) -> Decimal:
+        """Complete users, of those who can be synced."""
+        return _percent(len(self.complete), self.able)
+
+    @property
+    def complete_percent_of_all(self) -> Decimal:
+        """Complete users, of all."""
+        return _percent(len(self.complete), self.users)
+
+
+def _percent(part: int, whole: int) -> Decimal:
+    """With a decimal, rounded half up, but 100 only if nobody is missing."""
+    if part == whole:
+        return Decimal("100.0")
+    return min(percent(part, whole, 1), Decimal("99.9"))
 
 
 def finished(

@@ -35,8 +35,8 @@ def _column(
     )
 
 
-def _count(name: str, comment: str, origin: str) -> sa.Column[Any]:
-    return _column(name, sa.Integer, comment, origin)
+def _count(name: str, comment: str, origin: str, *, null: bool = False) -> sa.Column[Any]:
+    return _column(name, sa.Integer, comment, origin, null=null)
 
 
 def _ratio(name: str, over: str, under: str, origin: str, more: str = "") -> sa.Column[Any]:
@@ -184,6 +184,16 @@ def _measures() -> Iterable[sa.Column[Any]]:
                   "calls are not meaningful.", _TURNS)  # fmt: skip
 
 
+def _measures_if_read() -> Iterable[sa.Column[Any]]:
+    """The measures of a day that need not have been read."""
+    for column in _measures():
+        column.nullable = True
+        column.comment = f"{column.comment} NULL: the day was never read."
+        yield column
+
+
+_UNREAD_WEEK: Final = "NULL: not all of these days were read. " + _NOT_ADDITIVE
+
 daily_call_metrics = sa.Table(
     "daily_call_metrics",
     metadata,
@@ -194,24 +204,25 @@ daily_call_metrics = sa.Table(
     _column("timezone", sa.Text, "The time zone of the day, IANA name.", "locations.timezone"),
     _column("is_timezone_assumed", sa.Boolean, "The location's time zone is unknown: the "
             "pipeline's is used.", "locations.timezone"),
-    *_measures(),
-    _count("callers_7d", "Distinct callers of the 7 days that end with this one. " + _NOT_ADDITIVE,
-           "contact_id from_number started_at"),
-    _count("repeat_callers_7d", "Of callers_7d: with 2 calls or more. " + _NOT_ADDITIVE,
-           "contact_id from_number started_at"),
+    *_measures_if_read(),
+    _count("callers_7d", "Distinct callers of the 7 days that end with this one. " + _UNREAD_WEEK,
+           "contact_id from_number started_at", null=True),
+    _count("repeat_callers_7d", "Of callers_7d: with 2 calls or more. " + _UNREAD_WEEK,
+           "contact_id from_number started_at", null=True),
     _ratio("repeat_caller_rate", "repeat_callers_7d", "callers_7d",
            "contact_id from_number started_at"),
-    _count("calls_7d", "Calls of the 7 days that end with this one. " + _NOT_ADDITIVE,
-           "call_id started_at"),
+    _count("calls_7d", "Calls of the 7 days that end with this one. " + _UNREAD_WEEK,
+           "call_id started_at", null=True),
     _count("calls_previous_7d", "Calls of the 7 days before those: the same weekdays. "
-           + _NOT_ADDITIVE, "call_id started_at"),
+           + _UNREAD_WEEK, "call_id started_at", null=True),
     _column("calls_change_7d", sa.Double, "(calls_7d - calls_previous_7d) / calls_previous_7d; "
-            f"NULL where that is 0. {_NOT_ADDITIVE}", "call_id started_at", null=True),
+            "NULL where that is 0, and unless is_7d_complete. " + _NOT_ADDITIVE,
+            "call_id started_at", null=True),
     _column("is_7d_complete", sa.Boolean, "All 14 days that calls_change_7d depends on have been "
             "read completely.", "sync_status.read_until"),
     _count("calls_by_now_last_week", "Calls of the day 7 days earlier, up to the same local "
-           "time of day as calls_known_until: what calls so far compare with.",
-           "call_id started_at"),
+           "time of day as calls_known_until: what calls so far compare with. NULL: either day "
+           "was not read.", "call_id started_at", null=True),
     _column("goal_actions", sa.Text, "The action types that count as goals, separated by commas."),
     _column("is_goal_comparable", sa.Boolean, "False before 2025-09-09 if bookings are a goal: "
             "HighLevel did not report them.", "started_at"),

@@ -11,6 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import day_range
+from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
     action_metrics,
@@ -131,18 +132,18 @@ _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
 
 def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
     known = [at for at in places["calls_known_until"] if pd.notna(at)]
+    minutes = places["talk_minutes"].dropna()
     return {
         "locations_of_the_day": dg.MetadataValue.md(locations_table(places)),
-        "calls": _sum(places, "calls"),
-        "talk_minutes": round(float(places["talk_minutes"].sum()), 1),
-        "engaged_calls": _sum(places, "engaged_calls"),
-        "trial_calls": _sum(places, "trial_calls"),
-        "missing_calls": _sum(places, "missing_calls"),
-        "calls_without_transcript": _sum(places, "calls_without_transcript"),
-        "calls_7d": _sum(places, "calls_7d"),
-        "calls_previous_7d": _sum(places, "calls_previous_7d"),
+        "which_day": "each location's own day, in its own time zone",
+        **_sums(places, "calls"),
+        **({"talk_minutes": round(float(minutes.sum()), 1)} if len(minutes) else {}),
+        **_sums(places, "engaged_calls", "trial_calls", "missing_calls"),
+        **_sums(places, "calls_without_transcript"),
+        **_sums(places, "calls_7d", "calls_previous_7d", of_all=True),
         "locations": len(places),
         "locations_incomplete": int((~places["is_complete"].astype(bool)).sum()),
+        "locations_not_read": int(places["calls"].isna().sum()),
         **_percent("engaged_percent", places, "engaged_calls", "calls"),
         **_percent("contained_percent", places, "contained_calls", "engaged_calls"),
         **_percent("transfer_percent", places, "engaged_transferred_calls", "engaged_calls"),
@@ -193,10 +194,20 @@ def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:
-    return int(frame[name].sum())
+    return int(frame[name].dropna().sum())
+
+
+def _sums(places: pd.DataFrame, *names: str, of_all: bool = False) -> dict[str, int]:
+    """Sums over the locations that were read; absent if none was, or with ``of_all`` unless all
+    were: a sum that misses a location is no trend."""
+    return {
+        name: _sum(places, name)
+        for name in names
+        if (places[name].notna().all() if of_all else places[name].notna().any())
+    }
 
 
 def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:
     """A share that plots, shown beside what it is of; absent where that is nothing."""
     total = _sum(frame, under)
-    return {name: round(100 * _sum(frame, over) / total, 1)} if total else {}
+    return {name: float(percent(_sum(frame, over), total, 1))} if total else {}

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
+from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.markdown import Markup, shown
 from voiceai_pipeline.marts.metrics import SMALL
@@ -31,17 +32,36 @@ def locations_table(places: pd.DataFrame) -> str:
     rows = [
         (
             _location(row),
-            str(row["calls"]),
-            str(row["engaged_calls"]),
+            _count(row["calls"]),
+            _count(row["engaged_calls"]),
             _percent_of(row["engaged_goal_calls"], row["engaged_calls"]),
-            _change(row["calls_7d"], row["calls_previous_7d"]) if row["is_7d_complete"] else "",
-            "" if row["is_complete"] else "not complete",
+            _change(row["calls_7d"], row["calls_previous_7d"])
+            if row["is_7d_complete"]
+            else UNKNOWN,
+            _state(row),
         )
         for row in places.sort_values("calls", ascending=False).to_dict("records")
     ]
     heads = ("location", "calls", "engaged", "goal", "7 days", "")
-    note = f"goal: {_OF_ENGAGED} 7 days: calls against the 7 before."
+    note = (
+        f"A day is the location's own. goal: {_OF_ENGAGED} 7 days: calls against the 7 before. "
+        f"{UNKNOWN}: not read."
+    )
     return charts.table(heads, rows, "locations", note=note)
+
+
+UNKNOWN: Final = "\N{EN DASH}"
+"""A number that is not known: never 0."""
+
+
+def _count(value: int | None) -> str:
+    return UNKNOWN if pd.isna(value) else str(value)
+
+
+def _state(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["calls"]):
+        return "not read"
+    return "" if row["is_complete"] else "not complete"
 
 
 _OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
@@ -151,13 +171,15 @@ def _of(part: int, whole: int) -> str:
     return f"{part}{_NO_BREAK}of{_NO_BREAK}{whole}"
 
 
-def _percent_of(over: int, under: int) -> str:
+def _percent_of(over: int | None, under: int | None) -> str:
     """A share of a number that stands beside it; of less than 20 it is in brackets."""
+    if over is None or under is None:
+        return UNKNOWN
     if not under:
         return ""
-    text = f"{100 * over / under:.0f}{_NO_BREAK}%"
+    text = f"{percent(over, under):f}{_NO_BREAK}%"
     return text if under >= SMALL else f"({text})"
 
 
 def _change(now: int, before: int) -> str:
-    return f"{100 * (now - before) / before:+.0f}{_NO_BREAK}%" if before else ""
+    return f"{percent(now - before, before):+f}{_NO_BREAK}%" if before else ""

@@ -7,6 +7,7 @@ No tokens, phone numbers, transcripts or personal call data: Dagster keeps metad
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -29,10 +30,12 @@ from voiceai_pipeline.defs.texts import (
 )
 
 
-def of_calls(report: DayReport, talk: Talk) -> Mapping[str, Any]:
+def of_calls(report: DayReport, talk: Talk, zone: ZoneInfo) -> Mapping[str, Any]:
     """A day of ``call_logs``. Users who share a location share its calls: they count once."""
     places = {row.location_id: row for row in report.complete}.values()
     return {
+        "which_day": f"a day of {zone.key} (VOICEAI_TIMEZONE), the same for all locations; in the "
+        "marts a day is the location's own",
         **_amounts(report, talk),
         "new": sum(row.new for row in places),
         "changed": sum(row.changed for row in places),
@@ -74,7 +77,9 @@ def of_status(
         facts["hours_until_complete"] = round(hours_until_complete, 1)
     return {
         **facts,
-        "complete_percent": report.complete_percent,
+        "complete_percent": float(report.complete_percent),
+        "complete_percent_of_all_users": float(report.complete_percent_of_all),
+        "users": report.users,
         "users_complete": len(report.complete),
         "users_failed": len(report.failed),
         "users_waiting": len(report.waiting),
@@ -89,6 +94,8 @@ def of_status(
 
 def _amounts(report: DayReport, talk: Talk) -> dict[str, Any]:
     places = {row.location_id: row for row in report.complete}.values()
+    if not places:
+        return {}  # unknown, not 0
     return {
         "calls": sum(row.stored or 0 for row in places),
         "minutes": round(talk.minutes, 1),

@@ -72,7 +72,7 @@ def sync_and_record(
     statuses = read_statuses(context, pipeline, page, days)
     for status in statuses:
         if status.report.is_green:
-            facts = numbers.of_calls(status.report, status.talk)
+            facts = numbers.of_calls(status.report, status.talk, pipeline.zone)
             log_materialization(context, "call_logs", status.day, facts)
         else:
             # The events of a red day say why, not only those of its run.

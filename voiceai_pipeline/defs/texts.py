@@ -37,21 +37,36 @@ SHOWN_AT_ONCE: Final = 999
 
 
 def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
-    """Whether a day is complete, in a sentence or two; if not, which users are missing."""
-    able = len(report.complete) + len(report.failed) + len(report.unread)
+    """Whether a day is complete, in a sentence or two; if not, which users are missing. Users who
+    need action are counted and named, whatever the answer is."""
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
-    waiting = f" Needs action: {len(report.waiting)}." if report.waiting else ""
-    if not able:
-        return f"**Nothing to sync.** No user can be synced on {day}.{waiting}"
+    if not report.users:
+        return f"**Nothing to sync.** There are no users yet on {day}."
+    of_all = f"{report.complete_percent_of_all} % of all users"
+    count = f"{day}: {_complete_for(report)}"
+    if not report.able:
+        return f"**No, {of_all}.** {count}."
+    of_able = f"{report.complete_percent} % of the {report.able} who can be synced"
     if report.is_green:
-        return f"**Yes.** {day} is complete for all {able} connected users.{waiting}"
+        whom = "all" if not report.waiting else f"all {report.able} who can be synced"
+        who = some_names([one.user for one in report.waiting], shown)
+        rest = f" ({of_all}): {who}" if report.waiting else ""
+        return f"**Yes, for {whom}.** {count}{rest}."
     missing = [row.user for row in report.failed] + list(report.unread)
     return (
-        f"**No, {report.complete_percent} %.** {day} is complete for {len(report.complete)} of "
-        f"{able} connected users. Missing: {some_names(missing, shown)}. "
+        f"**No, {of_able}; {of_all}.** {count}. "
+        f"Missing: {some_names(missing, shown)}. "
         f"[Re-sync this day]({day_link(page, report.day)}): Materialize, Launch; "
-        f"only the missing users are read.{waiting}"
+        "only the missing users are read."
     )
+
+
+def _complete_for(report: DayReport) -> str:
+    """How many users are complete, and how many need action."""
+    count = f"complete for {len(report.complete)} of {report.users} users"
+    if not report.waiting:
+        return count
+    return f"{count}; {len(report.waiting)} need{'s' * (len(report.waiting) == 1)} action"
 
 
 def needs_text(report: DayReport) -> str:
@@ -263,12 +278,11 @@ def _cells(one: DayResult | User) -> dict[str, Any]:
             "calls": None,
             _WORDS: "",
         }
-    done = one.state is DayState.COMPLETE
     return {
         "user": shown(one.user.name, NAME_LENGTH),
         "state": one.state.value,
         "calls": one.stored,
-        _WORDS: "" if done else message_for(one),
+        _WORDS: message_for(one) if one.message else "",
     }
 
 

@@ -11,28 +11,20 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
-from voiceai_pipeline.core.days import Window, day_range, stretches
+from voiceai_pipeline.core.days import Window, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import (
-    database_error,
-    database_now,
-    is_unreachable,
-    read_clock,
-)  # fmt: skip
-from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK, MARTS
-from voiceai_pipeline.marts import call_reader, mart_store, metrics
-from voiceai_pipeline.marts.call_facts import MartLocation
-from voiceai_pipeline.marts.call_reader import LedgerDay
+from voiceai_pipeline.database.engine import database_error, database_now, is_unreachable, read_clock
+from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
+from voiceai_pipeline.marts import call_reader, completeness, mart_store, metrics
 from voiceai_pipeline.marts.mart_store import MartState
-from voiceai_pipeline.marts.metrics import MartRows
 
 CALLS_AT_ONCE: Final = 250_000
 """Calls that one batch may have, unless one location alone has more: bounds memory."""
@@ -197,65 +189,17 @@ class Marts:
         ledger = call_reader.ledger_days(
             db, location_ids, days[0] - FIRST_DAY * _DAY, days[-1] + LAST_DAY * _DAY
         )
-        windows = {one: list(read_windows(rows, self._zone)) for one, rows in ledger.items()}
+        windows = {
+            location_id: list(completeness.read_windows(rows, self._zone))
+            for location_id, rows in ledger.items()
+        }
         locations = call_reader.read_locations(db, location_ids, windows, self._zone)
         stored = call_reader.read_calls(db, location_ids, first, last)
         rows = metrics.compute(locations, days, stored, self._rules)
-        status = self._status(locations, ledger, days, now)
-        mart_store.replace(db, location_ids, days, _published(rows, status))
+        status = completeness.status(locations, ledger, days, now, self._zone)
+        status = status.assign(**_rules_columns(status["day"], self._rules), computed_at=now)
+        mart_store.replace(db, location_ids, days, completeness.published(rows, status))
         return mart_store.disagreements(db, locations, days)
-
-    def _status(
-        self,
-        locations: Sequence[MartLocation],
-        ledger: Mapping[str, Sequence[LedgerDay]],
-        days: Sequence[date],
-        now: datetime,
-    ) -> pd.DataFrame:
-        """The columns beside the numbers: how complete each day is, and its rules."""
-        goals = self._rules.goal_actions
-        rows = []
-        for location in locations:
-            entries = ledger.get(location.location_id, ())
-            for day in days:
-                whole = Window.of_day(day, location.zone)
-                relevant = [e for e in entries if -FIRST_DAY <= (e.day - day).days <= LAST_DAY]
-                by_day = {e.day: e for e in relevant}
-                overlapping = _overlapping(whole, self._zone)
-                incomplete = [d for d in overlapping if not self._is_read(by_day.get(d))]
-                rows.append(
-                    {
-                        "location": location.location_id,
-                        "day": pd.Timestamp(day),
-                        "location_name": location.name,
-                        "timezone": location.zone.key,
-                        "is_timezone_assumed": location.is_zone_assumed,
-                        "is_complete": location.is_read(day, day),
-                        "is_7d_complete": location.is_read(day - LOOK_BACK * _DAY, day),
-                        "is_over": whole.end <= now,
-                        "calls_known_until": location.read_until(day),
-                        "last_successful_sync_at": max(
-                            (e.succeeded_at for e in relevant if e.succeeded_at), default=None
-                        ),
-                        "incomplete_sync_days": len(incomplete),
-                        "synced_at": max((e.finished_at for e in relevant if e.finished_at),
-                                         default=None),
-                        "goal_actions": ",".join(goals),
-                        "is_goal_comparable": metrics.BOOKING not in goals
-                        or day >= metrics.BOOKINGS_SINCE,
-                        "rules_version": self._version,
-                        "computed_at": now,
-                        "is_in_ledger": any(d in by_day for d in overlapping),
-                    }
-                )  # fmt: skip
-        return pd.DataFrame(rows)
-
-    def _is_read(self, entry: LedgerDay | None) -> bool:
-        return (
-            entry is not None
-            and entry.read_until is not None
-            and entry.read_until >= Window.of_day(entry.day, self._zone).end
-        )
 
     def stale(self, since: datetime | None, first: date, last: date) -> Stale:
         """Find the days and locations whose marts are stale or missing.
@@ -327,7 +271,7 @@ def stale_days(
     stale = set()
     for (location_id, day), finished_at in finished.items():
         zone = zones.get(location_id, pipeline_zone)
-        own = set(_overlapping(Window.of_day(day, pipeline_zone), zone))
+        own = set(completeness.overlapping(Window.of_day(day, pipeline_zone), zone))
         for offset in range(-LAST_DAY, FIRST_DAY + 1):
             cell = (location_id, day + offset * _DAY)
             mart = states.get(cell)
@@ -339,34 +283,21 @@ def stale_days(
     return stale
 
 
-def read_windows(entries: Sequence[LedgerDay], zone: ZoneInfo) -> Iterator[Window]:
-    """The windows in which every call has been read; a day read to its end joins the next."""
-    current: Window | None = None
-    for entry in entries:
-        start = Window.of_day(entry.day, zone).start
-        if entry.read_until is None or entry.read_until <= start:
-            continue
-        if current is not None and current.end == start:
-            current = Window(current.start, entry.read_until)
-            continue
-        if current is not None:
-            yield current
-        current = Window(start, entry.read_until)
-    if current is not None:
-        yield current
-
-
-def _overlapping(window: Window, zone: ZoneInfo) -> list[date]:
-    """The days of ``zone`` that overlap ``window``."""
-    first = window.start.astimezone(zone).date()
-    last = (window.end - timedelta(microseconds=1)).astimezone(zone).date()
-    return day_range(first, last)
-
-
 def _enclosing(days: Sequence[date]) -> tuple[datetime, datetime]:
     """Instants (UTC) that enclose these days in every time zone: UTC-12 to UTC+14."""
     first = datetime.combine(days[0], time(), UTC) - timedelta(hours=14)
     return first, datetime.combine(days[-1] + _DAY, time(), UTC) + timedelta(hours=12)
+
+
+def _rules_columns(days: pd.Series, rules: MetricRules) -> dict[str, Any]:
+    """The columns that say by which rules the numbers were computed."""
+    goals = rules.goal_actions
+    begin = pd.Timestamp(metrics.BOOKINGS_SINCE)
+    return {
+        "goal_actions": ",".join(goals),
+        "is_goal_comparable": (days >= begin) | (metrics.BOOKING not in goals),
+        "rules_version": metrics.version(rules),
+    }
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
@@ -380,21 +311,3 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
         calls += size
     if batch:
         yield batch
-
-
-def _published(rows: MartRows, status: pd.DataFrame) -> MartRows:
-    """The rows as the tables store them, with their status; without the days that have neither a
-    ledger entry nor a call."""
-    keys = ["location", "day"]
-    daily = rows.daily_call_metrics.merge(status, on=keys)
-    any_call = daily["calls"] + daily["trial_calls"] + daily["missing_calls"] > 0
-    daily = daily[daily["is_in_ledger"] | any_call]
-    shared = status[[*keys, "is_complete", "computed_at"]]
-    frames = {"daily_call_metrics": daily}
-    for table in MARTS[1:]:
-        frame = getattr(rows, table.name)
-        frames[table.name] = frame.astype({"location": object}).merge(shared, on=keys)
-    for name, frame in frames.items():
-        frame = frame.rename(columns={"location": "location_id", "agent": "agent_id"})
-        frames[name] = frame.assign(day=[day.date() for day in frame["day"]])
-    return MartRows(**frames)

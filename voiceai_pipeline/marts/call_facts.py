@@ -91,7 +91,11 @@ class MartLocation:
 
     def is_read(self, first: date, last: date) -> bool:
         """Whether every call from the start of ``first`` to the end of ``last`` has been read."""
-        start, end = Window.of_day(first, self.zone).start, Window.of_day(last, self.zone).end
+        return self.is_read_until(first, Window.of_day(last, self.zone).end)
+
+    def is_read_until(self, first: date, end: datetime) -> bool:
+        """Whether every call from the start of ``first`` to ``end`` (UTC) has been read."""
+        start = Window.of_day(first, self.zone).start
         return any(window.start <= start and end <= window.end for window in self.read_windows)
 
 

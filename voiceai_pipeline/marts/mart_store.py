@@ -120,7 +120,9 @@ def disagreements(
     found = []
     for table, names in _PUBLISHED.items():
         query = sa.select(
-            table.c.location_id, table.c.day, *(sa.func.sum(table.c[name]) for name in names)
+            table.c.location_id,
+            table.c.day,
+            *(sa.func.coalesce(sa.func.sum(table.c[name]), 0) for name in names),
         ).where(table.c.location_id.in_(ids), table.c.day.between(days[0], days[-1]))
         sums = {
             (row[0], row[1]): tuple(row[2:])

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
@@ -39,7 +40,7 @@ def test_the_summary_comes_before_the_numbers_and_yesterday_first() -> None:
         "hours_until_complete",
     ]
     assert list(facts)[-1] == "all_users"
-    assert facts["complete_percent"] == 50.0
+    assert facts["complete_percent"] == facts["complete_percent_of_all_users"] == 50.0
     assert (facts["calls"], facts["minutes"], facts["trial_calls"]) == (9, 12.3, 2)
     assert facts["hours_until_complete"] == 1.3
     assert "is_yesterday_complete" not in numbers.of_status(report, PAGE, Talk(), is_open=False)
@@ -50,9 +51,15 @@ def test_users_who_share_a_location_count_its_calls_once() -> None:
         DayResult(User(UUID(int=n), f"Owner {n}"), "LocShared", DAY, DayState.COMPLETE, stored=5)
         for n in (1, 2)
     )
-    facts = numbers.of_calls(DayReport(DAY, both, (), (), ()), Talk())
+    facts = numbers.of_calls(DayReport(DAY, both, (), (), ()), Talk(), ZoneInfo("UTC"))
     assert facts["calls"] == 5
     assert facts["users_complete"] == 2
+    assert facts["which_day"].startswith("a day of UTC (VOICEAI_TIMEZONE)")
+
+
+def test_a_day_that_nobody_read_has_no_numbers_of_calls() -> None:
+    facts = numbers.of_status(DayReport(DAY, (), (failed(2),), (), ()), PAGE, Talk(), is_open=False)
+    assert not {"calls", "minutes", "trial_calls"} & facts.keys()
 
 
 def test_a_connection_is_shown_with_its_cause_its_fix_and_its_scopes() -> None:

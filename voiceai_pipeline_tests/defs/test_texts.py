@@ -1,6 +1,7 @@
 """The sentences and tables that users read in the UI."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from uuid import UUID
 
 from voiceai_pipeline.calls.day_status import DayReport
@@ -10,6 +11,7 @@ from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import texts
 
@@ -61,22 +63,42 @@ def test_a_day_says_whether_it_is_complete_which_users_are_missing_and_where_to_
         DAY, (row(1, DayState.COMPLETE),), (failed(2),), (waiting,), (User(UUID(int=4), "New"),)
     )
     text = texts.answer(report, PAGE)
-    assert text.startswith("**No, 33.3 %.** Friday 2026-11-20 is complete for 1 of 3 connected")
+    assert text.startswith(
+        "**No, 33.3 % of the 3 who can be synced; 25.0 % of all users.** Friday 2026-11-20: "
+        "complete for 1 of 4 users; 1 needs action. "
+    )
     assert "Missing: Shop 2, New." in text
     assert f"(https://dagster.test/assets/call_logs?view=partitions&partition={DAY})" in text
-    assert text.endswith("Needs action: 1.")
 
     done = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (), ())
-    assert texts.answer(done, PAGE).startswith("**Yes.** Friday 2026-11-20 is complete for a")
-    assert "2026-11-20 so far is" in texts.answer(done, PAGE, is_open=True)
+    assert texts.answer(done, PAGE) == (
+        "**Yes, for all.** Friday 2026-11-20: complete for 1 of 1 users."
+    )
+    assert "2026-11-20 so far: " in texts.answer(done, PAGE, is_open=True)
+    able = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (waiting, waiting), ())
+    assert texts.answer(able, PAGE) == (
+        "**Yes, for all 1 who can be synced.** Friday 2026-11-20: complete for 1 of 3 users; "
+        "2 need action (33.3 % of all users): Spa, Spa."
+    )
     unable = DayReport(DAY, (), (), (waiting,), ())
-    assert texts.answer(unable, PAGE).startswith("**Nothing to sync.**")
+    assert texts.answer(unable, PAGE) == (
+        "**No, 0.0 % of all users.** Friday 2026-11-20: complete for 0 of 1 users; 1 needs action."
+    )
+    assert texts.answer(DayReport(DAY, (), (), (), ()), PAGE).startswith("**Nothing to sync.**")
+
+
+def test_percentages_are_rounded_half_up() -> None:
+    done = tuple(row(number, DayState.COMPLETE) for number in range(2))
+    report = DayReport(DAY, done, (failed(9),), (), ())
+    assert report.complete_percent == Decimal("66.7")
+    assert [percent(n, 200) for n in (1, 3, 5, -1)] == [1, 2, 3, -1]
+    assert percent(1, 16, 1) == Decimal("6.3")
 
 
 def test_a_day_is_never_100_percent_while_one_of_thousands_is_missing() -> None:
     complete = tuple(row(number, DayState.COMPLETE) for number in range(9_999))
-    assert DayReport(DAY, complete, (failed(1),), (), ()).complete_percent == 99.9
-    assert DayReport(DAY, complete, (), (), ()).complete_percent == 100.0
+    assert DayReport(DAY, complete, (failed(1),), (), ()).complete_percent == Decimal("99.9")
+    assert DayReport(DAY, complete, (), (), ()).complete_percent == 100
 
 
 def test_what_to_do_is_said_once_per_cause_and_fits_what_the_ui_shows_at_once() -> None:

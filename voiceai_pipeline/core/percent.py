@@ -1,0 +1,9 @@
+"""Percentages as people round them: half up, not to the even neighbour as Python does."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+
+def percent(part: int, whole: int, decimals: int = 0) -> Decimal:
+    """``part`` of ``whole`` in percent; ``whole`` is not 0. Halves round away from 0."""
+    exact = Decimal(100 * part) / whole
+    return exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
