@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.database.mart_tables import MEASURES
 from voiceai_pipeline.defs import mart_numbers
+from voiceai_pipeline.defs.mart_texts import UNKNOWN
 from voiceai_pipeline.marts import export
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
@@ -43,7 +44,7 @@ def test_a_day_that_was_never_read_has_no_numbers_and_shows_dashes(
 
     facts = mart_numbers.of_days(desk.engine, [D])["daily_call_metrics"][D]
     table = facts["locations_of_the_day"].md_str
-    assert f"|{LOCATION} Ltd|–|–|–|–|not read|" in table
+    assert "|".join(("", f"{LOCATION} Ltd", *[UNKNOWN] * 4, "not read", "")) in table
     assert (facts["calls"], facts["locations_not_read"]) == (1, 1)
     assert "calls_7d" not in facts  # not of all locations
     assert facts["which_day"].startswith("each location's own day")
