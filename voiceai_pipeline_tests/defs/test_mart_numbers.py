@@ -93,7 +93,7 @@ def test_trial_and_missing_calls_stand_beside_the_calls_of_the_day(book: Book) -
     book.call(LOCATION, NOON, missing_since=NOON)
     facts = shown(book, "daily_call_metrics")
     assert (facts["calls"], facts["trial_calls"], facts["missing_calls"]) == (1, 1, 1)
-    assert "|LocHere Ltd|1|1|(0 %)||" in facts["locations_of_the_day"]
+    assert "|LocHere Ltd|1|1|(0 %)|\N{EN DASH}||" in facts["locations_of_the_day"]
 
 
 def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:

@@ -46,7 +46,7 @@ def test_a_user_keeps_the_partition_through_disconnect_rename_and_reconnect(
     # The green of the day was not theirs.
     assert product.run("update_sync_status", partition_key=day).success
     status = cell(product, "sync_status", day)
-    assert status["is_this_day_complete"].startswith("**No, 50.0 %.**")
+    assert status["is_this_day_complete"].startswith("**No, 50.0 % of the 2 who can be synced")
     assert r"Missing: Pine \& Sons." in status["is_this_day_complete"]
     assert set(product.instance.get_dynamic_partitions(partitions.USERS)) == set(ids)
 
