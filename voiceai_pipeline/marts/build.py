@@ -21,7 +21,12 @@ from voiceai_pipeline.calls import call_store
 from voiceai_pipeline.core.days import Window, stretches
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import database_error, database_now, is_unreachable, read_clock
+from voiceai_pipeline.database.engine import (
+    database_error,
+    database_now,
+    is_unreachable,
+    read_clock,
+)
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
 from voiceai_pipeline.marts import call_reader, completeness, mart_store, metrics
 from voiceai_pipeline.marts.mart_store import MartState
