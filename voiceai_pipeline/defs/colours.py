@@ -101,7 +101,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
             if report.is_green is not is_green:
                 continue  # it has changed meanwhile; the next run sees to it
             if is_green:
-                facts = numbers.of_calls(report, status.talk)
+                facts = numbers.of_calls(report, status.talk, pipeline.zone)
                 log_materialization(context, "call_logs", status.day, facts)
             else:
                 observe(context, status)

@@ -28,7 +28,7 @@ from voiceai_pipeline.database.engine import (
     read_clock,
 )
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
-from voiceai_pipeline.marts import call_reader, completeness, mart_store, metrics
+from voiceai_pipeline.marts import call_reader, mart_status, mart_store, metrics
 from voiceai_pipeline.marts.mart_store import MartState
 
 CALLS_AT_ONCE: Final = 250_000
@@ -195,15 +195,15 @@ class Marts:
             db, location_ids, days[0] - FIRST_DAY * _DAY, days[-1] + LAST_DAY * _DAY
         )
         windows = {
-            location_id: list(completeness.read_windows(rows, self._zone))
+            location_id: list(mart_status.read_windows(rows, self._zone))
             for location_id, rows in ledger.items()
         }
         locations = call_reader.read_locations(db, location_ids, windows, self._zone)
         stored = call_reader.read_calls(db, location_ids, first, last)
         rows = metrics.compute(locations, days, stored, self._rules)
-        status = completeness.status(locations, ledger, days, now, self._zone)
+        status = mart_status.status(locations, ledger, days, now, self._zone)
         status = status.assign(**_rules_columns(status["day"], self._rules), computed_at=now)
-        mart_store.replace(db, location_ids, days, completeness.published(rows, status))
+        mart_store.replace(db, location_ids, days, mart_status.published(rows, status))
         return mart_store.disagreements(db, locations, days)
 
     def stale(self, since: datetime | None, first: date, last: date) -> Stale:
@@ -276,7 +276,7 @@ def stale_days(
     stale = set()
     for (location_id, day), finished_at in finished.items():
         zone = zones.get(location_id, pipeline_zone)
-        own = set(completeness.overlapping(Window.of_day(day, pipeline_zone), zone))
+        own = set(mart_status.overlapping(Window.of_day(day, pipeline_zone), zone))
         for offset in range(-LAST_DAY, FIRST_DAY + 1):
             cell = (location_id, day + offset * _DAY)
             mart = states.get(cell)

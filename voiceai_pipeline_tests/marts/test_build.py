@@ -13,7 +13,7 @@ from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.marts import metrics
 from voiceai_pipeline.marts.call_reader import LedgerDay
-from voiceai_pipeline.marts.completeness import read_windows
+from voiceai_pipeline.marts.mart_status import read_windows
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
 
