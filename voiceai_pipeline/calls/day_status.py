@@ -83,7 +83,7 @@ class DayReport:
 
 
 def _percent(part: int, whole: int) -> Decimal:
-    """With a decimal, rounded half up, but 100 only if nobody is missing."""
+    """With a decimal, rounded half up, but 100 only if none is missing."""
     if part == whole:
         return Decimal("100.0")
     return min(percent(part, whole, 1), Decimal("99.9"))

@@ -94,7 +94,7 @@ def of_status(
 
 def _amounts(report: DayReport, talk: Talk) -> dict[str, Any]:
     places = {row.location_id: row for row in report.complete}.values()
-    if not places:
+    if not places and report.users:
         return {}  # unknown, not 0
     return {
         "calls": sum(row.stored or 0 for row in places),

@@ -57,7 +57,7 @@ def test_users_who_share_a_location_count_its_calls_once() -> None:
     assert facts["which_day"].startswith("a day of UTC (VOICEAI_TIMEZONE)")
 
 
-def test_a_day_that_nobody_read_has_no_numbers_of_calls() -> None:
+def test_a_day_that_was_not_read_has_no_numbers_of_calls() -> None:
     facts = numbers.of_status(DayReport(DAY, (), (failed(2),), (), ()), PAGE, Talk(), is_open=False)
     assert not {"calls", "minutes", "trial_calls"} & facts.keys()
 
