@@ -59,7 +59,7 @@ def test_a_location_that_cannot_be_stored_fails_by_name_and_day_and_all_others_a
 def test_a_location_whose_numbers_cannot_be_computed_fails_alone(
     four: Book, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "SMALL", None)
+    monkeypatch.setattr(metrics, "SMALL", "twenty")
     built = desk.marts().build([D], ["LocBad"])
     assert built.failures == (f"{D}, location LocBad: Unexpected error (TypeError).",)
     monkeypatch.undo()

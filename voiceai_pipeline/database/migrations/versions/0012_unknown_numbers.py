@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 COLUMNS = """
     calls trial_calls missing_calls unknown_trial_calls unique_callers calls_without_caller
