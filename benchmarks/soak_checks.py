@@ -20,7 +20,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.allow_list import redact_call
 
 
 def unfinished(db: sa.Connection) -> dict[tuple[UUID, date], FailureClass | None]:
@@ -172,7 +172,7 @@ class Checks:
     def _calls_at(self, location_id: str, window: Window, moment: datetime) -> dict[str, Any]:
         with self._as_of(moment):
             items = self.world.calls.between(location_id, window.start, window.end)
-        return {item["id"]: redact(item) for item in items}
+        return {item["id"]: redact_call(item) for item in items}
 
     def _rows(self, location_id: str, window: Window) -> dict[str, sa.RowMapping]:
         query = sa.text(

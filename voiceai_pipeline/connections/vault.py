@@ -31,9 +31,9 @@ _ANY_VERSION: Final = "enc:"
 _NONCE_BYTES: Final = 12
 
 
-CALL_LABEL: Final = b"call fingerprint"
-"""With a new label every call is parsed and stored again at its next sync. Change it whenever what
-is stored of a call changes, or unchanged calls keep the old form (a test checks it)."""
+CALL_LABEL: Final = b"call fingerprint 2"
+"""With a new label every call is parsed at its next sync, and stored again if what is stored of it
+changes. Change it with what is stored, or unchanged calls keep the old form (a test checks it)."""
 
 
 class TokenVault:

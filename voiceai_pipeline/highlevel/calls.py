@@ -20,8 +20,10 @@ import msgspec
 
 from voiceai_pipeline.core.call import ACTION_TYPES, CallLog, ListedCall, SetAsideCall, digest
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.highlevel.allow_list import allowed, redact_call
 from voiceai_pipeline.highlevel.answer import whole_or_text
-from voiceai_pipeline.highlevel.redaction import is_plain, redact
+from voiceai_pipeline.highlevel.credentials import may_hold_credentials
+from voiceai_pipeline.highlevel.redaction import clean, clean_text
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
@@ -152,7 +154,7 @@ def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
     if flaw := _flaw(item):
         return set_aside(item, flaw)
     assert item.call_id is not None and item.created_at is not None  # noqa: S101, PT018 - no flaw
-    call_id: str = redact(item.call_id)
+    call_id = clean_text(item.call_id)
     return ListedCall(
         call_id, item.created_at, item.sent, item.unknown_actions, item.is_duration_odd
     )
@@ -165,7 +167,7 @@ def set_aside(item: Item, reason: str) -> SetAsideCall:
         reason if isinstance(raw, dict) else "the item is not a JSON object",
         digest(hashlib.sha256(), content),
         raw,
-        None if item.call_id is None else redact(item.call_id),
+        None if item.call_id is None else clean_text(item.call_id),
         item.created_at,
     )
 
@@ -228,15 +230,17 @@ def _redacted(sent: msgspec.Raw) -> tuple[Any, bytes]:
     value, is_ordinary = _value_of(sent)
     encode = _ENCODER.encode if is_ordinary else _canonical
     try:
-        if is_ordinary and is_plain(value):
-            content = encode(value)
-            if b"://" not in content and b"\\u0000" not in content:
-                return value, content
-        value = redact(value)
-        return value, encode(value)
+        redacted = allowed(value)
+        if is_ordinary:
+            content = encode(redacted)
+            if b"\\u0000" not in content and not may_hold_credentials(content):
+                return redacted, content
+        cleaned = clean(redacted)
+        return cleaned, encode(cleaned)
     except RecursionError:
         if isinstance(value, dict):
-            shallow = redact({name: _shallow(member) for name, member in value.items()})
+            flat = {name: _shallow(member) for name, member in value.items()}
+            shallow = redact_call(flat)
         else:
             shallow = _shallow(value)
         return shallow, _canonical(shallow)

@@ -22,12 +22,13 @@ from voiceai_pipeline.core.failures import PROVIDER_FAILURES, FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import HighLevelSettings
 from voiceai_pipeline.highlevel import deep_json, errors
+from voiceai_pipeline.highlevel.allow_list import redact_agent
 from voiceai_pipeline.highlevel.answer import Answer, whole_or_text
 from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_of
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of, malformed
 from voiceai_pipeline.highlevel.rate_limit import RateLimits
-from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.redaction import clean
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Auth, Transport, bearer
 
@@ -143,7 +144,7 @@ class HighLevelClient:
                 location_id,
                 {"locationId": location_id, "page": number, "pageSize": PAGE_SIZE},
             )
-            items, before = redact(_list(body, path, "agents")), len(seen)
+            items, before = list(map(redact_agent, _list(body, path, "agents"))), len(seen)
             for item in items:
                 agent_id = _str(item, "id") if isinstance(item, dict) else None
                 if agent_id and agent_id not in seen:
@@ -162,7 +163,7 @@ class HighLevelClient:
     def location(self, token: Secret, location_id: str) -> Location:
         """Name and time zone of a location; no other endpoint returns them (CONTRACT 4.5)."""
         body = self._get("/locations/{id}", token, location_id, {}, id=location_id)
-        item = redact(body.get("location"))
+        item = clean(body.get("location"))
         item = item if isinstance(item, dict) else {}
         return Location(
             location_id, _str(item, "name"), _str(item, "timezone"), _str(item, "companyId")
@@ -185,7 +186,7 @@ class HighLevelClient:
             items, before = _list(body, path, "items", "locations"), len(found)
             for item in items:
                 if isinstance(item, dict) and (location_id := _str(item, "_id")):
-                    name = _str(redact(item), "name")
+                    name = _str(clean(item), "name")
                     found[location_id] = Location(location_id, name, None, company_id)
             skip += len(items)
             pagination = body.get("pagination")

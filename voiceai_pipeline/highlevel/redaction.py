@@ -1,8 +1,8 @@
-"""Removes secrets from a call before it is stored (decision 15, REQUIREMENTS X7).
+"""Takes secrets out of JSON: by the names of members, and out of texts by their form.
 
-Call actions hold secrets of third parties: ``apiDetails.authenticationValue``, header values,
-credentials in URLs (CONTRACT 2.4). The callers' own data (numbers, transcripts, names) is kept: the
-tables exist for it.
+For what has no published fields, such as extracted data. What has is redacted by allow-list, in
+``allow_list.py``, which falls back on ``shape``. The callers' own data (numbers, transcripts,
+names) is kept: the tables exist for it (decision 15, REQUIREMENTS X7).
 """
 
 import math
@@ -10,16 +10,14 @@ import re
 from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-REDACTED: Final = "[redacted]"
+from voiceai_pipeline.highlevel.credentials import REDACTED, bare_url, without_credentials
 
 _SECRET_NAME: Final = re.compile(
     r"authenticationvalue|authorization|secret|passw|pwd|bearer|credential|cookie|signature"
     r"|(api|access|private|subscription)[-_ ]?key|(access|refresh|auth|session)[-_ ]?token|token$",
     re.IGNORECASE,
 )
-_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{0,20}://\S+", re.IGNORECASE)
 _URL_NAME: Final = re.compile(r"(url|uri|endpoint)$", re.IGNORECASE)
 
 
@@ -48,58 +46,73 @@ def _meaning(name: str) -> _Name:
     return _Name.PART if name.lower() in ("value", "example", "default") else _Name.PLAIN
 
 
-@lru_cache(maxsize=4096)
-def _are_plain(names: tuple[str, ...]) -> bool:
-    return all(_meaning(name) is _Name.PLAIN for name in names)
-
-
-def is_plain(value: Any) -> bool:
-    """True if ``redact`` changes nothing in this JSON value, unless a text in it has ``://``, a NUL
-    or a lone surrogate, or a number is NaN or infinite.
-
-    It checks names only, in a fraction of the time of a copy.
-    """
-    kind = type(value)
-    if kind is dict:
-        if not _are_plain(tuple(value)):
-            return False
-        items = value.values()
-    elif kind is list:
-        items = value
-    else:
-        return True
-    for item in items:
-        kind = type(item)
-        if (kind is dict or kind is list) and not is_plain(item):
-            return False
-    return True
-
-
 def redact(value: Any) -> Any:
-    """A copy of a JSON value without secrets, and without text that PostgreSQL cannot store."""
+    """A copy of a JSON value without what its names call a secret; pass it to ``clean``."""
     kind = type(value)
-    if kind is str:
-        if value.isascii() and "://" not in value and "\x00" not in value:
-            return value
-        return _bare_urls(_text(value))
     if kind is dict:
         redacted = {}
         for name, item in value.items():
             meaning = _meaning(name)
             if meaning is _Name.PLAIN:
-                redacted[_name(name)] = redact(item)
+                redacted[name] = redact(item)
             else:
                 is_secret = meaning is _Name.PART and _names_a_secret(value)
-                redacted[_name(name)] = _member(meaning, item, is_secret)
+                redacted[name] = _member(meaning, item, is_secret)
         return redacted
     if kind is list:
         return [redact(item) for item in value]
+    return value
+
+
+def clean(value: Any) -> Any:
+    """A copy of a JSON value without credentials in its texts and names, and without what
+    PostgreSQL cannot store."""
+    kind = type(value)
+    if kind is str:
+        return clean_text(value)
+    if kind is dict:
+        return {clean_text(name): clean(item) for name, item in value.items()}
+    if kind is list:
+        return [clean(item) for item in value]
     return value if kind is not float or math.isfinite(value) else None
 
 
-@lru_cache(maxsize=4096)
-def _name(name: str) -> str:
-    return _text(name)
+NUMBER: Final = "[redacted number]"
+"""Stands for a number; ``REDACTED`` stands for a text."""
+
+_LONGEST_NAME: Final = 64
+"""A longer one is no name but a value."""
+
+
+def shape(value: Any) -> Any:
+    """The names and types of a JSON value. Flags, nulls and empty texts stay: they tell
+    nothing.
+
+    The same of a value as of its redacted copy, so that stored values can be redacted by rules that
+    were added later.
+    """
+    return _types(redact(value))
+
+
+def _types(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {
+            name if len(name) <= _LONGEST_NAME else REDACTED: _types(item)
+            for name, item in value.items()
+        }
+    if kind is list:
+        return [_types(item) for item in value]
+    if kind is str:
+        return value if value in ("", NUMBER) else REDACTED
+    if kind is float and not math.isfinite(value):
+        return None
+    return value if value is None or kind is bool else NUMBER
+
+
+def clean_text(value: str) -> str:
+    """A text without credentials, and without what PostgreSQL cannot store."""
+    return without_credentials(_text(value))
 
 
 def _names_a_secret(value: dict[str, Any]) -> bool:
@@ -125,19 +138,19 @@ def _member(meaning: _Name, item: Any, is_secret: bool) -> Any:
     if meaning is _Name.SECRET and not isinstance(item, bool):
         return REDACTED
     if meaning is _Name.HEADERS:
-        return _without_values(item)
+        return without_header_values(item)
     if meaning is _Name.ADDRESS and isinstance(item, str):
-        return _bare_address(_text(item).strip())
+        return bare_address(item)
     return redact(item)
 
 
-def _without_values(headers: Any) -> Any:
+def without_header_values(headers: Any) -> Any:
     """Keep header names and remove the values: any of them may be an API key."""
     match headers:
         case list():
             return [
                 {
-                    _text(k): _text(v) if k in ("key", "name") and isinstance(v, str) else REDACTED
+                    k: v if k in ("key", "name") and isinstance(v, str) else REDACTED
                     for k, v in header.items()
                 }
                 if isinstance(header, dict)
@@ -145,37 +158,17 @@ def _without_values(headers: Any) -> Any:
                 for header in headers
             ]
         case dict():
-            return dict.fromkeys(map(_text, headers), REDACTED)
+            return dict.fromkeys(headers, REDACTED)
         case None:
             return None
         case _:
             return REDACTED
 
 
-def _bare_address(text: str) -> str:
-    """The value of a field whose name says that it is a URL, with or without a scheme."""
-    if "://" in text or re.search(r"\s", text):
-        return _bare_urls(text)
-    prefix = "" if text.startswith("//") else "//"
-    return _bare_url(prefix + text).removeprefix(prefix)
-
-
-def _bare_urls(text: str) -> str:
-    return _URL.sub(lambda url: _bare_url(url.group()), text) if "://" in text else text
-
-
-def _bare_url(url: str) -> str:
-    """The URL without user info, query and fragment, where keys and tokens are."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return REDACTED
-    if not (parts.query or parts.fragment or "@" in parts.netloc):
-        return url
-    scheme = f"{parts.scheme}:" if parts.scheme else ""
-    query = f"?{REDACTED}" if parts.query else ""
-    # urlunsplit would drop the slashes of a scheme it does not know.
-    return f"{scheme}//{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+def bare_address(value: str) -> str:
+    """Of the value of a field that is a URL, with or without a scheme: scheme and host."""
+    text = value.strip()
+    return without_credentials(text) if "://" in text or re.search(r"\s", text) else bare_url(text)
 
 
 def _text(value: str) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from voiceai_pipeline.core.call import CallLog, ListedCall, SetAsideCall
 from voiceai_pipeline.highlevel import deep_json
+from voiceai_pipeline.highlevel.allow_list import redact_call
 from voiceai_pipeline.highlevel.calls import (
     as_sent,
     call_of,
@@ -21,7 +22,7 @@ from voiceai_pipeline.highlevel.calls import (
     parse_instant,
 )
 from voiceai_pipeline.highlevel.deep_json import DEEPEST
-from voiceai_pipeline.highlevel.redaction import redact
+from voiceai_pipeline.highlevel.redaction import NUMBER, REDACTED
 from voiceai_pipeline_tests.support.call_lists import (
     DAY,
     MS,
@@ -89,11 +90,12 @@ def test_every_example_of_the_contract_is_a_call(name: str) -> None:
         assert set(content_of(call)) == set(raw)
 
 
-def test_an_unknown_field_or_action_is_kept() -> None:
+def test_of_an_unknown_field_or_action_names_and_types_are_kept() -> None:
     actions = [{"_id": "c1", "actionType": "TELEPATHY", "actionName": "Guess"}, "odd", None]
-    call = parsed(item(brandNew={"deep": [1]}, executedCallActions=actions))
-    assert content_of(call)["brandNew"] == {"deep": [1]}
-    assert call.executed_call_actions == actions
+    call = parsed(item(brandNew={"deep": [1], "is": True}, executedCallActions=actions))
+    assert content_of(call)["brandNew"] == {"deep": [NUMBER], "is": True}
+    unknown = {"_id": REDACTED, "actionType": "TELEPATHY", "actionName": REDACTED}
+    assert call.executed_call_actions == [unknown, REDACTED, None]
     assert head_of(as_sent(item(executedCallActions=actions))).unknown_actions == 1
     odd = [{"actionType": kind} for kind in (["SMS"], {"a": 1}, 7, None, "", "SMS", "WAVE")]
     assert head_of(as_sent(item(executedCallActions=odd))).unknown_actions == 2
@@ -302,7 +304,7 @@ ANYTHING = st.recursive(
 @example({"extractedData": {"url": "example.test/?k=v", "headers": ["h"]}})
 @example({"\u017fecret": "s", "a\x00": 1})
 def test_the_short_way_to_a_calls_content_leads_to_the_same(fields: dict[str, Any]) -> None:
-    raw = redact(fields | item())
+    raw = redact_call(fields | item())
     content = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     call = parsed(fields | item())
     assert call.content == content

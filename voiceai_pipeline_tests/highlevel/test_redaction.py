@@ -1,24 +1,16 @@
-"""What is taken out of a call before it is stored, and what stays."""
+"""What is taken out of JSON by its names, and what stays."""
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import astuple
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 
-from voiceai_pipeline.connections.vault import CALL_LABEL
-from voiceai_pipeline.core.call import ListedCall
-from voiceai_pipeline.highlevel.calls import call_of
-from voiceai_pipeline.highlevel.redaction import REDACTED, redact
-from voiceai_pipeline.sandbox.calls import ACTION_TYPES, action_parameters
+from voiceai_pipeline.highlevel.redaction import NUMBER, REDACTED, clean, redact, shape
 
 CANARY = "CANARY-d41d8cd9"
 
@@ -56,8 +48,12 @@ PLACES: dict[str, Callable[[Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def kept(value: Any) -> Any:
+    return clean(redact(value))
+
+
 def hidden(value: Any) -> bool:
-    return CANARY not in json.dumps(redact(value), ensure_ascii=False)
+    return CANARY not in json.dumps(kept(value), ensure_ascii=False)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -97,8 +93,19 @@ def test_no_depth_hides_a_secret(place: str, steps: list[Any], beside: dict[str,
 
 @given(JSON | st.dictionaries(st.sampled_from(sorted(PLACES)), JSON, max_size=4))
 def test_redacting_twice_changes_nothing(value: Any) -> None:
-    once = redact(value)
-    assert redact(once) == once
+    once = kept(value)
+    assert kept(once) == once
+
+
+@given(JSON | st.dictionaries(st.sampled_from(sorted(PLACES)), JSON, max_size=4))
+def test_a_shape_is_the_same_of_what_is_redacted_already(value: Any) -> None:
+    assert shape(kept(value)) == clean(shape(value))
+
+
+def test_a_shape_tells_names_and_types_only() -> None:
+    value = {"a": ["x", 1, 2.5], "b": {"c": True, "d": None}, "e": "", "f" * 65: "x"}
+    told = {"a": [REDACTED, NUMBER, NUMBER], "b": {"c": True, "d": None}, "e": ""}
+    assert shape(value) == told | {REDACTED: REDACTED}
 
 
 URLS = st.from_regex(r"[a-zA-Z]{1,6}://[a-z:@/?#\[\]. &=%]{0,12}", fullmatch=True)
@@ -106,8 +113,8 @@ URLS = st.from_regex(r"[a-zA-Z]{1,6}://[a-z:@/?#\[\]. &=%]{0,12}", fullmatch=Tru
 
 @given(URLS | st.tuples(URLS, URLS).map(" ".join), st.sampled_from(["url", "text", "api_key"]))
 def test_redacting_a_url_twice_changes_nothing(url: str, name: str) -> None:
-    once = redact({name: url})
-    assert redact(once) == once
+    once = kept({name: url})
+    assert kept(once) == once
 
 
 PEOPLE = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00:"))
@@ -130,102 +137,26 @@ def test_what_callers_said_is_unchanged(
         "summary": texts[1],
         "extractedData": extracted,
     }
-    assert redact(call) == call
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "bot:What is your password?\nhuman:I do not tell.",
-        "human:my token of appreciation, secret recipe, cookie",
-        "Bearer of good news",
-        "https://www.example.test/menu",
-        "HTTPS://Example.test/Menu.",
-        "see https://www.example.test/menu, page 2?",
-        "ratio 3://4",
-        "user@example.test",
-    ],
-)
-def test_a_text_without_credentials_stays(text: str) -> None:
-    value = {"transcript": text, "summary": text, "extractedData": {"note": text}}
-    assert redact(value) == value
-
-
-def test_the_shape_of_an_action_stays_readable() -> None:
-    action = {
-        "actionType": "CUSTOM_ACTION",
-        "actionParameters": {
-            "apiDetails": {
-                "url": "https://erp.example.test/orders?key=EXAMPLE",
-                "method": "GET",
-                "authenticationRequired": True,
-                "authenticationValue": "EXAMPLE",
-                "headers": [{"key": "x-api-key", "value": "EXAMPLE"}],
-                "parameters": [{"name": "orderId", "example": "ORD-1"}],
-            }
-        },
-    }
-    details = redact(action)["actionParameters"]["apiDetails"]
-    assert details == {
-        "url": f"https://erp.example.test/orders?{REDACTED}",
-        "method": "GET",
-        "authenticationRequired": True,
-        "authenticationValue": REDACTED,
-        "headers": [{"key": "x-api-key", "value": REDACTED}],
-        "parameters": [{"name": "orderId", "example": "ORD-1"}],
-    }
+    assert kept(call) == call
 
 
 def test_absent_secrets_stay_absent() -> None:
     value = {"authenticationValue": None, "headers": None, "apiKeyRequired": False}
-    assert redact(value) == value
-
-
-@pytest.mark.parametrize("kind", ACTION_TYPES)
-def test_the_sandboxs_actions_tell_no_secret(kind: str) -> None:
-    text = json.dumps(redact(action_parameters(kind, "test")))
-    assert "SECRET" not in text.upper().replace(REDACTED.upper(), "")
+    assert kept(value) == value
 
 
 def test_redacting_leaves_the_original_alone() -> None:
     value = {"headers": [{"key": "x", "value": "y"}], "a": ["\x00"]}
     before = copy.deepcopy(value)
-    redact(value)
+    kept(value)
     assert value == before
 
 
 def test_what_postgresql_cannot_store_is_replaced() -> None:
     value = {"a\x00": ["\x00", "\ud800", math.nan, math.inf], "headers": {"k\x00": 1}}
-    assert redact(value) == {
+    assert kept(value) == {
         "a\ufffd": ["\ufffd", "?", None, None],
         "headers": {"k\ufffd": REDACTED},
     }
-    listed = redact({"headers": [{"key": "x\x00", "v\x00": "y"}]})
+    listed = kept({"headers": [{"key": "x\x00", "v\x00": "y"}]})
     assert listed == {"headers": [{"key": "x\ufffd", "v\ufffd": REDACTED}]}
-
-
-def test_calls_are_parsed_again_when_what_is_stored_of_them_changes() -> None:
-    """If this is red: give CALL_LABEL another value, and write both here."""
-    item = {
-        "id": "call-1",
-        "createdAt": "2026-11-18T12:00:00.000Z",
-        "agentId": "agent-1",
-        "contactId": "contact-1",
-        "fromNumber": "+15550100001",
-        "duration": 61.5,
-        "trialCall": False,
-        "isAgentDeleted": True,
-        "summary": "Asked for an appointment.",
-        "transcript": "bot:Hello\nhuman:Ünder https://user:pw@b.example.test/x?t=1",
-        "extractedData": {"name": "Kim", "secret code": "1"},
-        "translation": {"language": "de"},
-        "messageId": "message-1",
-        "executedCallActions": [
-            {"actionType": "CUSTOM_ACTION", "actionParameters": place(CANARY)}
-            for place in PLACES.values()
-        ],
-    }
-    sent = Raw(json.dumps(item).encode())
-    stored = call_of(ListedCall("call-1", datetime(2026, 11, 18, 12, tzinfo=UTC), sent))
-    digest = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
-    assert (CALL_LABEL, digest) == (b"call fingerprint", "347b6ff013c10818")

@@ -12,9 +12,9 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS
 from voiceai_pipeline.core.days import DayResult, Window
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.highlevel.allow_list import redact_call
 from voiceai_pipeline.highlevel.calls import Page
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.highlevel.redaction import redact
 from voiceai_pipeline.sandbox.faults import CALL_LOGS
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
@@ -99,7 +99,7 @@ def by_name(results: list[DayResult]) -> dict[str, DayResult]:
 def listed_calls(world: World, location_id: str, window: Window) -> dict[str, dict[str, Any]]:
     """What HighLevel has right now, redacted, by id."""
     items = world.calls.between(location_id, window.start, window.end)
-    return {item["id"]: redact(item) for item in items}
+    return {item["id"]: redact_call(item) for item in items}
 
 
 def stored_calls(engine: sa.Engine, location_id: str, window: Window) -> dict[str, dict[str, Any]]:

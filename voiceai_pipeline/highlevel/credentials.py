@@ -1,0 +1,109 @@
+"""Takes credentials out of a free text: what a person, an agent or a configuration wrote.
+
+Found by form: authorization headers, bearer and basic credentials, connection strings. A URL keeps
+scheme and host, for keys stand in every other part of it. What a caller says about passwords in
+ordinary words stays: it is the conversation (decision 15).
+"""
+
+import base64
+import re
+from typing import Final
+
+REDACTED: Final = "[redacted]"
+
+_ASSIGNMENTS: Final = ("=", '":', "':", "key:")
+_HINTS: Final = tuple(
+    hint.replace('"', '\\"').encode()
+    for hint in (*_ASSIGNMENTS, "//", "\\/", "bearer", "basic", "authori")
+)
+"""One of them is in all JSON with a credential in a text, in lower case."""
+
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]{0,20}):\\?/\\?/(\S*)", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*)(?::\d{1,5}(?!\d))?", re.I)
+_AFTER: Final = re.compile(r"[.,;:!?)]*$")
+
+_BETWEEN: Final = r"(?:[\s\"'\\:=+,]|%20)+"
+_SCHEMES: Final = re.compile(
+    rf"((?:\b(?:bearer|basic){_BETWEEN})+)([A-Za-z0-9._~+/=:-]+)", re.IGNORECASE
+)
+_WORD: Final = re.compile(r"[A-Z]?[a-z]{0,19}(?:-[a-z]{1,19}){0,3}[.:]*")
+
+_AUTHORIZATION: Final = re.compile(
+    r"(authori[sz]ation[\"'\\]*\s*[:=][\s\"'\\]*)((?:[A-Za-z][A-Za-z0-9-]*\s+)?[^\s\"'\\,;]+)",
+    re.IGNORECASE,
+)
+
+_NAME: Final = (
+    r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|signature|sig"
+    r"|(?:api|access|account|private|secret|signing|subscription|shared|auth)[-_ ]?key)"
+)
+_VALUE: Final = r"(\[redacted\]|\{[^}]*\}|\\*\"[^\"\\]*|\\*'[^'\\]*|[^\s;&,\"'\\)}\]]+)"
+_ASSIGNED: Final = re.compile(
+    rf"((?:{_NAME}\w{{0,20}}[\"'\\]*\s*=\s*"
+    rf"|{_NAME}\w{{0,20}}\\*[\"']\s*:\s*"
+    rf"|\w[-_]?key:\s*)){_VALUE}",
+    re.IGNORECASE,
+)
+"""``Pwd=...`` of a connection string, ``"password": ...`` of JSON, ``x-api-key: ...`` of a
+header."""
+
+
+def may_hold_credentials(content: bytes) -> bool:
+    """False if ``without_credentials`` changes no text of this JSON. It costs a fraction of looking
+    at each text."""
+    lower = content.lower()
+    return any(hint in lower for hint in _HINTS)
+
+
+def without_credentials(text: str) -> str:
+    """The text with ``REDACTED`` instead of credentials. Doing it twice changes nothing more."""
+    lower = text.lower()
+    if "//" in text or "\\/" in text:
+        text = _URL.sub(lambda url: bare_url(url[0]), text)
+    if "authori" in lower:
+        text = _AUTHORIZATION.sub(rf"\1{REDACTED}", text)
+    if "bearer" in lower or "basic" in lower:
+        text = _SCHEMES.sub(_without_credential, text)
+    if any(hint in lower for hint in _ASSIGNMENTS):
+        text = _ASSIGNED.sub(_without_value, text)
+    return text
+
+
+def bare_url(url: str) -> str:
+    """Scheme and host of a URL, and the punctuation of the sentence that it ends."""
+    found = _URL.match(url)
+    scheme, rest = (found[1], found[2]) if found else ("", url.lstrip("/\\"))
+    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
+    after = _AFTER.search(rest)
+    host = _HOST.match(authority)
+    if not host:
+        return REDACTED
+    return f"{scheme}://{host[0]}{after[0] if after else ''}" if scheme else host[0]
+
+
+def _without_credential(found: re.Match[str]) -> str:
+    before, value = found.groups()
+    if "basic" in before.lower() and "bearer" not in before.lower():
+        is_credential = _is_basic(value)
+    else:
+        is_credential = len(value) >= 6 and not _WORD.fullmatch(value)
+    return before + REDACTED if is_credential else found[0]
+
+
+def _is_basic(value: str) -> bool:
+    """Whether it is user and password in base64, or at least no word of a sentence."""
+    plain = value.rstrip("=:.").translate(str.maketrans("-_", "+/"))
+    try:
+        decoded = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        decoded = b""
+    if b":" in decoded and decoded.isascii():
+        return True
+    return len(value) >= 8 and re.search(r"\d|=$|[a-z][A-Z]", value) is not None
+
+
+def _without_value(found: re.Match[str]) -> str:
+    value = found[2]
+    opening = re.match(r"\\*[\"']|\{", value)
+    closing = "}" if value.endswith("}") and value.startswith("{") else ""
+    return f"{found[1]}{opening[0] if opening else ''}{REDACTED}{closing}"
