@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import freshness
+from voiceai_pipeline.calls import freshness, stored_redaction
 from voiceai_pipeline.connections import circuit_breaker, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
@@ -94,6 +94,7 @@ def examine(env: Mapping[str, str]) -> Report:
                         *_connections(db, settings),
                         _webhooks(db, settings),
                         _analysts(db),
+                        _redaction(db),
                     ]
                     if settings.database_url is None and not grants.missing_roles(db):
                         options = {"options": f"-crole={grants.ANALYST}"}
@@ -215,6 +216,13 @@ def _analysts(db: sa.Connection) -> Finding:
         return Finding("analysts", "warning", grants.missing_roles_text(missing))
     text = f"read the schema {SCHEMA} as {grants.ANALYST}; conversations need {grants.CONTENT} too"
     return Finding("analysts", "ok", text)
+
+
+def _redaction(db: sa.Connection) -> Finding:
+    if stored_redaction.is_pending(db):
+        text = "rows that an older version stored are not redacted by today's rules yet: "
+        return Finding("redaction", "warning", text + "voiceai-pipeline migrate")
+    return Finding("redaction", "ok", "every stored call is redacted by today's rules")
 
 
 def _dagster_database(url: Secret) -> Finding:

@@ -19,14 +19,14 @@ import dotenv
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls import ledger, stored_redaction
 from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
 from voiceai_pipeline.cli.arguments import day_range, entered_token, find_user
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.preflight import UpError
-from voiceai_pipeline.cli.progress import progress_bar
+from voiceai_pipeline.cli.progress import progress_bar, rows_bar
 from voiceai_pipeline.cli.signals import stop_on_hangup
 from voiceai_pipeline.cli.supervisor import ChildError
 from voiceai_pipeline.connections import history
@@ -277,7 +277,8 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
     """Create or adopt the tables.
 
     Creates the views and roles for analysts, too. The data of an existing database of the source
-    system are kept. Safe to repeat.
+    system are kept. Calls that an older version stored are redacted by today's rules. Safe to
+    repeat, and to stop.
     """
     if only_sql:
         click.echo(migrate.upgrade_sql())
@@ -290,8 +291,17 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
                 f"A migration is pending: {before or 'none'} to {migrate.head()}. "
                 "Run: voiceai-pipeline migrate"
             )
+        if only_check and _is_redaction_pending(engine):
+            _fail(
+                "Rows that an older version stored are not redacted by today's rules yet. "
+                "Run: voiceai-pipeline migrate"
+            )
         if not only_check:
             migrate.upgrade(engine)
+            with rows_bar("Redacting") as show:
+                redacted = stored_redaction.redact_again(engine, show)
+            if redacted:
+                click.echo(f"Redacted {redacted:,} rows that an older version had stored.")
         if before == migrate.head():
             click.echo(f"The database is up to date (revision {before}).")
         else:
@@ -300,6 +310,11 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
             missing = grants.missing_roles(db)
         if missing:
             click.echo(grants.missing_roles_text(missing))
+
+
+def _is_redaction_pending(engine: sa.Engine) -> bool:
+    with engine.begin() as db:
+        return stored_redaction.is_pending(db)
 
 
 @cli.command()

@@ -1,8 +1,8 @@
-"""The progress bar of a sync: it reads the ledger while the run fills it, and changes nothing."""
+"""Progress bars on stderr: of a sync, read from the ledger while the run fills it, and of rows."""
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from uuid import UUID
@@ -28,14 +28,8 @@ def progress_bar(
     with engine.begin() as db:
         users = connections.all_connections(db, user_ids)
         since = database_now(db)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     done = threading.Event()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _bar() as progress:
         task = progress.add_task("User days", total=len(users) * len(days))
 
         def follow() -> None:
@@ -59,3 +53,26 @@ def progress_bar(
             follower.join()
             # Days that were already complete are not read again: the total shrinks to those read.
             progress.update(task, total=update())
+
+
+@contextmanager
+def rows_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many rows are done: call what this yields with the number done and the total.
+    Without a call, nothing shows."""
+    with _bar() as progress:
+        task = progress.add_task(what, visible=False)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=total > 0)
+
+        yield show
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls import stored_redaction
 from voiceai_pipeline.cli.preflight import (
     UpError,
     check_home,
@@ -157,6 +158,11 @@ def _migrate(engine: sa.Engine, *, embedded: bool, report: Callable[[str], None]
         report("Database: creating the tables")
     # Views and comments follow the code, even where no migration is pending.
     migrate.upgrade(engine)
+    with engine.begin() as db:
+        is_redacted = not stored_redaction.is_pending(db)
+    if not is_redacted:
+        report("Database: redacting what an older version stored; a large database takes minutes")
+        stored_redaction.redact_again(engine)
 
 
 def _start_sandbox(

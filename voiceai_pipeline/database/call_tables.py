@@ -68,6 +68,17 @@ set_aside_calls = sa.Table(
     comment="Items that HighLevel lists among its calls but that are not valid calls, and why.",
 )
 
+redaction_progress = sa.Table(
+    "redaction_progress",
+    metadata,
+    sa.Column("table_name", sa.Text, primary_key=True, comment="The table whose rows it is about."),
+    sa.Column("rules", sa.Integer, nullable=False, comment="Version of the rules of redaction."),
+    sa.Column("location_id", sa.Text, comment="Key of the last row redacted by these rules."),
+    sa.Column("row_id", sa.Text, comment="Key of the last row redacted by these rules."),
+    instant("finished_at", comment="When all rows were; NULL: migrate has not finished."),
+    comment="How far stored rows have been redacted again since the rules changed.",
+)
+
 sync_ledger = sa.Table(
     "sync_ledger",
     metadata,
