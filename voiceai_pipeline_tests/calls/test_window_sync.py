@@ -241,7 +241,8 @@ def test_a_call_action_of_an_unknown_type_is_stored_and_counted(
     with engine.connect() as db:
         query = sa.text("SELECT unknown_actions FROM sync_ledger")
         assert db.execute(query).scalars().all() == [1]
-    assert [action] in [stored["executed_call_actions"] for stored in table(engine)]
+    kept = [action | {"actionName": "[redacted]"}]
+    assert kept in [stored["executed_call_actions"] for stored in table(engine)]
 
 
 def test_an_older_read_that_ends_later_takes_nothing_back(

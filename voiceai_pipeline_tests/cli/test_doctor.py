@@ -78,6 +78,7 @@ def test_every_finding_of_a_healthy_installation_is_ok(
         ("spool", "ok"),
         ("webhooks", "ok"),
         ("analysts", "ok"),
+        ("redaction", "ok"),
     ]
     assert not report.has_errors
     assert report.as_json()["ok"] is True

@@ -121,6 +121,26 @@ def test_migrate_creates_the_tables_once(program: Program, empty_database: Secre
     assert (again.code, again.out) == (0, f"The database is up to date (revision {head}).\n")
 
 
+def test_migrate_redacts_what_an_older_version_stored(program: Program) -> None:
+    program.execute(
+        "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, last_seen_at) "
+        """VALUES ('Loc1', 'a', 'A', '{"webhookAuth": "hunter2"}', now(), now())"""
+    )
+    program.execute("UPDATE redaction_progress SET rules = 1 WHERE table_name = 'agents'")
+
+    due = program("migrate", "--check")
+    assert (due.code, due.err) == (
+        1,
+        "Error: Rows that an older version stored are not redacted by today's rules yet. "
+        "Run: voiceai-pipeline migrate\n",
+    )
+    done = program("migrate")
+    assert done.code == 0
+    assert "Redacted 1 rows that an older version had stored.\n" in done.out
+    assert program.ask("SELECT raw FROM agents") == [({"webhookAuth": "[redacted]"},)]
+    assert program("migrate", "--check").code == 0
+
+
 def test_migrate_sql_prints_the_sql_and_changes_nothing(
     program: Program, empty_database: Secret
 ) -> None:

@@ -17,7 +17,7 @@ from voiceai_pipeline.highlevel.allow_list import RULES, redact_agent, redact_ca
 from voiceai_pipeline.highlevel.calls import call_of
 from voiceai_pipeline.highlevel.redaction import NUMBER, REDACTED
 from voiceai_pipeline.sandbox.calls import action_parameters
-from voiceai_pipeline_tests.support.contract import EXAMPLES, needs_contract
+from voiceai_pipeline_tests.support.contract import EXAMPLES
 from voiceai_pipeline_tests.support.planted_secrets import (
     action,
     every_secret,
@@ -144,7 +144,6 @@ def test_of_an_unknown_type_of_action_its_type_times_and_shape_stay() -> None:
     assert odd == {"actionType": REDACTED, "executedAt": ""}
 
 
-@needs_contract
 def test_the_examples_of_the_contract_keep_all_that_is_no_secret() -> None:
     for name in ("call_logs_page.json", "call_logs_page.wild_variant.json"):
         for call in json.loads((EXAMPLES / name).read_text())["callLogs"]:
@@ -179,5 +178,5 @@ def test_stored_calls_are_redacted_again_when_what_is_stored_of_them_changes() -
     }
     sent = Raw(json.dumps(item).encode())
     stored = call_of(ListedCall("call-1", datetime(2026, 11, 18, 12, tzinfo=UTC), sent))
-    told = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
-    assert (RULES, CALL_LABEL, told) == (2, b"call fingerprint 2", "c38aa07f7e736051")
+    digest = hashlib.sha256(repr(astuple(stored)).encode()).hexdigest()[:16]
+    assert (RULES, CALL_LABEL, digest) == (2, b"call fingerprint 2", "c38aa07f7e736051")
