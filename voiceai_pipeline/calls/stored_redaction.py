@@ -30,7 +30,7 @@ class _Pass:
 
     Attributes:
         id_column: the second column of the key; the first is ``location_id``.
-        redact: redacts rows again, which nobody else writes meanwhile; the number that changed.
+        redact: redacts rows that no sync can write meanwhile; the number that changed.
     """
 
     table: sa.Table

@@ -1,7 +1,7 @@
 """What is kept of a call and of an agent: the published fields, each with its type.
 
 Of everything else names and types are kept (``redaction.shape``). Call actions hold secrets of
-third parties at places that nobody can list: ``apiDetails.authenticationValue``, headers, bodies,
+third parties at places that no list can name: ``apiDetails.authenticationValue``, headers, bodies,
 example values (CONTRACT 2.4). So the list is of what may stay (REQUIREMENTS X7).
 """
 
