@@ -20,9 +20,11 @@ from voiceai_pipeline.core.settings_parsing import (
     database_url_of,
     is_every_address,
     is_loopback,
+    is_private,
     is_safe,
     list_of,
     long_secret_of,
+    networks_of,
     parse_keys,
     port_of,
     signing_keys_of,
@@ -63,6 +65,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "but loopback",
     "VOICEAI_ANALYST_SECRET": "second password, 16 characters or more, with which everything can "
     "be seen and nothing changed; unset: none",
+    "VOICEAI_TRUSTED_PROXIES": "addresses or networks of the proxies before the page, comma "
+    "separated: their X-Forwarded-For is believed; unset: none",
     "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default: /dagster at the page's URL",
     "VOICEAI_DAGSTER_KEY": "key that the web process shows to Dagster's UI process, 16 characters "
     "or more; make up generates one",
@@ -139,6 +143,7 @@ class PageSettings:
         api_key: bearer key of ``/functions/v1``; None: it is disabled.
         allowed_origins: origins that may call ``/functions/v1`` from a browser.
         analyst_secret: the password of those who may look only; None: there is none.
+        trusted_proxies: addresses of proxies that say for whom they ask.
         dagster_key: what Dagster's UI process answers to; None: it is not shown at ``/dagster``.
     """
 
@@ -151,6 +156,7 @@ class PageSettings:
     allowed_origins: tuple[str, ...] = ()
     analyst_secret: Secret | None = None
     dagster_key: Secret | None = None
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -320,6 +326,14 @@ def _page(given: Mapping[str, str]) -> PageSettings:
                 "only, such as https://dashboard.example.test."
             )
     url = web_address_of(given, "VOICEAI_PAGE_URL", f"http://{shown}:{port}")
+    proxies = networks_of(given, "VOICEAI_TRUSTED_PROXIES")
+    if not proxies and not is_safe(url) and not is_private(urlsplit(url).hostname or ""):
+        raise SettingsError(
+            f"The page's address is {url}: passwords and sessions would cross the network in plain "
+            "text. Put a proxy that speaks HTTPS before it and set VOICEAI_PAGE_URL to its "
+            "https:// address; or, if one stands there already, set VOICEAI_TRUSTED_PROXIES to its "
+            "address."
+        )
     return PageSettings(
         host=host,
         port=port,
@@ -328,6 +342,7 @@ def _page(given: Mapping[str, str]) -> PageSettings:
         secret=secret,
         analyst_secret=analyst_secret,
         dagster_key=long_secret_of(given, "VOICEAI_DAGSTER_KEY"),
+        trusted_proxies=proxies,
         api_key=long_secret_of(given, "VOICEAI_API_KEY"),
         allowed_origins=origins,
     )

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -63,6 +63,28 @@ def is_every_address(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+def is_private(host: str) -> bool:
+    """True for an address of a private network; not for names, which may lead anywhere."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+def networks_of(given: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Addresses and networks, such as 10.0.0.7 and 10.0.0.0/24."""
+    entries = list_of(given, name)
+    for entry in entries:
+        try:
+            ip_network(entry)
+        except ValueError:
+            raise SettingsError(
+                f"{name}: {entry!r} is not an address. Write addresses or networks such as "
+                "10.0.0.7 or 10.0.0.0/24."
+            ) from None
+    return entries
 
 
 def is_safe(url: str) -> bool:

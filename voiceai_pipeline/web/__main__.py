@@ -76,7 +76,12 @@ def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | 
             reading(pipeline, site.inbox),
         ):
             log.info("The page listens at %s", page.url)
-            serve_until_stopped(create_app(site), listener, websockets=True)
+            serve_until_stopped(
+                create_app(site),
+                listener,
+                websockets=True,
+                trusted_proxies=page.trusted_proxies,
+            )
 
 
 def _stop(sentence: str) -> int:

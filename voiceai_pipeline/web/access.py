@@ -4,9 +4,12 @@ Without a password, which is possible on loopback only, every visitor has access
 all the same, because any web page can send one to this machine.
 """
 
+import asyncio
 import hmac
+import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -32,6 +35,8 @@ from voiceai_pipeline.web.pages import (
 )
 from voiceai_pipeline.web.site import Site, site_of
 
+log = logging.getLogger(__name__)
+
 Form = Mapping[str, str]
 
 LOGIN: Final = "/login"
@@ -40,6 +45,9 @@ _OPEN: Final = frozenset({LOGIN, CALLBACK_PATH})
 
 MAX_BODY: Final = 64 * 1024
 """Maximum size of a request body in bytes; ours have a few hundred."""
+
+BODY_TIMEOUT: Final = 20.0
+"""Seconds until a request's body has to be there."""
 
 
 class Access:
@@ -181,11 +189,11 @@ async def read_body(request: Request, at_most: int = MAX_BODY) -> bytes:
     """The body of a request, up to ``at_most`` bytes.
 
     Raises:
-        PageError: it is longer, or the client disconnected before its end.
+        PageError: it is longer, took too long, or the client disconnected before its end.
     """
-    body = b""
+    body = bytearray()
     try:
-        async for chunk in request.stream():
+        async for chunk in _within(request.stream(), BODY_TIMEOUT):
             body += chunk
             if len(body) > at_most:
                 raise PageError(
@@ -198,7 +206,24 @@ async def read_body(request: Request, at_most: int = MAX_BODY) -> bytes:
         raise PageError(
             400, "The request was incomplete", "Nothing was changed.", "Try again."
         ) from None
-    return body
+    except TimeoutError:
+        raise PageError(
+            408,
+            "The request was too slow",
+            f"Its content did not arrive within {BODY_TIMEOUT:.0f} seconds. Nothing was changed.",
+            "Try again.",
+        ) from None
+    return bytes(body)
+
+
+async def _within(stream: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """
+    Raises:
+        TimeoutError: the whole stream took longer.
+    """
+    async with asyncio.timeout(seconds):
+        async for chunk in stream:
+            yield chunk
 
 
 def _refuse_forged(request: Request, form: Form) -> None:
@@ -245,7 +270,8 @@ def _login(request: Request, form: Form) -> Response:
     back = safe_back(form.get("next", HOME))
     if secret is None:
         return redirect(request, back)
-    wait = site.failed_logins.wait()
+    address = address_of(request)
+    wait = site.failed_logins.wait(address)
     if wait > 0:
         seconds = math.ceil(wait)
         answer = render(
@@ -259,7 +285,8 @@ def _login(request: Request, form: Form) -> Response:
         return answer
     role = _role_of_password(site.page, form.get("password", ""))
     if role is None:
-        site.failed_logins.count()
+        failures = site.failed_logins.count(address)
+        log.warning("login failed from %s, %d within a minute", address, failures)
         return render(
             request,
             "login.html",
@@ -268,10 +295,23 @@ def _login(request: Request, form: Form) -> Response:
             complaint="Wrong password. It is the value of VOICEAI_PAGE_SECRET, or of "
             "VOICEAI_ANALYST_SECRET to look only.",
         )
+    log.info("login as %s from %s", role, address)
     response = redirect(request, back)
     # A new id, against session fixation.
     cookies.put_session(site.jar, response, Session.new(role))
     return response
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Whose attempts count together: an address, or a network that one subscriber has (IPv6)."""
+    given = connection.client.host if connection.client else ""
+    try:
+        address = ip_address(given)
+    except ValueError:
+        return "an unknown address"
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(IPv6Network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _role_of_password(page: PageSettings, password: str) -> Role | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import websockets
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -78,7 +79,9 @@ class DagsterProxy:
             return await self._get(request, path)
         except UpstreamError as error:
             log.warning("Dagster's UI process does not answer: %s", error)
-            return _starting(request, is_query=path == GRAPHQL)
+            if path == GRAPHQL:
+                return _refused(503, f"{_STARTING[0]}. {_STARTING[1]}")
+            return await run_in_threadpool(_starting, request)
 
     # HTTP ----------------------------------------------------------------------------------------
 
@@ -255,11 +258,8 @@ def _refused(status: int, sentence: str) -> Response:
     return JSONResponse({"errors": [{"message": sentence}]}, status)
 
 
-def _starting(request: Request, *, is_query: bool) -> Response:
-    title, text, remedy = _STARTING
-    if is_query:
-        return _refused(503, f"{title}. {text}")
-    response = problem_page(request, PageError(503, title, text, remedy))
+def _starting(request: Request) -> Response:
+    response = problem_page(request, PageError(503, *_STARTING))
     response.headers["Refresh"] = "3"
     response.headers["Retry-After"] = "3"
     return response

@@ -10,17 +10,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from voiceai_pipeline.web import connection_limits
+from voiceai_pipeline.web.connection_limits import LimitedProtocol
+
 _START_TIMEOUT: Final = 20.0
 """Seconds until a server in a thread has to answer."""
-
-_MAX_CONNECTIONS: Final = 500
-"""Open connections, idle ones included; further requests get status 503."""
 
 _MAX_HEAD: Final = 32 * 1024
 """Bytes of a request line and its headers."""
@@ -65,14 +65,16 @@ def serve_until_stopped(
     *,
     stopping: Hook | None = None,
     websockets: bool = False,
+    trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, then close ``listener`` and return.
 
     Args:
         stopping: called before the server waits for its last responses.
         websockets: whether ``app`` accepts them.
+        trusted_proxies: addresses whose X-Forwarded-For and -Proto are believed.
     """
-    server = _Server(app, stopping, websockets=websockets)
+    server = _Server(app, stopping, websockets=websockets, trusted_proxies=trusted_proxies)
     with contextlib.closing(listener), _handling_signals(server):
         server.run(sockets=[listener])
 
@@ -117,11 +119,18 @@ def serve_in_thread(
 class _Server(uvicorn.Server):
     """uvicorn with limits and no access log: URLs carry authorization codes."""
 
-    def __init__(self, app: ASGIApp, stopping: Hook | None, *, websockets: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        stopping: Hook | None,
+        *,
+        websockets: bool,
+        trusted_proxies: Sequence[str] = (),
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=LimitedProtocol,
                 loop="asyncio",
                 ws="websockets-sansio" if websockets else "none",
                 ws_max_size=_MAX_MESSAGE,
@@ -131,8 +140,12 @@ class _Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                limit_concurrency=_MAX_CONNECTIONS,
+                # The one more is the request that finds all others busy.
+                limit_concurrency=connection_limits.MAX_CONNECTIONS + 1,
                 h11_max_incomplete_event_size=_MAX_HEAD,
+                # Not from a header that any program on this machine can send.
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
                 # Longer than clients usually pause: a request sent just as its connection is
                 # closed fails.
                 timeout_keep_alive=30,

@@ -1,4 +1,4 @@
-"""Rate limit for failed logins: in memory, for all visitors together."""
+"""Rate limit for failed logins, per address: an address locks out itself only."""
 
 import time
 from collections import deque
@@ -7,12 +7,14 @@ from typing import Final
 
 LIMIT: Final = 5
 WINDOW: Final = 60.0
-"""After so many failures within so many seconds, no password is checked."""
+"""After so many failures of an address within so many seconds, its passwords are not checked."""
+
+_ADDRESSES: Final = 10_000
+"""Addresses that are remembered; of more, the one that failed longest ago is forgotten."""
 
 
 class Throttle:
-    """Counts failures, for all visitors together: behind a proxy all share one address. Sessions
-    that are already logged in are not affected.
+    """Counts failures per address. Sessions that are already logged in are not affected.
 
     Args:
         now: seconds of a monotonic clock.
@@ -20,14 +22,21 @@ class Throttle:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._failures: deque[float] = deque(maxlen=LIMIT)
+        self._failures: dict[str, deque[float]] = {}
 
-    def wait(self) -> float:
-        """Seconds until the next attempt is allowed; 0 if it is now."""
-        if len(self._failures) < LIMIT:
+    def wait(self, address: str) -> float:
+        """Seconds until the next attempt of ``address`` is allowed; 0 if it is now."""
+        failures = self._failures.get(address)
+        if failures is None or len(failures) < LIMIT:
             return 0.0
-        return max(0.0, self._failures[0] + WINDOW - self._now())
+        return max(0.0, failures[0] + WINDOW - self._now())
 
-    def count(self) -> None:
-        """Record a failure."""
-        self._failures.append(self._now())
+    def count(self, address: str) -> int:
+        """Record a failure; how many the address had within the window, at most ``LIMIT``."""
+        # Moved to the end: the order is that of the last failure.
+        failures = self._failures.pop(address, None) or deque(maxlen=LIMIT)
+        failures.append(self._now())
+        self._failures[address] = failures
+        while len(self._failures) > _ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+        return sum(at > self._now() - WINDOW for at in failures)

@@ -1,5 +1,6 @@
 """An application on a socket, as the pages and the sandbox rely on it."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import pytest
 import requests
 from starlette.responses import PlainTextResponse
 
-from voiceai_pipeline.web import server
+from voiceai_pipeline.web import connection_limits, server
 from voiceai_pipeline.web.server import listen, serve_in_thread
 
 
@@ -16,6 +17,13 @@ from voiceai_pipeline.web.server import listen, serve_in_thread
 def greeting() -> Iterator[str]:
     with serve_in_thread(PlainTextResponse("hello"), listen("127.0.0.1", 0), "greeter") as url:
         yield url
+
+
+def half_open(url: str, sent: bytes = b"GET / HTTP/1.1\r\nHost: x\r\n") -> socket.socket:
+    """A connection whose header never ends."""
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
+    client.sendall(sent)
+    return client
 
 
 def test_nagles_algorithm_is_off() -> None:
@@ -49,12 +57,40 @@ def test_headers_without_an_end_are_refused_at_the_limit() -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
-def test_too_many_open_connections_get_503_until_one_is_closed(
+def test_of_too_many_connections_the_one_that_waited_longest_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
-    with greeting() as url, requests.Session() as first:
-        assert first.get(url, timeout=60).status_code == 200  # and stays open
-        assert requests.get(url, timeout=60).status_code == 503
-        first.close()
-        assert requests.get(url, timeout=60).status_code == 200
+    monkeypatch.setattr(connection_limits, "MAX_CONNECTIONS", 20)
+    with greeting() as url, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(half_open(url)) for _ in range(50)]
+        assert requests.get(url, timeout=30).text == "hello"
+        assert [_is_closed(client) for client in clients[:30]] == [True] * 30
+
+
+def test_a_thousand_half_open_connections_do_not_keep_others_out() -> None:
+    with greeting() as url, contextlib.ExitStack() as stack:
+        for number in range(1000):
+            stack.enter_context(half_open(url))
+            if number % 100 == 0:
+                assert requests.get(url, timeout=30).text == "hello"
+        assert requests.get(url, timeout=30).text == "hello"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_without_a_whole_header_is_closed_in_time(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection_limits, "HEAD_TIMEOUT", 0.1)
+    with greeting() as url, half_open(url, sent) as first, half_open(url, b"") as second:
+        assert _is_closed(first)
+        # Also where one request was answered, and the next does not end.
+        with contextlib.suppress(ConnectionError):
+            second.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP")
+        assert _is_closed(second)
+
+
+def _is_closed(client: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionError):
+        while client.recv(1024):
+            pass
+    return True
