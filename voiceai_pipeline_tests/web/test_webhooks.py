@@ -111,7 +111,7 @@ def test_the_path_takes_messages_only(harbor: Installation, method: str) -> None
     with harbor.visitor() as visitor:
         answer = visitor.session.request(method, harbor.url + PATH, timeout=30)
 
-    assert answer.status_code == 404
+    assert answer.status_code in (404, 405)
 
 
 @pytest.mark.parametrize("path", [PATH + "/", PATH + "/../../", "/webhooks", "/webhooks/other"])
