@@ -65,6 +65,18 @@ def test_a_hint_that_arrives_during_a_read_is_still_due_after_it(engine: sa.Engi
     assert [reads for _, reads in found] == [1, 0]
 
 
+def test_the_last_read_of_a_hint_is_not_spent_by_an_earlier_read_of_its_location(
+    engine: sa.Engine,
+) -> None:
+    tell(engine, ended("6740aa000000000000000001"))
+    with engine.begin() as db:
+        db.execute(sa.text("UPDATE call_hints SET reads = 3, due_at = now() + interval '1 hour'"))
+        ((at,),) = db.execute(sa.text("SELECT clock_timestamp()"))
+        hints.finish(db, HARBOR, at, at, [])
+
+    assert rows(engine, "SELECT reads FROM call_hints") == [(3,)]
+
+
 def test_only_removals_of_connected_locations_are_to_be_checked(engine: sa.Engine) -> None:
     for message_id, location in (("ours", HARBOR), ("theirs", "LocOfAnotherApp00000")):
         tell(engine, WebhookMessage(message_id, MessageType.UNINSTALLED, location))

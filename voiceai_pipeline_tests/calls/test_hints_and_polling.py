@@ -90,8 +90,7 @@ def test_messages_lost_doubled_late_reordered_or_forged_change_nothing_but_fresh
             sync_days(sync)
         elif step == "read":
             before = rows(engine, "SELECT * FROM sync_ledger ORDER BY day")
-            for one in due(engine):
-                hinted_sync.read(one)
+            assert all(hinted_sync.read(one) for one in due(engine))
             assert rows(engine, "SELECT * FROM sync_ledger ORDER BY day") == before
 
     sync_days(sync)

@@ -86,6 +86,15 @@ def test_an_expired_token_is_not_refreshed_to_find_out(
     assert state(engine) is ConnectionState.CONNECTED
 
 
+def test_an_answer_about_something_else_marks_nothing(
+    engine: sa.Engine, removal: AppRemoval, sandbox: RunningSandbox
+) -> None:
+    sandbox.world.add_fault(Fault("server_error", HARBOR, status=422))
+
+    assert removal.check(HARBOR, None) == []
+    assert state(engine) is ConnectionState.CONNECTED
+
+
 def test_while_highlevel_is_away_nothing_is_known_yet(
     engine: sa.Engine, removal: AppRemoval, sandbox: RunningSandbox
 ) -> None:
