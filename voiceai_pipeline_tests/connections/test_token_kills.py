@@ -187,7 +187,7 @@ def test_random_kills_lose_nothing_that_can_be_kept_and_nothing_silently(
             connector = Connector(engine, client, Consent(engine, vault, client))
             user = connector("Harbor Dental").user
             later = Tokens(engine, vault, client, now=lambda: datetime.now(UTC) + 2 * LEASE)
-            while results.total() < rounds or not hit_both(results):
+            while results.total() < rounds or not hit_both(results, max(1, rounds // 20)):
                 assert results.total() < 200, results
                 row = kill_at_random(dice, engine, database, sandbox.url, user.id)
                 token = row.token(vault, "refresh_token")
@@ -209,13 +209,14 @@ def test_random_kills_lose_nothing_that_can_be_kept_and_nothing_silently(
                     results["lost, and said so"] += 1
                 assert max(world.presented.values()) <= 2
             connector.browser.close()
-    if grace:
-        assert results["lost, and said so"] == 0
+    lost = results["lost, and said so"]
+    assert lost == 0 if grace else lost > 0 or rounds < 100, results
 
 
-def hit_both(results: Counter[str]) -> bool:
-    """Whether the dice hit the exchange itself as well as what lies around it."""
-    return results["replayed"] + results["lost, and said so"] > 0 and results["untouched"] > 0
+def hit_both(results: Counter[str], times: int) -> bool:
+    """Whether the dice hit the exchange itself so often, and also what lies around it."""
+    hits = results["replayed"] + results["lost, and said so"]
+    return hits >= times and results["untouched"] >= times
 
 
 def failure_of_refresh(
