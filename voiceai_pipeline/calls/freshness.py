@@ -28,8 +28,9 @@ class Freshness:
     Attributes:
         last_message_at: when a message last announced a call (UTC); None: never in 30 days.
         seen_until: up to when calls have been read, by a sync or because of a message (UTC).
-        is_polled: calls of the last day were found by syncs although messages arrive for others,
-            or did for this location: delivery is paused or switched off in HighLevel's portal.
+        is_polled: a call of the last day was found by a sync although messages had begun to
+            arrive before it, for this location or others: delivery is paused or switched off in
+            HighLevel's portal.
     """
 
     last_message_at: datetime | None
@@ -52,7 +53,7 @@ _FRESHNESS: Final = sa.text(
         coalesce(
             newest.started_at > coalesce(told.last_message_at, '-infinity')
             AND EXISTS (SELECT FROM webhook_messages WHERE type = '{MessageType.CALL_ENDED}'
-                        AND is_ours),
+                        AND is_ours AND received_at < newest.started_at),
             false) AS is_polled
     FROM unnest(:locations) AS l (location_id)
     CROSS JOIN LATERAL (

@@ -42,10 +42,18 @@ def test_without_any_message_nothing_is_unusual(engine: sa.Engine) -> None:
     assert of(engine, HARBOR) == Freshness(None, None, is_polled=False)
 
 
+def test_calls_from_before_the_first_message_say_nothing_about_delivery(engine: sa.Engine) -> None:
+    add_call(engine, QUIET, timedelta(hours=3))
+    tell(engine, ended("6740aa000000000000000001", HARBOR))
+
+    assert not of(engine, QUIET).is_polled
+
+
 def test_calls_that_only_syncs_find_while_others_are_announced_are_noticed(
     engine: sa.Engine,
 ) -> None:
     tell(engine, ended("6740aa000000000000000001", HARBOR))
+    pass_time(engine, timedelta(hours=4))
     add_call(engine, QUIET, timedelta(hours=3))
 
     assert of(engine, QUIET).is_polled
