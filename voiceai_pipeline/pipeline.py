@@ -1,9 +1,10 @@
 """Builds a working pipeline from settings, for the CLI, the pages and Dagster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -12,16 +13,18 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls.dimensions import Directory
 from voiceai_pipeline.calls.reconciliation import Reconciliation
 from voiceai_pipeline.calls.sync import Sync
+from voiceai_pipeline.connections import key_file, key_rotation
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.marketplace import Marketplace
 from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.connections.vault import TokenVault, local_keys
+from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import MetricRules, Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -116,36 +119,68 @@ def server_version(url: Secret, name: str) -> str:
     return version
 
 
-def open_vault(settings: Settings) -> TokenVault:
+def key_path(settings: Settings) -> Path:
+    """The file with the keys, where ``VOICEAI_TOKEN_KEYS`` does not hold them."""
+    return settings.home / "token.key"
+
+
+def spool_path(settings: Settings) -> Path:
+    """The folder of token pairs that wait for the database."""
+    return settings.home / "spool"
+
+
+def open_vault(settings: Settings, engine: sa.Engine) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
+    Args:
+        engine: of our database. Where it holds encrypted tokens, no key file is created.
+
     Raises:
-        SettingsError: a real server is configured without keys, or the key file cannot be used.
+        SettingsError: a real server is configured without keys, or the key file is missing, damaged
+            or readable for others.
     """
+    path = key_path(settings)
+    keys = _configured_keys(settings)
+    if keys is None:
+        _check_that_none_is_needed(settings, engine)
+        key_file.create(path)
+        keys = key_file.read(path)
+    reload = None if settings.token_keys else lambda: key_file.read(path)
+    return TokenVault(keys, refuse_plain=settings.refuse_plain_tokens, reload=reload)
+
+
+def _configured_keys(settings: Settings) -> Mapping[str, bytes] | None:
+    """The keys of the environment or of the key file; None if there is no file yet."""
     if settings.token_keys:
-        return TokenVault(settings.token_keys, refuse_plain=settings.refuse_plain_tokens)
+        return settings.token_keys
     if settings.database_url is not None:
         raise SettingsError(
             "VOICEAI_DATABASE_URL is set but VOICEAI_TOKEN_KEYS is not. Set it to a key of your "
             'own, kept outside the database: VOICEAI_TOKEN_KEYS="k1:$(openssl rand -base64 32)".'
         )
-    path = settings.home / "token.key"
+    path = key_path(settings)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        keys = local_keys(path)
+        return key_file.read(path) if path.exists() else None
     except OSError as error:
         raise SettingsError(
             f"{error.filename or path} cannot be used: {error.strerror}. Make it accessible to "
             "this user, or choose another folder with VOICEAI_HOME."
         ) from error
-    except (SettingsError, UnicodeDecodeError):
-        keys = {}
-    if not keys:
+
+
+def _check_that_none_is_needed(settings: Settings, engine: sa.Engine) -> None:
+    with engine.begin() as db:
+        if migrate.current(db) is None:
+            return
+        usage = key_rotation.usage(db, spool_path(settings))
+    if usage.key_ids:
+        needed = sum(map(usage.needed, usage.key_ids))
         raise SettingsError(
-            f"{path} is damaged: it should hold the key that encrypts the tokens, as id:base64 of "
-            "32 bytes. Put it back from a backup; or delete it and connect every user again."
+            f"{key_path(settings)} is gone, and {needed} stored connections need its keys "
+            f"({', '.join(sorted(usage.key_ids))}). Put it back from a backup. If it is lost for "
+            "good, make a new one with voiceai-pipeline keys add; every user has to connect again."
         )
-    return TokenVault(keys, refuse_plain=settings.refuse_plain_tokens)
 
 
 @contextmanager
@@ -159,10 +194,11 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         SettingsError, PostgresError: with what to do.
     """
     with ExitStack() as stack:
-        vault = open_vault(settings)
+        _configured_keys(settings)  # no server is started where they are wrong
         engine = stack.enter_context(open_database(settings))
+        vault = open_vault(settings, engine)
         client = stack.enter_context(HighLevelClient(settings.highlevel))
-        spool = Spool(settings.home / "spool", vault)
+        spool = Spool(spool_path(settings), vault)
         tokens = Tokens(engine, vault, client, actor=actor, spool=spool)
         consent = Consent(engine, vault, client, actor=actor, spool=spool)
         sync = Sync(engine, tokens, client, settings.timezone)

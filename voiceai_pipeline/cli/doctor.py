@@ -13,7 +13,7 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import freshness, stored_redaction
-from voiceai_pipeline.connections import circuit_breaker, token_row
+from voiceai_pipeline.connections import circuit_breaker, key_rotation, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, missing_scopes
@@ -27,7 +27,7 @@ from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.views import SCHEMA
 from voiceai_pipeline.highlevel.transport import USER_AGENT
-from voiceai_pipeline.pipeline import open_database, open_vault, server_version
+from voiceai_pipeline.pipeline import open_database, open_vault, server_version, spool_path
 
 Level = Literal["ok", "warning", "error"]
 
@@ -283,7 +283,7 @@ def _spool(settings: Settings) -> Finding:
 
 def _keys(db: sa.Connection, users: Sequence[Connection], settings: Settings) -> Finding:
     try:
-        vault: TokenVault = open_vault(settings)
+        vault: TokenVault = open_vault(settings, db.engine)
     except SettingsError as error:
         return Finding("keys", "error", str(error))
     closed = []
@@ -298,4 +298,12 @@ def _keys(db: sa.Connection, users: Sequence[Connection], settings: Settings) ->
             closed.append(f"{one.user.name} ({error.detail})")
     if closed:
         return Finding("keys", "error", f"cannot decrypt the tokens of {', '.join(closed)}")
+    usage = key_rotation.usage(db, spool_path(settings))
+    old = sum(map(usage.needed, usage.key_ids - {vault.current}))
+    if old or usage.unbound:
+        text = (
+            f"{old} connections still need an older key than {vault.current}, and {usage.unbound} "
+            "are not bound to their generation: voiceai-pipeline keys encrypt"
+        )
+        return Finding("keys", "warning", text)
     return Finding("keys", "ok", "every stored token can be decrypted")

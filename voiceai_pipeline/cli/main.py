@@ -25,6 +25,7 @@ from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
 from voiceai_pipeline.cli.arguments import day_range, entered_token, find_user
 from voiceai_pipeline.cli.export_command import export_command
+from voiceai_pipeline.cli.keys_command import keys_command
 from voiceai_pipeline.cli.preflight import UpError
 from voiceai_pipeline.cli.progress import progress_bar, rows_bar
 from voiceai_pipeline.cli.signals import stop_on_hangup
@@ -112,6 +113,7 @@ def cli() -> None:
 
 
 cli.add_command(export_command)
+cli.add_command(keys_command)
 
 
 @cli.command()

@@ -55,11 +55,12 @@ def save_connection(
     if found.one_or_none() is None:
         raise LookupError(f"no user {user_id}")
     row = read(db, user_id, started_at)
+    version = row.version + 1 if row else 1
     values: dict[str, Any] = {
         "name": "HighLevel",
         "service": SERVICE,
-        "access_token": vault.seal(token.access_token, "access_token", user_id),
-        "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id),
+        "access_token": vault.seal(token.access_token, "access_token", user_id, version),
+        "refresh_token": vault.seal(token.refresh_token, "refresh_token", user_id, version),
         "token_expires_at": None
         if connection.is_private
         else started_at + token.lifetime(started_at),
@@ -76,7 +77,7 @@ def save_connection(
         "connection_since": started_at,
         "next_attempt_at": None,
         "is_active": connection.state is ConnectionState.CONNECTED,
-        "token_version": row.version + 1 if row else 1,
+        "token_version": version,
         "lease_id": None,
         "lease_started_at": None,
         "lease_expires_at": None,

@@ -61,10 +61,9 @@ class Spool:
             OSError: it cannot be written; no partial file is left.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seal, user_id = self._vault.seal, replaced.user_id
         record = {
-            "access_token": seal(token.access_token, "access_token", user_id),
-            "refresh_token": seal(token.refresh_token, "refresh_token", user_id),
+            "access_token": self._seal(token.access_token, "access_token", replaced),
+            "refresh_token": self._seal(token.refresh_token, "refresh_token", replaced),
             # A lifetime in seconds, whatever the answer gave: earlier versions can read the file.
             "expires_in": int(token.lifetime(started_at).total_seconds()),
             "remark": token.remark,
@@ -109,7 +108,8 @@ class Spool:
 
         def unseal(column: str) -> Secret | None:
             stored = record[column]
-            return self._vault.decrypt(stored, column, replaced.user_id) if stored else None
+            of_row = (column, replaced.user_id, replaced.version + 1)
+            return self._vault.decrypt(stored, *of_row) if stored else None
 
         token = OAuthToken(
             access_token=unseal("access_token"),
@@ -122,6 +122,26 @@ class Spool:
             remark=record.get("remark", ""),
         )
         return SpooledPair(token, datetime.fromisoformat(record["started_at"]))
+
+    def _seal(self, token: Secret | None, column: str, replaced: Generation) -> str | None:
+        return self._vault.seal(token, column, replaced.user_id, replaced.version + 1)
+
+    def encrypt_again(self) -> tuple[int, list[UUID]]:
+        """Encrypt all pairs on disk with the newest key: how many, and the users of those that no
+        key opens, which stay as they are."""
+        done, closed = 0, list[UUID]()
+        for waiting in self.waiting():
+            try:
+                pair = self.get(waiting)
+            except PipelineError:
+                closed.append(waiting.user_id)
+                continue
+            if pair is not None:
+                # If the database takes the pair meanwhile, the file is one of a spent generation,
+                # which the next refresh removes.
+                self.put(waiting, pair.token, pair.started_at)
+                done += 1
+        return done, closed
 
     def remove(self, replaced: Generation) -> None:
         """Delete a pair: the database has it, or a newer one."""
@@ -144,6 +164,14 @@ class Spool:
     def _path(self, replaced: Generation) -> Path:
         name = f"{replaced.user_id}.{replaced.row_id}.{replaced.version}.json"
         return self._folder / name
+
+
+def stored_tokens(folder: Path) -> Iterator[str]:
+    """One encrypted token of each pair on disk; the other one of a pair has the same key."""
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            yield record["access_token"] or record["refresh_token"] or ""
 
 
 def _sync_folder(folder: Path) -> None:

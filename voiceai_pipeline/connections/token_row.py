@@ -71,7 +71,8 @@ class TokenRow:
             PipelineError: TOKEN_UNREADABLE.
         """
         stored = self._stored[column]
-        return vault.decrypt(stored, column, self.connection.user.id) if stored else None
+        of_row = (column, self.connection.user.id, self.version)
+        return vault.decrypt(stored, *of_row) if stored else None
 
 
 _TOKEN_COLUMNS = ("access_token", "refresh_token", "location_access_token")

@@ -106,7 +106,7 @@ def save_rotation(
     if not lacking and not row.connection.location_id:
         state, reason = ConnectionState.NEEDS_RECONNECT, FailureClass.NO_LOCATION
     values: dict[str, Any] = {
-        "access_token": vault.seal(token.access_token, "access_token", user_id),
+        "access_token": vault.seal(token.access_token, "access_token", user_id, row.version + 1),
         "token_expires_at": started_at + token.lifetime(started_at),
         "token_version": api_keys.c.token_version + 1,
         "updated_at": row.now,
@@ -119,8 +119,9 @@ def save_rotation(
         "last_failure": None,
         **settled(row, state, reason),
     }
-    if token.refresh_token:
-        values["refresh_token"] = vault.encrypt(token.refresh_token, "refresh_token", user_id)
+    # One that the answer omits stays, bound to the new generation.
+    refresh_token = token.refresh_token or row.token(vault, "refresh_token")
+    values["refresh_token"] = vault.seal(refresh_token, "refresh_token", user_id, row.version + 1)
     optional = {"scope": token.scope, "company_id": token.company_id, "user_type": token.user_type}
     values |= {name: value for name, value in optional.items() if value}
     saved = db.execute(
@@ -315,7 +316,9 @@ def save_location_token(
             api_keys.c.location_id == row.connection.location_id,
         )
         .values(
-            location_access_token=vault.seal(token.access_token, "location_access_token", user_id),
+            location_access_token=vault.seal(
+                token.access_token, "location_access_token", user_id, row.version
+            ),
             location_token_expires_at=row.now + token.lifetime(row.now),
         )
     )

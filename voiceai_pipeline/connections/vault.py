@@ -1,19 +1,18 @@
 """Tokens at rest: AES-256-GCM, bound to the row and column they are stored in (decision 4).
 
-``enc:v1:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column and user,
-so a ciphertext moved to another row or column does not decrypt. Values without the prefix are
-plain text written by the source system; they are read as they are, unless that is refused.
+``enc:v2:<key id>:<base64 of nonce and ciphertext>``. The additional data is table, column, user and
+the generation of the row (``token_version``), so a ciphertext moved to another row or column, or an
+older one put back, does not decrypt. ``enc:v1:`` came before and lacks the generation; it is read
+until it is encrypted again (``key_rotation.py``). Values without a prefix are plain text written by
+the source system; they are read as they are, unless that is refused.
 """
 
 import base64
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -24,9 +23,10 @@ from msgspec import Raw
 from voiceai_pipeline.core.call import digest
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.core.settings_parsing import parse_keys
+from voiceai_pipeline.core.settings_parsing import SettingsError
 
-_PREFIX: Final = "enc:v1:"
+_PREFIX: Final = "enc:v2:"
+_WITHOUT_GENERATION: Final = "enc:v1:"
 _ANY_VERSION: Final = "enc:"
 _NONCE_BYTES: Final = 12
 
@@ -42,35 +42,62 @@ class TokenVault:
     Args:
         keys: key id to 32 bytes, newest first.
         refuse_plain: refuse tokens stored in plain text.
+        reload: reads the keyring again, for a value whose key is not in it: another process may
+            have added one.
     """
 
-    def __init__(self, keys: Mapping[str, bytes], *, refuse_plain: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, bytes],
+        *,
+        refuse_plain: bool = False,
+        reload: Callable[[], Mapping[str, bytes]] | None = None,
+    ) -> None:
+        self._refuse_plain = refuse_plain
+        self._reload = reload
+        self._use(keys)
+
+    def _use(self, keys: Mapping[str, bytes]) -> None:
         if not keys:
             raise ValueError("the keyring is empty")
-        self._refuse_plain = refuse_plain
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
-        self._current = next(iter(keys))
-        self._fingerprint_key = hmac.digest(keys[self._current], b"token fingerprint", "sha256")
-        self._call_key = hmac.digest(keys[self._current], CALL_LABEL, "sha256")
+        self.current = next(iter(keys))
+        self._fingerprint_key = hmac.digest(keys[self.current], b"token fingerprint", "sha256")
+        self._call_key = hmac.digest(keys[self.current], CALL_LABEL, "sha256")
 
-    def seal(self, token: Secret | None, column: str, user_id: UUID) -> str | None:
+    @property
+    def key_ids(self) -> list[str]:
+        """The keys of the ring; the first one, ``current``, encrypts."""
+        return list(self._ciphers)
+
+    def seal(
+        self, token: Secret | None, column: str, user_id: UUID, generation: int = 0
+    ) -> str | None:
         """``encrypt``; None for None."""
-        return self.encrypt(token, column, user_id) if token else None
+        return self.encrypt(token, column, user_id, generation) if token else None
 
-    def encrypt(self, token: Secret, column: str, user_id: UUID) -> str:
-        """The text to store in ``api_keys.<column>`` of ``user_id``."""
+    def encrypt(self, token: Secret, column: str, user_id: UUID, generation: int = 0) -> str:
+        """The text to store in ``api_keys.<column>`` of ``user_id``.
+
+        Args:
+            generation: the row's ``token_version`` once it is stored there.
+        """
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._current].encrypt(
-            nonce, token.reveal().encode(), _context(column, user_id)
+        current, ciphers = self.current, self._ciphers
+        sealed = ciphers[current].encrypt(
+            nonce, token.reveal().encode(), _context(column, user_id, generation)
         )
-        return f"{_PREFIX}{self._current}:{base64.b64encode(nonce + sealed).decode()}"
+        return f"{_PREFIX}{current}:{base64.b64encode(nonce + sealed).decode()}"
 
-    def decrypt(self, stored: str, column: str, user_id: UUID) -> Secret:
+    def decrypt(self, stored: str, column: str, user_id: UUID, generation: int = 0) -> Secret:
         """The token behind a stored value.
 
+        Args:
+            generation: the row's ``token_version``.
+
         Raises:
-            PipelineError: TOKEN_UNREADABLE: unknown key, another row or column, or damaged; or
-                plain text where that is refused.
+            PipelineError: TOKEN_UNREADABLE: unknown key, another row, column or generation, or
+                damaged; or plain text where that is refused.
         """
         if not stored.startswith(_ANY_VERSION):
             if self._refuse_plain:
@@ -79,23 +106,34 @@ class TokenVault:
                     "it is stored in plain text, which VOICEAI_PLAIN_TOKENS=refuse forbids",
                 )
             return Secret(stored)
-        if not stored.startswith(_PREFIX):
+        if not stored.startswith((_PREFIX, _WITHOUT_GENERATION)):
             raise PipelineError(FailureClass.TOKEN_UNREADABLE, "a newer version encrypted it")
-        key_id, _, encoded = stored.removeprefix(_PREFIX).partition(":")
-        cipher = self._ciphers.get(key_id)
+        is_bound = stored.startswith(_PREFIX)
+        key_id, _, encoded = stored[len(_PREFIX) :].partition(":")
+        cipher = self._cipher(key_id)
         if cipher is None:
             raise PipelineError(FailureClass.TOKEN_UNREADABLE, f"no key {key_id!r} in the keyring")
+        context = _context(column, user_id, generation if is_bound else None)
         try:
             sealed = base64.b64decode(encoded, validate=True)
-            plain = cipher.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(column, user_id)
-            )
+            plain = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context)
         except (InvalidTag, ValueError):
             raise PipelineError(
                 FailureClass.TOKEN_UNREADABLE,
-                f"key {key_id!r} does not open it: a new key of that name, another row, or damage",
+                f"key {key_id!r} does not open it: a new key of that name, another row, an older "
+                "token put back, or damage",
             ) from None
         return Secret(plain.decode())
+
+    def is_current(self, stored: str) -> bool:
+        """Whether a stored value has today's form and the key that encrypts."""
+        return stored.startswith(f"{_PREFIX}{self.current}:")
+
+    def _cipher(self, key_id: str) -> AESGCM | None:
+        if key_id not in self._ciphers and self._reload is not None:
+            with contextlib.suppress(OSError, SettingsError):
+                self._use(self._reload())
+        return self._ciphers.get(key_id)
 
     def fingerprint(self, token: Secret) -> str:
         """A keyed hash that tells two tokens apart and reveals nothing about them."""
@@ -107,20 +145,6 @@ class TokenVault:
         return digest(hashlib.blake2b(key=self._call_key, digest_size=16), sent)
 
 
-def _context(column: str, user_id: UUID) -> bytes:
-    return f"api_keys|{column}|{user_id}".encode()
-
-
-def local_keys(path: Path) -> dict[str, bytes]:
-    """The keyring of the embedded server: a file with mode 0600, created at first use."""
-    if not path.exists():
-        # A unique name, not the pid: threads share one, and containers reuse it.
-        descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-        draft = Path(name)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"local:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
-        # link() never replaces: one of two processes wins, and no partial file is ever seen.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return parse_keys(path.read_text().strip())
+def _context(column: str, user_id: UUID, generation: int | None) -> bytes:
+    bound = "" if generation is None else f"|{generation}"
+    return f"api_keys|{column}|{user_id}{bound}".encode()

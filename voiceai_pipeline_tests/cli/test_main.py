@@ -267,7 +267,7 @@ def test_an_unusable_home_or_key_file_is_one_sentence(program: Program, tmp_path
     a_file.write_text("")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
-    (damaged / "token.key").write_text("")
+    (damaged / "token.key").touch(mode=0o600)
     embedded = {"VOICEAI_DATABASE_URL": "", "VOICEAI_TOKEN_KEYS": ""}
 
     unusable = program("check", "x", VOICEAI_HOME=str(a_file), **embedded)

@@ -66,7 +66,7 @@ def test_an_agency_with_two_locations_must_select_one_and_its_grant_is_kept(
             consent.connect(user_id, connector.code(agency))
         assert len(choice.value.locations) == 2
         row = stored(engine, user_id)
-        assert vault.decrypt(row["refresh_token"], "refresh_token", user_id)
+        assert vault.decrypt(row["refresh_token"], "refresh_token", user_id, row["token_version"])
         assert standing(engine, user_id) == (
             ConnectionState.NEEDS_RECONNECT,
             FailureClass.NO_LOCATION,
@@ -102,8 +102,11 @@ def test_connecting_stores_everything_encrypted_and_names_the_location(
 ) -> None:
     row = stored(engine, harbor.user.id)
     for column in ("access_token", "refresh_token"):
-        assert row[column].startswith("enc:v1:test:")
-        assert "SANDBOX" in vault.decrypt(row[column], column, harbor.user.id).reveal()
+        assert row[column].startswith("enc:v2:test:")
+        assert (
+            "SANDBOX"
+            in vault.decrypt(row[column], column, harbor.user.id, row["token_version"]).reveal()
+        )
     assert row["name"] == "HighLevel"
     assert row["location_name"] == "Harbor Dental"
     assert row["location_timezone"] == "America/New_York"

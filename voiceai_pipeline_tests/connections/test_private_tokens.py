@@ -68,7 +68,7 @@ def test_a_token_and_a_location_id_are_enough_for_the_calls_to_arrive(
     with engine.connect() as db:
         row = db.execute(sa.text("SELECT access_token, refresh_token FROM api_keys")).one()
         events = [entry.sentence for entry in history.of_user(db, HARBOR)]
-    assert row.access_token.startswith("enc:v1:")
+    assert row.access_token.startswith("enc:v2:")
     assert row.refresh_token is None
     assert events == ["Connected with a private integration token"]
     assert asked(sandbox, "/oauth/token") == 0

@@ -89,7 +89,12 @@ def test_fields_that_an_answer_omits_stay_as_stored(
     with tokens_at(sandbox, engine, vault, clock, endpoint.url, api_version) as tokens:
         assert tokens.get_valid_token(expired.user.id) == Secret("INVENTED-ACCESS")
     after = stored(engine, expired.user.id)
-    for name in ("refresh_token", "location_id", "scope", "company_id", "user_type", "is_active"):
+    tokens_of = [
+        vault.decrypt(row["refresh_token"], "refresh_token", expired.user.id, row["token_version"])
+        for row in (before, after)
+    ]
+    assert tokens_of[0] == tokens_of[1]
+    for name in ("location_id", "scope", "company_id", "user_type", "is_active"):
         assert after[name] == before[name]
         assert after[name] is not None
     assert after["token_version"] == before["token_version"] + 1

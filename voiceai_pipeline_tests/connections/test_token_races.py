@@ -133,8 +133,9 @@ def test_a_reader_never_sees_half_a_rotation(
                     continue
                 polls += 1
                 number = row.token_version - before - 1
-                access = vault.decrypt(row.access_token, "access_token", user.id).reveal()
-                refresh = vault.decrypt(row.refresh_token, "refresh_token", user.id).reveal()
+                of_row = (user.id, row.token_version)
+                access = vault.decrypt(row.access_token, "access_token", *of_row).reveal()
+                refresh = vault.decrypt(row.refresh_token, "refresh_token", *of_row).reveal()
                 expires = row.token_expires_at - datetime(2026, 1, 1, tzinfo=UTC)
                 seen = (access, refresh, row.scope, expires.total_seconds())
                 wanted = (f"access {number}", f"refresh {number}", f"scope {number}", 1 + number)

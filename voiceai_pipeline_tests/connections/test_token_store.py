@@ -44,7 +44,8 @@ def test_a_scope_lost_at_a_refresh_needs_action(
             assert failure is FailureClass.SCOPE_MISSING
     assert len(endpoint.posts) == 1
     row = stored(engine, expired.user.id)
-    refresh = vault.decrypt(row["refresh_token"], "refresh_token", expired.user.id)
+    of_row = ("refresh_token", expired.user.id, row["token_version"])
+    refresh = vault.decrypt(row["refresh_token"], *of_row)
     assert refresh == Secret("INVENTED-REFRESH-1")  # the new pair is kept all the same
 
 

@@ -1,32 +1,23 @@
-"""Tokens at rest: what is moved, damaged or foreign does not open; keys can be changed."""
+"""Tokens at rest: what is moved, older, damaged or foreign does not open; keys can be changed."""
 
 import base64
 import hashlib
-import multiprocessing
-import os
-import stat
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from voiceai_pipeline.connections.vault import TokenVault, local_keys
+from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.core.settings_parsing import SettingsError
 
 OLD, NEW = {"old": b"o" * 32}, {"new": b"n" * 32}
 USER = UUID("00000000-0000-4000-8000-000000000001")
 TOKEN = Secret("INVENTED-TOKEN")
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["voiceai_pipeline_tests.support.token_processes", __name__])
 
 
 def refusal(open_it: Callable[[], Secret]) -> str:
@@ -42,7 +33,7 @@ def refusal(open_it: Callable[[], Secret]) -> str:
 def test_a_token_comes_back_as_it_was(token: str, user_id: UUID) -> None:
     vault = TokenVault(NEW)
     stored = vault.encrypt(Secret(token), "access_token", user_id)
-    assert stored.startswith("enc:v1:new:")
+    assert stored.startswith("enc:v2:new:")
     assert vault.decrypt(stored, "access_token", user_id) == Secret(token)
 
 
@@ -62,6 +53,34 @@ def test_a_ciphertext_moved_to_another_column_or_user_does_not_open() -> None:
         ("access_token", uuid4()),
     ):
         refusal(lambda c=column, u=user_id: vault.decrypt(stored, c, u))  # type: ignore[misc]
+
+
+def test_an_older_ciphertext_does_not_open_in_a_newer_row() -> None:
+    vault = TokenVault(NEW)
+    stored = vault.encrypt(TOKEN, "refresh_token", USER, 7)
+    assert vault.decrypt(stored, "refresh_token", USER, 7) == TOKEN
+    assert "an older token" in refusal(lambda: vault.decrypt(stored, "refresh_token", USER, 8))
+
+
+def test_a_value_from_before_generations_opens_and_is_not_current() -> None:
+    vault = TokenVault(NEW)
+    nonce = b"n" * 12
+    context = f"api_keys|refresh_token|{USER}".encode()
+    sealed = AESGCM(NEW["new"]).encrypt(nonce, b"INVENTED-TOKEN", context)
+    stored = f"enc:v1:new:{base64.b64encode(nonce + sealed).decode()}"
+    assert vault.decrypt(stored, "refresh_token", USER, 7) == TOKEN
+    assert not vault.is_current(stored)
+    assert vault.is_current(vault.encrypt(TOKEN, "refresh_token", USER, 7))
+
+
+def test_a_key_that_another_process_added_is_found_and_used() -> None:
+    ring = dict(OLD)
+    vault = TokenVault(ring, reload=lambda: ring)
+    stored = TokenVault(NEW).encrypt(TOKEN, "access_token", USER)
+    refusal(lambda: vault.decrypt(stored, "access_token", USER))
+    ring = {**NEW, **OLD}
+    assert vault.decrypt(stored, "access_token", USER) == TOKEN
+    assert vault.is_current(vault.encrypt(TOKEN, "access_token", USER))
 
 
 def test_an_unknown_key_is_named() -> None:
@@ -91,13 +110,14 @@ def test_one_changed_byte_anywhere_does_not_open(position: int, change: int) -> 
 @pytest.mark.parametrize(
     "damaged",
     [
-        "enc:v1:new:",
-        "enc:v1:new",
-        "enc:v1:",
-        "enc:v1:new:AAAA",
-        "enc:v1:new:not base64!",
-        "enc:v1:new:ümlaut",
+        "enc:v2:new:",
+        "enc:v2:new",
+        "enc:v2:",
         "enc:v2:new:AAAA",
+        "enc:v2:new:not base64!",
+        "enc:v2:new:ümlaut",
+        "enc:v3:new:AAAA",
+        "enc:v1:new:AAAA",
         "enc:",
     ],
 )
@@ -148,64 +168,3 @@ def test_a_calls_fingerprint_tells_calls_apart_and_takes_the_key_to_be_tried_out
 def test_a_ring_without_keys_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         TokenVault({})
-
-
-# The key file ------------------------------------------------------------------------------------
-
-
-def test_the_key_file_is_private_and_written_once(tmp_path: Path) -> None:
-    path = tmp_path / "token.key"
-    mask = os.umask(0)
-    try:
-        keys = local_keys(path)
-    finally:
-        os.umask(mask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert local_keys(path) == keys
-    assert [len(key) for key in keys.values()] == [32]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def make_keys(path: str, barrier: Barrier) -> None:
-    barrier.wait(120)
-    keys = local_keys(Path(path))
-    found = Path(f"{path}.found.{os.getpid()}")
-    found.write_bytes(next(iter(keys.values())))
-
-
-def test_many_processes_that_start_at_once_get_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "token.key"
-    barrier = processes.Barrier(12)
-    members = [processes.Process(target=make_keys, args=(str(path), barrier)) for _ in range(12)]
-    for member in members:
-        member.start()
-    for member in members:
-        member.join(120)
-        assert member.exitcode == 0
-        member.close()
-    found = [file.read_bytes() for file in tmp_path.glob("*.found.*")]
-    assert len(found) == 12
-    assert set(found) == set(local_keys(path).values())
-    assert [f.name for f in tmp_path.iterdir() if "found" not in f.name] == ["token.key"]
-
-
-def test_many_threads_that_start_at_once_get_one_key(tmp_path: Path) -> None:
-    for number in range(20):
-        path = tmp_path / f"{number}.key"
-        with ThreadPoolExecutor(8) as pool:
-            keys = list(pool.map(local_keys, [path] * 8))
-        assert all(each == keys[0] for each in keys)
-
-
-def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
-    # In a container every process has the pid that the killed one had.
-    (tmp_path / f"token.key.{os.getpid()}").write_text("half")
-    assert local_keys(tmp_path / "token.key")
-
-
-def test_a_damaged_key_file_is_refused_without_quoting_it(tmp_path: Path) -> None:
-    path = tmp_path / "token.key"
-    path.write_text("local:INVENTED-CANARY")
-    with pytest.raises(SettingsError) as refused:
-        local_keys(path)
-    assert "INVENTED" not in str(refused.value)

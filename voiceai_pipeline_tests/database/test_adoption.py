@@ -143,9 +143,9 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     clock.now += timedelta(days=2)
     tokens.get_valid_token(harbor)
     after = {r["id"]: r for r in rows(empty, "api_keys")}
-    refreshed = [r for r in after.values() if r["access_token"].startswith("enc:v1:")]
+    refreshed = [r for r in after.values() if r["access_token"].startswith("enc:v2:")]
     assert {r["user_id"] for r in refreshed} == {harbor, quiet}
-    assert all(r["refresh_token"].startswith("enc:v1:") for r in refreshed)
+    assert all(r["refresh_token"].startswith("enc:v2:") for r in refreshed)
     for row in untouched:
         if row["id"] not in {r["id"] for r in refreshed}:
             assert {name: after[row["id"]][name] for name in row} == row

@@ -69,7 +69,8 @@ def test_an_odd_answer_connects_with_one_post_and_keeps_its_pair(
         tokens.refresh_due([expired.user.id])
     assert len(endpoint.posts) == 1
     row = stored(engine, expired.user.id)
-    assert vault.decrypt(row["refresh_token"], "refresh_token", expired.user.id) == Secret("rt-2")
+    of_row = ("refresh_token", expired.user.id, row["token_version"])
+    assert vault.decrypt(row["refresh_token"], *of_row) == Secret("rt-2")
     with engine.begin() as db:
         now = connections.one(db, expired.user.id, clock.now)
         assert now is not None
@@ -247,7 +248,8 @@ def test_an_echo_of_the_refresh_token_is_no_grant(
     clock: Clock,
 ) -> None:
     before = stored(engine, expired.user.id)
-    spent = vault.decrypt(before["refresh_token"], "refresh_token", expired.user.id)
+    of_row = ("refresh_token", expired.user.id, before["token_version"])
+    spent = vault.decrypt(before["refresh_token"], *of_row)
     endpoint.answer = lambda: (200, {"refresh_token": spent.reveal()})
     with (
         tokens_at(sandbox, engine, vault, clock, endpoint.url) as tokens,

@@ -1,0 +1,146 @@
+"""``voiceai-pipeline keys``: the keys that encrypt tokens, and changing them while all goes on."""
+
+import os
+
+import click
+import sqlalchemy as sa
+
+from voiceai_pipeline.cli.progress import rows_bar
+from voiceai_pipeline.connections import key_file, key_rotation
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.key_rotation import PLAIN, Usage
+from voiceai_pipeline.connections.spool import Spool
+from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.pipeline import key_path, open_database, open_vault, spool_path
+
+_VARIABLE = "VOICEAI_TOKEN_KEYS"
+
+
+@click.group("keys", invoke_without_command=True)
+@click.pass_context
+def keys_command(context: click.Context) -> None:
+    """Show which keys the stored tokens need; add, use and remove keys.
+
+    \b
+    To change the key:
+      voiceai-pipeline keys add
+      voiceai-pipeline keys encrypt
+      voiceai-pipeline keys remove OLD
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = Settings.load(os.environ)
+    with open_database(settings, pool_size=1) as engine:
+        vault = open_vault(settings, engine)
+        _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)
+
+
+@keys_command.command()
+@click.argument("key_id", required=False)
+def add(key_id: str | None) -> None:
+    """Add a new key, named KEY_ID, that encrypts from now on.
+
+    With VOICEAI_TOKEN_KEYS it is printed, for you to add to the variable.
+    """
+    settings = Settings.load(os.environ)
+    path = key_path(settings)
+    is_first = not settings.token_keys and not path.exists()
+    keys = dict(settings.token_keys) or ({} if is_first else key_file.read(path))
+    with open_database(settings, pool_size=1) as engine:
+        taken = _usage(settings, engine).key_ids | keys.keys()
+    key_id = key_id or next(name for n in range(1, 10_000) if (name := f"k{n}") not in taken)
+    if not key_id.isidentifier() or key_id in taken:
+        raise SettingsError(f"{key_id!r} cannot name a new key. Choose a word that is not in use.")
+    key = key_file.new_key()
+    if settings.database_url is not None or settings.token_keys:
+        click.echo(
+            f"{key_file.line_of(key_id, key)}\n\nKeep it secret. 1. Add it at the END of "
+            f"{_VARIABLE} and restart every process, so that all can read it. 2. Move it to the "
+            "FRONT and restart again: it encrypts from then on. 3. Run: voiceai-pipeline keys "
+            "encrypt"
+        )
+        return
+    settings.home.mkdir(parents=True, exist_ok=True)
+    key_file.write(path, {key_id: key, **keys})
+    click.echo(f"Added the key {key_id} to {path}. Run now: voiceai-pipeline keys encrypt")
+
+
+@keys_command.command()
+def encrypt() -> None:
+    """Encrypt every stored token with the newest key.
+
+    Also of paused and disconnected users, and pairs that wait on disk. Nothing has to stop for it.
+    Safe to repeat.
+    """
+    settings = Settings.load(os.environ)
+    with open_database(settings, pool_size=1) as engine:
+        vault = open_vault(settings, engine)
+        spool = Spool(spool_path(settings), vault)
+        with rows_bar("Encrypting") as show:
+            result = key_rotation.encrypt_again(engine, vault, spool, show)
+        click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
+        _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)
+        if result.unreadable:
+            with engine.begin() as db:
+                users = connections.all_connections(db, result.unreadable)
+            names = ", ".join(one.user.name for one in users)
+            raise SettingsError(
+                f"No key opens the tokens of {names}. Put the missing key back, or connect again."
+            )
+
+
+@keys_command.command()
+@click.argument("key_id")
+def remove(key_id: str) -> None:
+    """Remove KEY_ID from the key file, if no stored token needs it."""
+    settings = Settings.load(os.environ)
+    if settings.token_keys:
+        raise SettingsError(f"The keys are in {_VARIABLE}. Take {key_id} out there.")
+    with open_database(settings, pool_size=1) as engine:
+        vault = open_vault(settings, engine)
+        needed = _usage(settings, engine).needed(key_id)
+        if key_id not in vault.key_ids:
+            raise SettingsError(f"There is no key {key_id}: {', '.join(vault.key_ids)}.")
+        if key_id == vault.current or needed:
+            raise SettingsError(
+                f"The key {key_id} is needed: "
+                + (f"by {needed} connections. " if needed else "it encrypts. ")
+                + "Run first: voiceai-pipeline keys add, then voiceai-pipeline keys encrypt."
+            )
+        keys = key_file.read(key_path(settings))
+        key_file.write(
+            key_path(settings), {name: key for name, key in keys.items() if name != key_id}
+        )
+    click.echo(f"Removed the key {key_id}. Backups from before still need it: keep a copy as long.")
+
+
+def _usage(settings: Settings, engine: sa.Engine) -> Usage:
+    with engine.begin() as db:
+        return key_rotation.usage(db, spool_path(settings))
+
+
+def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:
+    where = "voiceai-pipeline keys remove {}" if in_file else f"take it out of {_VARIABLE}"
+    for number, key_id in enumerate(key_ids):
+        if number == 0:
+            state = "encrypts"
+        elif usage.needed(key_id):
+            state = "still needed; run: voiceai-pipeline keys encrypt"
+        else:
+            state = f"not needed any more; {where.format(key_id)}"
+        click.echo(_line(key_id, usage.rows[key_id], usage.spooled[key_id], state))
+    for key_id in sorted(usage.key_ids.difference(key_ids)):
+        state = "MISSING: put it back, or connect these users again"
+        click.echo(_line(key_id, usage.rows[key_id], usage.spooled[key_id], state))
+    if plain := usage.rows[PLAIN]:
+        click.echo(_line(PLAIN, plain, 0, "run: voiceai-pipeline keys encrypt"))
+    if usage.unbound:
+        click.echo(
+            f"{usage.unbound} connections could be replaced by an older copy of themselves: "
+            "voiceai-pipeline keys encrypt"
+        )
+
+
+def _line(key_id: str, rows: int, spooled: int, state: str) -> str:
+    return f"{key_id:12} {rows:6} connections {spooled:4} on disk   {state}"

@@ -1,0 +1,86 @@
+"""The keyring of the embedded server: a file that only its owner can read.
+
+One key a line, as ``id:base64 of 32 bytes``, newest first. It is never replaced by accident: it is
+created only where nothing is encrypted yet, and changed by ``voiceai-pipeline keys`` alone.
+"""
+
+import base64
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from voiceai_pipeline.core.settings_parsing import SettingsError, parse_keys
+
+
+def create(path: Path) -> None:
+    """Create the file with one key, unless there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = _draft(path, {"local": new_key()})
+    # link() never replaces: one of two processes wins, and no partial file is ever seen.
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """The keys of the file, the newest first.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read.
+        SettingsError: it is damaged, or others can read it.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise SettingsError(
+            f"{path} holds the keys of all tokens, and other users of this machine can read it "
+            f"(mode {mode:o}). Take that right away: chmod 600 {path}. If they may have read it, "
+            "add a new key too: voiceai-pipeline keys add."
+        )
+    try:
+        keys = parse_keys(path.read_text().strip().replace("\n", ","))
+    except (SettingsError, UnicodeDecodeError):
+        keys = {}
+    if not keys:
+        raise SettingsError(
+            f"{path} is damaged: it should hold the keys that encrypt the tokens, each as "
+            "id:base64 of 32 bytes. Put it back from a backup; or delete it, make a new one with "
+            "voiceai-pipeline keys add, and connect every user again."
+        )
+    return keys
+
+
+def write(path: Path, keys: Mapping[str, bytes]) -> None:
+    """Replace the keys of the file; a reader sees the old ones or the new ones.
+
+    Raises:
+        OSError: it cannot be written; the old file stays.
+    """
+    _draft(path, keys).replace(path)
+
+
+def new_key() -> bytes:
+    """A new random key."""
+    return secrets.token_bytes(32)
+
+
+def line_of(key_id: str, key: bytes) -> str:
+    """A key as ``VOICEAI_TOKEN_KEYS`` and the file take it. Secret."""
+    return f"{key_id}:{base64.b64encode(key).decode()}"
+
+
+def _draft(path: Path, keys: Mapping[str, bytes]) -> Path:
+    # A unique name, not the pid: threads share one, and containers reuse it.
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # 0600
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{line_of(key_id, key)}\n" for key_id, key in keys.items())
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(name)
