@@ -24,6 +24,7 @@ from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import MetricRules, Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
+from voiceai_pipeline.database import engine as engine_of
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import DEFAULT_POOL_SIZE, open_engine
@@ -111,12 +112,7 @@ def server_version(url: Secret, name: str) -> str:
         sqlalchemy.exc.OperationalError: the server does not answer.
     """
     check_url(url, name)
-    engine = sa.create_engine(
-        url.reveal(), poolclass=sa.NullPool, connect_args={"connect_timeout": 10}
-    )
-    with engine.connect() as db:
-        version: str = db.execute(sa.text("SHOW server_version")).scalar_one()
-    return version
+    return engine_of.server_version(url)
 
 
 def key_path(settings: Settings) -> Path:
@@ -200,9 +196,11 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         client = stack.enter_context(HighLevelClient(settings.highlevel))
         spool = Spool(spool_path(settings), vault)
         tokens = Tokens(engine, vault, client, actor=actor, spool=spool)
-        consent = Consent(engine, vault, client, actor=actor, spool=spool)
-        sync = Sync(engine, tokens, client, settings.timezone)
         directory = Directory(engine, tokens, client)
+        consent = Consent(
+            engine, vault, client, actor=actor, spool=spool, connected=directory.read_new
+        )
+        sync = Sync(engine, tokens, client, settings.timezone)
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
         yield Pipeline(
             engine,

@@ -106,7 +106,6 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
         "highlevel/client.py",
         "highlevel/transport.py",
         "connections/alert_channels.py",
-        "cli/oauth_callback.py",
         "web/dagster_client.py",
         "cli/doctor.py",
         "cli/demo_users.py",

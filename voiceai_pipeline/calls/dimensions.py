@@ -5,10 +5,12 @@ An agent that HighLevel no longer lists keeps its row and its name, with ``missi
 earlier names are in ``agent_names``.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -17,11 +19,11 @@ from voiceai_pipeline.connections import queries as connection_queries
 from voiceai_pipeline.connections.shared_location import read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.call import Agent
-from voiceai_pipeline.core.connection import Connection, Location
+from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
-from voiceai_pipeline.database.tables import agent_names, agents, locations
+from voiceai_pipeline.database.tables import agent_names, agents
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 WORKERS: Final = 8
@@ -58,15 +60,23 @@ class Directory:
             PipelineError: DATABASE, if the connections cannot be read.
         """
 
-        def sync(connection: Connection, location_id: str) -> int:
-            listed = self._tokens.spend(
-                connection.user.id, lambda token: list(self._client.agents(token, location_id))
-            )
-            with self._engine.begin() as db:
-                store_agents(db, location_id, listed, read_clock(db, self._now))
-            return len(listed)
+        return self._each_location(lambda one, at: self._sync_agents(one.user.id, at))
 
-        return self._each_location(sync)
+    def read_new(self, user_id: UUID, location_id: str) -> None:
+        """Store the agents of a location that was just connected; its name and time zone are there.
+
+        A failure is left to the next sync of all agents: the connection must not wait for it.
+        """
+        with contextlib.suppress(PipelineError, sa.exc.SQLAlchemyError):
+            self._sync_agents(user_id, location_id)
+
+    def _sync_agents(self, user_id: UUID, location_id: str) -> int:
+        listed = self._tokens.spend(
+            user_id, lambda token: list(self._client.agents(token, location_id))
+        )
+        with self._engine.begin() as db:
+            store_agents(db, location_id, listed, read_clock(db, self._now))
+        return len(listed)
 
     def sync_locations(self) -> dict[str, int | PipelineError]:
         """Store name and time zone of every location that can be read.
@@ -83,8 +93,8 @@ class Directory:
                 connection.user.id, lambda token: self._client.location(token, location_id)
             )
             with self._engine.begin() as db:
-                store_location(db, location, read_clock(db, self._now))
-                connection_queries.name_location(db, location_id, location.name, location.timezone)
+                now = read_clock(db, self._now)
+                connection_queries.store_location(db, location, now)
             return 1
 
         return self._each_location(sync)
@@ -134,6 +144,7 @@ def store_agents(
             )
         )
     _note_names(db, location_id, now)
+    _note_settings(db, location_id, now)
     db.execute(
         sa.update(agents)
         .where(
@@ -165,16 +176,19 @@ def _note_names(db: sa.Connection, location_id: str, now: datetime) -> None:
     db.execute(insert(agent_names).from_select(columns, changed).on_conflict_do_nothing())
 
 
-def store_location(db: sa.Connection, location: Location, now: datetime) -> None:
-    """Add or update a location; fields absent from the response keep their stored values."""
-    values = {
-        "name": location.name,
-        "timezone": location.timezone,
-        "company_id": location.company_id,
-    }
-    known = {column: value for column, value in values.items() if value}
-    db.execute(
-        insert(locations)
-        .values(location_id=location.location_id, first_seen_at=now, last_seen_at=now, **values)
-        .on_conflict_do_update(index_elements=["location_id"], set_={**known, "last_seen_at": now})
-    )
+def _note_settings(db: sa.Connection, location_id: str, now: datetime) -> None:
+    """Add to the history all settings that differ from the agent's latest ones there."""
+    db.execute(_NOTE_SETTINGS, {"location": location_id, "now": now})
+
+
+_NOTE_SETTINGS: Final = sa.text(
+    "INSERT INTO agent_settings (location_id, agent_id, since, settings) "
+    "SELECT a.location_id, a.agent_id, :now, s.settings FROM agents a "
+    "CROSS JOIN LATERAL (SELECT jsonb_build_object('timezone', a.timezone, 'maxCallDuration', "
+    "    a.raw -> 'maxCallDuration', 'agentWorkingHours', a.raw -> 'agentWorkingHours') "
+    "    AS settings) AS s "
+    "WHERE a.location_id = :location AND s.settings IS DISTINCT FROM ("
+    "    SELECT l.settings FROM agent_settings l WHERE l.location_id = a.location_id "
+    "    AND l.agent_id = a.agent_id ORDER BY l.since DESC LIMIT 1) "
+    "ON CONFLICT DO NOTHING"
+)

@@ -9,6 +9,7 @@ import requests
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.highlevel.transport import open_session
 from voiceai_pipeline.pipeline import Pipeline
 from voiceai_pipeline.sandbox.cast import DEMO_USERS, DemoUser
 from voiceai_pipeline.sandbox.demo import authorize
@@ -29,7 +30,7 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, report: Callable[[str],
         report("Sandbox: the database has users of its own, so no demo users are added")
     elif new:
         report(f"Sandbox: connecting {len(new)} demo users through its OAuth pages")
-        with requests.Session() as browser:
+        with open_session() as browser:
             for demo in new:
                 _connect(pipeline, browser, demo)
                 _cause_trouble(browser, sandbox, demo)

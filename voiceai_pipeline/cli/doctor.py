@@ -26,7 +26,7 @@ from voiceai_pipeline.database import grants, migrate
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.views import SCHEMA
-from voiceai_pipeline.highlevel.transport import USER_AGENT
+from voiceai_pipeline.highlevel.transport import USER_AGENT, open_session
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version, spool_path
 
 Level = Literal["ok", "warning", "error"]
@@ -150,9 +150,10 @@ def _highlevel(settings: Settings) -> Finding:
     target = "the sandbox" if settings.highlevel.is_sandbox else settings.highlevel.api_url
     asked = datetime.now(UTC)
     try:
-        answer = requests.get(
-            settings.highlevel.api_url, headers={"User-Agent": USER_AGENT}, timeout=10
-        )
+        with open_session() as session:
+            answer = session.get(
+                settings.highlevel.api_url, headers={"User-Agent": USER_AGENT}, timeout=10
+            )
     except requests.RequestException as error:
         hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
         text = f"{target} cannot be reached ({type(error).__name__}). {hint}"

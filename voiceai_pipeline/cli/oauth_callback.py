@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
-from urllib.request import urlopen
 
 import click
 
@@ -20,6 +19,7 @@ from voiceai_pipeline.connections.consent import Begun, Consent
 from voiceai_pipeline.connections.consent_errors import CONNECTED, ConsentError
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.highlevel.transport import open_session
 
 _CALLBACK_TIMEOUT: Final = 600.0
 """Seconds the user has to give consent in the browser."""
@@ -74,8 +74,9 @@ def follow(
 
 def _is_connections_page(url: str) -> bool:
     try:
-        with urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback, from our own settings
-            return b"voiceai-pipeline connections" in answer.read(200)
+        with open_session() as session:
+            answer = session.get(url, timeout=2)
+        return b"voiceai-pipeline connections" in answer.content[:200]
     except (OSError, ValueError):
         return False
 

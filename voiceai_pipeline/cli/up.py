@@ -34,6 +34,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
+from voiceai_pipeline.highlevel.transport import open_session
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
 from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, LocationError
 
@@ -120,7 +121,7 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
             # Dagster itself would retry for ten seconds and then print a traceback.
             server_version(url, "DAGSTER_POSTGRES_URL")
         env = {
-            **os.environ,
+            **_direct(os.environ),
             "DAGSTER_HOME": str(PROJECT),
             "DAGSTER_POSTGRES_URL": url.reveal(),
             "VOICEAI_HOME": str(settings.home),
@@ -128,6 +129,13 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
         if settings.highlevel.is_sandbox and "VOICEAI_START_DATE" not in os.environ:
             env["VOICEAI_START_DATE"] = _sandbox_start(settings.home).isoformat()
         yield env
+
+
+def _direct(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment for programs that reach each other on this machine: not through a proxy."""
+    given = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    hosts = ",".join(filter(None, [given, "127.0.0.1", "localhost", "::1"]))
+    return {**env, "no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def _sandbox_start(home: Path) -> date:
@@ -264,8 +272,8 @@ def _local_url(page: PageSettings) -> str:
 
 
 def _answers(url: str) -> bool:
-    with contextlib.suppress(requests.RequestException):
-        return requests.get(url, timeout=2).ok
+    with contextlib.suppress(requests.RequestException), open_session() as session:
+        return session.get(url, timeout=2).ok
     return False
 
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from voiceai_pipeline.connections.alert_messages import Message
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import AlertSettings
-from voiceai_pipeline.core.settings_parsing import is_loopback
+from voiceai_pipeline.core.settings_parsing import is_local, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class Webhook:
             headers={"Content-Type": "application/json", "User-Agent": "voiceai-pipeline"},
             method="POST",
         )
-        opener = urllib.request.build_opener(_NoRedirects)
+        direct = [urllib.request.ProxyHandler({})] if is_local(self.url.reveal()) else []
+        opener = urllib.request.build_opener(_NoRedirects, *direct)
         try:
             with opener.open(request, timeout=TIMEOUT):
                 return

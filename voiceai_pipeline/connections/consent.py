@@ -66,6 +66,7 @@ class Consent:
     Args:
         actor: recorded in the history.
         spool: token pairs on disk, which a disconnection deletes too.
+        connected: called with the user and the location of each new connection.
         now: replaces the database's clock where time is simulated; aware UTC.
         sleep: waits for the request that is finishing the same consent.
     """
@@ -78,6 +79,7 @@ class Consent:
         *,
         actor: Actor | None = None,
         spool: Spool | None = None,
+        connected: Callable[[UUID, str], None] = lambda _user_id, _location_id: None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -86,6 +88,7 @@ class Consent:
         self._client = client
         self._actor = actor or Actor()
         self._spool = spool
+        self._connected = connected
         self._now = now
         self._sleep = sleep
 
@@ -260,6 +263,7 @@ class Consent:
             return self._choose(user_id, location_id)
         if connection.location_id:
             self._name_location(connection.location_id, token.access_token)
+            self._connected(user_id, connection.location_id)
         return stored_connection(self._engine, user_id, self._now)
 
     def _save(
@@ -306,7 +310,7 @@ class Consent:
         except HighLevelError:
             return
         with self._engine.begin() as db:
-            connections.name_location(db, location_id, location.name, location.timezone)
+            connections.store_location(db, location, read_clock(db, self._now))
 
     # An agency's location -------------------------------------------------------------------------
 
@@ -347,6 +351,7 @@ class Consent:
                 FailureClass.NO_LOCATION, "the connection has changed in the meantime; choose again"
             )
         self._name_location(location_id, minted.access_token)
+        self._connected(user_id, location_id)
         return stored_connection(self._engine, user_id, self._now)
 
     def _agency_grant(self, user_id: UUID) -> tuple[TokenRow, str, Secret]:

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
@@ -19,6 +20,7 @@ from voiceai_pipeline.core.connection import (
     SERVICE,
     Connection,
     ConnectionState,
+    Location,
     User,
 )
 from voiceai_pipeline.core.failures import FailureClass
@@ -27,7 +29,7 @@ from voiceai_pipeline.database.current_connections import (
     CONNECTION_STATE,
     CURRENT_CONNECTION,
 )
-from voiceai_pipeline.database.tables import api_keys, users
+from voiceai_pipeline.database.tables import api_keys, locations, users
 
 
 def all_connections(
@@ -64,11 +66,11 @@ def as_of(now: datetime | None) -> sa.Select[Any]:
 
 def by_location(users: Iterable[Connection]) -> dict[str, list[Connection]]:
     """The users who can be synced, by location: users of one location share its calls."""
-    locations: defaultdict[str, list[Connection]] = defaultdict(list)
+    shared: defaultdict[str, list[Connection]] = defaultdict(list)
     for user in users:
         if user.can_sync and user.location_id:
-            locations[user.location_id].append(user)
-    return dict(locations)
+            shared[user.location_id].append(user)
+    return dict(shared)
 
 
 def connection_of(row: sa.RowMapping) -> Connection:
@@ -114,18 +116,28 @@ def add_user(
     )  # fmt: skip
 
 
-def name_location(
-    db: sa.Connection, location_id: str, name: str | None, timezone: str | None
-) -> None:
-    """Store the name and IANA time zone of a location, where known, for all its users."""
-    values = {"location_name": name, "location_timezone": timezone}
+def store_location(db: sa.Connection, location: Location, now: datetime) -> None:
+    """Store a location's name, IANA time zone and agency, where known: in the directory, and for
+    all its users. ``now`` is aware UTC."""
+    values = {"location_name": location.name, "location_timezone": location.timezone}
     known = {column: value for column, value in values.items() if value}
     if known:
         db.execute(
             sa.update(api_keys)
-            .where(api_keys.c.location_id == location_id, api_keys.c.service == SERVICE)
+            .where(api_keys.c.location_id == location.location_id, api_keys.c.service == SERVICE)
             .values(known)
         )
+    directory = {
+        "name": location.name,
+        "timezone": location.timezone,
+        "company_id": location.company_id,
+    }
+    known = {column: value for column, value in directory.items() if value}
+    db.execute(
+        insert(locations)
+        .values(location_id=location.location_id, first_seen_at=now, last_seen_at=now, **directory)
+        .on_conflict_do_update(index_elements=["location_id"], set_={**known, "last_seen_at": now})
+    )
 
 
 def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:

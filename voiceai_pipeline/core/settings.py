@@ -13,12 +13,13 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
+from voiceai_pipeline.core.database_url import database_url_of
 from voiceai_pipeline.core.page_settings import PageSettings as PageSettings
 from voiceai_pipeline.core.page_settings import page_of
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
-    database_url_of,
+    is_link,
     is_safe,
     list_of,
     parse_keys,
@@ -186,7 +187,11 @@ class Settings:
         Raises:
             SettingsError: a value is invalid.
         """
-        given = {name: value for name in VARIABLES if (value := env.get(name, "").strip())}
+        given = {
+            name: value
+            for name in VARIABLES
+            if (value := env.get(name, "").strip()) and not is_link(value)
+        }
         return cls(
             home=Path(given.get("VOICEAI_HOME", ".voiceai")).absolute(),
             highlevel=_highlevel(given),

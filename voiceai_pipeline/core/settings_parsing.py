@@ -55,7 +55,16 @@ def web_address_of(given: Mapping[str, str], name: str, otherwise: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """True for a host name or address that only this machine can reach."""
-    return host in ("127.0.0.1", "localhost", "::1")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_link(value: str) -> bool:
+    """True for what Kubernetes puts into a variable such as VOICEAI_PAGE_PORT beside a Service
+    called voiceai-page: an address, where we expect a port."""
+    return bool(re.fullmatch(r"(tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+:[0-9]+", value))
 
 
 def is_every_address(host: str) -> bool:
@@ -85,6 +94,12 @@ def networks_of(given: Mapping[str, str], name: str) -> tuple[str, ...]:
                 "10.0.0.7 or 10.0.0.0/24."
             ) from None
     return entries
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL names this machine: a request to it never goes through a proxy."""
+    host = urlsplit(url).hostname or ""
+    return is_loopback(host) or is_every_address(host)
 
 
 def is_safe(url: str) -> bool:
@@ -134,17 +149,6 @@ def start_date_of(env: Mapping[str, str]) -> date:
         raise SettingsError(
             f"VOICEAI_START_DATE is {text!r}. Write a day as YYYY-MM-DD."
         ) from error
-
-
-def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret | None:
-    """The URL with ``driver``, whatever form is given: postgres://, postgresql:// or a driver."""
-    url = given.get(name)
-    if url is None:
-        return None
-    scheme, found, rest = url.partition("://")
-    if not found or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError(f"{name} must be a PostgreSQL URL: postgresql://user@host:5432/name.")
-    return Secret(f"postgresql+{driver}://{rest}")
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

@@ -183,6 +183,17 @@ agent_names = sa.Table(
     comment="Every name that a voice agent has had.",
 )
 
+agent_settings = sa.Table(
+    "agent_settings",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True, comment="The HighLevel location."),
+    sa.Column("agent_id", sa.Text, primary_key=True, comment="HighLevel's id of the agent."),
+    instant("since", primary_key=True, comment="When the settings were first seen."),
+    sa.Column("settings", JSONB, nullable=False,
+              comment="timezone, maxCallDuration and agentWorkingHours from then on."),
+    comment="The settings that metrics depend on, each time they changed.",
+)  # fmt: skip
+
 locations = sa.Table(
     "locations",
     metadata,

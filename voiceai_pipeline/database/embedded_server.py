@@ -24,6 +24,7 @@ import psycopg
 
 from voiceai_pipeline.database import embedded_account
 from voiceai_pipeline.database.embedded_account import Account
+from voiceai_pipeline.database.engine import ignore_environment
 
 INSTALLS = {18: "pginstall18", 16: "pginstall"}
 """The wheel's folder of each PostgreSQL version, preferred one first."""
@@ -109,6 +110,7 @@ class Server:
     def connect(self) -> psycopg.Connection:
         """Open a connection, only through a socket folder of our own."""
         self.check_owner(self.sockets)
+        ignore_environment()
         return psycopg.connect(
             host=str(self.sockets),
             port=PORT,

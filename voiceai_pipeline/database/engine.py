@@ -1,9 +1,13 @@
 """Connecting to the database, its clock, and its errors as sentences.
 
-Nothing relies on session state (no session-level advisory locks, no prepared statements), so a
-pooler in transaction mode works too (decision 1).
+The one place that opens connections. What we rely on is requested here: encoding, formats, time
+zone, isolation, search path, no time-outs. Neither variables of the shell nor defaults of a role or
+database change what is stored (decision 29). Nothing relies on session state otherwise (no
+session-level advisory locks, no prepared statements), so a pooler in transaction mode works too
+(decision 1).
 """
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +15,7 @@ from typing import Any, Final
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import pq
 
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
@@ -27,22 +32,137 @@ _POOL_TIMEOUT: Final = 300.0
 workers may wait behind some that write a lot."""
 
 
+_SETTINGS: Final = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO,MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "search_path": '"$user",public',
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "row_security": "on",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""What every session relies on, whatever a role, a database or a server has as default."""
+
+_REPORTED: Final = ("TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings")
+"""The settings whose values a server reports unasked."""
+
+_PASSWORDS: Final = ("PGPASSWORD", "PGPASSFILE")
+"""The variables of libpq that stay in force: they can only open the door, not choose another."""
+
+_UNLISTED: Final = (
+    "PGTZ",
+    "PGDATESTYLE",
+    "PGGEQO",
+    "PGSYSCONFDIR",
+    "PGSERVICEFILE",
+    "PGREQUIRESSL",
+)
+"""Variables that libpq reads besides those of its parameters."""
+
+
+def ignore_environment() -> None:
+    """Remove libpq's variables from the environment, of this process and those it starts.
+
+    No parameter beats PGSERVICE, PGHOSTADDR or PGTZ, so they have to go.
+    """
+    listed = (option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar)
+    for name in {*listed, *_UNLISTED} - {*_PASSWORDS}:
+        os.environ.pop(name, None)
+
+
 def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:
     """An engine for ``url`` (a ``postgresql+psycopg`` URL); nothing is connected yet.
 
     Bind values never appear in errors or logs: they hold tokens and calls.
+
+    Raises:
+        PipelineError: DATABASE, when it connects: the encoding of the database is not UTF-8.
     """
-    engine = sa.create_engine(
-        url.reveal(),
-        hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        pool_timeout=_POOL_TIMEOUT,
-        connect_args={"prepare_threshold": None, "connect_timeout": 10},
-    )
+    engine = _create_engine(
+        url, {"prepare_threshold": None},
+        pool_size=pool_size, max_overflow=pool_size, pool_timeout=_POOL_TIMEOUT,
+    )  # fmt: skip
+    sa.event.listen(engine, "do_connect", _connect)
+    sa.event.listen(engine, "connect", _settle)
     sa.event.listen(engine, "checkin", _note_use)
     sa.event.listen(engine, "checkout", _check_alive)
     return engine
+
+
+def server_version(url: Secret) -> str:
+    """The version of the server at ``url``, of either driver.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: it does not answer.
+    """
+    engine = _create_engine(url, {}, poolclass=sa.NullPool)
+    with engine.connect() as db:
+        version: str = db.execute(sa.text("SHOW server_version")).scalar_one()
+    return version
+
+
+def _create_engine(url: Secret, arguments: dict[str, Any], **options: Any) -> sa.Engine:
+    ignore_environment()
+    address = sa.make_url(url.reveal())
+    given = address.query.get("options", "")
+    own = " ".join(f"-c {name}={value.replace(' ', _SPACE)}" for name, value in _SETTINGS.items())
+    arguments = {
+        "connect_timeout": 10,
+        "client_encoding": "UTF8",
+        # The URL's own last: a schema that it names comes first in the search path.
+        "options": f"{own} {given if isinstance(given, str) else ' '.join(given)}".rstrip(),
+        **arguments,
+    }
+    address = address.difference_update_query(["options", "client_encoding"])
+    return sa.create_engine(address, hide_parameters=True, connect_args=arguments, **options)
+
+
+_SPACE: Final = "\\ "
+
+
+def _connect(dialect: Any, _record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
+    """Connect; without our settings to a pooler that does not forward any: see ``_settle``."""
+    try:
+        return dialect.connect(*cargs, **cparams)
+    except psycopg.OperationalError as error:
+        if "startup parameter" not in str(error):
+            raise
+        return dialect.connect(*cargs, **{**cparams, "options": ""})
+
+
+def _settle(connection: psycopg.Connection, _record: Any) -> None:
+    """Check a new connection; set what a pooler left out.
+
+    Raises:
+        PipelineError: DATABASE: the database cannot hold every text.
+    """
+    reported = connection.info.parameter_status
+    encoding = reported("server_encoding")
+    if encoding not in (None, "UTF8"):
+        connection.close()
+        raise PipelineError(
+            FailureClass.DATABASE,
+            f"the database has the encoding {encoding}: create one with ENCODING 'UTF8'",
+        )
+    wanted = {name: _SETTINGS[name].replace(",", ", ") for name in _REPORTED}
+    if any(reported(name) != value for name, value in wanted.items()):
+        with connection.cursor() as cursor:
+            names, values = list(_SETTINGS), list(_SETTINGS.values())
+            cursor.execute(
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) "
+                "AS s(name, value)",
+                (names, values),
+            )
+        connection.commit()
 
 
 def _note_use(_connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:

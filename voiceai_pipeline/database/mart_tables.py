@@ -97,6 +97,9 @@ def _measures() -> Iterable[sa.Column[Any]]:
                  "transcript")  # fmt: skip
     yield _count("calls_without_summary", "Calls whose summary is empty or not there yet.",
                  "summary")  # fmt: skip
+    yield _count("calls_with_unknown_speakers", "Calls whose transcript names no known speaker: "
+                 "their turns are unknown, and they are not engaged.", "transcript",
+                 null=True)  # fmt: skip
     yield _column("talk_seconds", sa.Numeric(14, 3), "Sum of durations, in seconds.",
                   "duration_seconds")  # fmt: skip
     yield _column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds")
@@ -127,7 +130,7 @@ def _measures() -> Iterable[sa.Column[Any]]:
                  "seconds, unless configured otherwise.", _TURNS)  # fmt: skip
     yield _ratio("engagement_rate", "engaged_calls", "calls", _TURNS)
     yield _count("short_calls", "Calls under 10 seconds or in which the caller said nothing: a "
-                 "sign of abandoned calls.", _TURNS)  # fmt: skip
+                 "sign of abandoned calls. Not those of unknown speakers.", _TURNS)  # fmt: skip
     yield _ratio("short_call_rate", "short_calls", "calls", _TURNS)
     yield _count("transferred_calls", "Calls with an executed CALL_TRANSFER.", _ACTIONS)
     yield _count("engaged_transferred_calls", "Engaged calls with an executed CALL_TRANSFER.",
@@ -289,8 +292,9 @@ action_metrics = sa.Table(
     _count("actions", "How often it is listed.", _ACTIONS),
     _count("executed_actions", "Actions with an execution time.", _ACTIONS),
     _count("calls", "Calls in which it is listed. " + _NOT_ADDITIVE, _ACTIONS),
-    _count("agent_calls", "Calls of the agent on that day: the denominator of call_share. "
-           + _NOT_ADDITIVE, "agent_id"),
+    _count("agent_calls", "Calls of the agent on that day: the denominator of call_share. Over "
+           "several days divide by agent_performance.calls: an action has no row on a day without "
+           "it. " + _NOT_ADDITIVE, "agent_id"),
     _ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
     _count("timed_actions", "Actions with a trigger time and an execution time that is "
            "not earlier.", _ACTIONS),
@@ -317,7 +321,8 @@ data_capture_metrics = sa.Table(
     _count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
     _count("engaged_filled_calls", "Engaged calls in which it is not empty.",
            f"extracted_data {_TURNS}"),
-    _count("engaged_calls", "Engaged calls of the agent on that day. " + _NOT_ADDITIVE, _TURNS),
+    _count("engaged_calls", "Engaged calls of the agent on that day. Over several days divide by "
+           "agent_performance.engaged_calls. " + _NOT_ADDITIVE, _TURNS),
     _ratio("fill_rate", "engaged_filled_calls", "engaged_calls", f"extracted_data {_TURNS}"),
     _column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate is not meaningful.",
             _TURNS),

@@ -6,6 +6,7 @@ A table is defined in the module of its concept: ``connection_tables``, ``call_t
 
 from voiceai_pipeline.database.call_tables import (
     agent_names,
+    agent_settings,
     agents,
     call_logs,
     drifting_days,
@@ -44,6 +45,7 @@ __all__ = [
     "NAME",
     "VERSION_TABLE",
     "agent_names",
+    "agent_settings",
     "agents",
     "alerts",
     "api_keys",

@@ -141,7 +141,8 @@ _CALL_FACTS: Final = (
     call_logs.c.last_changed_at,
 )
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
-    CALLS_WITH_NAMES.join(_connection, _connection.c.location_id == call_logs.c.location_id)
+    # Calls of a location that no user holds any more stay, without a user.
+    CALLS_WITH_NAMES.outerjoin(_connection, _connection.c.location_id == call_logs.c.location_id)
 )
 _USER: Final = {
     "user_id": "Never changes; names may.",
@@ -257,7 +258,8 @@ VIEWS: Final = (
     View(
         "calls",
         "Calls that metrics count, a row for each user who sees the call: a call belongs to a "
-        "location, and all users of a shared location see it. Without trial calls and calls that "
+        "location, and all users of a shared location see it; user_id is NULL where no user has "
+        "the location any more. Without trial calls and calls that "
         "HighLevel no longer lists.",
         _CALLS.where(COUNTED),
         _USER | CALL_COMMENTS,

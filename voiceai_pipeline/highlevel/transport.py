@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import is_local
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
@@ -106,10 +107,27 @@ class Transport:
         would look them up for every request, which takes longer than the request itself."""
         host = "/".join(url.split("/", 3)[:3])  # not the path, which names a location
         if host not in self._environments:
-            with requests.Session() as session:
+            with open_session() as session:
                 found = session.merge_environment_settings(host, {}, None, None, None)
             self._environments[host] = {name: found[name] for name in ("proxies", "verify")}
         return self._environments[host]
+
+
+class _Session(requests.Session):
+    def merge_environment_settings(self, url: Any, *given: Any) -> Any:
+        found = super().merge_environment_settings(url, *given)
+        return {**found, "proxies": {}} if is_local(str(url)) else found
+
+    def rebuild_proxies(self, prepared_request: Any, proxies: Any) -> Any:
+        if is_local(str(prepared_request.url)):
+            return {}
+        return super().rebuild_proxies(prepared_request, proxies)  # type: ignore[no-untyped-call]
+
+
+def open_session() -> requests.Session:
+    """A session whose requests go through the environment's proxy, if any, but never to this
+    machine, where the proxy would look on its own."""
+    return _Session()
 
 
 def _read(response: requests.Response, chunk_size: int, deadline: float) -> bytes:

@@ -28,7 +28,7 @@ from voiceai_pipeline.database.engine import (
     read_clock,
 )
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
-from voiceai_pipeline.marts import call_reader, mart_status, mart_store, metrics
+from voiceai_pipeline.marts import call_reader, location_reader, mart_status, mart_store, metrics
 from voiceai_pipeline.marts.mart_store import MartState
 
 CALLS_AT_ONCE: Final = 250_000
@@ -198,7 +198,7 @@ class Marts:
             location_id: list(mart_status.read_windows(rows, self._zone))
             for location_id, rows in ledger.items()
         }
-        locations = call_reader.read_locations(db, location_ids, windows, self._zone)
+        locations = location_reader.read_locations(db, location_ids, windows, self._zone)
         stored = call_reader.read_calls(db, location_ids, first, last)
         rows = metrics.compute(locations, days, stored, self._rules)
         status = mart_status.status(locations, ledger, days, now, self._zone)
@@ -238,7 +238,9 @@ class Marts:
                 else {}
             )
             found = set(mart_store.redefined(db, self._zone, self._version, ENTRIES_AT_ONCE))
-        by_name = {name: call_reader.zone_of(name) or self._zone for name in set(names.values())}
+        by_name = {
+            name: location_reader.zone_of(name) or self._zone for name in set(names.values())
+        }
         zones = {location: by_name[name] for location, name in names.items()}
         found |= stale_days(finished, states, zones, self._zone)
         days: defaultdict[date, set[str]] = defaultdict(set)

@@ -4,7 +4,7 @@ Pandas only: no SQL, no clock, no Dagster. Callers and calls are numbers, transc
 turns, so nothing personal gets here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
@@ -40,21 +40,38 @@ _MINUTES: Final = 7 * 24 * 60
 
 
 @dataclass(frozen=True)
-class AgentFacts:
-    """An agent's names, and its settings of today.
+class AgentSettings:
+    """What an agent was told.
 
     Attributes:
-        names: each name with the time from which it applies (UTC), oldest first.
         zone: the agent's own; None: its location's.
         max_seconds: its maxCallDuration; None: no limit known.
         working_hours: its agentWorkingHours, as HighLevel sends them (CONTRACT 3).
     """
 
-    names: tuple[tuple[datetime, str], ...] = ()
-    is_deleted: bool = False
     zone: ZoneInfo | None = None
     max_seconds: float | None = None
     working_hours: Any = None
+
+
+@dataclass(frozen=True)
+class AgentFacts:
+    """An agent's names and settings, as they changed.
+
+    Attributes:
+        names, settings: each with the time from which it applies (UTC), oldest first.
+    """
+
+    names: tuple[tuple[datetime, str], ...] = ()
+    is_deleted: bool = False
+    settings: tuple[tuple[datetime, AgentSettings], ...] = ()
+
+    def periods(self) -> Iterator[tuple[datetime | None, datetime | None, AgentSettings]]:
+        """The settings with the times (UTC) from which and until which they applied; the first
+        known ones also before, for nothing older is known."""
+        for n, (since, settings) in enumerate(self.settings):
+            following = self.settings[n + 1][0] if n + 1 < len(self.settings) else None
+            yield since if n else None, following, settings
 
     def name_on(self, until: datetime) -> str | None:
         """Its last name before ``until`` (UTC), else its first known one; None without any."""
@@ -108,8 +125,8 @@ class StoredCalls:
     Attributes:
         calls: all calls of the requested days: ``location``, ``call``, ``agent`` ('' if none),
             ``started_at`` (UTC), ``duration_ms`` (NaN if not given), ``turns`` (of the caller),
-            ``is_trial``, ``is_trial_unknown``, ``is_missing``, ``has_transcript``,
-            ``has_summary``, ``caller`` and ``number`` (0 if unknown).
+            ``is_speaker_unknown``, ``is_trial``, ``is_trial_unknown``, ``is_missing``,
+            ``has_transcript``, ``has_summary``, ``caller`` and ``number`` (0 if unknown).
         actions: of the base set, a row for each action: ``call``, ``type``, ``name``,
             ``is_executed``, ``triggered_at``, ``executed_at`` (NaT if absent or unreadable).
         captured: of the base set, a row for each value that is not empty: ``call``, ``key``.
@@ -169,12 +186,14 @@ def with_facts(
         "calls_without_duration": live & duration.isna(),
         "calls_without_transcript": live & ~calls["has_transcript"],
         "calls_without_summary": live & ~calls["has_summary"],
+        "calls_with_unknown_speakers": live & calls["is_speaker_unknown"],
         **{
             name: live & duration.notna() & (bucket == number)
             for number, name in enumerate(_BUCKETS)
         },
         "engaged_calls": engaged,
-        "short_calls": live & ((duration < SHORT_MS) | (calls["turns"] == 0)),
+        "short_calls": live
+        & ((duration < SHORT_MS) | ((calls["turns"] == 0) & ~calls["is_speaker_unknown"])),
         "transferred_calls": transferred,
         "engaged_transferred_calls": engaged & transferred,
         "attempted_transfer_calls": live & calls["call"].isin(transfers["call"]) & ~transferred,
@@ -233,30 +252,34 @@ def _is_followed(calls: pd.DataFrame, around: pd.DataFrame, key: str) -> pd.Seri
     return pd.Series(found.eq(True).to_numpy(), index=calls.index)
 
 
+def _rows_by_settings(
+    calls: pd.DataFrame, locations: Sequence[MartLocation]
+) -> "Iterator[tuple[MartLocation, AgentSettings, np.ndarray[Any, np.dtype[np.intp]]]]":
+    """The rows of calls to which each of an agent's settings applied when they started."""
+    rows_of = calls.groupby(["location", "agent"], observed=True).indices
+    for location in locations:
+        for agent_id, facts in location.agents.items():
+            rows = np.asarray(rows_of.get((location.location_id, agent_id), _NO_ROWS))
+            started = calls["started_at"].iloc[rows]
+            for since, until, settings in facts.periods() if len(rows) else ():
+                applies = np.ones(len(rows), dtype=bool)
+                if since is not None:
+                    applies &= (started >= since).to_numpy()
+                if until is not None:
+                    applies &= (started < until).to_numpy()
+                yield location, settings, rows[applies]
+
+
 def _at_limit(
     calls: pd.DataFrame, locations: Sequence[MartLocation]
 ) -> tuple[pd.Series, pd.Series]:
-    limits = [
-        (location.location_id, agent_id, facts.max_seconds * 1000)
-        for location in locations
-        for agent_id, facts in location.agents.items()
-        if facts.max_seconds is not None
-    ]
-    limit = _of_agent(calls, limits, "limit")
-    known = limit.notna() & calls["duration_ms"].notna()
-    return known, known & (calls["duration_ms"] >= limit - AT_MAX_MS)
-
-
-def _of_agent(
-    calls: pd.DataFrame, values: Sequence[tuple[str, str, float]], name: str
-) -> pd.Series:
-    """The value of each call's agent; NaN where it has none."""
-    table = pd.DataFrame(values, columns=["location", "agent", name])
-    found = calls[["location", "agent"]].astype({"location": object, "agent": object})
-    return pd.Series(
-        found.merge(table, on=["location", "agent"], how="left")[name].to_numpy(dtype=float),
-        index=calls.index,
-    )
+    limit = np.full(len(calls), np.nan)
+    for _, settings, rows in _rows_by_settings(calls, locations):
+        if settings.max_seconds is not None:
+            limit[rows] = settings.max_seconds * 1000
+    duration = calls["duration_ms"]
+    known = pd.Series(~np.isnan(limit), index=calls.index) & duration.notna()
+    return known, known & (duration >= limit - AT_MAX_MS)
 
 
 def _after_hours(
@@ -264,17 +287,14 @@ def _after_hours(
 ) -> tuple[pd.Series, pd.Series]:
     known = np.zeros(len(calls), dtype=bool)
     after = np.zeros(len(calls), dtype=bool)
-    rows_of = calls.groupby(["location", "agent"], observed=True).indices
-    for location in locations:
-        for agent_id, facts in location.agents.items():
-            open_minutes = _open_minutes(facts.working_hours)
-            rows = rows_of.get((location.location_id, agent_id), _NO_ROWS)
-            if open_minutes is None or not len(rows):
-                continue
-            local = calls["started_at"].iloc[rows].dt.tz_convert(facts.zone or location.zone).dt
-            minute = local.day_of_week * 1440 + local.hour * 60 + local.minute
-            known[rows] = True
-            after[rows] = ~open_minutes[minute.to_numpy()]
+    for location, settings, rows in _rows_by_settings(calls, locations):
+        open_minutes = _open_minutes(settings.working_hours)
+        if open_minutes is None or not len(rows):
+            continue
+        local = calls["started_at"].iloc[rows].dt.tz_convert(settings.zone or location.zone).dt
+        minute = local.day_of_week * 1440 + local.hour * 60 + local.minute
+        known[rows] = True
+        after[rows] = ~open_minutes[minute.to_numpy()]
     return pd.Series(known, index=calls.index), pd.Series(after, index=calls.index)
 
 

@@ -22,9 +22,10 @@ from voiceai_pipeline.database.mart_tables import (
     daily_call_metrics,
     hourly_activity,
 )
-from voiceai_pipeline.database.tables import hinted_days, locations, sync_ledger
+from voiceai_pipeline.database.tables import hinted_days, sync_ledger
 from voiceai_pipeline.marts.call_facts import MartLocation
-from voiceai_pipeline.marts.call_reader import DURATION, zone_of
+from voiceai_pipeline.marts.call_reader import DURATION
+from voiceai_pipeline.marts.location_reader import DIRECTORY, zone_of
 from voiceai_pipeline.marts.metrics import MartRows
 
 
@@ -198,7 +199,7 @@ def zones(db: sa.Connection) -> dict[str, str | None]:
     """The name of each location's time zone, as the directory has it."""
     return {
         row.location_id: row.timezone
-        for row in db.execute(sa.select(locations.c.location_id, locations.c.timezone))
+        for row in db.execute(sa.select(DIRECTORY.c.location_id, DIRECTORY.c.timezone))
     }
 
 

@@ -13,6 +13,7 @@ import requests
 
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, KEY_HEADER, ROLE_HEADER, Role
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.core.settings_parsing import is_local
 
 _TIMEOUT: Final = 30.0
 """Seconds for one request. The first one to a code location is slow."""
@@ -163,12 +164,14 @@ class Dagster:
         if self._key is not None:
             headers = {KEY_HEADER: self._key.reveal(), ROLE_HEADER: Role.OPERATOR.value}
         try:
-            response = requests.post(
-                self._api,
-                headers=headers,
-                json={"query": query, "variables": variables},
-                timeout=self._timeout,
-            )
+            with requests.Session() as session:
+                session.trust_env = not is_local(self._api)
+                response = session.post(
+                    self._api,
+                    headers=headers,
+                    json={"query": query, "variables": variables},
+                    timeout=self._timeout,
+                )
             response.raise_for_status()
             data = response.json()["data"]
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:

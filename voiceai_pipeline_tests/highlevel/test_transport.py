@@ -15,6 +15,8 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections.alert_channels import Webhook
+from voiceai_pipeline.connections.alert_messages import Message
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
@@ -22,7 +24,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
-from voiceai_pipeline.highlevel.transport import USER_AGENT, Transport
+from voiceai_pipeline.highlevel.transport import USER_AGENT, Transport, open_session
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.highlevel import open_client, read_page
@@ -60,7 +62,13 @@ class Way:
     proxy: Talk | None = None
     endpoint: Talk | None = None
     value: str = ""
-    url: str = "https://127.0.0.1:{port}/oauth/token"
+    url: str = ""
+
+    @property
+    def target(self) -> str:
+        """Requests to this machine go through no proxy."""
+        host = "endpoint.example.test" if "PROXY" in self.variable.upper() else "127.0.0.1"
+        return self.url or f"https://{host}:{{port}}/oauth/token"
 
 
 WAYS = {
@@ -121,7 +129,7 @@ def test_what_was_not_sent_is_no_attempt_and_names_what_to_fix(
             if way.proxy:
                 given = f"http://127.0.0.1:{stack.enter_context(listening(way.proxy))}"
             monkeypatch.setenv(way.variable, given.format(free=free_port()))
-        url = way.url.format(port=port, free=free_port())
+        url = way.target.format(port=port, free=free_port())
         with (
             tokens_at(sandbox, engine, vault, clock, url) as tokens,
             pytest.raises(PipelineError) as caught,
@@ -281,6 +289,22 @@ def test_every_request_names_its_agent(clock: Clock) -> None:
     assert [asked.headers["User-Agent"] for asked in server.asked] == [USER_AGENT] * 2
     assert server.asked[0].headers["Authorization"] == "Bearer A"
     assert server.asked[0].headers["Accept"] == "application/json"
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "all_proxy"])
+def test_requests_to_this_machine_never_go_through_a_proxy(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    message = Message("1", "A headline", (), None, "")
+    with Scripted(Reply({"callLogs": [], "data": {}})) as server:
+        with open_client(server.url, clock) as client:
+            read_page(client, Secret("A"))
+        with open_session() as session:
+            for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
+                session.get(url, timeout=5)
+        Webhook(Secret(server.url)).send(message)
+    assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -244,7 +244,7 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
     frame["started_at"] = pd.to_datetime(frame["started_at"], unit="s", utc=True)
     return frame.assign(
         call=range(len(frame)), number=frame["caller"], is_trial_unknown=False,
-        has_transcript=True, has_summary=True, is_agent_deleted=False,
+        has_transcript=True, has_summary=True, is_agent_deleted=False, is_speaker_unknown=False,
     )  # fmt: skip
 
 

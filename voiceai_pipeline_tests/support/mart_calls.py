@@ -22,6 +22,7 @@ KINDS = (
     "KNOWLEDGE_BASE",
     "TELEPATHY",
 )
+WITHHELD = "+266696687"
 DURATIONS = (
     0,
     9.9,
@@ -205,7 +206,7 @@ class Book:
             "call_id": f"call-{self._calls}",
             "agent_id": dice.choice((*AGENTS, "agent-gone", None, "")),
             "contact_id": dice.choice((f"contact-{caller}", f"contact-{caller}", "", None)),
-            "from_number": dice.choice((f"+1555{caller % 100:07d}", None, "")),
+            "from_number": dice.choice((f"+1555{caller % 100:07d}", None, "", WITHHELD)),
             "started_at": started_at,
             "duration_seconds": dice.choice(
                 (*DURATIONS, dice.randrange(900), dice.randrange(9000) / 10, None)
@@ -225,6 +226,11 @@ class Book:
         lines = ["bot:Hello, are you human: yes or no?"]
         for _ in range(self._dice.randrange(4)):
             lines += ["human:Yes", "bot:Go on"]
+        if self._dice.random() < 0.2:  # other spellings of the labels
+            case = self._dice.choice((str.title, str.upper, str.lower))
+            lines = [case(line.replace("human:", "user:")) for line in lines]
+        if self._dice.random() < 0.05:
+            lines = ["Speaker 1: Hello", "Speaker 2: Hi"]
         first = self._dice.choice((0, 0, 1))  # a caller who speaks first
         return self._dice.choice(("\n".join(lines[first:]), "\n".join(lines), "", None, "\n "))
 

@@ -28,8 +28,10 @@ CREATE TEMPORARY TABLE open ON COMMIT DROP AS
   FROM agent a, jsonb_array_elements(a.hours) d, jsonb_array_elements(d -> 'intervals') i;
 CREATE TEMPORARY TABLE base ON COMMIT DROP AS
   SELECT location_id, started_at,
-    coalesce(nullif(from_number, ''), nullif(contact_id, '')) AS number,
-    coalesce(nullif(contact_id, ''), nullif(from_number, '')) AS caller
+    CASE WHEN from_number IS DISTINCT FROM '+266696687' THEN
+      coalesce(nullif(from_number, ''), nullif(contact_id, '')) END AS number,
+    CASE WHEN from_number IS DISTINCT FROM '+266696687' THEN
+      coalesce(nullif(contact_id, ''), nullif(from_number, '')) END AS caller
   FROM call_logs WHERE is_trial IS DISTINCT FROM true AND missing_since IS NULL;
 CREATE INDEX ON base (location_id, number, started_at);
 CREATE INDEX ON base (location_id, caller, started_at);
@@ -45,12 +47,16 @@ WITH facts AS (
     c.is_trial, c.missing_since, c.is_agent_deleted,
     (c.is_trial IS DISTINCT FROM true AND c.missing_since IS NULL) AS live,
     c.duration_seconds AS d,
-    coalesce(nullif(c.contact_id, ''), nullif(c.from_number, '')) AS caller,
-    coalesce(nullif(c.from_number, ''), nullif(c.contact_id, '')) AS number,
+    CASE WHEN c.from_number IS DISTINCT FROM '+266696687' THEN
+      coalesce(nullif(c.contact_id, ''), nullif(c.from_number, '')) END AS caller,
+    CASE WHEN c.from_number IS DISTINCT FROM '+266696687' THEN
+      coalesce(nullif(c.from_number, ''), nullif(c.contact_id, '')) END AS number,
     coalesce(c.transcript ~ '\S', false) AS has_transcript,
     coalesce(c.summary ~ '\S', false) AS has_summary,
     (SELECT count(*) FROM regexp_split_to_table(coalesce(c.transcript, ''), '\n') AS line
-      WHERE line LIKE 'human:%') AS turns,
+      WHERE line ~* '^(human|user):') AS turns,
+    coalesce(c.transcript ~ '\S' AND c.transcript
+      !~* '(^|\n) *(human|user|bot|agent|assistant|ai) *:', false) AS nobody_known,
     (SELECT count(*) FROM jsonb_array_elements(c.executed_call_actions) x
       WHERE jsonb_typeof(x) = 'object') AS actions,
     (SELECT count(*) FROM jsonb_array_elements(c.executed_call_actions) x
@@ -109,6 +115,7 @@ _MEASURES = """
     count(*) FILTER (WHERE live AND d IS NULL) AS calls_without_duration,
     count(*) FILTER (WHERE live AND NOT has_transcript) AS calls_without_transcript,
     count(*) FILTER (WHERE live AND NOT has_summary) AS calls_without_summary,
+    count(*) FILTER (WHERE live AND nobody_known) AS calls_with_unknown_speakers,
     coalesce(sum(d::numeric) FILTER (WHERE live), 0) AS talk_seconds,
     coalesce(sum(d::numeric) FILTER (WHERE live), 0)::float / 60 AS talk_minutes,
     coalesce(sum(ceil(d / 60)) FILTER (WHERE live), 0) AS billable_minutes,
@@ -127,8 +134,8 @@ _MEASURES = """
     count(*) FILTER (WHERE engaged) AS engaged_calls,
     count(*) FILTER (WHERE engaged)::float / nullif(count(*) FILTER (WHERE live), 0)
       AS engagement_rate,
-    count(*) FILTER (WHERE live AND (d < 10 OR turns = 0)) AS short_calls,
-    count(*) FILTER (WHERE live AND (d < 10 OR turns = 0))::float
+    count(*) FILTER (WHERE live AND (d < 10 OR turns = 0 AND NOT nobody_known)) AS short_calls,
+    count(*) FILTER (WHERE live AND (d < 10 OR turns = 0 AND NOT nobody_known))::float
       / nullif(count(*) FILTER (WHERE live), 0) AS short_call_rate,
     count(*) FILTER (WHERE live AND transferred) AS transferred_calls,
     count(*) FILTER (WHERE engaged AND transferred) AS engaged_transferred_calls,

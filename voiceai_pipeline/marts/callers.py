@@ -1,0 +1,47 @@
+"""Who called: telephone numbers in one form, and those that were withheld.
+
+The stored text stays as HighLevel sent it. Numbers are only compared here, in E.164.
+"""
+
+from typing import Final
+
+import phonenumbers
+
+REGION: Final = "US"
+"""Whose national form a number without a country code has: HighLevel's own."""
+
+PLAIN: Final = "^[+][1-9][0-9]{7,14}$"
+"""What is in E.164 already, as nearly every number: PostgreSQL compares it as it is."""
+
+WITHHELD_NUMBERS: Final = (
+    "+266696687",  # ANONYMOUS on a telephone's keys, and so on: what carriers send instead
+    "+7378742833",  # RESTRICTED
+    "+2562533",  # BLOCKED
+    "+8656696",  # UNKNOWN
+    "+86282452253",  # UNAVAILABLE
+    "+464",  # INFO
+)
+
+_WITHHELD_WORDS: Final = frozenset(
+    {"anonymous", "unknown", "restricted", "private", "blocked", "withheld", "unavailable",
+     "hidden", "noname", "nocallerid", "callerunknown", "privatenumber", "unknowncaller",
+     "anonymouscaller", "numberwithheld", "unknownnumber", "notavailable"}
+)  # fmt: skip
+
+
+def number_of(text: str) -> str | None:
+    """A telephone number in E.164; None if the caller withheld it.
+
+    What is no telephone number, such as a SIP address, stays as it is.
+    """
+    letters = "".join(letter for letter in text.lower() if letter.isalpha())
+    if letters in _WITHHELD_WORDS or not any(map(str.isalnum, text.replace("0", ""))):
+        return None
+    try:
+        parsed = phonenumbers.parse(text, REGION)
+    except phonenumbers.NumberParseException:
+        return text
+    number: str = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    if number in WITHHELD_NUMBERS or f"+{text.lstrip('+')}" in WITHHELD_NUMBERS:
+        return None
+    return number if phonenumbers.is_possible_number(parsed) else text
