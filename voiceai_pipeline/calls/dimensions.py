@@ -19,11 +19,11 @@ from voiceai_pipeline.connections import queries as connection_queries
 from voiceai_pipeline.connections.shared_location import read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.call import Agent
-from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.connection import Connection, Location
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, read_clock
-from voiceai_pipeline.database.tables import agent_names, agents
+from voiceai_pipeline.database.tables import agent_names, agents, locations
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 WORKERS: Final = 8
@@ -93,8 +93,8 @@ class Directory:
                 connection.user.id, lambda token: self._client.location(token, location_id)
             )
             with self._engine.begin() as db:
-                now = read_clock(db, self._now)
-                connection_queries.store_location(db, location, now)
+                store_location(db, location, read_clock(db, self._now))
+                connection_queries.name_location(db, location_id, location.name, location.timezone)
             return 1
 
         return self._each_location(sync)
@@ -192,3 +192,18 @@ _NOTE_SETTINGS: Final = sa.text(
     "    AND l.agent_id = a.agent_id ORDER BY l.since DESC LIMIT 1) "
     "ON CONFLICT DO NOTHING"
 )
+
+
+def store_location(db: sa.Connection, location: Location, now: datetime) -> None:
+    """Add or update a location; fields absent from the response keep their stored values."""
+    values = {
+        "name": location.name,
+        "timezone": location.timezone,
+        "company_id": location.company_id,
+    }
+    known = {column: value for column, value in values.items() if value}
+    db.execute(
+        insert(locations)
+        .values(location_id=location.location_id, first_seen_at=now, last_seen_at=now, **values)
+        .on_conflict_do_update(index_elements=["location_id"], set_={**known, "last_seen_at": now})
+    )

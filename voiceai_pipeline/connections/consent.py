@@ -310,7 +310,7 @@ class Consent:
         except HighLevelError:
             return
         with self._engine.begin() as db:
-            connections.store_location(db, location, read_clock(db, self._now))
+            connections.name_location(db, location_id, location.name, location.timezone)
 
     # An agency's location -------------------------------------------------------------------------
 

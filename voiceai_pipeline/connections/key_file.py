@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, bytes]:
             "add a new key too: voiceai-pipeline keys add."
         )
     try:
-        keys = parse_keys(path.read_text().strip().replace("\n", ","))
+        keys = parse_keys(path.read_text(encoding="utf-8").strip().replace("\n", ","))
     except (SettingsError, UnicodeDecodeError):
         keys = {}
     if not keys:
@@ -79,7 +79,7 @@ def line_of(key_id: str, key: bytes) -> str:
 def _draft(path: Path, keys: Mapping[str, bytes]) -> Path:
     # A unique name, not the pid: threads share one, and containers reuse it.
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # 0600
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.writelines(f"{line_of(key_id, key)}\n" for key_id, key in keys.items())
         file.flush()
         os.fsync(file.fileno())

@@ -123,7 +123,7 @@ class PrivateTokens:
         except HighLevelError:
             return
         with self._engine.begin() as db:
-            connections.store_location(db, location, read_clock(db, self._now))
+            connections.name_location(db, location_id, location.name, location.timezone)
 
     def valid(self, row: TokenRow, rejected: Secret | None) -> Secret:
         """The token in the row. One that was refused before is tested first.

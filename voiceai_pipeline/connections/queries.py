@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
@@ -20,7 +19,6 @@ from voiceai_pipeline.core.connection import (
     SERVICE,
     Connection,
     ConnectionState,
-    Location,
     User,
 )
 from voiceai_pipeline.core.failures import FailureClass
@@ -116,28 +114,24 @@ def add_user(
     )  # fmt: skip
 
 
-def store_location(db: sa.Connection, location: Location, now: datetime) -> None:
-    """Store a location's name, IANA time zone and agency, where known: in the directory, and for
-    all its users. ``now`` is aware UTC."""
-    values = {"location_name": location.name, "location_timezone": location.timezone}
+def name_location(
+    db: sa.Connection, location_id: str, name: str | None, timezone: str | None
+) -> None:
+    """Store the name and IANA time zone of a location, where known: for all its users, and in the
+    directory if it has the location."""
+    values = {"location_name": name, "location_timezone": timezone}
     known = {column: value for column, value in values.items() if value}
     if known:
         db.execute(
             sa.update(api_keys)
-            .where(api_keys.c.location_id == location.location_id, api_keys.c.service == SERVICE)
+            .where(api_keys.c.location_id == location_id, api_keys.c.service == SERVICE)
             .values(known)
         )
-    directory = {
-        "name": location.name,
-        "timezone": location.timezone,
-        "company_id": location.company_id,
-    }
-    known = {column: value for column, value in directory.items() if value}
-    db.execute(
-        insert(locations)
-        .values(location_id=location.location_id, first_seen_at=now, last_seen_at=now, **directory)
-        .on_conflict_do_update(index_elements=["location_id"], set_={**known, "last_seen_at": now})
-    )
+        db.execute(
+            sa.update(locations)
+            .where(locations.c.location_id == location_id)
+            .values({column.removeprefix("location_"): value for column, value in known.items()})
+        )
 
 
 def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:

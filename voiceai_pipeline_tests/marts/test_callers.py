@@ -35,9 +35,7 @@ def test_a_number_has_one_form_and_what_is_none_stays(text: str, number: str) ->
     assert number_of(text) == number
 
 
-def test_a_withheld_number_is_no_caller_and_spellings_are_one(
-    book: Book, desk: Desk
-) -> None:
+def test_a_withheld_number_is_no_caller_and_spellings_are_one(book: Book, desk: Desk) -> None:
     book.location(LOCATION, "UTC")
     book.read(LOCATION, D - 13 * DAY, D + DAY)
     for nth, number in enumerate((*SPELLINGS, *WITHHELD)):

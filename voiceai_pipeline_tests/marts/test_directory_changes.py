@@ -1,6 +1,7 @@
 """Numbers follow what the directory says, and keep what it said (REQUIREMENTS M9, M10)."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
@@ -10,8 +11,9 @@ from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.call import Agent
 from voiceai_pipeline.highlevel.client import HighLevelClient
+from voiceai_pipeline.marts.location_reader import read_locations
 from voiceai_pipeline_tests.support.clock import Clock
-from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
 from voiceai_pipeline_tests.support.mart_calls import DAY, NIGHTS, WEEKDAYS, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, D, Desk
 
@@ -66,14 +68,21 @@ def test_a_new_connection_brings_its_locations_zone_and_agents(
     consent = Consent(engine, vault, client, connected=directory.read_new, now=clock)
     connector = Connector(engine, client, consent)
     connection = connector("Harbor Dental")
+    here, zone = str(connection.location_id), connection.location_timezone
+    with engine.connect() as db:
+        (location,) = read_locations(db, [here], {}, ZoneInfo("UTC"))
+    assert (location.zone.key, location.is_zone_assumed) == (zone, False)
+    assert location.name == connection.location_name
+    assert {facts.name_on(clock.now + DAY) for facts in location.agents.values()} >= {"Front desk"}
+
+    directory.sync_locations()
+    with engine.begin() as db:  # it has moved since the directory was read
+        db.execute(sa.text("UPDATE locations SET timezone = 'Asia/Tokyo', name = 'Before'"))
+    consent.connect(connection.user.id, connector.code(DEMO["Harbor Dental"]))
     connector.browser.close()
     with engine.connect() as db:
-        (location,) = db.execute(sa.text("SELECT * FROM locations")).all()
-        agents = db.execute(sa.text("SELECT name FROM agents")).scalars().all()
-    assert location.location_id == connection.location_id
-    assert location.timezone == connection.location_timezone is not None
-    assert location.name == connection.location_name
-    assert agents
+        (location,) = read_locations(db, [here], {}, ZoneInfo("UTC"))
+    assert (location.zone.key, location.name) == (zone, connection.location_name)
 
 
 def test_a_zone_that_only_a_connection_knows_is_used_and_makes_marts_stale(
