@@ -113,7 +113,7 @@ def test_the_ui_shows_numbers_and_pictures_of_the_marts_and_nothing_of_a_caller(
             assert facts["calls"].value == published(two, total)
             table = str(facts["locations_of_the_day"].value)
             assert "Harbor Dental" in table
-            assert "LocMaplePlumbing000002" in table  # its name has not been read yet
+            assert "Maple Plumbing" in table  # its connection knows the name
             assert "svg" in str(facts["last_28_days"].value)
     personal = _rows(two, "SELECT from_number, contact_id, call_id FROM call_logs")
     secrets = {value for row in personal for value in row.values() if value}
