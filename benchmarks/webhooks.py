@@ -5,7 +5,8 @@
 The web process and PostgreSQL are processes of their own, the sandbox is in this one, all on
 loopback. First calls end at random moments in all locations, and the sandbox announces them. Then a
 burst arrives over 32 connections: call ends, messages without a signature and repetitions, a third
-each, while HighLevel does not answer.
+each, while HighLevel does not answer. Last, forged, repeated and oversized messages arrive for a
+while, as many as go through, while pages are opened and calls go on to end.
 """
 
 import argparse
@@ -143,6 +144,36 @@ def burst(url: str, world: World, messages: int) -> tuple[list[float], Counter[i
     return sorted(seconds for seconds, _ in answered), Counter(status for _, status in answered)
 
 
+def flood(url: str, world: World, seconds: float, calls: int) -> tuple[Counter[int], list[float]]:
+    """The answers to a flood of worthless messages, and the seconds that pages took meanwhile."""
+    known = json.dumps(message("ContactCreate", world.now_ms())).encode()
+    until = time.monotonic() + seconds
+
+    def send(number: int) -> Counter[int]:
+        bodies = ((b"{}", "N/A"), (known, signature(known)), (bytes((1 << 20) + 1), "N/A"))
+        statuses: Counter[int] = Counter()
+        while time.monotonic() < until:
+            raw, signed = bodies[(statuses.total() + number) % 3]
+            with contextlib.suppress(requests.ConnectionError):
+                answer = requests.post(
+                    url + PATH, data=raw, headers={"X-GHL-Signature": signed}, timeout=60
+                )
+                statuses[answer.status_code] += 1
+        return statuses
+
+    pages: list[float] = []
+    with ThreadPoolExecutor(CONNECTIONS + 1) as pool:
+        senders = [pool.submit(send, number) for number in range(CONNECTIONS)]
+        ending = pool.submit(end_calls, world, calls, seconds)
+        while time.monotonic() < until:
+            begun = time.perf_counter()
+            requests.get(f"{url}/", timeout=60).raise_for_status()
+            pages.append(time.perf_counter() - begun)
+            time.sleep(0.2)
+        ending.result()
+        return sum((one.result() for one in senders), Counter()), sorted(pages)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the figures; 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.webhooks", description=__doc__)
@@ -150,6 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--burst", type=int, default=2000)
+    parser.add_argument("--flood", type=float, default=60, help="seconds")
     given = parser.parse_args(arguments)
     world = world_of(given.locations)
     with contextlib.ExitStack() as stack:
@@ -176,8 +208,18 @@ def main(arguments: list[str] | None = None) -> int:
             stored = delays(pipeline.engine, ended)
         world.add_fault(Fault("stall", "*"))
         answers, statuses = burst(url, world, given.burst)
+        world.clear_faults()
         world.stop()
-    return _report(stored, ended, answers, statuses)
+        with sending(world, url + PATH):
+            flooded, pages = flood(url, world, given.flood, given.calls)
+            survived = delays(pipeline.engine, ended + given.calls)
+    sys.stdout.write(
+        f"{flooded.total()} worthless messages in {given.flood:.0f} s, {dict(flooded)}: "
+        f"{len(survived) - len(stored)} of {given.calls} calls stored meanwhile; a page took "
+        f"{statistics.median(pages) * 1000:.0f} ms at the median, {pages[-1] * 1000:.0f} at most\n"
+    )
+    is_whole = len(survived) >= ended + given.calls
+    return _report(stored, ended, answers, statuses) or int(not is_whole)
 
 
 def _report(

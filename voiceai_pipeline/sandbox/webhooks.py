@@ -77,8 +77,8 @@ class WebhookSender:
         self._chance = chance or random.Random()  # noqa: S311 - no secret depends on it
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
-        self._begun_ms = world.now_ms()
-        self._announced: dict[str, int] = {}
+        self._begun_ms = self._looked_at_ms = world.now_ms()
+        self._announced: dict[tuple[str, str], int] = {}
         self._queue: list[tuple[float, int, int, bytes]] = []
         self._numbers = itertools.count()
         self._session = requests.Session()
@@ -102,7 +102,8 @@ class WebhookSender:
         """The messages of what has happened since the last look."""
         now = self._world.now_ms()
         # A call may appear some moments after the time that it bears.
-        since = max(self._begun_ms, now - _LOOK_BACK_MS)
+        since = max(self._begun_ms, self._looked_at_ms - _LOOK_BACK_MS)
+        self._looked_at_ms = now
         self._announced = {one: at for one, at in self._announced.items() if at >= since}
         events = self._world.outbox.take()
         messages = [message(kind, now, **self._ids(resource)) for kind, resource in events]
@@ -112,9 +113,9 @@ class WebhookSender:
             if not {location.id, location.company_id} & installed:
                 continue
             for call in self._world.calls.outlines(location, since, now):
-                if call.id in self._announced:
+                if (location.id, call.id) in self._announced:
                     continue
-                self._announced[call.id] = call.created_ms
+                self._announced[location.id, call.id] = call.created_ms
                 told = dict(self._world.calls.body(location, call))
                 told.pop("isAgentDeleted", None)
                 messages.append(message("VoiceAiCallEnd", now, locationId=location.id, **told))

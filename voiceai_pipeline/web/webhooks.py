@@ -31,6 +31,9 @@ MAX_BODY: Final = 1 << 20
 _AT_ONCE: Final = 500
 """Messages written by one statement."""
 
+_BODY_TIMEOUT: Final = 15.0
+"""Seconds that a body may take to arrive."""
+
 _PATIENCE: Final = 5.0
 """Seconds that a message waits for the database before it is refused, to be repeated."""
 
@@ -143,13 +146,15 @@ def _refusal(reason: Refusal) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The raw body; None if it is too large. An interrupted one is not signed either."""
+    """The raw body; None if it is too large. One that was interrupted, or is sent too slowly, is
+    not signed either."""
     parts: list[bytes] = []
     size = 0
-    with contextlib.suppress(ClientDisconnect):
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_BODY:
-                return None
-            parts.append(part)
+    with contextlib.suppress(ClientDisconnect, TimeoutError):
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    return None
+                parts.append(part)
     return b"".join(parts)
