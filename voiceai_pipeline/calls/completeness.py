@@ -50,19 +50,16 @@ def of_days(
     values = {
         "users": [one.user.id for one in able],
         "locations": [one.location_id or "" for one in able],
-        "settled": [one.user.id not in filling for one in able],
         "days": list(ends),
         "read_until": [end if end <= now else _ANY_TIME for end in ends.values()],
     }
-    counts = {row.day: row for row in db.execute(_COUNTS, values)}
-    settled = len(able) - len(filling)
+    complete = {row.day: row.users for row in db.execute(_COMPLETE, values)}
+    # A user whose history is being read has no complete day yet.
+    done = Completeness.FILLING if filling else Completeness.COMPLETE
 
     def of_day(day: date) -> Completeness:
-        row = counts.get(day)
-        if (row.settled if row else 0) < settled:
-            return Completeness.INCOMPLETE
-        is_complete = (row.complete if row else 0) == len(able)
-        return Completeness.COMPLETE if is_complete else Completeness.FILLING
+        is_done = complete.get(day, 0) >= len(able) - len(filling)
+        return done if is_done else Completeness.INCOMPLETE
 
     return {day: of_day(day) for day in days}
 
@@ -76,10 +73,10 @@ def synced_since(db: sa.Connection, since: datetime) -> set[date]:
 _ANY_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 # The bounds of days come from Python: its zones and the server's may differ.
-_COUNTS: Final = sa.text(
-    "SELECT l.day, count(*) AS complete, count(*) FILTER (WHERE u.settled) AS settled "
+_COMPLETE: Final = sa.text(
+    "SELECT l.day, count(*) AS users "
     "FROM sync_ledger l "
-    "JOIN unnest(:users, :locations, :settled) AS u(user_id, location_id, settled) "
+    "JOIN unnest(:users, :locations) AS u(user_id, location_id) "
     "     ON u.user_id = l.user_id AND u.location_id = l.location_id "
     "JOIN unnest(:days, :read_until) AS d(day, read_until) ON d.day = l.day "
     "WHERE l.state = 'complete' AND l.read_until >= d.read_until "
@@ -87,7 +84,6 @@ _COUNTS: Final = sa.text(
 ).bindparams(
     sa.bindparam("users", type_=ARRAY(sa.Uuid)),
     sa.bindparam("locations", type_=ARRAY(sa.Text)),
-    sa.bindparam("settled", type_=ARRAY(sa.Boolean)),
     sa.bindparam("days", type_=ARRAY(sa.Date)),
     sa.bindparam("read_until", type_=ARRAY(UtcDateTime)),
 )
