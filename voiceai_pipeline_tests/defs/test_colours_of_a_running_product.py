@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 import requests
 
+from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.web.dagster_client import ENDED, Dagster
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
@@ -88,21 +89,23 @@ class Demo(Up):
             assert run is not None
             return run.status
 
-        wait_until(lambda: status() in ENDED, pause=0.2)
+        wait_until(lambda: status() in ENDED)
         return status()
 
-    def backfill(self, days: list[date]) -> str:
-        """Launch a backfill; the id of its run."""
-        before = self.runs("sync_calls")
-        self.dagster.backfill(days, "A test")
-        wait_until(lambda: self.runs("sync_calls") - before, pause=0.2)
-        (run_id,) = self.runs("sync_calls") - before
+    def launch(self, job: str, days: list[date] | None = None) -> str:
+        """Launch a run of a job, over consecutive days as each run of a backfill is; its id. If it
+        crashes, Dagster does not start it again."""
+        tags = {"dagster/max_retries": "0"}
+        if days:
+            tags |= partitions.range_tags(days[0], days[-1])
+        listed = ", ".join(f'{{key: "{key}", value: "{value}"}}' for key, value in tags.items())
+        query = f"""mutation {{ launchRun(executionParams: {{
+            selector: {{ repositoryLocationName: "voiceai_pipeline",
+                         repositoryName: "__repository__", jobName: "{job}" }}
+            executionMetadata: {{ tags: [{listed}] }}
+        }}) {{ ... on LaunchRunSuccess {{ run {{ runId }} }} }} }}"""
+        run_id: str = graphql(self.url, query)["launchRun"]["run"]["runId"]
         return run_id
-
-    def runs(self, job: str) -> set[str]:
-        """The runs of a job; those of a backfill have no job of ours."""
-        query = "SELECT run_id FROM runs WHERE pipeline_name IN ('{job}', '__ASSET_JOB')"
-        return {run_id for (run_id,) in self.ask(query.format(job=job), database="dagster")}
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +125,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory, days: list[date]) -> Iterator
     with ended(Demo(tmp_path_factory.mktemp("colours") / "home")) as demo:
         demo.start()
         demo.heal()
-        wait_until(lambda: len(demo.colours()) == len(days) and demo.is_true(), pause=0.5)
-        if red := demo.red():
-            demo.ended(demo.backfill([date.fromisoformat(day) for day in red]))
-        wait_until(lambda: not demo.red() and demo.is_true(), pause=0.5)
+        wait_until(lambda: len(demo.colours()) == len(days) and demo.is_true())
+        demo.ended(demo.launch("sync_calls", days))
+        wait_until(lambda: not demo.red() and demo.is_true())
         yield demo
 
 
@@ -133,7 +135,7 @@ def test_a_failed_sync_now_of_one_user_makes_its_day_red(demo: Demo, days: list[
     demo.fault(kind="server_error", location_id=COPPER.location_id, day=str(days[1]), status=503)
     run_id = demo.dagster.launch_sync([days[1]], [UUID(COPPER.id)], "a test")
     assert demo.ended(run_id) == "FAILURE"
-    wait_until(demo.is_true, pause=0.5)
+    wait_until(demo.is_true)
     assert demo.red() == {str(days[1])}
 
 
@@ -143,16 +145,14 @@ def test_after_a_cancelled_backfill_exactly_the_incomplete_days_are_red(
     for user in BROKEN:
         for day in days[2:4]:
             demo.fault(kind="server_error", location_id=user.location_id, day=str(day), status=503)
-    demo.fault(kind="latency", location_id=HARBOR.location_id, seconds=20)
-    run_id = demo.backfill(days)
-    wait_until(
-        lambda: {str(days[2]), str(days[3])} <= demo.incomplete() and demo.colours(), pause=0.5
-    )
+    demo.fault(kind="latency", location_id=HARBOR.location_id, seconds=10)
+    run_id = demo.launch("sync_calls", days)
+    wait_until(lambda: {str(days[2]), str(days[3])} <= demo.incomplete())
     terminate = f'mutation {{ terminateRun(runId: "{run_id}") {{ __typename }} }}'
     assert graphql(demo.url, terminate)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert demo.ended(run_id) == "CANCELED"
     demo.requested()
-    wait_until(demo.is_true, pause=0.5)
+    wait_until(demo.is_true)
     assert {str(days[2]), str(days[3])} <= demo.red() < set(map(str, days))
     assert demo.requested() == []
 
@@ -160,8 +160,8 @@ def test_after_a_cancelled_backfill_exactly_the_incomplete_days_are_red(
 def test_after_a_run_that_was_killed_before_its_first_step_the_complete_days_are_green(
     demo: Demo, days: list[date]
 ) -> None:
-    red, before = demo.red(), demo.runs("sync_calls")
-    run_id = demo.backfill(days)
+    red = demo.red()
+    run_id = demo.launch("sync_calls", days)
     started = (
         "SELECT substring(event from 'Started process for run \\(pid: (\\d+)\\)') "  # noqa: S608
         f"FROM event_logs WHERE run_id = '{run_id}' AND event LIKE '%Started process for run%'"
@@ -170,12 +170,9 @@ def test_after_a_run_that_was_killed_before_its_first_step_the_complete_days_are
     ((pid,),) = demo.ask(started, database="dagster")
     os.kill(int(pid), signal.SIGKILL)
     assert demo.ended(run_id) == "FAILURE"
-    # Dagster starts a run that crashed again as it was; that one reads the days.
-    wait_until(lambda: demo.runs("sync_calls") - before - {run_id}, pause=0.2)
-    (retry,) = demo.runs("sync_calls") - before - {run_id}
-    demo.ended(retry)
-    wait_until(demo.is_true, pause=0.5)
+    wait_until(demo.is_true)
     assert demo.red() == red
+    assert demo.requested() == []
 
 
 def test_a_day_that_reconciliation_opens_is_red(demo: Demo, days: list[date]) -> None:
@@ -187,12 +184,9 @@ def test_a_day_that_reconciliation_opens_is_red(demo: Demo, days: list[date]) ->
     gone = {"location_id": HARBOR.location_id, "remove": call}
     requests.post(f"{demo.sandbox}/sandbox/calls", json=gone, timeout=30).raise_for_status()
     red = demo.red()
-    query = """mutation { launchRun(executionParams: { selector: {
-        repositoryLocationName: "voiceai_pipeline", repositoryName: "__repository__",
-        jobName: "reconcile" } }) { ... on LaunchRunSuccess { run { runId } } } }"""
-    demo.ended(graphql(demo.url, query)["launchRun"]["run"]["runId"])
+    demo.ended(demo.launch("reconcile"))
     demo.requested()
-    wait_until(demo.is_true, pause=0.5)
+    wait_until(demo.is_true)
     assert demo.red() == red | {str(days[5])}
     assert demo.requested() == []
 
@@ -210,9 +204,7 @@ def test_failed_and_missing_asks_about_exactly_the_missing_users(demo: Demo) -> 
         "WHERE l.state = 'failed' AND k.connection_state = 'connected'"
     )
     red = [date.fromisoformat(day) for day in sorted(demo.red())]
-    before = demo.runs("sync_calls")
     demo.dagster.backfill(red, "Failed and missing")
-    wait_until(lambda: demo.runs("sync_calls") - before, pause=0.2)
-    wait_until(lambda: not demo.red() and demo.is_true(), pause=0.5)
+    wait_until(lambda: not demo.red() and demo.is_true())
     assert set(demo.requested()) == {location for (location,) in missing}
     assert demo.incomplete() == set()
