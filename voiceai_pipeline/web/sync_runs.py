@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
+from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, days_to_sync, stretches
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DagsterError
@@ -57,9 +58,10 @@ def launch(
             future.
         DagsterError: Dagster does not respond, or refuses.
     """
-    obstacle = site.connection(user_id).obstacle
-    if obstacle is not None:
-        raise PipelineError(obstacle)
+    connection = site.connection(user_id)
+    # A pause may be over: a sync that names the user finds out.
+    if connection.obstacle is not None and connection.state is not ConnectionState.PAUSED:
+        raise PipelineError(connection.obstacle)
     earliest, today = site.dagster.first_day(), site.today()
     last = last or today
     if first is None:

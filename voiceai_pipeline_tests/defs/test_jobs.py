@@ -13,6 +13,7 @@ from voiceai_pipeline.sandbox.cast import DEMO_USERS
 from voiceai_pipeline_tests.support.dagster_runs import (
     COPPER,
     EXPIRE,
+    cell,
     execute,
     failure_of,
 )
@@ -57,6 +58,20 @@ def test_after_credentials_were_changed_the_first_rerun_reads_every_user_and_a_s
     assert not asked
     assert demo.sync([demo.yesterday]).success
     assert demo.yesterday in demo.days("call_logs")
+
+
+def test_a_sync_that_names_a_paused_user_finds_out_that_the_pause_is_over(demo: Product) -> None:
+    willow = DEMO["Willow Spa"]
+    demo.sandbox.world.clear_faults()
+    assert demo.sync([demo.yesterday]).success
+    demo.sandbox.world.resume(str(willow.location_id))
+    with demo.requests() as asked:
+        assert demo.sync([demo.yesterday]).success
+    assert str(willow.location_id) not in {location for _, location in asked}
+    days = {"first": str(demo.yesterday), "last": str(demo.yesterday)}
+    config = {"ops": {"read_user_days": {"config": {"user_ids": [willow.id], **days}}}}
+    assert demo.run("sync_users", run_config=config).success
+    assert cell(demo, "sync_status", demo.yesterday)["users_complete"] == 9
 
 
 def test_user_tokens_shows_every_user_and_refreshed_credentials_only_the_valid_ones(

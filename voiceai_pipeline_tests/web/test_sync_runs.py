@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
+
 from voiceai_pipeline_tests.support.installation import HARBOR, Installation
 
 
@@ -38,6 +40,18 @@ def test_sync_now_starts_no_earlier_than_the_first_partition(installation: Insta
 
     ops = installation.dagster.launched[0]["runConfigData"]["ops"]
     assert ops["read_user_days"]["config"]["first"] == installation.dagster.first_day
+
+
+def test_sync_now_of_a_paused_user_is_launched_to_find_out_whether_the_pause_is_over(
+    installation: Installation,
+) -> None:
+    installation.add("Harbor Dental")
+    installation.connect(HARBOR)
+    with installation.pipeline.engine.begin() as db:
+        db.execute(sa.text("UPDATE api_keys SET connection_state = 'paused'"))
+    with installation.visitor() as visitor:
+        pressed = visitor.post(f"/users/{HARBOR}/sync", {"back": "/"})
+    assert "Harbor Dental: sync started" in pressed.text
 
 
 def test_a_month_of_one_user_is_re_synced_from_the_users_page(installation: Installation) -> None:
