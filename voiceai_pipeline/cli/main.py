@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-import dotenv
 import sqlalchemy as sa
 from alembic.util import CommandError
 
@@ -40,6 +39,7 @@ from voiceai_pipeline.connections.consent_errors import (
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.connections.queries import UnknownUserError
+from voiceai_pipeline.core import env_file
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.settings import Settings
@@ -72,9 +72,8 @@ _EXPECTED = (
 
 def main() -> None:
     """Entry point: turns failures into one sentence and an exit code; a bug leaves its frames."""
-    # Dagster's programs read the same file. Variables that are already set take precedence.
-    dotenv.load_dotenv(".env")
     try:
+        env_file.load()  # Dagster's programs read the same file
         cli.main(prog_name="voiceai-pipeline", standalone_mode=False)
     except click.Abort:
         _fail("Cancelled.", code=130)

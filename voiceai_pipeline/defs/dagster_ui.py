@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from typing import Final
 
 import dagster as dg
-import dotenv
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.cli import (
     DEFAULT_DB_STATEMENT_TIMEOUT,
@@ -30,6 +29,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 
+from voiceai_pipeline.core import env_file
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, KEY_HEADER, ROLE_HEADER, Role
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
@@ -112,8 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--read-only", action="store_true", help="change nothing for any role: for analysts"
     )
     given = parser.parse_args(arguments)
-    dotenv.load_dotenv(".env")
     try:
+        env_file.load()
         page = Settings.load(os.environ).page
         if page.dagster_key is None:
             raise SettingsError(

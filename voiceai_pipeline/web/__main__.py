@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 
-import dotenv
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alert_channels
 from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.core import env_file
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.embedded_server import PostgresError
@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    dotenv.load_dotenv(".env")
     try:
+        env_file.load()
         settings = Settings.load(os.environ)
         page = settings.page
         _serve(settings, given.dagster, given.dagster_for_analysts)
