@@ -183,7 +183,7 @@ def _note_settings(db: sa.Connection, location_id: str, now: datetime) -> None:
 
 _NOTE_SETTINGS: Final = sa.text(
     "INSERT INTO agent_settings (location_id, agent_id, since, settings) "
-    "SELECT a.location_id, a.agent_id, :now, s.settings FROM agents a "
+    "SELECT a.location_id, a.agent_id, :now, s.settings FROM voiceai_agents a "
     "CROSS JOIN LATERAL (SELECT jsonb_build_object('timezone', a.timezone, 'maxCallDuration', "
     "    a.raw -> 'maxCallDuration', 'agentWorkingHours', a.raw -> 'agentWorkingHours') "
     "    AS settings) AS s "

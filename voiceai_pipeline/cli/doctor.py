@@ -22,10 +22,10 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.webhook import Refusal
-from voiceai_pipeline.database import grants, migrate
+from voiceai_pipeline.database import grants, migrate, row_security
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
-from voiceai_pipeline.database.views import SCHEMA
+from voiceai_pipeline.database.view_sources import SCHEMA
 from voiceai_pipeline.highlevel.transport import USER_AGENT, open_session
 from voiceai_pipeline.pipeline import open_database, open_vault, server_version, spool_path
 
@@ -89,7 +89,9 @@ def examine(env: Mapping[str, str]) -> Report:
             url = _for_sql_tools(engine.url)
             with engine.begin() as db:
                 findings += _database(db)
-                if migrate.is_current(db):
+                hidden = row_security.obstacles(db)
+                findings += [Finding("row security", "error", text) for text in hidden]
+                if migrate.is_current(db) and not hidden:
                     findings += [
                         *_connections(db, settings),
                         _webhooks(db, settings),

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.connections import alerts, history
 from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.token_row import TokenRow, read
+from voiceai_pipeline.connections.token_row import TokenRow, mark, read
 from voiceai_pipeline.connections.token_store import settled
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
@@ -88,6 +88,7 @@ def save_connection(
         "failed_attempts": 0,
         "last_failure": None,
     }
+    values["tokens_mark"] = mark(values["access_token"], values["refresh_token"])
     # Rows that the source system's reconnects left behind.
     db.execute(
         sa.update(api_keys)
@@ -217,6 +218,7 @@ def disconnect(db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor)
             refresh_at=None,
             failed_attempts=0,
             last_failure=None,
+            tokens_mark=mark(None, None),
             updated_at=now,
         )
     )

@@ -33,6 +33,7 @@ class TokenEvent(StrEnum):
     REPORTED = "reported"
     TESTED = "tested"
     DISCONNECTED = "disconnected"
+    REPLACED = "replaced"
     PRIVATE_TOKEN_ENTERED = "private_token_entered"
     PRIVATE_TOKEN_WORKS = "private_token_works"
     CIRCUIT_OPENED = "circuit_opened"
@@ -57,6 +58,7 @@ _SENTENCES: Final = {
     TokenEvent.REPORTED: "HighLevel's API refused the connection",
     TokenEvent.TESTED: "Connection tested",
     TokenEvent.DISCONNECTED: "Disconnected by an operator; the tokens were deleted",
+    TokenEvent.REPLACED: "Another application stored new tokens; they are used from now on",
     TokenEvent.PRIVATE_TOKEN_ENTERED: "Connected with a private integration token",
     TokenEvent.PRIVATE_TOKEN_WORKS: "The private integration token works again",
     TokenEvent.CIRCUIT_OPENED: "Token refresh suspended for all users",

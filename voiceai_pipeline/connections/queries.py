@@ -27,6 +27,7 @@ from voiceai_pipeline.database.current_connections import (
     CONNECTION_STATE,
     CURRENT_CONNECTION,
 )
+from voiceai_pipeline.database.row_security import refuse_hidden_rows
 from voiceai_pipeline.database.tables import api_keys, locations, users
 
 
@@ -37,7 +38,11 @@ def all_connections(
 
     Args:
         now: replaces the database's clock where time is simulated; aware UTC.
+
+    Raises:
+        PipelineError: ROWS_HIDDEN: a user may be missing from the answer.
     """
+    refuse_hidden_rows(db)
     query = as_of(now)
     if user_ids is not None:
         query = query.where(users.c.id.in_(user_ids))

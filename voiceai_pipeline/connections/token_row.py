@@ -3,6 +3,7 @@
 Nothing is written here; ``token_store.py`` and ``connection_store.py`` do that.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,10 +12,10 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.connections.vault import TokenVault, is_sealed
 from voiceai_pipeline.core.connection import SERVICE, Connection
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.database.tables import users
+from voiceai_pipeline.database.tables import api_keys, users
 
 LIFELESS_REST: Final = timedelta(minutes=10)
 """How long a pair that was granted without a lifetime is used before it is refreshed."""
@@ -29,6 +30,7 @@ class TokenRow:
         stored_state: the column as it is; None in a row of the source system.
         replayed: the exchange in doubt has been replayed already.
         rows: the user's rows at that time, as in a ``Stamp``.
+        tokens_mark: the mark of the tokens that the stored state is about; None if unknown.
     """
 
     id: UUID
@@ -41,6 +43,7 @@ class TokenRow:
     location_token_expires_at: datetime | None
     now: datetime
     rows: str | None
+    tokens_mark: str | None
     _stored: dict[str, str | None] = field(repr=False)
 
     @property
@@ -52,6 +55,49 @@ class TokenRow:
             granted_at is not None
             and expires_at == granted_at
             and self.now < granted_at + LIFELESS_REST
+        )
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether another application has stored tokens, in plain text, since we stored the
+        state."""
+        if self.tokens_mark is None or self.tokens_mark == self.mark:
+            return False
+        stored = (self._stored["access_token"], self._stored["refresh_token"])
+        return any(text and not is_sealed(text) for text in stored)
+
+    @property
+    def mark(self) -> str:
+        """The mark of the tokens as read."""
+        return mark(self._stored["access_token"], self._stored["refresh_token"])
+
+    @property
+    def stored_refresh_token(self) -> str | None:
+        """The refresh token as it is stored."""
+        return self._stored["refresh_token"]
+
+    def of_next_generation(self, vault: TokenVault) -> dict[str, str | None]:
+        """Both tokens as the next generation stores them: what is encrypted is bound to it, and
+        plain text, which another application still reads, stays so until its next refresh.
+
+        Raises:
+            PipelineError: TOKEN_UNREADABLE.
+        """
+        kept: dict[str, str | None] = {}
+        for column in ("access_token", "refresh_token"):
+            kept[column] = stored = self._stored[column]
+            if stored and is_sealed(stored):
+                token = self.token(vault, column)
+                kept[column] = vault.seal(token, column, self.connection.user.id, self.version + 1)
+        return kept
+
+    def is_unchanged(self) -> sa.ColumnElement[bool]:
+        """Whether the row still holds the tokens that were read."""
+        return sa.and_(
+            *(
+                api_keys.c[name].is_not_distinct_from(self._stored[name])
+                for name in ("access_token", "refresh_token")
+            )
         )
 
     @property
@@ -73,6 +119,12 @@ class TokenRow:
         stored = self._stored[column]
         of_row = (column, self.connection.user.id, self.version)
         return vault.decrypt(stored, *of_row) if stored else None
+
+
+def mark(access_token: str | None, refresh_token: str | None) -> str:
+    """The mark of two stored tokens: tells whether another application has replaced them, and
+    nothing about them that storing them does not."""
+    return hashlib.sha256(f"{access_token or ''}|{refresh_token or ''}".encode()).hexdigest()
 
 
 _TOKEN_COLUMNS = ("access_token", "refresh_token", "location_access_token")
@@ -108,6 +160,7 @@ def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | N
         location_token_expires_at=row["location_token_expires_at"],
         now=row["read_at"].astimezone(UTC),
         rows=row["rows"],
+        tokens_mark=row["tokens_mark"],
         _stored={column: row[column] for column in _TOKEN_COLUMNS},
     )
 

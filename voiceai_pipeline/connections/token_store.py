@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import alerts, history
 from voiceai_pipeline.connections.history import Actor, TokenEvent
-from voiceai_pipeline.connections.token_row import TokenRow
+from voiceai_pipeline.connections.token_row import TokenRow, mark
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
+    LIVE_STATES,
     Connection,
     ConnectionState,
     OAuthToken,
@@ -57,6 +58,7 @@ def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
         api_keys.c.token_version == row.version,
         # Another caller may have found out since that this token is revoked.
         api_keys.c.connection_state.is_not_distinct_from(row.stored_state),
+        row.is_unchanged(),
     )
     abandoned = sa.and_(
         api_keys.c.lease_id == row.lease_id,
@@ -89,9 +91,10 @@ def save_rotation(
 ) -> bool:
     """Store the pair that replaces the row's generation, in one statement.
 
-    Compares the generation, not the lease: a pair that arrives late, after its lease has expired or
-    a replay was refused, is still the only one that works. False if a newer generation, a
-    reconnection or a disconnection came first.
+    Compares the generation, and the refresh token that was spent, not the lease: a pair that
+    arrives late, after its lease has expired or a replay was refused, is still the only one that
+    works. False if a newer generation, another application's pair, a reconnection or a
+    disconnection came first.
 
     What the answer omits (refresh token, scope, location) stays as stored.
 
@@ -122,11 +125,17 @@ def save_rotation(
     # One that the answer omits stays, bound to the new generation.
     refresh_token = token.refresh_token or row.token(vault, "refresh_token")
     values["refresh_token"] = vault.seal(refresh_token, "refresh_token", user_id, row.version + 1)
+    values["tokens_mark"] = mark(values["access_token"], values["refresh_token"])
     optional = {"scope": token.scope, "company_id": token.company_id, "user_type": token.user_type}
     values |= {name: value for name, value in optional.items() if value}
     saved = db.execute(
         sa.update(api_keys)
-        .where(api_keys.c.id == row.id, api_keys.c.token_version == row.version)
+        .where(
+            api_keys.c.id == row.id,
+            api_keys.c.token_version == row.version,
+            # Another application's pair is newer: ours is a copy of it, or of an older grant.
+            api_keys.c.refresh_token.is_not_distinct_from(row.stored_refresh_token),
+        )
         .values(values)
     )
     if saved.rowcount != 1:
@@ -188,7 +197,13 @@ def settle(
         }
     changed = db.execute(
         sa.update(api_keys)
-        .where(api_keys.c.id == row.id, api_keys.c.token_version == row.version, mine)
+        .where(
+            api_keys.c.id == row.id,
+            api_keys.c.token_version == row.version,
+            mine,
+            # A refusal says nothing about a pair that another application has stored since.
+            row.is_unchanged(),
+        )
         .values(values)
         .returning(api_keys.c.failed_attempts)
     ).one_or_none()
@@ -238,7 +253,7 @@ def leave_in_doubt(
     same = row.connection.state is ConnectionState.IN_DOUBT
     left = db.execute(
         sa.update(api_keys)
-        .where(api_keys.c.id == row.id, api_keys.c.lease_id == lease)
+        .where(api_keys.c.id == row.id, api_keys.c.lease_id == lease, row.is_unchanged())
         .values(
             connection_state=ConnectionState.IN_DOUBT.value,
             connection_reason=FailureClass.IN_DOUBT.value,
@@ -248,6 +263,7 @@ def leave_in_doubt(
             next_attempt_at=next_attempt_at,
             failed_attempts=api_keys.c.failed_attempts + int(counts),
             last_failure=failure.value,
+            tokens_mark=row.mark,
         )
         .returning(api_keys.c.failed_attempts)
     ).one_or_none()
@@ -282,6 +298,15 @@ def _problem(
     return reason if state is ConnectionState.PAUSED and is_expiring else None
 
 
+_DEACTIVATED: Final = sa.and_(
+    api_keys.c.is_active.is_(False),
+    sa.func.coalesce(api_keys.c.connection_state, ConnectionState.CONNECTED.value).in_(
+        [state.value for state in LIVE_STATES]
+    ),
+)
+"""Another application has deactivated the connection; what we find out does not activate it."""
+
+
 def settled(
     row: TokenRow,
     state: ConnectionState,
@@ -294,7 +319,11 @@ def settled(
         "connection_reason": reason.value if reason else None,
         "connection_since": row.connection.since if same else row.now,
         "next_attempt_at": next_attempt_at,
-        "is_active": state in (ConnectionState.CONNECTED, ConnectionState.PAUSED),
+        "is_active": sa.case(
+            (_DEACTIVATED, sa.false()),
+            else_=state in (ConnectionState.CONNECTED, ConnectionState.PAUSED),
+        ),
+        "tokens_mark": row.mark,
         "lease_id": None,
         "lease_started_at": None,
         "lease_expires_at": None,

@@ -16,7 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections import token_row, token_store
+from voiceai_pipeline.connections import replaced_tokens, token_row, token_store
 from voiceai_pipeline.connections.connection_test import Check, ConnectionTest
 from voiceai_pipeline.connections.history import Actor, TokenEvent
 from voiceai_pipeline.connections.private_tokens import PrivateTokens
@@ -140,8 +140,12 @@ class Tokens:
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
     def _read(self, user_id: UUID) -> TokenRow:
-        """The user's row, after storing a pair that was kept on disk for it."""
+        """The user's row, with a pair that was kept on disk, or that another application stored."""
         row = self._row(user_id)
+        if row.was_replaced and row.connection.can_sync:
+            with self._engine.begin() as db:
+                replaced_tokens.accept(db, row, self.vault, actor=self._actor)
+            return self._row(user_id)
         return self._row(user_id) if self._refresher.restore(row) else row
 
     def _row(self, user_id: UUID) -> TokenRow:
@@ -201,9 +205,7 @@ class Tokens:
         fresh = (row.is_lifeless and not need.always) or not needs_refresh(
             row.connection.token_expires_at, row.now, need.margin
         )
-        paused = (
-            row.connection.state is ConnectionState.PAUSED
-        )  # only a refresh shows if it is over
+        paused = row.connection.state is ConnectionState.PAUSED  # only a refresh ends it
         if not row.is_company or not fresh or row.lease_id or paused:
             return None
         company, location = row.connection.company_id, row.connection.location_id

@@ -145,6 +145,11 @@ class TokenVault:
         return digest(hashlib.blake2b(key=self._call_key, digest_size=16), sent)
 
 
+def is_sealed(stored: str) -> bool:
+    """Whether a stored value is encrypted, by this version or a newer one."""
+    return stored.startswith(_ANY_VERSION)
+
+
 def _context(column: str, user_id: UUID, generation: int | None) -> bytes:
     bound = "" if generation is None else f"|{generation}"
     return f"api_keys|{column}|{user_id}{bound}".encode()

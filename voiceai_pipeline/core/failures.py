@@ -51,6 +51,7 @@ class FailureClass(StrEnum):
     BUSY = "busy"
     DATABASE = "database"
     UNSTORABLE = "unstorable"
+    ROWS_HIDDEN = "rows_hidden"
     DAGSTER_SILENT = "dagster_silent"
     INTERNAL = "internal"
 
@@ -252,6 +253,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "The database cannot store a value that HighLevel sent",
         "Report this as a bug with the location and the day; other days and users are not "
         "affected, and a rerun is safe",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.ROWS_HIDDEN: Explanation(
+        "Row level security hides rows from the pipeline's database user",
+        "Ask the tables' owner to run these statements (voiceai-pipeline doctor repeats them), "
+        "then rerun",
         Remedy.OPERATOR,
     ),
     FailureClass.DAGSTER_SILENT: Explanation(

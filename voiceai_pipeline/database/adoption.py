@@ -8,7 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.database import views
+from voiceai_pipeline.core.connection import SERVICE
+from voiceai_pipeline.database import view_sources
 from voiceai_pipeline.database.tables import metadata
 
 _TEXT: Final = frozenset({"text", "character varying"})
@@ -49,7 +50,7 @@ _OURS: Final = (
     "drifting_days",
     "location_leases",
     "run_heartbeats",
-    "agents",
+    "voiceai_agents",
     "locations",
     "token_events",
     "connect_requests",
@@ -80,6 +81,12 @@ def table_obstacles(db: sa.Connection) -> list[str]:
         found = _columns(db, table)
         if not found:
             continue
+        kind = _kind_obstacles(db, table)
+        if kind:
+            # What it lacks does not matter: it is not what is adopted.
+            obstacles += kind
+            continue
+        obstacles += _too_short(db, table)
         for column, types in columns.items():
             wanted = " or ".join(sorted(types))
             if column not in found:
@@ -102,8 +109,82 @@ def table_obstacles(db: sa.Connection) -> list[str]:
     return obstacles
 
 
+def _kind_obstacles(db: sa.Connection, table: str) -> list[str]:
+    """Why an existing relation is not a table that this user may alter."""
+    query = sa.text(
+        "SELECT relkind, pg_has_role(relowner, 'USAGE') AS is_owner, "
+        "quote_ident(current_user) AS me FROM pg_class WHERE oid = to_regclass(:table)"
+    )
+    found = db.execute(query, {"table": table}).one()
+    if found.relkind not in ("r", "p"):
+        word = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(
+            found.relkind, "RELATION"
+        )
+        return [
+            f"{table} is a {word.lower()}, not a table, so no column can be added. Rename it, or "
+            f"give the pipeline a separate database: ALTER {word} {table} RENAME TO {table}_old;"
+        ]
+    if not found.is_owner:
+        return [
+            f"Table {table} has another owner, so no column can be added. Ask the owner to run: "
+            f"ALTER TABLE {table} OWNER TO {found.me};"
+        ]
+    return []
+
+
+_SHORT: Final = 200
+_LONGEST: Final[Mapping[str, int]] = {
+    "access_token": 8000,
+    "refresh_token": 8000,
+    "last_sync_message": 2000,
+    "service": len(SERVICE),
+    "last_sync_status": len("success"),
+    "name": len("HighLevel"),
+    "location_id": 64,
+    "company_id": 64,
+    "user_type": len("Location"),
+    "connection_state": 32,
+    "connection_reason": 32,
+    "last_failure": 32,
+    "location_timezone": 64,
+    "scope": 2000,
+}
+"""Characters that we write; ``_SHORT`` for the rest. Encrypted tokens are longer than tokens."""
+
+
+def _too_short(db: sa.Connection, table: str) -> list[str]:
+    query = sa.text(
+        "SELECT attname, atttypmod - 4 AS length FROM pg_attribute "
+        "WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped "
+        "AND atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod > 0"
+    )
+    written = set(metadata.tables[table].columns.keys())
+    if table == "users":
+        written = set()  # only read
+    return [
+        f"{table}.{row.attname} holds {row.length} characters, and up to "
+        f"{_LONGEST.get(row.attname, _SHORT)} are written. Run: "
+        f"ALTER TABLE {table} ALTER COLUMN {row.attname} TYPE text;"
+        for row in db.execute(query, {"table": table})
+        if row.attname in written and row.length < _LONGEST.get(row.attname, _SHORT)
+    ]
+
+
 def schema_obstacles(db: sa.Connection) -> list[str]:
-    """Why this user cannot create the views' schema, or replace its views."""
+    """Why this user cannot create tables, or create the views' schema and replace its views."""
+    here = db.execute(
+        sa.text(
+            "SELECT quote_ident(current_schema()) AS name, quote_ident(current_user) AS me, "
+            "       has_schema_privilege(current_schema(), 'CREATE') AS may "
+            "WHERE current_schema() IS NOT NULL"
+        )
+    ).one_or_none()
+    if here is None or not here.may:
+        name, me = (here.name, here.me) if here else ("public", "CURRENT_USER")
+        return [
+            f"The user may not create tables in the schema {name}. Ask its owner to run: "
+            f"GRANT CREATE, USAGE ON SCHEMA {name} TO {me};"
+        ]
     query = sa.text(
         "SELECT current_user AS me, current_database() AS here, "
         "       to_regnamespace(:schema) IS NOT NULL AS is_there, "
@@ -112,17 +193,17 @@ def schema_obstacles(db: sa.Connection) -> list[str]:
         "            ELSE pg_has_role((SELECT nspowner FROM pg_namespace "
         "                              WHERE nspname = :schema), 'USAGE') END AS may"
     )
-    found = db.execute(query, {"schema": views.SCHEMA}).one()
+    found = db.execute(query, {"schema": view_sources.SCHEMA}).one()
     if found.may:
         return []
     if found.is_there:
         return [
-            f"The schema {views.SCHEMA} has another owner. Ask the owner to run: "
-            f'ALTER SCHEMA {views.SCHEMA} OWNER TO "{found.me}";'
+            f"The schema {view_sources.SCHEMA} has another owner. Ask the owner to run: "
+            f'ALTER SCHEMA {view_sources.SCHEMA} OWNER TO "{found.me}";'
         ]
     return [
-        f"The user {found.me} may not create the schema {views.SCHEMA}. Ask the database owner "
-        f'to run: CREATE SCHEMA {views.SCHEMA} AUTHORIZATION "{found.me}";'
+        f"The user {found.me} may not create the schema {view_sources.SCHEMA}. Ask the database "
+        f'owner to run: CREATE SCHEMA {view_sources.SCHEMA} AUTHORIZATION "{found.me}";'
     ]
 
 

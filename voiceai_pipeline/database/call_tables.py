@@ -82,7 +82,7 @@ redaction_progress = sa.Table(
 sync_ledger = sa.Table(
     "sync_ledger",
     metadata,
-    sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), primary_key=True,
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True,
               comment="The user whose day it is."),
     sa.Column("location_id", sa.Text, primary_key=True, comment="'' before the first location."),
     sa.Column("day", sa.Date, primary_key=True, comment="A day of VOICEAI_TIMEZONE."),
@@ -160,7 +160,7 @@ run_heartbeats = sa.Table(
 )
 
 agents = sa.Table(
-    "agents",
+    "voiceai_agents",
     metadata,
     sa.Column("location_id", sa.Text, primary_key=True, comment="The HighLevel location."),
     sa.Column("agent_id", sa.Text, primary_key=True, comment="HighLevel's id of the agent."),

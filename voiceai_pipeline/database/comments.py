@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from voiceai_pipeline.database.tables import ADOPTED, VERSION_TABLE, metadata
-from voiceai_pipeline.database.views import SCHEMA, VIEWS
+from voiceai_pipeline.database.view_sources import SCHEMA
+from voiceai_pipeline.database.views import VIEWS
 
 _SCHEMA_COMMENT: Final = (
     "Views for analysts with their own tools; docs/sql.md says which role may read which."

@@ -1,7 +1,7 @@
 """The tables of users and their connections: tokens, audit log, consents, breaker, alerts."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from voiceai_pipeline.database.schema import instant, metadata
 
@@ -22,9 +22,15 @@ NAME = sa.func.coalesce(
     sa.func.nullif(
         sa.func.btrim(sa.func.concat_ws(" ", users.c.first_name, users.c.last_name)), ""
     ),
+    # Columns that other applications' tables have, and ours need not.
+    *(
+        sa.func.nullif(sa.literal_column("to_jsonb(users)", JSONB)[name].astext, "")
+        for name in ("full_name", "name", "email")
+    ),
     sa.cast(users.c.id, sa.Text),
 )
-"""A user's display name: business name, else first and last name, else id."""
+"""A user's display name, from what the table has: business name, first and last name, full name,
+name, e-mail address, else id."""
 
 api_keys = sa.Table(
     "api_keys",
@@ -66,9 +72,21 @@ api_keys = sa.Table(
     sa.Column("failed_attempts", sa.Integer, server_default="0", nullable=False,
               comment="Consecutive refreshes that failed for a temporary reason."),
     sa.Column("last_failure", sa.Text, comment="Failure class of the last failed refresh."),
+    sa.Column("tokens_mark", sa.Text,
+              comment="SHA-256 of the stored tokens that the state is about; if it is another one, "
+                      "another application has replaced them since."),
     comment="Connections to HighLevel, with their tokens. The source system's table; analysts "
             "cannot read it.",
 )  # fmt: skip
+
+
+def mark_of(keys: sa.FromClause) -> sa.ColumnElement[str]:
+    """The mark of the tokens in rows of ``api_keys``, as ``tokens_mark`` stores it."""
+    tokens = sa.func.coalesce(keys.c.access_token, "").concat("|")
+    tokens = tokens.concat(sa.func.coalesce(keys.c.refresh_token, ""))
+    hashed = sa.func.sha256(sa.func.convert_to(tokens, "UTF8"))
+    return sa.func.encode(hashed, "hex", type_=sa.Text)
+
 
 token_events = sa.Table(
     "token_events",

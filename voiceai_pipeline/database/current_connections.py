@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.connection import SERVICE, ConnectionState
-from voiceai_pipeline.database.connection_tables import NAME, api_keys, users
+from voiceai_pipeline.core.connection import LIVE_STATES, SERVICE, ConnectionState
+from voiceai_pipeline.database.connection_tables import NAME, api_keys, mark_of, users
 
 CURRENT_CONNECTION = (
     sa.select(api_keys)
@@ -32,22 +32,48 @@ _STORED_STATES = [
     )
 ]
 
+_HAS_TOKENS = sa.func.coalesce(
+    CURRENT_CONNECTION.c.refresh_token, CURRENT_CONNECTION.c.access_token
+).is_not(None)
+
+_WAS_REPLACED = sa.func.coalesce(
+    sa.and_(
+        CURRENT_CONNECTION.c.tokens_mark != mark_of(CURRENT_CONNECTION),
+        sa.or_(
+            CURRENT_CONNECTION.c.access_token.not_like("enc:%"),
+            CURRENT_CONNECTION.c.refresh_token.not_like("enc:%"),
+        ),
+    ),
+    sa.false(),
+)
+"""Another application has stored tokens, in plain text, since we stored the state."""
+
 CONNECTION_STATE = sa.case(
     (CURRENT_CONNECTION.c.id.is_(None), ConnectionState.NEVER_CONNECTED.value),
+    # While we hold a connection alive, only another application sets this.
     (
-        CURRENT_CONNECTION.c.connection_state.in_(_STORED_STATES),
+        sa.and_(
+            CURRENT_CONNECTION.c.is_active.is_(False),
+            CURRENT_CONNECTION.c.connection_state.in_([state.value for state in LIVE_STATES]),
+        ),
+        ConnectionState.DISCONNECTED.value,
+    ),
+    (
+        sa.and_(CURRENT_CONNECTION.c.connection_state.in_(_STORED_STATES), sa.not_(_WAS_REPLACED)),
         CURRENT_CONNECTION.c.connection_state,
+    ),
+    # We set is_active to false with this state, so it says nothing about the new tokens.
+    (
+        sa.and_(
+            CURRENT_CONNECTION.c.connection_state == ConnectionState.NEEDS_RECONNECT.value,
+            _HAS_TOKENS,
+        ),
+        ConnectionState.CONNECTED.value,
     ),
     # Rows from the source system have no state yet, and a newer version may have written a state
     # that this one does not know: the user must not disappear.
     (CURRENT_CONNECTION.c.is_active.is_not(True), ConnectionState.DISCONNECTED.value),
-    (
-        sa.and_(
-            CURRENT_CONNECTION.c.refresh_token.is_(None),
-            CURRENT_CONNECTION.c.access_token.is_(None),
-        ),
-        ConnectionState.DISCONNECTED.value,
-    ),
+    (sa.not_(_HAS_TOKENS), ConnectionState.DISCONNECTED.value),
     else_=ConnectionState.CONNECTED.value,
 )
 

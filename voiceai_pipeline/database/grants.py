@@ -10,7 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from voiceai_pipeline.database.tables import ADOPTED, VERSION_TABLE, metadata
-from voiceai_pipeline.database.views import SCHEMA, VIEWS
+from voiceai_pipeline.database.view_sources import SCHEMA
+from voiceai_pipeline.database.views import VIEWS
 
 ANALYST: Final = "voiceai_analyst"
 """Reads calls without content, metrics, sync days and connections."""
@@ -107,6 +108,7 @@ BEGIN
             EXECUTE format('REVOKE ALL ON %s %s FROM %s', owned.kind, owned.relation, reader.name);
         END LOOP;
         EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM %s', reader.name);
+        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} FROM %s', reader.name);
         EXECUTE format('REVOKE ALL ON SCHEMA {SCHEMA} FROM %s', reader.name);
         EXECUTE format('REVOKE ALL ON FUNCTION token_events_are_only_added() FROM %s', reader.name);
     END LOOP;
@@ -116,6 +118,10 @@ BEGIN
     LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA {SCHEMA} TO %I', granted.role);
         EXECUTE format('GRANT SELECT ON %s TO %I', granted.view, granted.role);
+        -- A view calls functions with the rights of its reader; these run with their owner's.
+        IF granted.role = '{ANALYST}' THEN
+            EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO %I', granted.role);
+        END IF;
     END LOOP;
 END
 $voiceai$

@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from voiceai_pipeline.database import comments, grants, views
+from voiceai_pipeline.database import comments, grants, row_security, view_sources, views
 from voiceai_pipeline.database.adoption import schema_obstacles, table_obstacles
 from voiceai_pipeline.database.tables import VERSION_TABLE
 
@@ -56,6 +56,7 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
         db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         obstacles = table_obstacles(db) if current(db) is None else []
         obstacles += schema_obstacles(db)
+        obstacles += row_security.obstacles(db)
         if obstacles:
             raise IncompatibleDatabaseError(
                 "This database cannot be adopted; nothing was changed. " + " ".join(obstacles)
@@ -82,7 +83,13 @@ def _after_the_last_revision() -> list[str]:
     """The statements that follow the code, not a revision, and can be repeated: views, comments,
     grants."""
     created = [view.statement for view in views.VIEWS]
-    return [*created, comments.statement(), *grants.statements()]
+    return [
+        view_sources.SCHEMA_STATEMENT,
+        *view_sources.statements(),
+        *created,
+        comments.statement(),
+        *grants.statements(),
+    ]
 
 
 def _config(output: StringIO | None = None) -> Config:

@@ -10,26 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
-from voiceai_pipeline.core.connection import SERVICE, ConnectionState
+from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.database.current_connections import ALL_CONNECTIONS
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
-    NAME,
     agents,
     call_logs,
     locations,
     sync_ledger,
-    sync_status,
-    users,
 )
-
-SCHEMA: Final = "voiceai"
-
-_DIALECT: Final = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+from voiceai_pipeline.database.view_sources import SCHEMA, SYNCS, USERS, function, sql
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,6 @@ class View:
         return f"CREATE OR REPLACE VIEW {self.full_name} AS\n{sql(self.query)}"
 
 
-def sql(query: sa.Select[Any]) -> str:
-    """The text of a query, with its values inlined."""
-    return str(query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
-
-
 def _comments_of(column: sa.ColumnElement[Any]) -> str:
     source = column.element if isinstance(column, sa.Label) else column
     if isinstance(source, sa.Column) and source.comment:
@@ -82,7 +69,7 @@ def _comments_of(column: sa.ColumnElement[Any]) -> str:
 
 # The queries -------------------------------------------------------------------------------------
 
-_connection = ALL_CONNECTIONS.order_by(None).subquery("connection")
+_connection = function(USERS).alias("connection")
 
 COUNTED: Final = sa.and_(call_logs.c.is_trial.is_not(True), call_logs.c.missing_since.is_(None))
 """What metrics count: no trial calls, and no calls that HighLevel no longer lists."""
@@ -162,7 +149,7 @@ _FIX: Final = sa.literal(". Fix: ")
 
 _SYNC_DAYS: Final = sa.select(
     sync_ledger.c.user_id,
-    NAME.label("user_name"),
+    _connection.c.user_name,
     sync_ledger.c.location_id,
     sync_ledger.c.day,
     sync_ledger.c.state,
@@ -182,7 +169,7 @@ _SYNC_DAYS: Final = sa.select(
     sync_ledger.c.run_id,
     sync_ledger.c.started_at,
     sync_ledger.c.finished_at,
-).select_from(sync_ledger.join(users, users.c.id == sync_ledger.c.user_id))
+).select_from(sync_ledger.join(_connection, _connection.c.user == sync_ledger.c.user_id))
 
 # Like connection.Connection.obstacle; a test holds both equal.
 _obstacle = sa.case(
@@ -218,15 +205,7 @@ _judged = sa.select(
     sa.func.coalesce(_obstacle, _connection.c.last_failure).label("failure_class"),
 ).subquery("judged")
 
-# The source system may lack a unique key here.
-_last_sync = (
-    sa.select(sync_status)
-    .where(sync_status.c.user_id == _judged.c.user, sync_status.c.service == SERVICE)
-    .order_by(sync_status.c.last_sync_at.desc().nulls_last())
-    .limit(1)
-    .correlate(_judged)
-    .lateral("last_sync")
-)
+_last_sync = function(SYNCS).alias("last_sync")
 
 _CONNECTIONS: Final = sa.select(
     _judged.c.user.label("user_id"),
@@ -252,7 +231,7 @@ _CONNECTIONS: Final = sa.select(
     _last_sync.c.last_sync_status,
     _for_user(_last_sync.c.last_sync_message, _judged.c.user).label("last_sync_message"),
     _last_sync.c.records_synced,
-).select_from(_judged.outerjoin(_last_sync, sa.true()))
+).select_from(_judged.outerjoin(_last_sync, _last_sync.c.user_id == _judged.c.user))
 
 VIEWS: Final = (
     View(

@@ -47,7 +47,7 @@ def test_agents_and_locations_are_stored_and_one_failure_stays_alone(
         assert broken.failure is FailureClass.PROVIDER_ERROR
         assert all(isinstance(count, int) for count in outcome.values())
     with engine.connect() as db:
-        agents = db.execute(sa.text("SELECT * FROM agents")).mappings().all()
+        agents = db.execute(sa.text("SELECT * FROM voiceai_agents")).mappings().all()
         zones = db.execute(sa.text("SELECT location_id, timezone FROM locations")).all()
     for location_id, zone in zones:
         assert sandbox.world.locations[location_id].timezone == zone
@@ -66,14 +66,14 @@ def test_an_agent_that_is_no_longer_listed_keeps_its_name(
     with engine.begin() as db:
         db.execute(
             sa.text(
-                "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, "
+                "INSERT INTO voiceai_agents (location_id, agent_id, name, raw, first_seen_at, "
                 "last_seen_at) VALUES (:location, 'old', 'Night desk', '{}', now(), now())"
             ),
             {"location": location_of("Pine Realty")},
         )
     directory.sync_agents()
     with engine.connect() as db:
-        query = sa.text("SELECT name, missing_since FROM agents WHERE agent_id = 'old'")
+        query = sa.text("SELECT name, missing_since FROM voiceai_agents WHERE agent_id = 'old'")
         assert tuple(db.execute(query).one()) == ("Night desk", clock.now)
 
 

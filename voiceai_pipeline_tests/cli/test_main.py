@@ -123,10 +123,10 @@ def test_migrate_creates_the_tables_once(program: Program, empty_database: Secre
 
 def test_migrate_redacts_what_an_older_version_stored(program: Program) -> None:
     program.execute(
-        "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, last_seen_at) "
-        """VALUES ('Loc1', 'a', 'A', '{"webhookAuth": "hunter2"}', now(), now())"""
+        "INSERT INTO voiceai_agents (location_id, agent_id, name, raw, first_seen_at, "
+        """last_seen_at) VALUES ('Loc1', 'a', 'A', '{"webhookAuth": "hunter2"}', now(), now())"""
     )
-    program.execute("UPDATE redaction_progress SET rules = 1 WHERE table_name = 'agents'")
+    program.execute("UPDATE redaction_progress SET rules = 1 WHERE table_name = 'voiceai_agents'")
 
     due = program("migrate", "--check")
     assert (due.code, due.err) == (
@@ -137,7 +137,7 @@ def test_migrate_redacts_what_an_older_version_stored(program: Program) -> None:
     done = program("migrate")
     assert done.code == 0
     assert "Redacted 1 rows that an older version had stored.\n" in done.out
-    assert program.ask("SELECT raw FROM agents") == [({"webhookAuth": "[redacted]"},)]
+    assert program.ask("SELECT raw FROM voiceai_agents") == [({"webhookAuth": "[redacted]"},)]
     assert program("migrate", "--check").code == 0
 
 

@@ -102,7 +102,8 @@ def test_a_database_of_the_source_system_is_adopted_and_works(
     run(empty, schema)
     ids = populate(empty, sandbox, clock, has_name=schema is AS_FOUND)
     harbor, pine, quiet = ids.values()
-    tables = ("users", "api_keys", "sync_status")
+    tables = ["users", "api_keys", "sync_status"]
+    tables += ["agents", "calls"] if schema is AS_FOUND else []
     before = {table: rows(empty, table) for table in tables}
     migrate.upgrade(empty)
     for table in tables:
@@ -183,10 +184,10 @@ OBSTACLES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         "foreign tables",
         (
             "CREATE TABLE call_logs (id integer)",
-            "CREATE TABLE agents (id uuid)",
+            "CREATE TABLE voiceai_agents (id uuid)",
             "CREATE TABLE users (id integer)",
         ),
-        ("Table call_logs already exists", "Table agents already exists", "users.id is integer"),
+        ("Table call_logs already exists", "Table voiceai_agents already", "users.id is integer"),
     ),
     (
         "our own column of another type",
@@ -197,6 +198,24 @@ OBSTACLES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         "a required column that we do not know",
         (DOCUMENTED, "ALTER TABLE api_keys ADD COLUMN tenant text NOT NULL"),
         ("api_keys.tenant",),
+    ),
+    (
+        "columns too short for what we write",
+        (
+            DOCUMENTED,
+            "ALTER TABLE api_keys ALTER COLUMN access_token TYPE varchar(255)",
+            "ALTER TABLE sync_status ALTER COLUMN last_sync_message TYPE varchar(100)",
+            "ALTER TABLE api_keys ALTER COLUMN location_id TYPE varchar(255)",
+        ),
+        (
+            "ALTER TABLE api_keys ALTER COLUMN access_token TYPE text;",
+            "ALTER TABLE sync_status ALTER COLUMN last_sync_message TYPE text;",
+        ),
+    ),
+    (
+        "a view called users",
+        ("CREATE TABLE people (id uuid)", "CREATE VIEW users AS SELECT id FROM people"),
+        ("users is a view, not a table", "ALTER VIEW users RENAME TO users_old;"),
     ),
 ]
 

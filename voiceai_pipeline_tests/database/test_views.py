@@ -36,8 +36,8 @@ def test_users_who_share_a_location_both_see_its_calls_and_only_those(
             "VALUES ('Loc1', 'Main Street', 'America/New_York', now(), now())"
         )
         db.exec_driver_sql(
-            "INSERT INTO agents (location_id, agent_id, name, raw, first_seen_at, last_seen_at) "
-            "VALUES ('Loc1', 'agent1', 'Robin', '{}', now(), now())"
+            "INSERT INTO voiceai_agents (location_id, agent_id, name, raw, first_seen_at, "
+            "last_seen_at) VALUES ('Loc1', 'agent1', 'Robin', '{}', now(), now())"
         )
 
     counted = read("ada", database, "SELECT * FROM voiceai.calls ORDER BY user_name, call_id")

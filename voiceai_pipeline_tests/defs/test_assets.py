@@ -277,7 +277,7 @@ def test_the_directory_keeps_names_and_skips_users_who_need_action(demo: Product
     assert demo.sync(demo.week[-1:]).success  # finds out who waits
     assert demo.run("update_directory").success
     with demo.pipeline.engine.begin() as db:
-        names = set(db.execute(sa.text("SELECT name FROM agents")).scalars())
+        names = set(db.execute(sa.text("SELECT name FROM voiceai_agents")).scalars())
         zones = dict(db.execute(sa.text("SELECT name, timezone FROM locations")).all())
     assert {"Front desk", "After hours"} <= names
     assert zones["Northwind Motors"] == "Europe/Berlin"

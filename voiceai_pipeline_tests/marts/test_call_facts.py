@@ -55,7 +55,7 @@ def test_working_hours_to_23_59_end_at_midnight_and_unreadable_ones_count_as_non
     with book.engine.begin() as db:
         db.execute(
             sa.text(
-                "UPDATE agents SET raw = jsonb_insert(raw, '{agentWorkingHours,0}', '{}') "
+                "UPDATE voiceai_agents SET raw = jsonb_insert(raw, '{agentWorkingHours,0}', '{}') "
                 "WHERE agent_id = 'agent-days'"
             )
         )

@@ -257,7 +257,7 @@ def test_one_that_came_meanwhile_stays_too(
 def test_an_export_that_breaks_off_leaves_nothing(engine: sa.Engine, tmp_path: Path) -> None:
     add(engine, {})
     with engine.begin() as db:
-        db.exec_driver_sql("DROP TABLE agents CASCADE")
+        db.exec_driver_sql("DROP TABLE voiceai_agents CASCADE")
 
     with pytest.raises(sa.exc.ProgrammingError):
         export(engine, order(), Format.CSV, tmp_path / "calls.csv")

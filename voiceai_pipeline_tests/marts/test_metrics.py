@@ -191,7 +191,9 @@ def test_a_day_keeps_the_name_that_its_agent_had_then(book: Book, desk: Desk) ->
                 sa.text("INSERT INTO agent_names VALUES (:location, 'agent-days', :since, :name)"),
                 {"location": LOCATION, "since": since, "name": name},
             )
-        db.execute(sa.text("UPDATE agents SET missing_since = now() WHERE agent_id = 'agent-days'"))
+        db.execute(
+            sa.text("UPDATE voiceai_agents SET missing_since = now() WHERE agent_id = 'agent-days'")
+        )
     desk.build(D, D + DAY)
     agents = [desk.row(day, "agent_performance") for day in (D, D + DAY)]
     assert [row["agent_name"] for row in agents] == ["Ann", "Front desk …"]

@@ -92,7 +92,7 @@ class Book:
             for agent_id, raw in AGENTS.items():
                 db.execute(
                     sa.text(
-                        "INSERT INTO agents VALUES (:location, :id, :id, :zone, "
+                        "INSERT INTO voiceai_agents VALUES (:location, :id, :id, :zone, "
                         "CAST(:raw AS jsonb), :now, :now, NULL)"
                     ),
                     {

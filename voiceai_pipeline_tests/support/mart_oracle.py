@@ -18,7 +18,7 @@ CREATE TEMPORARY TABLE ledger ON COMMIT DROP AS
 CREATE INDEX ON ledger (location_id, day);
 CREATE TEMPORARY TABLE agent ON COMMIT DROP AS
   SELECT location_id, agent_id, timezone, (raw ->> 'maxCallDuration')::float AS longest,
-         coalesce(raw -> 'agentWorkingHours', '[]') AS hours FROM agents;
+         coalesce(raw -> 'agentWorkingHours', '[]') AS hours FROM voiceai_agents;
 CREATE TEMPORARY TABLE open ON COMMIT DROP AS
   SELECT a.location_id, a.agent_id, (d ->> 'dayOfTheWeek')::int AS dow,
          make_interval(hours => (i ->> 'startHour')::int, mins => (i ->> 'startMinute')::int) AS a,

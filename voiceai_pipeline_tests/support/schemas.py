@@ -52,7 +52,27 @@ CREATE TABLE api_keys (
   last_used_at timestamptz, created_by uuid,
   created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now()
 );
-CREATE TABLE calls (id uuid PRIMARY KEY, highlevel_call_id text UNIQUE);
+CREATE TABLE phone_numbers (id uuid PRIMARY KEY, phone_number text);
+CREATE TABLE agents (
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), highlevel_agent_id text UNIQUE, name text,
+  inbound_phone_number text
+);
+CREATE TABLE user_agents (
+  user_id uuid REFERENCES users(id) ON DELETE CASCADE, agent_id uuid REFERENCES agents(id)
+);
+CREATE TABLE calls (
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), highlevel_call_id text UNIQUE,
+  user_id uuid REFERENCES users(id) ON DELETE CASCADE, agent_id uuid REFERENCES agents(id),
+  phone_number_id uuid REFERENCES phone_numbers(id), direction text, from_number text,
+  call_started_at timestamptz
+);
+CREATE TABLE call_sync_logs (id uuid PRIMARY KEY, status text);
+CREATE TABLE token_refresh_logs (id uuid PRIMARY KEY);
+CREATE TABLE deleted_calls (user_id uuid, highlevel_call_id text);
+CREATE TABLE oauth_states (state text PRIMARY KEY, user_id uuid);
+CREATE TABLE billing_accounts (user_id uuid REFERENCES users(id), calls_reset_at timestamptz);
+INSERT INTO agents (highlevel_agent_id, name) VALUES ('theirs', 'Their agent');
+INSERT INTO calls (highlevel_call_id, direction) VALUES ('theirs', 'inbound');
 CREATE TABLE sync_status (
   id uuid PRIMARY KEY DEFAULT gen_random_uuid(), service text,
   user_id uuid REFERENCES users(id) ON DELETE CASCADE, last_sync_at timestamptz,

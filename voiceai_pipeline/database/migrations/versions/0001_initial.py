@@ -2,6 +2,9 @@
 
 SQL with IF NOT EXISTS, so the same text fills an empty database, adopts an existing one, and can be
 printed for review (``voiceai-pipeline migrate --sql``).
+
+The source system has a table ``agents`` of its own, so ours is ``voiceai_agents``; 0005 or
+0013 rename that of older databases.
 """
 
 from alembic import op
@@ -150,7 +153,7 @@ STATEMENTS = (
         WHERE state <> 'complete'
     """,
     """
-    CREATE TABLE agents (
+    CREATE TABLE voiceai_agents (
         location_id text NOT NULL,
         agent_id text NOT NULL,
         name text NOT NULL,

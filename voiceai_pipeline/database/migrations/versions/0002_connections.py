@@ -105,7 +105,7 @@ STATEMENTS = (
             IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
                 EXECUTE format(
                     'REVOKE ALL ON token_events, connect_requests, token_circuit, '
-                    'connection_alerts, call_logs, set_aside_calls, sync_ledger, agents, locations '
+                    'connection_alerts, call_logs, set_aside_calls, sync_ledger, locations '
                     'FROM %I', page_role
                 );
             END IF;

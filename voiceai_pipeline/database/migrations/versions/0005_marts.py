@@ -77,6 +77,20 @@ MEASURES = """
 
 STATEMENTS = (
     """
+    DO $$
+    BEGIN
+        -- Only ours has this key: the source system's table of this name stays as it is.
+        IF to_regclass('voiceai_agents') IS NULL AND EXISTS (
+            SELECT FROM pg_constraint
+            WHERE conrelid = to_regclass('agents')
+              AND pg_get_constraintdef(oid) = 'PRIMARY KEY (location_id, agent_id)'
+        ) THEN
+            ALTER TABLE agents RENAME TO voiceai_agents;
+        END IF;
+    END
+    $$
+    """,
+    """
     CREATE TABLE agent_names (
         location_id text NOT NULL,
         agent_id text NOT NULL,
@@ -87,7 +101,7 @@ STATEMENTS = (
     """,
     """
     INSERT INTO agent_names (location_id, agent_id, since, name)
-    SELECT location_id, agent_id, first_seen_at, name FROM agents
+    SELECT location_id, agent_id, first_seen_at, name FROM voiceai_agents
     """,
     # For the check for stale marts, which runs every minute.
     "CREATE INDEX sync_ledger_finished_at_idx ON sync_ledger (finished_at)",

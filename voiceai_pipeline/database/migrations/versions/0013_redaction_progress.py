@@ -13,6 +13,20 @@ def upgrade() -> None:
 
 STATEMENTS = (
     """
+    DO $$
+    BEGIN
+        -- Only ours has this key: the source system's table of this name stays as it is.
+        IF to_regclass('voiceai_agents') IS NULL AND EXISTS (
+            SELECT FROM pg_constraint
+            WHERE conrelid = to_regclass('agents')
+              AND pg_get_constraintdef(oid) = 'PRIMARY KEY (location_id, agent_id)'
+        ) THEN
+            ALTER TABLE agents RENAME TO voiceai_agents;
+        END IF;
+    END
+    $$
+    """,
+    """
     CREATE TABLE redaction_progress (
         table_name text PRIMARY KEY,
         rules integer NOT NULL,
@@ -28,7 +42,7 @@ STATEMENTS = (
     FROM (
         SELECT 'call_logs' WHERE NOT EXISTS (SELECT FROM call_logs)
         UNION ALL SELECT 'set_aside_calls' WHERE NOT EXISTS (SELECT FROM set_aside_calls)
-        UNION ALL SELECT 'agents' WHERE NOT EXISTS (SELECT FROM agents)
+        UNION ALL SELECT 'voiceai_agents' WHERE NOT EXISTS (SELECT FROM voiceai_agents)
     ) AS unused(name)
     """,
     # On Supabase, web pages may access every table in public by default.
