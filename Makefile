@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PORT   ?= 3000
 VENV   := .venv
+# What docs/installing.md promises.
+PYTHONS   := 3.11 3.12 3.13 3.14
+PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -42,10 +45,16 @@ lock: ## regenerate the lock files (needs uv)
 	  --custom-compile-command "make lock" --group build pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
-	  --custom-compile-command "make lock" --group parquet -c requirements-dev.lock -o requirements-parquet.lock
+	sed -n 's/^parquet = \["\(.*\)"\]/\1/p' pyproject.toml | \
+	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	  --custom-compile-command "make lock" -c requirements-dev.lock - -o requirements-parquet.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group build --group bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
+	@# Every package has a wheel for every platform; only watchdog may be compiled.
+	@for python in $(PYTHONS); do for platform in $(PLATFORMS); do \
+	  uv pip compile -q --only-binary :all: --no-binary watchdog --python-version $$python --python-platform $$platform \
+	    -c requirements.lock pyproject.toml -o /dev/null >/dev/null || { echo "No wheels for $$platform, Python $$python" >&2; exit 1; }; \
+	done; done
 
 clean: ## delete .venv (the data in .voiceai are kept)
 	rm -rf $(VENV)

@@ -173,7 +173,7 @@ def fire(it: Product) -> None:
 
     victims: list[tuple[str, Callable[[], int]]] = [
         ("the run's process", worker),
-        ("the daemon", lambda: it.child("dagster-daemon").pid),
+        ("the daemon", lambda: it.child("dagster._daemon").pid),
         ("the webserver", lambda: it.child("voiceai_pipeline.defs.dagster_ui").pid),
         ("PostgreSQL", database),
     ]

@@ -383,7 +383,6 @@ def main() -> None:
     fields = json.load(sys.stdin)
     job = Job(**fields | {"shape": Shape.from_json(fields["shape"])})
     os.environ.update(job.environment())
-    os.chdir(job.home)  # dagster.yaml keeps its files in a relative folder
     logging.disable(logging.CRITICAL)
     run = CONTENDERS[job.contender]
     if job.profile:

@@ -76,7 +76,6 @@ def product(users: int) -> Iterator[tuple[Pipeline, dg.DagsterInstance, sa.Engin
             HIGHLEVEL_TOKEN_URL=f"{sandbox.url}/oauth/token",
             HIGHLEVEL_API_URL=sandbox.url,
         )
-        os.chdir(home)  # dagster.yaml keeps its files in a relative folder
         pipeline = stack.enter_context(open_pipeline(Settings.load(os.environ)))
         migrate.upgrade(pipeline.engine)
         with pipeline.engine.begin() as db:

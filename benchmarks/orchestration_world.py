@@ -51,7 +51,6 @@ def world(users: int) -> Iterator[EmbeddedPostgres]:
             HIGHLEVEL_CLIENT_SECRET=SANDBOX_CLIENT_SECRET,
             PYTHONWARNINGS="ignore",  # Dagster's, of what is beta in it
         )
-        os.chdir(home)  # dagster.yaml keeps its files in a relative folder
         engine = open_engine(Secret(server.url("voiceai")))
         migrate.upgrade(engine)
         fill(engine, users)

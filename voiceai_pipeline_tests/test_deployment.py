@@ -116,8 +116,10 @@ def test_the_instance_differs_from_the_one_of_make_up_only_where_machines_matter
 ) -> None:
     here: dict[str, Any] = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
     there = _instance_config(target)
-    where = {"run_launcher", "local_artifact_storage", "compute_logs", "code_servers"}
+    where = {"storage", "run_launcher", "local_artifact_storage", "compute_logs", "code_servers"}
     assert here.keys() - where == there.keys() - where
+    # A container without DAGSTER_POSTGRES_URL must not start a server of its own.
+    assert there["storage"] == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
     here["run_monitoring"]["start_timeout_seconds"] = 300
     for part in here.keys() - where:
         assert there[part] == here[part], part
@@ -135,6 +137,9 @@ def test_the_launchers_release_is_the_one_of_our_other_dagster_packages() -> Non
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert f"dagster-postgres=={RELEASE}" in project["dependencies"]
     assert f"LAUNCHERS_RELEASE={RELEASE}" in (DEPLOY / "Dockerfile").read_text()
+    extras = project["optional-dependencies"]
+    for extra in ("docker", "k8s", "celery"):
+        assert extras[extra] == [f"dagster-{extra}=={RELEASE}"]
     for target in TARGETS:
         assert RELEASE in (DEPLOY / target / "dagster.yaml").read_text()
 

@@ -15,6 +15,7 @@ from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs.numbers import of_status
 from voiceai_pipeline.highlevel.errors import RULES, Rule
+from voiceai_pipeline_tests.support.cli_page import HOW_TO_WRITE_IT, cli_page
 
 EMPTY = DayReport(date(2026, 11, 20), (), (), (), ())
 PAGE = PageSettings("127.0.0.1", 8791, "https://voice.test", "https://dagster.test")
@@ -30,9 +31,18 @@ def test_the_page_on_settings_lists_every_variable_with_its_meaning() -> None:
     assert rows == list(VARIABLES.items())
 
 
+def test_dg_lists_every_setting() -> None:
+    settings = (PROJECT / "voiceai_pipeline" / "defs" / "settings" / "defs.yaml").read_text()
+    assert re.findall(r"^    - ([A-Z_]+)$", settings, re.MULTILINE) == list(VARIABLES)
+
+
 def test_the_readme_names_every_command() -> None:
     for name in set(cli.commands) - {"up"}:
         assert re.search(rf"\b{name}\b", README), name
+
+
+def test_the_page_on_commands_says_what_they_say() -> None:
+    assert (PROJECT / "docs" / "cli.md").read_text() == cli_page(), HOW_TO_WRITE_IT
 
 
 def test_every_link_of_the_documents_leads_to_a_file() -> None:

@@ -53,15 +53,15 @@ def entered_token(location: str | None) -> tuple[Secret, str]:
     return Secret(given[0]), given[1]
 
 
-def day_range(start_option: str, start: str, end_option: str, end: str | None) -> tuple[date, date]:
+def day_range(start: str, end: str | None) -> tuple[date, date]:
     """The first and the last day, inclusive; without an end, the first day alone.
 
     Raises:
         click.UsageError: a day cannot be read, or the first is after the last.
     """
-    first, last = _day(start, start_option), _day(end or start, end_option)
+    first, last = _day(start, "--from"), _day(end or start, "--to")
     if first > last:
-        raise click.UsageError(f"{start_option} {first} is after {end_option} {last}.")
+        raise click.UsageError(f"--from {first} is after --to {last}.")
     return first, last
 
 
@@ -70,3 +70,16 @@ def _day(text: str, option: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"{option} {text!r} is not a valid day. Use YYYY-MM-DD.") from None
+
+
+from_option = click.option(
+    "--from", "--start", "start", required=True, metavar="YYYY-MM-DD", help="First day."
+)
+to_option = click.option(
+    "--to",
+    "--end",
+    "end",
+    metavar="YYYY-MM-DD",
+    help="Last day, inclusive; default: the first.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

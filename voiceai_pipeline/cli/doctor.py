@@ -13,9 +13,11 @@ import requests
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import freshness, stored_redaction
+from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.connections import circuit_breaker, key_rotation, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core import installation
 from voiceai_pipeline.core.connection import Connection, missing_scopes
 from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
@@ -85,6 +87,7 @@ def examine(env: Mapping[str, str]) -> Report:
     analyst_url: str | None = None
     with ExitStack() as stack:
         try:
+            require_data(settings)
             engine = stack.enter_context(open_database(settings, pool_size=1))
             url = _for_sql_tools(engine.url)
             with engine.begin() as db:
@@ -101,6 +104,8 @@ def examine(env: Mapping[str, str]) -> Report:
                     if settings.database_url is None and not grants.missing_roles(db):
                         options = {"options": f"-crole={grants.ANALYST}"}
                         analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
+        except NoDataError as error:
+            findings.append(Finding("database", "warning", str(error)))
         except (PostgresError, SettingsError) as error:
             findings.append(Finding("database", "error", str(error)))
         except sa.exc.DBAPIError as error:
@@ -141,8 +146,9 @@ def _environment(env: Mapping[str, str]) -> list[Finding]:
             Finding(
                 "DAGSTER_POSTGRES_URL",
                 "warning",
-                "It should start with postgresql+psycopg2://. `up` corrects it; `dagster dev` "
-                "would use psycopg 3, which Dagster's storage does not support.",
+                "It should start with postgresql+psycopg2://. `up` and `dg dev` correct it; an "
+                "instance with `storage: postgres`, as in deploy/, would use psycopg 3, which "
+                "Dagster's storage does not support.",
             )
         )
     return findings
@@ -157,7 +163,8 @@ def _highlevel(settings: Settings) -> Finding:
                 settings.highlevel.api_url, headers={"User-Agent": USER_AGENT}, timeout=10
             )
     except requests.RequestException as error:
-        hint = "Start it with: make up" if settings.highlevel.is_sandbox else "Check the network."
+        start = f"Start it with: {installation.START}"
+        hint = start if settings.highlevel.is_sandbox else "Check the network."
         text = f"{target} cannot be reached ({type(error).__name__}). {hint}"
         return Finding("HighLevel", "warning" if settings.highlevel.is_sandbox else "error", text)
     skew = 0.0

@@ -1,5 +1,6 @@
 """``voiceai-pipeline export``: its options, and what it says. The writing is ``marts.export``'s."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,14 @@ from pathlib import Path
 import click
 import sqlalchemy as sa
 
-from voiceai_pipeline.cli.arguments import day_range, find_user
+from voiceai_pipeline.cli.arguments import (
+    day_range,
+    find_user,
+    from_option,
+    json_option,
+    to_option,
+)
+from voiceai_pipeline.cli.existing_data import require_data
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.export import Format, Order, export
@@ -17,8 +25,8 @@ from voiceai_pipeline.pipeline import open_database
 
 @click.command("export")
 @click.argument("what", type=click.Choice([extracts.CALLS, *extracts.MART_NAMES]))
-@click.option("--from", "start", required=True, metavar="YYYY-MM-DD", help="First day.")
-@click.option("--to", "end", metavar="YYYY-MM-DD", help="Last day, inclusive; default: the first.")
+@from_option
+@to_option
 @click.option(
     "--user", "names", multiple=True, metavar="USER", help="Only USER's location; repeatable."
 )
@@ -38,6 +46,7 @@ from voiceai_pipeline.pipeline import open_database
     metavar="FILE",
     help="File to write; default: standard output (csv).",
 )
+@json_option
 def export_command(
     what: str,
     start: str,
@@ -48,6 +57,7 @@ def export_command(
     include_missing: bool,
     content: bool,
     output: Path | None,
+    as_json: bool,
 ) -> None:
     """Write calls, or a table of metrics, to a CSV or Parquet file.
 
@@ -59,7 +69,7 @@ def export_command(
     \b
     voiceai-pipeline export calls --from 2026-11-01 --to 2026-11-07 -o week.parquet
     """
-    first, last = day_range("--from", start, "--to", end)
+    first, last = day_range(start, end)
     if what != extracts.CALLS and (include_trial or include_missing or content):
         raise click.UsageError(
             "--include-trial, --include-missing and --content apply to calls only. Metrics never "
@@ -71,6 +81,7 @@ def export_command(
     if file is None and format_ is Format.PARQUET:
         raise click.UsageError("Parquet needs a file: -o FILE.parquet.")
     settings = Settings.load(os.environ)
+    require_data(settings)
     with open_database(settings, pool_size=1) as engine:
         order = Order(
             what,
@@ -88,6 +99,10 @@ def export_command(
             # The reader has seen enough; nothing must be flushed there at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+    if as_json:
+        facts = {"what": what, "from": str(first), "to": str(last), "rows": count}
+        click.echo(json.dumps({**facts, "file": file and str(file)}), err=file is None)
+        return
     rows = "calls" if what == extracts.CALLS else "rows"
     target = f" to {file}" if file else ""
     days = str(first) if first == last else f"{first} to {last}"

@@ -5,6 +5,7 @@ import os
 import click
 import sqlalchemy as sa
 
+from voiceai_pipeline.cli.existing_data import require_data
 from voiceai_pipeline.cli.progress import rows_bar
 from voiceai_pipeline.connections import key_file, key_rotation
 from voiceai_pipeline.connections import queries as connections
@@ -28,9 +29,10 @@ def keys_command(context: click.Context) -> None:
       voiceai-pipeline keys encrypt
       voiceai-pipeline keys remove OLD
     """
+    settings = Settings.load(os.environ)
+    require_data(settings)
     if context.invoked_subcommand is not None:
         return
-    settings = Settings.load(os.environ)
     with open_database(settings, pool_size=1) as engine:
         vault = open_vault(settings, engine)
         _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)

@@ -1,17 +1,15 @@
 """The command line, ``voiceai-pipeline``: parses, calls the pipeline, prints; decides nothing.
 
-Exit codes: 0 success, 1 failure (stderr says why and what to do), 2 wrong usage.
+Exit codes: 0 success, 1 failure (stderr says why and what to do), 2 wrong usage, 130 interrupted.
 """
 
 import contextlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import click
@@ -22,7 +20,15 @@ from voiceai_pipeline.calls import ledger, stored_redaction
 from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
-from voiceai_pipeline.cli.arguments import day_range, entered_token, find_user
+from voiceai_pipeline.cli.arguments import (
+    day_range,
+    entered_token,
+    find_user,
+    from_option,
+    json_option,
+    to_option,
+)
+from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.keys_command import keys_command
 from voiceai_pipeline.cli.preflight import UpError
@@ -39,7 +45,8 @@ from voiceai_pipeline.connections.consent_errors import (
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.connections.queries import UnknownUserError
-from voiceai_pipeline.core import env_file
+from voiceai_pipeline.core import env_file, installation
+from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.settings import Settings
@@ -60,6 +67,7 @@ _EXPECTED = (
     ConsentError,
     DaysError,
     ExportError,
+    NoDataError,
     PipelineError,
     PostgresError,
     PrivateTokenError,
@@ -91,7 +99,7 @@ def main() -> None:
     except CommandError:
         _fail(
             "The database was migrated by a newer version of this program. Update the program: "
-            "git pull, then make up."
+            f"{installation.UPDATE}."
         )
     except Exception as error:
         _fail(str(unexpected(error)))
@@ -102,12 +110,19 @@ def _fail(message: str, code: int = 1) -> None:
     sys.exit(code)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_COMPLETION: Final = """\b
+Tab completion, in ~/.bashrc (in ~/.zshrc: zsh_source):
+  eval "$(_VOICEAI_PIPELINE_COMPLETE=bash_source voiceai-pipeline)"
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_COMPLETION)
+@click.version_option(package_name="voiceai-pipeline", message="%(prog)s %(version)s")
 def cli() -> None:
     """HighLevel Voice AI call logs, complete and on time, in PostgreSQL.
 
-    USER is a user's id, or a name that only one user has. Settings come from the environment; see
-    .env.example.
+    USER is a user's id, or a name that only one user has. Settings come from the environment or
+    a file .env in this folder. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
     """
 
 
@@ -147,7 +162,10 @@ def up(port: int) -> None:
     "asked for, or read from standard input: token and location id on a line each.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the URL; do not open it.")
-def connect(user: str, location: str | None, private_token: bool, no_browser: bool) -> None:
+@json_option
+def connect(
+    user: str, location: str | None, private_token: bool, no_browser: bool, as_json: bool
+) -> None:
     """Connect or reconnect USER in the browser, or with a private integration token.
 
     After consent, calls are synced automatically.
@@ -157,10 +175,11 @@ def connect(user: str, location: str | None, private_token: bool, no_browser: bo
         before = find_user(pipeline.engine, user)
         if private_token:
             token, where = entered_token(location)
-            output.show_users([pipeline.private_tokens.connect(before.user.id, token, where)])
+            _show(pipeline.private_tokens.connect(before.user.id, token, where), as_json)
             return
         begun = pipeline.consent.begin(before.user.id, location)
-        click.echo(f"Give consent for {before.user.name} here:\n\n  {begun.url}\n")
+        # Where the result is JSON, this is for the person in front of it.
+        click.echo(f"Give consent for {before.user.name} here:\n\n  {begun.url}\n", err=as_json)
         if not settings.highlevel.is_sandbox:
             click.echo(f"{NO_APP_VERSION}\n", err=True)
         oauth_callback.follow(
@@ -171,7 +190,7 @@ def connect(user: str, location: str | None, private_token: bool, no_browser: bo
             open_browser=not no_browser,
         )
         after = find_user(pipeline.engine, str(before.user.id))
-    output.show_users([after])
+    _show(after, as_json)
     if after.obstacle:
         sys.exit(1)
 
@@ -179,16 +198,17 @@ def connect(user: str, location: str | None, private_token: bool, no_browser: bo
 @cli.command()
 @click.argument("user")
 @click.confirmation_option(prompt="This deletes the stored tokens; all calls are kept. Disconnect?")
-def disconnect(user: str) -> None:
+@json_option
+def disconnect(user: str, as_json: bool) -> None:
     """Delete USER's tokens. The user and all calls are kept."""
     with _pipeline() as pipeline:
         after = pipeline.consent.disconnect(find_user(pipeline.engine, user).user.id)
-    output.show_users([after])
+    _show(after, as_json)
 
 
 @cli.command()
 @click.argument("user", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def users(user: str | None, as_json: bool) -> None:
     """List all users: connection state, what to do, and last sync.
 
@@ -214,7 +234,7 @@ def users(user: str | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("user")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(user: str, as_json: bool) -> None:
     """Test USER's connection.
 
@@ -240,21 +260,20 @@ def check(user: str, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--user", "names", multiple=True, metavar="USER", help="Only USER; repeatable.")
-@click.option("--start", required=True, metavar="YYYY-MM-DD", help="First day.")
-@click.option("--end", metavar="YYYY-MM-DD", help="Last day, inclusive; default: the first.")
+@from_option
+@to_option
 @click.option("--only-failed", is_flag=True, help="Only users whose day is not complete.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def sync(
     names: Sequence[str], start: str, end: str | None, only_failed: bool, as_json: bool
 ) -> None:
     """Sync days now, as a Dagster run that shows in the UI."""
-    first, last = day_range("--start", start, "--end", end)
+    first, last = day_range(start, end)
     stop_on_hangup()
-    with _pipeline() as pipeline, running.dagster_environment(_settings()) as env:
+    with _pipeline() as pipeline, contextlib.ExitStack() as stack:
         wanted = [find_user(pipeline.engine, name).user.id for name in names] or None
-        os.environ.update({**env, "DAGSTER_HOME": _dagster_home() or env["DAGSTER_HOME"]})
-        # Dagster's beta warnings are for developers.
-        warnings.simplefilter("ignore")
+        require_data(_settings(), dagster=True)
+        os.environ.update(stack.enter_context(running.dagster_environment(_settings())))
         # Imported late: it takes seconds, and the partitions depend on the environment.
         from voiceai_pipeline.cli import launch
 
@@ -274,7 +293,8 @@ def sync(
 @cli.command("migrate")
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if pending.")
 @click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
-def migrate_command(only_check: bool, only_sql: bool) -> None:
+@json_option
+def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
     """Create or adopt the tables.
 
     Creates the views and roles for analysts, too. The data of an existing database of the source
@@ -284,38 +304,45 @@ def migrate_command(only_check: bool, only_sql: bool) -> None:
     if only_sql:
         click.echo(migrate.upgrade_sql())
         return
-    with _database() as engine:
+    settings = _settings()
+    if only_check:
+        require_data(settings)
+    with open_database(settings, pool_size=1) as engine:
         with engine.begin() as db:
             before = migrate.current(db)
-        if only_check and before != migrate.head():
-            _fail(
-                f"A migration is pending: {before or 'none'} to {migrate.head()}. "
-                "Run: voiceai-pipeline migrate"
-            )
-        if only_check and _is_redaction_pending(engine):
-            _fail(
-                "Rows that an older version stored are not redacted by today's rules yet. "
-                "Run: voiceai-pipeline migrate"
-            )
+        redacted = 0
         if not only_check:
             migrate.upgrade(engine)
             with rows_bar("Redacting") as show:
                 redacted = stored_redaction.redact_again(engine, show)
-            if redacted:
-                click.echo(f"Redacted {redacted:,} rows that an older version had stored.")
-        if before == migrate.head():
-            click.echo(f"The database is up to date (revision {before}).")
-        else:
-            click.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
         with engine.begin() as db:
-            missing = grants.missing_roles(db)
-        if missing:
-            click.echo(grants.missing_roles_text(missing))
-
-
-def _is_redaction_pending(engine: sa.Engine) -> bool:
-    with engine.begin() as db:
-        return stored_redaction.is_pending(db)
+            after, missing = migrate.current(db), grants.missing_roles(db)
+            is_behind = after != migrate.head()
+            is_unredacted = not is_behind and stored_redaction.is_pending(db)
+    if as_json:
+        facts = {"before": before, "after": after, "needed": migrate.head(), "redacted": redacted}
+        pending = is_behind or is_unredacted
+        _print_json({**facts, "pending": pending, "missing_roles": sorted(missing)})
+    if is_behind:
+        _fail(
+            f"A migration is pending: {before or 'none'} to {migrate.head()}. "
+            "Run: voiceai-pipeline migrate"
+        )
+    if is_unredacted:
+        _fail(
+            "Rows that an older version stored are not redacted by today's rules yet. "
+            "Run: voiceai-pipeline migrate"
+        )
+    if as_json:
+        return
+    if redacted:
+        click.echo(f"Redacted {redacted:,} rows that an older version had stored.")
+    if before == after:
+        click.echo(f"The database is up to date (revision {before}).")
+    else:
+        click.echo(f"Migrated from {before or 'nothing'} to {after}.")
+    if missing:
+        click.echo(grants.missing_roles_text(missing))
 
 
 @cli.command()
@@ -338,30 +365,30 @@ def _print_json(facts: object) -> None:
     click.echo(json.dumps(facts, indent=2))
 
 
+def _show(connection: Connection, as_json: bool) -> None:
+    if as_json:
+        _print_json(output.user_facts(connection, None))
+    else:
+        output.show_users([connection])
+
+
 def _settings() -> Settings:
     return Settings.load(os.environ)
 
 
-def _dagster_home() -> str:
-    """The caller's Dagster instance, so that a sync shows in the UI that they look at."""
-    home = os.environ.get("DAGSTER_HOME", "")
-    if home and not (Path(home) / "dagster.yaml").is_file():
-        raise SettingsError(
-            f"DAGSTER_HOME is {home}, where there is no dagster.yaml. Set it to the folder of your "
-            "dagster.yaml, or unset it to use the instance of `make up`."
-        )
-    return home
-
-
 @contextmanager
 def _pipeline() -> Iterator[Pipeline]:
-    with open_pipeline(_settings(), actor=Actor("command line")) as pipeline:
+    settings = _settings()
+    require_data(settings)
+    with open_pipeline(settings, actor=Actor("command line")) as pipeline:
         yield pipeline
 
 
 @contextmanager
 def _database() -> Iterator[sa.Engine]:
-    with open_database(_settings(), pool_size=1) as engine:
+    settings = _settings()
+    require_data(settings)
+    with open_database(settings, pool_size=1) as engine:
         yield engine
 
 

@@ -30,28 +30,42 @@ _COLOURS = {
     ConnectionState.NEVER_CONNECTED: "dim",
 }
 
+_WIDE = 140
+"""Columns of a terminal from which tables have all theirs; ids are whole or left out."""
+
+_ID_WIDTH = 37
+"""A sentence may name a user's id, which must not be broken."""
+
 
 def show_users(
     connections: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
 ) -> None:
     """Print a row per user; with the last sync if ``statuses`` are given."""
-    columns = ("User", "Id", "State", "Since", "Location", "What to do")
-    table = Table(*columns, box=None, pad_edge=False)
+    console = _console()
+    table = Table("User", box=None, pad_edge=False)
+    if is_wide := console.width >= _WIDE:
+        table.add_column("Id", no_wrap=True)
+    table.add_column("State")
+    if is_wide:
+        table.add_column("Since")
+        table.add_column("Location")
+    table.add_column("What to do", min_width=_ID_WIDTH)
     if statuses is not None:
         table.add_column("Last sync")
     for connection in connections:
+        state = Text(connection.label, _COLOURS[connection.status])
+        place = connection.location_name or connection.location_id or ""
         cells: list[str | Text] = [
             connection.user.name,
-            str(connection.user.id),
-            Text(connection.label, _COLOURS[connection.status]),
-            _minute(connection.since),
-            connection.location_name or connection.location_id or "",
+            *([str(connection.user.id)] if is_wide else []),
+            state,
+            *([_minute(connection.since), place] if is_wide else []),
             _what_to_do(connection) or "",
         ]
         if statuses is not None:
             cells.append(_last_sync(statuses.get(connection.user.id)))
         table.add_row(*cells)
-    _console().print(table)
+    console.print(table)
 
 
 def _last_sync(status: ledger.UserStatus | None) -> str:
@@ -99,19 +113,21 @@ def show_user(
     }
     for name, value in rows.items():
         facts.add_row(Text(name, "dim"), value)
-    events = Table("When", "Event", "By", "Run", box=None, pad_edge=False)
-    for entry in entries:
-        events.add_row(
-            f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.sentence, entry.actor, entry.run_id or ""
-        )
     console = _console()
+    events = Table("When", "Event", "By", box=None, pad_edge=False)
+    if is_wide := console.width >= _WIDE:
+        events.add_column("Run", no_wrap=True)
+    for entry in entries:
+        run = [entry.run_id or ""] if is_wide else []
+        events.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.sentence, entry.actor, *run)
     console.print(f"{connection.user.name}  {connection.user.id}\n", facts, "")
     console.print(events if entries else "No events yet.")
 
 
 def show_rows(rows: Sequence[DayResult]) -> None:
     """Print a row per user and outcome; days with the same outcome share a row."""
-    table = Table("User", "State", "Days", "Calls", "New", "Changed", "Message", box=None)
+    table = Table("User", "State", "Days", "Calls", "New", "Changed", box=None)
+    table.add_column("Message", min_width=_ID_WIDTH)
     colours = {DayState.COMPLETE: "green", DayState.FAILED: "red", DayState.WAITING: "yellow"}
     groups: dict[tuple[UUID, DayState, str], list[DayResult]] = {}
     for row in rows:

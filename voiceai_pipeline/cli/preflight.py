@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from voiceai_pipeline.core import installation
 from voiceai_pipeline.core.settings import Settings
 
 MIN_FREE_BYTES: Final = 500 * 1024 * 1024
@@ -79,8 +80,8 @@ def check_ports(settings: Settings, port: int) -> None:
         UpError: a port is in use or unusable.
     """
     page = settings.page
-    check_port("127.0.0.1", port, f"make up PORT={port + 1}")
-    check_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} make up")
+    check_port("127.0.0.1", port, installation.start_on(port + 1))
+    check_port(page.host, page.port, f"VOICEAI_PAGE_PORT={page.port + 1} {installation.START}")
 
 
 def check_port(host: str, port: int, otherwise: str) -> None:

@@ -20,11 +20,15 @@ from voiceai_pipeline.database.engine import database_now
 def progress_bar(
     engine: sa.Engine, days: Sequence[date], user_ids: Sequence[UUID] | None
 ) -> Iterator[None]:
-    """Show on stderr how many users' days the run has finished.
+    """Show on stderr, if it is a terminal, how many users' days the run has finished.
 
     Args:
         user_ids: the users being synced; None: all.
     """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
     with engine.begin() as db:
         users = connections.all_connections(db, user_ids)
         since = database_now(db)

@@ -30,16 +30,18 @@ from voiceai_pipeline.cli.preflight import (
 )
 from voiceai_pipeline.cli.signals import interruptible
 from voiceai_pipeline.cli.supervisor import Supervisor
+from voiceai_pipeline.core.installation import START, shipped
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.highlevel.transport import open_session
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
 from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, LocationError
 
-PROJECT: Final = Path(__file__).parents[2]
-"""The folder of dagster.yaml and workspace.yaml."""
+PROJECT: Final = shipped("dagster.yaml").parent
+"""The folder of dagster.yaml and workspace.yaml: of the clone or, installed, of the package."""
 
 DAGSTER_DATABASE: Final = "dagster"
 BACKFILL_DAYS: Final = 7
@@ -75,8 +77,8 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         pipeline = stack.enter_context(open_pipeline(settings))
         _migrate(pipeline.engine, embedded=settings.database_url is None, report=report)
 
-        supervisor = Supervisor(home / "logs", PROJECT, report)
-        stack.callback(lambda: report("Stopped. All data are kept; start again with: make up"))
+        supervisor = Supervisor(home / "logs", home, report)
+        stack.callback(lambda: report(f"Stopped. All data are kept; start again with: {START}"))
         stack.callback(supervisor.stop)
         stack.callback(lambda: report("Stopping..."))
 
@@ -89,7 +91,9 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         _start_pages_and_ui(settings, dagster, supervisor, keyed, report)
         _backfill(settings, pipeline, dagster, report)
         report("Dagster: starting the daemon")
-        supervisor.start("daemon", [_program("dagster-daemon"), "run", *_WORKSPACE], env)
+        supervisor.start(
+            "daemon", [sys.executable, "-m", "dagster._daemon", "run", *_WORKSPACE], env
+        )
 
         _announce(settings, report)
         while True:
@@ -109,7 +113,8 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
 
     Raises:
         PostgresError: the embedded server cannot run.
-        SettingsError, sqlalchemy.exc.OperationalError: DAGSTER_POSTGRES_URL is of no use.
+        SettingsError: DAGSTER_HOME or DAGSTER_POSTGRES_URL is of no use.
+        sqlalchemy.exc.OperationalError: Dagster's database does not answer.
     """
     with ExitStack() as stack:
         url = settings.dagster_url
@@ -122,7 +127,7 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
             server_version(url, "DAGSTER_POSTGRES_URL")
         env = {
             **_direct(os.environ),
-            "DAGSTER_HOME": str(PROJECT),
+            "DAGSTER_HOME": str(_dagster_home(settings.home)),
             "DAGSTER_POSTGRES_URL": url.reveal(),
             "VOICEAI_HOME": str(settings.home),
         }
@@ -136,6 +141,32 @@ def _direct(env: Mapping[str, str]) -> dict[str, str]:
     given = env.get("no_proxy") or env.get("NO_PROXY") or ""
     hosts = ",".join(filter(None, [given, "127.0.0.1", "localhost", "::1"]))
     return {**env, "no_proxy": hosts, "NO_PROXY": hosts}
+
+
+def _dagster_home(home: Path) -> Path:
+    """The folder of Dagster's instance: DAGSTER_HOME where it is set, else one in ``home``, with
+    the ``dagster.yaml`` of this installation.
+
+    Raises:
+        SettingsError: DAGSTER_HOME is set to a folder without a ``dagster.yaml``.
+    """
+    ours = shipped("dagster.yaml")
+    if given := os.environ.get("DAGSTER_HOME", "").strip():
+        folder = Path(given).expanduser().absolute()
+        if not (folder / "dagster.yaml").is_file():
+            raise SettingsError(
+                f"DAGSTER_HOME is {folder}, which has no dagster.yaml: Dagster would keep its runs "
+                f"in SQLite there. Unset DAGSTER_HOME, or copy {ours} there."
+            )
+        return folder
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "dagster.yaml"
+    if not copy.is_file() or copy.read_bytes() != ours.read_bytes():
+        draft = folder / f"dagster.yaml.{os.getpid()}"
+        draft.write_bytes(ours.read_bytes())
+        draft.replace(copy)  # other processes may be reading it
+    return folder
 
 
 def _sandbox_start(home: Path) -> date:
@@ -178,7 +209,7 @@ def _start_sandbox(
 ) -> None:
     url = settings.highlevel.api_url
     port = urlsplit(url).port or 80
-    check_port("127.0.0.1", port, f"VOICEAI_SANDBOX_PORT={port + 1} make up")
+    check_port("127.0.0.1", port, f"VOICEAI_SANDBOX_PORT={port + 1} {START}")
     report("Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set")
     argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
     argv += ["--state-file", str(settings.home / "sandbox.json")]
@@ -289,8 +320,3 @@ def _wait_until(
                 f"{supervisor.tail(name)}"
             )
         time.sleep(0.2)
-
-
-def _program(name: str) -> str:
-    """A program of this virtual environment, whether or not it is activated."""
-    return str(Path(sys.executable).parent / name)

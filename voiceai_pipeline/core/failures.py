@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from voiceai_pipeline.core.installation import START
+
 
 class Remedy(StrEnum):
     """What resolves a failure; it decides the colour of the day in Dagster."""
@@ -263,15 +265,15 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.DAGSTER_SILENT: Explanation(
         "Dagster's daemon and sensors have given no sign of life for half an hour",
-        "Find out under Deployment in Dagster's UI what has stopped, and restart it: make up, or "
-        "dagster-daemon run",
+        "Find out under Deployment in Dagster's UI what has stopped, and restart it: "
+        f"{START}, or dagster-daemon run",
         Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(
         "Unexpected error",
         "Report this as a bug with the stack frames from the log: the run's log in Dagster, or the "
-        "output of the program that showed this (with make up: VOICEAI_HOME/logs); other users are "
-        "not affected, and a rerun is safe",
+        f"output of the program that showed this (with {START}: VOICEAI_HOME/logs); other users "
+        "are not affected, and a rerun is safe",
         Remedy.OPERATOR,
     ),
 }

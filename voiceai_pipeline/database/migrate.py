@@ -43,6 +43,16 @@ def is_current(db: sa.Connection) -> bool:
     return current(db) == head()
 
 
+def is_behind(db: sa.Connection) -> bool:
+    """True if a migration is pending. A database that newer code has migrated is not behind: older
+    processes read it while they are being replaced."""
+    revision = current(db)
+    if revision is None:
+        return True
+    known = [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()]
+    return revision in known[1:]
+
+
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """Create what is missing and adopt what exists, in one transaction.
 

@@ -10,6 +10,8 @@ What is used, why, and the public issue that would make it unnecessary (where on
 - ``GRPC_INFO_TAG``: where the server that started a run listens.
 - ``DefaultRunLauncher``, ``CheckRunHealthResult``, ``WorkerStatus``: run monitoring asks a launcher
   whether a run's process is alive, and the default launcher does not answer.
+- ``LocalArtifactStorage``, ``LocalComputeLogManager``, ``ConfigurableClassData``: ``dagster.yaml``
+  can name no folder with a default, and the storages here follow VOICEAI_HOME.
 - ``FINISHED_STATUSES``: which runs a purge may delete (dagster-io/dagster#33785, #4100).
 - ``get_latest_storage_id_by_partition``, ``get_asset_check_partition_info``: which events the UI
   still shows, so that a purge keeps their runs (the same issues).
@@ -45,10 +47,13 @@ from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.tags import GRPC_INFO_TAG, REPOSITORY_LABEL_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._serdes import ConfigurableClassData
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
@@ -58,7 +63,10 @@ __all__ = [
     "REPOSITORY_LABEL_TAG",
     "AssetPartitionStatus",
     "CheckRunHealthResult",
+    "ConfigurableClassData",
     "DefaultRunLauncher",
+    "LocalArtifactStorage",
+    "LocalComputeLogManager",
     "WorkerStatus",
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import run_heartbeats
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database import migrate
 from voiceai_pipeline.defs.dagster_internals import pool_connections
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
 
@@ -24,19 +25,43 @@ def pipeline_resource(context: dg.InitResourceContext) -> Iterator[Pipeline]:
     if context.instance is not None:
         pool_connections(context.instance)
     run_id = context.run.run_id if context.run else None
-    with (
-        open_pipeline(Settings.load(os.environ), actor=Actor("dagster", run_id)) as pipeline,
-        run_heartbeats.beating(pipeline.engine, run_id) if run_id else nullcontext(),
-    ):
-        yield pipeline
+    settings = Settings.load(os.environ)
+    with open_pipeline(settings, actor=Actor("dagster", run_id)) as pipeline:
+        _require_tables(pipeline.engine, settings)
+        with run_heartbeats.beating(pipeline.engine, run_id) if run_id else nullcontext():
+            yield pipeline
 
 
 @dg.resource(description="The pipeline's database, for reading what there is to do.")
 def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
-    with open_database(Settings.load(os.environ), pool_size=1) as engine:
+    settings = Settings.load(os.environ)
+    with open_database(settings, pool_size=1) as engine:
+        _require_tables(engine, settings)
         yield engine
 
 
 @dg.resource(description="The configured alert channels and link addresses.")
 def settings_resource(_: dg.InitResourceContext) -> Settings:
     return Settings.load(os.environ)
+
+
+def _require_tables(engine: sa.Engine, settings: Settings) -> None:
+    """Migrate the embedded database, which no other command may have done; any other is migrated by
+    an operator (decision 2).
+
+    Raises:
+        dagster.Failure: it has not been.
+    """
+    try:
+        with engine.begin() as db:
+            is_behind = migrate.is_behind(db)
+    except sa.exc.OperationalError:
+        return  # the first query of the run or tick fails likewise, and is explained there
+    if is_behind and settings.database_url is None:
+        migrate.upgrade(engine)
+    elif is_behind:
+        raise dg.Failure(
+            "The database that VOICEAI_DATABASE_URL names does not have our tables yet, or only "
+            "older ones. Create them with: voiceai-pipeline migrate",
+            allow_retries=False,
+        )

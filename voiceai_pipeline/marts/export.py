@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.installation import INSTALL_PARQUET
 from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.extracts import Extract, Field, Kind
 
@@ -216,8 +217,8 @@ def _parquet() -> Callable[[IO[bytes], Sequence[Field]], _Writer]:
         from pyarrow import parquet
     except ImportError:
         raise ExportError(
-            "Parquet needs the package pyarrow, which is not installed. Install it with: make "
-            "parquet. Or write CSV: --format csv"
+            "Parquet needs the package pyarrow, which is not installed. Install it with: "
+            f"{INSTALL_PARQUET}. Or write CSV: --format csv"
         ) from None
 
     types = {

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
+from voiceai_pipeline.core.installation import START
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import access, api, connect, users, webhooks
@@ -87,7 +88,7 @@ async def _no_dagster(scope: Scope, _receive: Receive, send: Send) -> None:
         503,
         "Dagster is not connected",
         "This process has no key for Dagster's UI process.",
-        "Start both with make up, or set VOICEAI_DAGSTER_KEY to the same value for both.",
+        f"Start both with {START}, or set VOICEAI_DAGSTER_KEY to the same value for both.",
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import requests
 
+from voiceai_pipeline.core import installation
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, KEY_HEADER, ROLE_HEADER, Role
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings_parsing import is_local
@@ -177,7 +178,8 @@ class Dagster:
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise DagsterError(
                 f"Dagster does not respond at {self.url} ({type(error).__name__}). Start it with "
-                "make up, or wait a minute if it has just been started, then try again."
+                f"{installation.START}, or wait a minute if it has just been started, then try "
+                "again."
             ) from error
         if not isinstance(data, dict):
             raise DagsterError(

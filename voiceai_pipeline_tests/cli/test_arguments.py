@@ -39,14 +39,14 @@ def test_a_name_that_two_users_share_requires_an_id(program: Program) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--start", "yesterday"], "--start 'yesterday' is not a valid day. Use YYYY-MM-DD."),
-        (["--start", "2026-02-30"], "--start '2026-02-30' is not a valid day. Use YYYY-MM-DD."),
+        (["--start", "yesterday"], "--from 'yesterday' is not a valid day. Use YYYY-MM-DD."),
+        (["--from", "2026-02-30"], "--from '2026-02-30' is not a valid day. Use YYYY-MM-DD."),
         (
             ["--start", A_DAY, "--end", "20.11.2026"],
-            "--end '20.11.2026' is not a valid day. Use YYYY-MM-DD.",
+            "--to '20.11.2026' is not a valid day. Use YYYY-MM-DD.",
         ),
-        (["--start", NEXT_DAY, "--end", A_DAY], f"--start {NEXT_DAY} is after --end {A_DAY}."),
-        ([], "Missing option '--start'."),
+        (["--start", NEXT_DAY, "--to", A_DAY], f"--from {NEXT_DAY} is after --to {A_DAY}."),
+        ([], "Missing option '--from' / '--start'."),
     ],
 )
 def test_sync_refuses_invalid_days(program: Program, words: Sequence[str], sentence: str) -> None:

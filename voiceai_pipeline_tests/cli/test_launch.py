@@ -55,8 +55,9 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     }
     assert "The stored token cannot be decrypted" in failed.out
     assert " USER" not in failed.out
-    assert "User days" in failed.err
-    assert failed.err.splitlines()[-1].startswith("Error: Dagster run ")
+    # No progress bar, which is for terminals, and no warnings.
+    (line,) = failed.err.splitlines()
+    assert line.startswith("Error: Dagster run ")
     assert runs(dagster_database) == [("sync_calls", "FAILURE", "command line")]
 
     damage(program, broken, *stored)
@@ -120,10 +121,7 @@ def test_sync_records_its_run_where_dagster_home_says(
     home.mkdir()
     program.env |= {"DAGSTER_POSTGRES_URL": dagster_database, "DAGSTER_HOME": str(home)}
     refused = program("sync", "--start", A_DAY)
-    assert refused.err == (
-        f"Error: DAGSTER_HOME is {home}, where there is no dagster.yaml. Set it to the folder of "
-        "your dagster.yaml, or unset it to use the instance of `make up`.\n"
-    )
+    assert refused.err.startswith(f"Error: DAGSTER_HOME is {home}, which has no dagster.yaml: ")
     (home / "dagster.yaml").write_text("")
     assert program.apart("sync", "--start", A_DAY).code == 0
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -1,6 +1,7 @@
 """The commands, and the failures of an installation: one sentence and an exit code."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -268,13 +269,15 @@ def test_an_unusable_home_or_key_file_is_one_sentence(program: Program, tmp_path
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "token.key").touch(mode=0o600)
+    (damaged / "postgres" / "data").mkdir(parents=True)
+    (damaged / "postgres" / "data" / "PG_VERSION").write_text("18")
     embedded = {"VOICEAI_DATABASE_URL": "", "VOICEAI_TOKEN_KEYS": ""}
 
     unusable = program("check", "x", VOICEAI_HOME=str(a_file), **embedded)
     keyless = program("check", "x", VOICEAI_HOME=str(damaged), **embedded)
 
     assert (unusable.code, keyless.code) == (1, 1)
-    assert f"{a_file} cannot be used: File exists." in unusable.err
+    assert f"There are no data in {a_file}." in unusable.err
     assert f"{damaged / 'token.key'} is damaged" in keyless.err
 
 
@@ -304,3 +307,48 @@ def test_a_bug_is_a_sentence_and_its_frames_and_never_its_text(
     assert caught.value.code == 1
     assert "Error: Unexpected error" in printed.err
     assert "CANARY" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["users"],
+        ["check", "Harbor Dental"],
+        ["connect", "Harbor Dental"],
+        ["disconnect", "Harbor Dental", "--yes"],
+        ["sync", "--from", "2026-11-20"],
+        ["export", "calls", "--from", "2026-11-20"],
+        ["migrate", "--check"],
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_without_data_a_command_creates_nothing_and_says_where_it_looked(
+    words: list[str], program: Program, tmp_path: Path
+) -> None:
+    home = tmp_path / "nowhere"
+    named = {"VOICEAI_DATABASE_URL": "", "DAGSTER_POSTGRES_URL": "", "VOICEAI_TOKEN_KEYS": ""}
+    refused = program(*words, VOICEAI_HOME=str(home), **named)
+    assert refused.code == 1
+    assert refused.err.startswith(f"Error: There are no data in {home}. ")
+    assert "set VOICEAI_HOME" in refused.err
+    assert not home.exists()
+
+
+def test_the_version_is_the_packages(program: Program) -> None:
+    assert program("--version").out == f"voiceai-pipeline {version('voiceai-pipeline')}\n"
+
+
+def test_the_line_in_the_help_completes_commands(program: Program) -> None:
+    assert "_VOICEAI_PIPELINE_COMPLETE=bash_source voiceai-pipeline" in program("--help").out
+    typed = {"COMP_WORDS": "voiceai-pipeline us", "COMP_CWORD": "1"}
+    offered = program.apart(_VOICEAI_PIPELINE_COMPLETE="bash_complete", **typed)
+    assert offered.out == "plain,users\n"
+
+
+def test_what_is_done_is_said_in_json_too(program: Program) -> None:
+    (user,) = program.connect("Harbor Dental")
+    done = program("disconnect", str(user), "--yes", "--json").json
+    assert (done["id"], done["state"]) == (str(user), "disconnected")
+    migrated = program("migrate", "--json").json
+    assert (migrated["before"], migrated["after"]) == (migrate.head(), migrate.head())
+    assert not migrated["pending"]

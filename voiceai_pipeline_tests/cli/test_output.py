@@ -1,6 +1,7 @@
 """What ``users`` prints: every state, what to do about it, and the history of a connection."""
 
 import json
+import re
 from uuid import UUID
 
 from voiceai_pipeline.connections import queries as connections
@@ -127,3 +128,18 @@ def test_a_name_with_brackets_or_colons_is_shown_literally(program: Program) -> 
     assert "Acme [/] Dental" in shown
     assert "[red]Brush[/red]" in shown
     assert "Dr. :smile:" in shown
+
+
+def test_a_narrow_terminal_gets_whole_ids_or_none_and_no_colour_where_none_is_wanted(
+    program: Program,
+) -> None:
+    program.connect("Harbor Dental", "Larch Auto Care")
+    program.execute("UPDATE api_keys SET connection_state = 'needs_reconnect'")
+    for words in (["users"], ["users", "Harbor Dental"]):
+        shown = program.on_a_terminal(*words, COLUMNS="80", NO_COLOR="1")
+        assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+        assert max(map(len, shown.splitlines())) <= 80
+        ids = re.findall(r"\b[0-9a-f]{8}-[0-9a-f-]*", shown)
+        assert ids
+        assert {len(one) for one in ids} == {36}

@@ -14,10 +14,12 @@ from uuid import UUID
 import pytest
 import requests
 
+from voiceai_pipeline.cli.up import PROJECT, dagster_environment
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -132,7 +134,7 @@ def test_a_second_instance_is_refused_and_the_first_goes_on(demo: Up) -> None:
 
 def test_a_killed_daemon_page_sandbox_or_dagster_ui_is_restarted(demo: Up) -> None:
     words = {
-        "daemon": "dagster-daemon",
+        "daemon": "dagster._daemon",
         "page": "voiceai_pipeline.web",
         "sandbox": "voiceai_pipeline.sandbox",
         "webserver": "voiceai_pipeline.defs.dagster_ui",
@@ -258,3 +260,37 @@ def connect(own: Settings, name: str) -> None:
         connector(name)
         connector.browser.close()
     engine.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, postgres: EmbeddedPostgres) -> Settings:
+    """An installation whose databases are on a server that runs anyway."""
+    url = postgres.url("postgres")
+    names = ("VOICEAI_DATABASE_URL", "DAGSTER_POSTGRES_URL")
+    return Settings.load({"VOICEAI_HOME": str(tmp_path), **dict.fromkeys(names, url)})
+
+
+def test_a_dagster_home_that_is_set_is_respected(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(own))
+    with pytest.raises(SettingsError, match=r"has no dagster\.yaml"), dagster_environment(settings):
+        pass
+    (own / "dagster.yaml").write_text("{}")
+    with dagster_environment(settings) as env:
+        assert env["DAGSTER_HOME"] == str(own)
+    assert (own / "dagster.yaml").read_text() == "{}"
+
+
+def test_without_one_it_is_made_in_the_home_and_follows_the_program(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    for _ in range(2):
+        with dagster_environment(settings) as env:
+            file = Path(env["DAGSTER_HOME"]) / "dagster.yaml"
+            assert file == settings.home / "dagster" / "dagster.yaml"
+            assert file.read_bytes() == (PROJECT / "dagster.yaml").read_bytes()
+        file.write_text("# of an older release")

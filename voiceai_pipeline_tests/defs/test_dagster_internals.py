@@ -39,7 +39,7 @@ def test_every_private_name_is_listed_with_its_reason() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._")
         for alias in node.names
     ]
-    assert len(imported) == 17
+    assert len(imported) == 20
     assert all(f"``{name}``" in str(dagster_internals.__doc__) for name in imported)
 
 

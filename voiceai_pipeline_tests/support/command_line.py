@@ -8,6 +8,8 @@ import base64
 import contextlib
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +100,24 @@ class Program:
             timeout=120,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def on_a_terminal(self, *words: str, **env: str) -> str:
+        """What a command shows on a terminal."""
+        ours, its = pty.openpty()
+        with subprocess.Popen(
+            [PROGRAM, *words],
+            env=clean_environment(Path(self.env["VOICEAI_HOME"]), **{**self.env, **env}),
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        ):
+            os.close(its)
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO: the command has ended
+                while part := os.read(ours, 65536):
+                    shown += part
+        os.close(ours)
+        return shown.decode().replace("\r\n", "\n")
 
     @contextlib.contextmanager
     def talking(self, *words: str) -> Iterator[subprocess.Popen[str]]:

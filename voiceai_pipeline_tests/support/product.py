@@ -142,7 +142,7 @@ def dagster_template(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPa
     postgres.create_database(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_POSTGRES_URL", postgres.url(name, driver="psycopg2"))
-        patch.chdir(tmp_path_factory.mktemp("dagster"))
+        patch.setenv("VOICEAI_HOME", str(tmp_path_factory.mktemp("dagster")))
         with dg.DagsterInstance.from_config(str(PROJECT)):
             pass
     return name
@@ -204,7 +204,6 @@ def _opened(
         environment = _environment(home, database, dagster_database, sandbox.url)
         for variable, value in environment.items():
             patch.setenv(variable, value)
-        patch.chdir(home)  # dagster.yaml keeps its files in a relative folder
         with (
             open_pipeline(Settings.load(os.environ)) as pipeline,
             dg.DagsterInstance.from_config(str(PROJECT)) as instance,

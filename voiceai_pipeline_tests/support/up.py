@@ -39,6 +39,7 @@ class Up:
 
     Attributes:
         before: called in the process of ``up`` before it starts its program.
+        program: the command line of the installation.
     """
 
     home: Path
@@ -47,6 +48,7 @@ class Up:
     sandbox_port: int = field(default_factory=free_port)
     page_port: int = field(default_factory=free_port)
     before: Callable[[], None] | None = None
+    program: str = PROGRAM
     process: subprocess.Popen[str] | None = None
     pids: set[int] = field(default_factory=set)
 
@@ -88,7 +90,7 @@ class Up:
         """Start, and return once it is up."""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, "up", "--port", str(self.port)],
+                [self.program, "up", "--port", str(self.port)],
                 env=self._environment,
                 cwd=self.home.parent,
                 stdout=log,
@@ -107,7 +109,7 @@ class Up:
     def try_to_start(self) -> subprocess.CompletedProcess[str]:
         """Start where that must fail; the whole outcome."""
         return subprocess.run(
-            [PROGRAM, "up", "--port", str(self.port)],
+            [self.program, "up", "--port", str(self.port)],
             env=self._environment,
             cwd=self.home.parent,
             capture_output=True,
