@@ -48,6 +48,24 @@ class Notice:
     at: datetime
 
 
+@dataclass(frozen=True)
+class Problem:
+    """An open alert; ``opened_at`` is UTC."""
+
+    subject: str
+    opened_at: datetime
+
+
+def open_problems(db: sa.Connection) -> list[Problem]:
+    """The open alerts, oldest first."""
+    query = (
+        sa.select(alerts.c.subject, alerts.c.opened_at)
+        .where(alerts.c.closed_at.is_(None))
+        .order_by(alerts.c.id)
+    )
+    return [Problem(row.subject, row.opened_at) for row in db.execute(query)]
+
+
 def subject_of(user_id: UUID | None) -> str:
     return f"user:{user_id}" if user_id else APP
 

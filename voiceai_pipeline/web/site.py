@@ -10,6 +10,7 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
+from voiceai_pipeline.connections import alert_channels
 from voiceai_pipeline.connections.queries import stored_connection
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
@@ -54,6 +55,7 @@ class Site:
         signer: signs cookies and form tokens.
         logouts: sessions that were logged out before they expired.
         inbox: keeps HighLevel's webhook messages.
+        channels: the names of the channels that alerts are sent to.
         failed_logins: limits password guessing.
     """
 
@@ -65,6 +67,7 @@ class Site:
     signer: Signer
     logouts: Logouts
     inbox: Inbox
+    channels: tuple[str, ...] = ()
     failed_logins: Throttle = field(default_factory=Throttle)
     templates: Environment = field(default_factory=_templates)
 
@@ -144,4 +147,5 @@ def open_site(
         signer=Signer(page.secret, page.analyst_secret),
         logouts=Logouts(settings.home / "logouts"),
         inbox=Inbox(pipeline.engine, settings.highlevel),
+        channels=tuple(one.name for one in alert_channels.channels(settings.alerts)),
     )

@@ -24,7 +24,7 @@ from voiceai_pipeline.connections.consent_requests import ConnectRequest
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.web import sync_runs
+from voiceai_pipeline.web import overview, sync_runs
 from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
@@ -60,6 +60,11 @@ class ListQuery:
             show="attention" if query.get("show") == "attention" else "",
             page=int(page) if page.isdecimal() and len(page) < 6 else 1,
         )
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it shows a part of the list, and not the first page."""
+        return self != ListQuery()
 
     def address(self, **changed: object) -> str:
         """The list's URL with a changed search, filter or page; page 1 unless given."""
@@ -111,7 +116,12 @@ def _list(request: Request) -> Response:
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
         held=_held(site),
+        overview=None if query.is_narrowed else _overview(site, listed),
     )
+
+
+def _overview(site: Site, listed: Sequence[Connection]) -> overview.Overview | None:
+    return _read_or_none(site, lambda db: overview.read(db, site, listed))
 
 
 def _held(site: Site) -> Sequence[ConnectRequest]:

@@ -1,0 +1,110 @@
+"""The overview on top of the first page."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls.day_counts import DayCounts
+from voiceai_pipeline.connections import alerts, circuit_breaker
+from voiceai_pipeline.core.days import DayResult, DayState, Window
+from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.web import overview
+from voiceai_pipeline_tests.support.installation import HARBOR, MAPLE, Installation
+
+DAY = date(2026, 11, 24)
+NONE_CAN = "No user can be synced"
+
+
+@pytest.mark.parametrize(
+    ("complete", "failed", "waiting", "unread", "tone", "answer", "detail"),
+    [
+        (8, 0, 0, 0, "good", "Yes", "8 of 8 users who can be synced"),
+        (8, 0, 1, 0, "warn", "Yes", "8 of 8 users who can be synced; 1 needs action"),
+        (7, 1, 3, 0, "bad", "No", "7 of 8 users who can be synced; 3 need action. 1 failed"),
+        (7, 0, 0, 1, "plain", "Not yet", "7 of 8 users who can be synced. 1 not synced yet"),
+        (0, 0, 2, 0, "warn", NONE_CAN, "0 of 0 users who can be synced; 2 need action"),
+        (0, 0, 0, 0, "plain", NONE_CAN, "0 of 0 users who can be synced"),
+    ],
+)  # fmt: skip
+def test_a_day_answers_for_how_many_of_how_many(
+    complete: int, failed: int, waiting: int, unread: int, tone: str, answer: str, detail: str
+) -> None:
+    day = overview.day_of(DayCounts(DAY, False, complete, failed, waiting, unread))
+    assert (day.tone, day.answer, day.detail) == (tone, answer, detail)
+
+
+def test_a_day_that_is_not_over_is_complete_so_far() -> None:
+    assert overview.day_of(DayCounts(DAY, True, 8, 0, 0, 0)).answer == "Yes, so far"
+
+
+def page(installation: Installation, path: str = "/") -> str:
+    with installation.visitor() as visitor:
+        answer = visitor.get(path)
+    assert answer.status_code == 200
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text))
+
+
+def test_the_first_page_answers_without_dagster(installation: Installation) -> None:
+    installation.dagster.is_down = True
+    installation.add("Harbor Dental", "Maple Plumbing")
+    for user_id in (HARBOR, MAPLE):
+        installation.connect(user_id)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    record(installation, HARBOR, yesterday, DayState.COMPLETE)
+    record(installation, MAPLE, yesterday, DayState.FAILED)
+
+    shown = page(installation)
+
+    assert "Is yesterday complete? No" in shown
+    assert f"{yesterday}: 1 of 2 users who can be synced. 1 failed." in shown
+    assert "Schedules and sensors Running" in shown
+    assert "Token refreshes Working" in shown
+    assert "Alerts None open; shown in Dagster only" in shown
+    for reader in ("Analysts:", "Operators:", "New here:"):
+        assert reader in shown
+    # A search shows the list alone.
+    assert "Is yesterday complete?" not in page(installation, "/?q=harbor")
+
+
+def record(installation: Installation, user_id: UUID, day: date, state: DayState) -> None:
+    one = installation.connection(user_id)
+    result = DayResult(
+        one.user,
+        one.location_id or "",
+        day,
+        state,
+        failure=FailureClass.PROVIDER_ERROR if state is DayState.FAILED else None,
+        read_until=Window.of_day(day, installation.pipeline.zone).end,
+    )
+    with installation.pipeline.engine.begin() as db:
+        ledger.record(db, [result], None)
+
+
+def test_what_is_not_well_says_so(installation: Installation) -> None:
+    ago = datetime.now(UTC) - timedelta(hours=3)
+    with installation.pipeline.engine.begin() as db:
+        alerts.open_(db, None, FailureClass.DAGSTER_SILENT, ago, subject=alerts.DAEMON)
+        for _ in range(circuit_breaker.THRESHOLD):
+            circuit_breaker.count_failure(db, FailureClass.CLIENT_REFUSED, "HTTP 401", ago, None)
+        found = overview.read(db, installation.site, [])
+        late = overview._alerts(db, ["webhook"], alerts.open_problems(db), datetime.now(UTC))
+
+    signs = {sign.name: (sign.tone, sign.text) for sign in found.signs}
+    assert signs["Schedules and sensors"][0] == "bad"
+    assert "No sign of life for 3 hours." in signs["Schedules and sensors"][1]
+    assert signs["Token refreshes"] == ("bad", "Suspended for all users; see above.")
+    assert late.tone == "bad"
+    assert "not delivered by webhook" in late.text
+
+
+def test_the_list_is_there_where_the_overview_cannot_be(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    with installation.pipeline.engine.begin() as db:
+        db.execute(sa.text("ALTER TABLE sync_ledger RENAME TO gone"))
+    shown = page(installation)
+    assert "Is yesterday complete?" not in shown
+    assert "Harbor Dental" in shown
