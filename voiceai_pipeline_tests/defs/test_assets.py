@@ -117,7 +117,7 @@ def test_however_the_days_are_asked_for_the_same_calls_arrive(
             demo.run("sync_calls", partition_key=str(day))
 
     def by_command_line() -> None:
-        assert launch.sync_calls(days, None, only_failed=False) is None
+        assert launch.sync_calls(demo.pipeline.engine, days, None, only_failed=False) is None
 
     def by_materialize() -> None:
         asset = defs.get_assets_def("call_logs")
