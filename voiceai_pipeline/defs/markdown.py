@@ -46,11 +46,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return [_row(heads), _row([Markup("--")] * len(heads)), *map(_row, rows)]
 
 
+UNKNOWN: Final = "\N{EN DASH}"
+"""A number that is not known: never 0."""
+
+
 def _row(cells: Sequence[object]) -> str:
     return f"|{'|'.join(map(_cell, cells))}|"
 
 
 def _cell(value: object) -> str:
     if value is None:
-        return ""
+        return UNKNOWN
     return value if isinstance(value, Markup) else shown(str(value))

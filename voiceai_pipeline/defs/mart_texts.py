@@ -12,7 +12,7 @@ import pandas as pd
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.defs import charts
-from voiceai_pipeline.defs.markdown import Markup, shown
+from voiceai_pipeline.defs.markdown import UNKNOWN, Markup, shown
 from voiceai_pipeline.marts.metrics import SMALL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -48,10 +48,6 @@ def locations_table(places: pd.DataFrame) -> str:
         f"{UNKNOWN}: not read."
     )
     return charts.table(heads, rows, "locations", note=note)
-
-
-UNKNOWN: Final = "\N{EN DASH}"
-"""A number that is not known: never 0."""
 
 
 def _count(value: int | None) -> str:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.database.mart_tables import MEASURES
 from voiceai_pipeline.defs import mart_numbers
-from voiceai_pipeline.defs.mart_texts import UNKNOWN
+from voiceai_pipeline.defs.markdown import UNKNOWN
 from voiceai_pipeline.marts import export
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
