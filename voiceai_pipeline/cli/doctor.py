@@ -83,6 +83,7 @@ def examine(env: Mapping[str, str]) -> Report:
     except SettingsError as error:
         return Report([*findings, Finding("settings", "error", str(error))], None)
     findings += [Finding("settings", "ok", f"data in {settings.home}"), _highlevel(settings)]
+    findings += unguarded_dagster()
     url: str | None = None
     analyst_url: str | None = None
     with ExitStack() as stack:
@@ -140,6 +141,12 @@ def _environment(env: Mapping[str, str]) -> list[Finding]:
                 "in HIGHLEVEL_CLIENT_SECRET.",
             )
         )
+    if env.get("VOICEAI_READ_ONLY_PORT"):
+        text = (
+            "It has no effect any more: there is one address for all. Set VOICEAI_PAGE_SECRET and "
+            "VOICEAI_ANALYST_SECRET, and let analysts log in with the second one."
+        )
+        findings.append(Finding("VOICEAI_READ_ONLY_PORT", "warning", text))
     dagster = env.get("DAGSTER_POSTGRES_URL", "")
     if dagster and not dagster.startswith("postgresql+psycopg2://"):
         findings.append(
@@ -152,6 +159,24 @@ def _environment(env: Mapping[str, str]) -> list[Finding]:
             )
         )
     return findings
+
+
+def unguarded_dagster(url: str = "http://127.0.0.1:3000") -> list[Finding]:
+    """A warning if Dagster's own web server answers on this machine, as ``dagster dev`` starts it.
+
+    Args:
+        url: where it listens unless told otherwise.
+    """
+    with suppress(requests.RequestException, ValueError):
+        answer = requests.get(f"{url}/server_info", timeout=2)
+        if answer.ok and "dagster_version" in answer.json():
+            text = (
+                f"Dagster's own web server answers at {url}: any website open in a browser on this "
+                "machine can change everything in it. Use it with the sandbox only and stop it "
+                "when you are done; make up shows the same UI at /dagster, guarded."
+            )
+            return [Finding("Dagster's UI", "warning", text)]
+    return []
 
 
 def _highlevel(settings: Settings) -> Finding:

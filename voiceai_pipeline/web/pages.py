@@ -1,12 +1,15 @@
 """Complete responses: rendered templates with the current message, redirects, and error pages."""
 
+import asyncio
 import contextlib
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -17,6 +20,10 @@ from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.site import Site, site_of
 
 HOME: Final = "/"
+
+READ_TIMEOUT: Final = 5.0
+"""Seconds after which a page says that the database does not answer."""
+
 _OURS: Final = re.compile(
     r"/(\?[\w=&%+.~-]*)?|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}"
     r"|/dagster(/[!-\[\]-~]*)?(\?[!-\[\]-~]*)?"
@@ -57,6 +64,27 @@ def may_see_users(request: Request) -> bool:
     """Whether the visitor is logged in, or no password is needed. Pages without login, such as the
     callback, must not show names to other visitors."""
     return role_of(request) is not None
+
+
+def reading(handler: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that reads the database in a thread, and does not wait for it without end."""
+
+    async def endpoint(request: Request) -> Response:
+        read = asyncio.ensure_future(run_in_threadpool(handler, request))
+        # It goes on in its thread; what becomes of it then is of no interest.
+        read.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.wait_for(asyncio.shield(read), READ_TIMEOUT)
+        except TimeoutError:
+            raise PageError(
+                503,
+                "Database unavailable",
+                f"The database has not answered for {READ_TIMEOUT:.0f} seconds. Nothing was "
+                "changed.",
+                "Reload the page. If it does not help, run voiceai-pipeline doctor.",
+            ) from None
+
+    return endpoint
 
 
 def safe_back(path: str) -> str:

@@ -28,7 +28,7 @@ from voiceai_pipeline.web import overview, sync_runs
 from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
-from voiceai_pipeline.web.pages import HOME, redirect, render, safe_back
+from voiceai_pipeline.web.pages import HOME, reading, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
 from voiceai_pipeline.web.sync_runs import PartlyLaunchedError
@@ -77,8 +77,8 @@ def routes() -> list[Route]:
     """The list, the users' pages, and their buttons except Connect."""
     user = "/users/{user_id:uuid}"
     return [
-        Route(HOME, _list, methods=["GET"]),
-        Route(user, _detail, methods=["GET"]),
+        Route(HOME, reading(_list), methods=["GET"]),
+        Route(user, reading(_detail), methods=["GET"]),
         Route(f"{user}/test", posted(_test), methods=["POST"]),
         Route(f"{user}/sync", posted(_sync), methods=["POST"]),
         Route(f"{user}/disconnect", _ask_disconnect, methods=["GET"]),

@@ -28,6 +28,7 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
 from voiceai_pipeline_tests.support.keys import KEYS
 from voiceai_pipeline_tests.support.ports import free_port
+from voiceai_pipeline_tests.support.receivers import serving
 
 
 @pytest.fixture
@@ -117,6 +118,32 @@ def test_a_dagster_url_with_another_driver_is_a_warning(
     )
     assert [one.level for one in warned] == ["warning", "ok"]
     assert "should start with postgresql+psycopg2://" in warned[0].text
+
+
+def test_an_unguarded_dagster_on_this_machine_is_a_warning() -> None:
+    class Dagster(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"dagster_version": "1"}' if self.path == "/server_info" else b"{}"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Dagster)) as port:
+        (found,) = doctor.unguarded_dagster(f"http://127.0.0.1:{port}")
+        assert doctor.unguarded_dagster(f"http://127.0.0.1:{port}/other") == []
+    assert found.level == "warning"
+    assert f"http://127.0.0.1:{port}" in found.text
+    assert doctor.unguarded_dagster(f"http://127.0.0.1:{free_port()}") == []
+
+
+def test_a_variable_that_has_no_effect_any_more_is_a_warning(env: dict[str, str]) -> None:
+    found = doctor._environment({**env, "VOICEAI_READ_ONLY_PORT": "3001"})
+    assert [(one.name, one.level) for one in found] == [("VOICEAI_READ_ONLY_PORT", "warning")]
+    assert "VOICEAI_ANALYST_SECRET" in found[0].text
 
 
 def test_a_dagster_database_that_does_not_answer_is_an_error(env: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import requests
 import sqlalchemy as sa
 from jinja2 import DictLoader
 
+from voiceai_pipeline.web import pages
 from voiceai_pipeline_tests.support.installation import HARBOR, Installation
 from voiceai_pipeline_tests.support.processes import wait_until
 
@@ -21,6 +22,22 @@ def test_a_database_without_tables_is_a_page_that_says_what_to_do(
 
     assert answer.status_code == 503
     assert "Create them with: voiceai-pipeline migrate" in answer.text
+
+
+def test_a_database_that_does_not_answer_is_a_page_in_time_and_the_health_is_known(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "READ_TIMEOUT", 0.2)
+    with installation.pipeline.engine.connect() as db:
+        db.execute(sa.text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        answers = [requests.get(installation.url, timeout=30) for _ in range(3)]
+        assert requests.get(f"{installation.url}/health", timeout=30).status_code == 200
+        db.rollback()
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert "The database has not answered" in answers[0].text
+    monkeypatch.undo()
+    assert requests.get(installation.url, timeout=30).status_code == 200
 
 
 def test_unknown_users_and_addresses_have_an_error_page(installation: Installation) -> None:
