@@ -44,10 +44,20 @@ from voiceai_pipeline_tests.support.up import (
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET)
 
 
+ELSEWHERE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "PGSERVICE": "nowhere",
+    "PGTZ": "America/New_York",
+    "PGOPTIONS": "-c search_path=nowhere",
+}
+"""What a shell may say for other programs: no request to this machine goes there (S15)."""
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     today_for(A_MODULE)
-    with ended(Up(tmp_path_factory.mktemp("up") / "home")) as demo:
+    with ended(Up(tmp_path_factory.mktemp("up") / "home", env=ELSEWHERE)) as demo:
         demo.start()
         yield demo
 
