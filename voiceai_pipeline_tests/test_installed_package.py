@@ -1,7 +1,6 @@
 """The wheel, installed into an environment of its own and used in an empty folder."""
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -83,14 +82,7 @@ def test_everything_starts_in_an_empty_folder_and_a_sync_shows_in_the_ui(
     wait_until(lambda: partition_stats(installed.url)["numMaterialized"] == 6, pause=1)
     day = (datetime.now(UTC) - timedelta(days=1)).date()
     before = _written(environment)
-    done = subprocess.run(
-        [installed.program, "sync", "--start", str(day), "--user", "Harbor Dental", "--json"],
-        cwd=installed.home.parent,
-        env={**os.environ, **installed.env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = installed.run("sync", "--start", str(day), "--user", "Harbor Dental", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["day"], row["state"]) == (str(day), "complete")

@@ -108,13 +108,17 @@ class Up:
 
     def try_to_start(self) -> subprocess.CompletedProcess[str]:
         """Start where that must fail; the whole outcome."""
+        return self.run("up", "--port", str(self.port))
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of this installation to its end."""
         return subprocess.run(
-            [self.program, "up", "--port", str(self.port)],
+            [self.program, *words],
             env=self._environment,
             cwd=self.home.parent,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def child(self, word: str) -> psutil.Process:
