@@ -27,7 +27,7 @@ def test_a_users_cell_says_what_happened_when_by_whom_and_what_to_do(
     assert facts["connection_page"] == f"https://voice.test/users/{larch.user.id}"
     newest, oldest = facts["history"].splitlines()[2:]
     assert "Token refresh failed: Failed to refresh token" in newest
-    assert f"[{run.run_id[:8]}](http://127.0.0.1:3000/runs/{run.run_id})" in newest
+    assert f"[{run.run_id[:8]}](https://voice.test/dagster/runs/{run.run_id})" in newest
     assert "|dagster|" in newest
     assert "Connected by consent in the browser" in oldest
 
