@@ -24,7 +24,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.webhook import Refusal
-from voiceai_pipeline.database import grants, migrate, row_security
+from voiceai_pipeline.database import app_role, grants, migrate, row_security
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.view_sources import SCHEMA
@@ -101,6 +101,7 @@ def examine(env: Mapping[str, str]) -> Report:
                         _webhooks(db, settings),
                         _analysts(db),
                         _redaction(db),
+                        _role(db, settings),
                     ]
                     if settings.database_url is None and not grants.missing_roles(db):
                         options = {"options": f"-crole={grants.ANALYST}"}
@@ -251,6 +252,13 @@ def _analysts(db: sa.Connection) -> Finding:
         return Finding("analysts", "warning", grants.missing_roles_text(missing))
     text = f"read the schema {SCHEMA} as {grants.ANALYST}; conversations need {grants.CONTENT} too"
     return Finding("analysts", "ok", text)
+
+
+def _role(db: sa.Connection, settings: Settings) -> Finding:
+    is_separate, text = app_role.standing(db)
+    # The embedded server has one login, of the user who runs it.
+    is_fine = is_separate or settings.database_url is None
+    return Finding("database role", "ok" if is_fine else "warning", text)
 
 
 def _redaction(db: sa.Connection) -> Finding:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -305,6 +306,8 @@ def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
         click.echo(migrate.upgrade_sql())
         return
     settings = _settings()
+    if settings.owner_url is not None:
+        settings = replace(settings, database_url=settings.owner_url)
     if only_check:
         require_data(settings)
     with open_database(settings, pool_size=1) as engine:

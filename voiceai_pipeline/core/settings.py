@@ -31,6 +31,8 @@ from voiceai_pipeline.core.settings_parsing import (
 
 VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_DATABASE_URL": "PostgreSQL for users, tokens and calls; unset: the embedded server",
+    "VOICEAI_OWNER_DATABASE_URL": "the same database by the login that owns the tables, for "
+    "`migrate` only; unset: VOICEAI_DATABASE_URL",
     "DAGSTER_POSTGRES_URL": "PostgreSQL for Dagster's own tables, as postgresql+psycopg2://...; "
     "unset: the embedded server",
     "HIGHLEVEL_CLIENT_ID": "the app's client id in the HighLevel marketplace; unset: the sandbox",
@@ -164,6 +166,7 @@ class Settings:
 
     Attributes:
         database_url: SQLAlchemy URL on psycopg 3; None means the embedded server.
+        owner_url: the same database by the login that migrates; None: ``database_url``.
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
@@ -176,6 +179,7 @@ class Settings:
     alerts: AlertSettings
     metrics: MetricRules = MetricRules()
     database_url: Secret | None = None
+    owner_url: Secret | None = None
     dagster_url: Secret | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
@@ -200,6 +204,7 @@ class Settings:
             alerts=_alerts(given),
             metrics=_metrics(given),
             database_url=database_url_of(given, "VOICEAI_DATABASE_URL", "psycopg"),
+            owner_url=database_url_of(given, "VOICEAI_OWNER_DATABASE_URL", "psycopg"),
             dagster_url=database_url_of(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",

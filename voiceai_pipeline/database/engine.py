@@ -255,6 +255,9 @@ _UNREACHABLE: Final = {
 }
 """Drivers' connection errors, in words that repeat nothing of the URL."""
 
+_NO_RIGHT: Final = "42501"
+"""SQLSTATE of a right that the database user lacks."""
+
 _NO_TABLES: Final = ("42P01", "42703")
 """SQLSTATEs of a missing table and of a missing column."""
 
@@ -267,6 +270,12 @@ def database_sentence(error: sa.exc.DBAPIError) -> str:
         return (
             "The database does not have our tables yet, or only older ones. Create them with: "
             "voiceai-pipeline migrate"
+        )
+    if state == _NO_RIGHT:
+        return (
+            "The database user may not do this. Tables are created and migrated by their owner: run "
+            "voiceai-pipeline migrate with the owner's VOICEAI_DATABASE_URL; it also gives the "
+            "application's role its rights. Nothing was half written."
         )
     if not isinstance(error, sa.exc.OperationalError):
         return (

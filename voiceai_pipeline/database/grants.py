@@ -1,4 +1,5 @@
-"""Roles and grants: two roles without a login, to be granted to analysts' logins.
+"""Roles without a login, to be granted to logins: two for analysts, and one for the application,
+whose grants are in ``app_role.py``.
 
 ``voiceai_analyst`` reads the views without content, ``voiceai_analyst_content`` those with content.
 Neither may read a table or write anything. All other roles may read nothing of ours.
@@ -19,6 +20,9 @@ ANALYST: Final = "voiceai_analyst"
 CONTENT: Final = "voiceai_analyst_content"
 """Reads what was said and by whom; granted in addition to ANALYST."""
 
+APP: Final = "voiceai_app"
+"""Runs the product; owns nothing."""
+
 ROLES: Final = (ANALYST, CONTENT)
 
 _WEB_ROLES: Final = ("anon", "authenticated")
@@ -35,18 +39,19 @@ def missing_roles(db: sa.Connection) -> list[str]:
     present = set(
         db.execute(
             sa.text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles)"),
-            {"roles": list(ROLES)},
+            {"roles": [*ROLES, APP]},
         ).scalars()
     )
-    return [role for role in ROLES if role not in present]
+    return [role for role in (*ROLES, APP) if role not in present]
 
 
 def missing_roles_text(roles: Iterable[str]) -> str:
     """What to tell the operator about missing roles: the consequence and the statements to run."""
     statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in roles)
     return (
-        "Analysts have no role yet, because this database user may not create roles. Everything "
-        f"else works. Ask a database administrator to run: {statements} Then run: "
+        "Roles are missing, because this database user may not create them: analysts cannot read, "
+        "or the program cannot run without owning its tables. Everything else works. "
+        f"Ask a database administrator to run: {statements} Then run: "
         "voiceai-pipeline migrate"
     )
 
@@ -68,7 +73,7 @@ DO $voiceai$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY {_array(ROLES)} LOOP
+    FOREACH wanted IN ARRAY {_array((*ROLES, APP))} LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);

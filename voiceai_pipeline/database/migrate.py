@@ -14,7 +14,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from voiceai_pipeline.database import comments, grants, row_security, view_sources, views
+from voiceai_pipeline.database import (
+    app_role,
+    comments,
+    grants,
+    row_security,
+    view_sources,
+    views,
+)
 from voiceai_pipeline.database.adoption import schema_obstacles, table_obstacles
 from voiceai_pipeline.database.tables import VERSION_TABLE
 
@@ -99,6 +106,7 @@ def _after_the_last_revision() -> list[str]:
         *created,
         comments.statement(),
         *grants.statements(),
+        *app_role.statements(),
     ]
 
 

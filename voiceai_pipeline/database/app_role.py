@@ -1,0 +1,112 @@
+"""The application's role: it runs the product, and can change neither the tables nor the history.
+
+``voiceai_app`` has no login; grant it to the login that runs the product. The role that migrates
+owns the tables. One role for both works too (``standing`` says what that gives up).
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.database.grants import APP
+from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
+from voiceai_pipeline.database.views import SCHEMA
+
+_ALL: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+VERBS: Final = dict.fromkeys(metadata.tables, _ALL) | {
+    "token_events": ("SELECT", "INSERT"),
+    # Written by ``migrate``, that is by the owner.
+    "redaction_progress": ("SELECT",),
+    VERSION_TABLE: ("SELECT",),
+}
+"""What the application may do, by table."""
+
+DAGSTER_TABLES: Final = (
+    *("asset_check_executions", "asset_daemon_asset_evaluations", "asset_event_tags"),
+    *("asset_keys", "backfill_tags", "bulk_actions", "concurrency_limits", "concurrency_slots"),
+    *("daemon_heartbeats", "dynamic_partitions", "event_logs", "instance_info", "instigators"),
+    *("job_ticks", "jobs", "kvs", "pending_steps", "run_tags", "runs", "secondary_indexes"),
+    "snapshots",
+)
+"""Dagster's tables, which may be in the same database: the application has to write them there."""
+
+
+def statements() -> list[str]:
+    """The statements that give the role, if there is one, exactly its rights."""
+    return [_GRANT]
+
+
+def standing(db: sa.Connection) -> tuple[bool, str]:
+    """Whether the present login is an application's that can do its work and no more, and a
+    sentence about it."""
+    login, is_owner, may_create, lacks = db.execute(_STANDING).one()
+    if is_owner:
+        return False, (
+            f"the login {login} does everything: a fault of the program, or who takes it over, can "
+            f"change tables and rewrite the history of tokens. To prevent that, let a login with "
+            f"the role {APP} run it: docs/settings.md"
+        )
+    if lacks:
+        return False, (
+            f"the login {login} lacks rights on {', '.join(lacks)}: as the owner, run "
+            f"voiceai-pipeline migrate and GRANT {APP} TO {login}"
+        )
+    if may_create:
+        return False, (
+            f"the login {login} may create tables beside ours: as the owner of the schema, run "
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+        )
+    return True, f"{login} can change neither the tables nor the history of tokens"
+
+
+_RIGHTS: Final = ", ".join(f"('{name}', '{', '.join(verbs)}')" for name, verbs in VERBS.items())
+_DAGSTER: Final = ", ".join(f"'{name}'" for name in DAGSTER_TABLES)
+
+_GRANT: Final = f"""
+DO $voiceai$
+DECLARE
+    ours record;
+    theirs record;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP}') THEN
+        RETURN;
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I, {SCHEMA} TO {APP}', current_schema());
+    EXECUTE 'GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {APP}';
+    FOR ours IN
+        SELECT to_regclass(r.name) AS relation, r.verbs FROM (VALUES {_RIGHTS}) AS r(name, verbs)
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM {APP}', ours.relation);
+        EXECUTE format('GRANT %s ON %s TO {APP}', ours.verbs, ours.relation);
+    END LOOP;
+    FOR theirs IN
+        SELECT c.oid::regclass AS relation, s.oid::regclass AS sequence
+        FROM pg_class c
+        LEFT JOIN pg_depend d ON d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+        LEFT JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+        WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY(ARRAY[{_DAGSTER}])
+          AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
+    LOOP
+        EXECUTE format(
+            'GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {APP}', theirs.relation
+        );
+        IF theirs.sequence IS NOT NULL THEN
+            EXECUTE format('GRANT USAGE, SELECT ON SEQUENCE %s TO {APP}', theirs.sequence);
+        END IF;
+    END LOOP;
+END
+$voiceai$
+"""  # noqa: S608 - our own names, no input
+
+_STANDING: Final = sa.text(
+    f"""
+    SELECT current_user,
+           EXISTS (SELECT FROM pg_class WHERE oid = ANY(ARRAY(SELECT to_regclass(name)::oid FROM
+                   (VALUES {_RIGHTS}) AS o(name, verbs))) AND pg_has_role(relowner, 'USAGE')),
+           has_schema_privilege(current_schema(), 'CREATE'),
+           ARRAY(SELECT r.name FROM (VALUES {_RIGHTS}) AS r(name, verbs)
+                 WHERE EXISTS (SELECT FROM unnest(string_to_array(r.verbs, ', ')) AS verb
+                               WHERE NOT has_table_privilege(r.name, verb)) ORDER BY 1)
+    """  # noqa: S608 - our own names, no input
+)
