@@ -16,6 +16,7 @@ from dagster._core.workspace.load import location_origins_from_yaml_paths
 
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.core.settings import VARIABLES, Settings
+from voiceai_pipeline.database import grants
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 
 DEPLOY = PROJECT / "deploy"
@@ -65,6 +66,10 @@ OTHERS = {
     "DAGSTER_HOME": "Dagster: the folder of dagster.yaml",
     "DAGSTER_CURRENT_IMAGE": "Dagster: the image of the runs of a code server",
     "POSTGRES_PASSWORD": "the image postgres",
+    "POSTGRES_USER": "the image postgres",
+    "DAGSTER_PASSWORD": "databases.sh: of the login of Dagster",
+    "VOICEAI_OWNER_PASSWORD": "databases.sh: of the login that migrates",
+    "VOICEAI_APP_PASSWORD": "databases.sh: of the login that runs the product",
 }
 PAGE_ONLY = {
     "VOICEAI_PAGE_HOST",
@@ -77,6 +82,7 @@ PAGE_ONLY = {
     "VOICEAI_ALLOWED_ORIGINS",
 }
 OF_THE_IMAGE = {"VOICEAI_HOME"}
+MIGRATE_ONLY = {"VOICEAI_OWNER_DATABASE_URL"}
 FOR_TRYING_OUT = {
     "VOICEAI_SANDBOX_PORT",
     "HIGHLEVEL_AUTH_URL",
@@ -168,7 +174,7 @@ def test_every_variable_in_deploy_is_ours_dagsters_or_of_an_image_used() -> None
 
 
 def test_every_variable_of_ours_reaches_the_service_that_needs_it() -> None:
-    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - FOR_TRYING_OUT
+    everywhere = VARIABLES.keys() - PAGE_ONLY - OF_THE_IMAGE - FOR_TRYING_OUT - MIGRATE_ONLY
     runs = _instance_config("docker")["run_launcher"]["config"]["env_vars"]
     services = COMPOSE["services"]
     assert set(runs) == everywhere
@@ -188,6 +194,16 @@ def test_what_is_secret_comes_from_the_environment_and_reaches_no_dagster_ui() -
                 "VOICEAI_DAGSTER_KEY",
                 "VOICEAI_PAGE_URL",
             }
+
+
+def test_only_migrate_knows_the_login_that_may_change_tables() -> None:
+    services = COMPOSE["services"]
+    assert [name for name, one in services.items() if set(one["environment"]) >= MIGRATE_ONLY] == [
+        "migrate"
+    ]
+    script = (DEPLOY / "docker" / "databases.sh").read_text()
+    assert "CREATE ROLE voiceai_runtime LOGIN PASSWORD :'app' IN ROLE voiceai_app" in script
+    assert all(f"CREATE ROLE {role} NOLOGIN" in script for role in (*grants.ROLES, grants.APP))
 
 
 def test_only_the_page_is_published_and_analysts_can_only_read() -> None:

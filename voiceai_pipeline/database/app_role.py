@@ -61,7 +61,7 @@ def standing(db: sa.Connection) -> tuple[bool, str]:
 
 
 _RIGHTS: Final = ", ".join(f"('{name}', '{', '.join(verbs)}')" for name, verbs in VERBS.items())
-_DAGSTER: Final = ", ".join(f"'{name}'" for name in DAGSTER_TABLES)
+_DAGSTER: Final = ", ".join(f"'{name}'" for name in (*DAGSTER_TABLES, "alembic_version"))
 
 _GRANT: Final = f"""
 DO $voiceai$
@@ -81,16 +81,16 @@ BEGIN
         EXECUTE format('GRANT %s ON %s TO {APP}', ours.verbs, ours.relation);
     END LOOP;
     FOR theirs IN
-        SELECT c.oid::regclass AS relation, s.oid::regclass AS sequence
+        SELECT c.oid::regclass AS relation, s.oid::regclass AS sequence,
+               CASE c.relname WHEN 'alembic_version' THEN 'SELECT'
+               ELSE 'SELECT, INSERT, UPDATE, DELETE' END AS verbs
         FROM pg_class c
         LEFT JOIN pg_depend d ON d.refobjid = c.oid AND d.deptype IN ('a', 'i')
         LEFT JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
         WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY(ARRAY[{_DAGSTER}])
           AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
     LOOP
-        EXECUTE format(
-            'GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {APP}', theirs.relation
-        );
+        EXECUTE format('GRANT %s ON %s TO {APP}', theirs.verbs, theirs.relation);
         IF theirs.sequence IS NOT NULL THEN
             EXECUTE format('GRANT USAGE, SELECT ON SEQUENCE %s TO {APP}', theirs.sequence);
         END IF;

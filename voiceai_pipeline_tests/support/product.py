@@ -166,7 +166,7 @@ def product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Product]:
     """All users added, none of them connected."""
-    with _opened(world, database.reveal(), dagster_database, tmp_path, monkeypatch) as product:
+    with opened(world, database.reveal(), dagster_database, tmp_path, monkeypatch) as product:
         product.connect.add()
         yield product
 
@@ -190,15 +190,20 @@ def demo(
         if user.role == "paused":
             world.pause(str(user.location_id))
     world.with_demo_troubles()
-    with _opened(world, postgres.url(name), dagster_database, tmp_path, monkeypatch) as product:
+    with opened(world, postgres.url(name), dagster_database, tmp_path, monkeypatch) as product:
         yield product
     postgres.drop_database(name)
 
 
 @contextmanager
-def _opened(
+def opened(
     world: World, database: str, dagster_database: str, home: Path, patch: pytest.MonkeyPatch
 ) -> Iterator[Product]:
+    """The product at work.
+
+    Args:
+        database, dagster_database: URLs of migrated databases.
+    """
     today = today_for()
     with running(world, limits=False) as sandbox:
         environment = _environment(home, database, dagster_database, sandbox.url)
