@@ -72,6 +72,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP}') THEN
         RETURN;
     END IF;
+    -- Taken back first, so that migrating again leaves the grants as they are, and their order.
+    REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {APP};
+    REVOKE ALL ON SCHEMA {SCHEMA} FROM {APP};
     EXECUTE format('GRANT USAGE ON SCHEMA %I, {SCHEMA} TO {APP}', current_schema());
     EXECUTE 'GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {APP}';
     FOR ours IN
