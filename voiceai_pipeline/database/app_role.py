@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.database.grants import APP
 from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
-from voiceai_pipeline.database.views import SCHEMA
+from voiceai_pipeline.database.view_sources import SCHEMA
 
 _ALL: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -74,9 +74,11 @@ BEGIN
     END IF;
     -- Taken back first, so that migrating again leaves the grants as they are, and their order.
     REVOKE ALL ON ALL TABLES IN SCHEMA {SCHEMA} FROM {APP};
+    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} FROM {APP};
     REVOKE ALL ON SCHEMA {SCHEMA} FROM {APP};
     EXECUTE format('GRANT USAGE ON SCHEMA %I, {SCHEMA} TO {APP}', current_schema());
-    EXECUTE 'GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {APP}';
+    GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMA} TO {APP};
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {APP};
     FOR ours IN
         SELECT to_regclass(r.name) AS relation, r.verbs FROM (VALUES {_RIGHTS}) AS r(name, verbs)
     LOOP

@@ -12,7 +12,8 @@ from voiceai_pipeline.database.app_role import VERBS
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
-from voiceai_pipeline.database.views import SCHEMA, VIEWS
+from voiceai_pipeline.database.view_sources import SCHEMA
+from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline_tests.support.analysts import connect_as, is_allowed, plain, run
 from voiceai_pipeline_tests.support.privileges import allowed
 
@@ -86,6 +87,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND grantee = 'voiceai_app'::regro
 DEFINERS = """
 SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace NOT IN
 ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+AND NOT (provolatile = 's' AND pronargs = 0 AND pronamespace = 'voiceai'::regnamespace)
 """
 
 
