@@ -82,6 +82,8 @@ def encrypt() -> None:
         with rows_bar("Encrypting") as show:
             result = key_rotation.encrypt_again(engine, vault, spool, show)
         click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
+        if result.busy:
+            click.echo(f"{result.busy} are being refreshed and were left alone; run this again.")
         _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)
         if result.unreadable:
             with engine.begin() as db:
@@ -136,7 +138,7 @@ def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:
         state = "MISSING: put it back, or connect these users again"
         click.echo(_line(key_id, usage.rows[key_id], usage.spooled[key_id], state))
     if plain := usage.rows[PLAIN]:
-        click.echo(_line(PLAIN, plain, 0, "run: voiceai-pipeline keys encrypt"))
+        click.echo(_line(PLAIN, plain, 0, "encrypted at the next refresh"))
     if usage.unbound:
         click.echo(
             f"{usage.unbound} connections could be replaced by an older copy of themselves: "

@@ -14,7 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections.spool import Spool, stored_tokens
-from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.connections.token_row import mark
+from voiceai_pipeline.connections.vault import TokenVault, is_sealed
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.database.tables import api_keys
 
@@ -54,10 +55,12 @@ class Rotated:
 
     Attributes:
         done: rows and pairs that were encrypted again.
+        busy: rows that were left alone, because their refresh is not settled yet.
         unreadable: users with a token that no key opens; nothing of it was changed.
     """
 
     done: int
+    busy: int
     unreadable: Sequence[UUID]
 
 
@@ -83,18 +86,23 @@ def encrypt_again(
     spool: Spool,
     show: Callable[[int, int], None] | None = None,
 ) -> Rotated:
-    """Encrypt every stored token with the newest key, bound to its generation; plain text too.
+    """Encrypt every encrypted token with the newest key, bound to its generation.
+
+    Plain text, which another application may still read, stays so until its next refresh.
 
     Args:
         show: called with the rows visited and to visit.
     """
     with engine.begin() as db:
         ids = list(db.execute(_IDS).scalars())
-    done, unreadable = 0, list[UUID]()
+    done, busy, unreadable = 0, 0, list[UUID]()
     for number, row_id in enumerate(ids, start=1):
         with engine.begin() as db:
             row = db.execute(_ROW, {"id": row_id}).one_or_none()
-            if row is not None:
+            if row is not None and row.lease_id is not None:
+                # What the exchange in flight writes depends on the tokens that it has read.
+                busy += 1
+            elif row is not None:
                 values, is_readable = _sealed(vault, row)
                 if values:
                     db.execute(sa.update(api_keys).where(api_keys.c.id == row_id).values(values))
@@ -103,15 +111,15 @@ def encrypt_again(
         if show:
             show(number, len(ids))
     spooled, closed = spool.encrypt_again()
-    return Rotated(done + spooled, [*unreadable, *closed])
+    return Rotated(done + spooled, busy, [*unreadable, *closed])
 
 
 def _sealed(vault: TokenVault, row: sa.Row[Any]) -> tuple[dict[str, str], bool]:
-    """The tokens of a row to store again, and whether all of them can be read."""
+    """The columns of a row to store again, and whether all its tokens can be read."""
     values, is_readable = dict[str, str](), True
     for column in COLUMNS:
         stored = getattr(row, column)
-        if not stored:
+        if not stored or not is_sealed(stored):
             continue
         of_row = (column, row.user_id, row.token_version)
         try:
@@ -122,6 +130,9 @@ def _sealed(vault: TokenVault, row: sa.Row[Any]) -> tuple[dict[str, str], bool]:
         else:
             if not vault.is_current(stored):
                 values[column] = vault.encrypt(token, *of_row)
+    if values and row.tokens_mark == mark(row.access_token, row.refresh_token):
+        kept = (values.get(name, getattr(row, name)) for name in ("access_token", "refresh_token"))
+        values["tokens_mark"] = mark(*kept)
     return values, is_readable
 
 
@@ -130,6 +141,8 @@ _SELECTED: Final = [
     api_keys.c.id,
     api_keys.c.user_id,
     api_keys.c.token_version,
+    api_keys.c.lease_id,
+    api_keys.c.tokens_mark,
     *(api_keys.c[column] for column in COLUMNS),
 ]
 _ROWS: Final = sa.select(*_SELECTED).where(_TOKENS, api_keys.c.user_id.is_not(None))

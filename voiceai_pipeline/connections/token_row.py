@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault, is_sealed
 from voiceai_pipeline.core.connection import SERVICE, Connection
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import api_keys, users
 
@@ -71,10 +72,18 @@ class TokenRow:
         """The mark of the tokens as read."""
         return mark(self._stored["access_token"], self._stored["refresh_token"])
 
-    @property
-    def stored_refresh_token(self) -> str | None:
-        """The refresh token as it is stored."""
-        return self._stored["refresh_token"]
+    def has_refresh_token(self, stored: str | None, vault: TokenVault) -> bool:
+        """Whether a stored refresh token of this generation is the one that was read, perhaps
+        encrypted again since (``key_rotation.py``)."""
+        if stored == self._stored["refresh_token"]:
+            return True
+        if stored is None:
+            return False
+        of_row = ("refresh_token", self.connection.user.id, self.version)
+        try:
+            return vault.decrypt(stored, *of_row) == self.token(vault, "refresh_token")
+        except PipelineError:
+            return False
 
     def of_next_generation(self, vault: TokenVault) -> dict[str, str | None]:
         """Both tokens as the next generation stores them: what is encrypted is bound to it, and

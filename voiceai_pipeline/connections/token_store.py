@@ -128,18 +128,14 @@ def save_rotation(
     values["tokens_mark"] = mark(values["access_token"], values["refresh_token"])
     optional = {"scope": token.scope, "company_id": token.company_id, "user_type": token.user_type}
     values |= {name: value for name, value in optional.items() if value}
-    saved = db.execute(
-        sa.update(api_keys)
-        .where(
-            api_keys.c.id == row.id,
-            api_keys.c.token_version == row.version,
-            # Another application's pair is newer: ours is a copy of it, or of an older grant.
-            api_keys.c.refresh_token.is_not_distinct_from(row.stored_refresh_token),
-        )
-        .values(values)
-    )
-    if saved.rowcount != 1:
+    of_generation = sa.and_(api_keys.c.id == row.id, api_keys.c.token_version == row.version)
+    held = db.execute(
+        sa.select(api_keys.c.refresh_token).where(of_generation).with_for_update()
+    ).one_or_none()
+    # Another application's pair is newer: ours is a copy of it, or of an older grant.
+    if held is None or not row.has_refresh_token(held.refresh_token, vault):
         return False
+    db.execute(sa.update(api_keys).where(of_generation).values(values))
     if reason is None:
         alerts.close(db, user_id, row.now)
     else:

@@ -1,7 +1,7 @@
 """Which keys the stored tokens need, and encrypting them again while they are used."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -91,7 +91,9 @@ def test_every_row_and_pair_is_encrypted_again_and_the_old_key_may_go(
     assert (result.done, result.unreadable, shown[-1]) == (22, [], (21, 21))
     with rows.begin() as db:
         found = key_rotation.usage(db, tmp_path)
-    assert (found.rows, found.spooled, found.unbound) == ({"new": 21}, {"new": 1}, 0)
+    # What another application stored in plain text stays so until its next refresh.
+    assert found.rows == {"new": 21, PLAIN: 1}
+    assert (found.spooled, found.unbound) == ({"new": 1}, 0)
     assert tokens(rows, TokenVault(NEW)) == before
     restored = Spool(tmp_path, TokenVault(NEW)).get(waiting)
     assert restored is not None
@@ -111,7 +113,31 @@ def test_what_no_key_opens_is_named_and_stays(rows: sa.Engine, tmp_path: Path) -
     assert result.unreadable == [USERS[0]]
     with rows.begin() as db:
         found = key_rotation.usage(db, tmp_path)
-    assert found.rows == {"new": 21, "gone": 1}
+    assert found.rows == {"new": 21, "gone": 1, PLAIN: 1}
+
+
+def test_a_pair_that_arrives_after_its_row_was_encrypted_again_is_kept(
+    rows: sa.Engine, spool: Spool
+) -> None:
+    both = TokenVault({**NEW, **OLD})
+    with rows.begin() as db:
+        row = token_row.read(db, USERS[0], None)
+        busy = token_row.read(db, USERS[1], None)
+        assert row is not None
+        assert busy is not None
+        assert token_store.take_lease(db, busy, timedelta(minutes=1))
+    # One refresh is in flight; of the other one the lease has ended before its answer came.
+    result = key_rotation.encrypt_again(rows, both, spool)
+    assert result.busy == 1
+    for one in (row, busy):
+        pair = OAuthToken(Secret("INVENTED-A"), 60, Secret("INVENTED-R"))
+        with rows.begin() as db:
+            assert token_store.save_rotation(
+                db, one, pair, both, started_at=NOW, refresh_at=NOW, actor=Actor("test")
+            )
+            after = token_row.read(db, one.connection.user.id, None)
+        assert after is not None
+        assert after.token(both, "refresh_token") == Secret("INVENTED-R")
 
 
 def test_no_read_fails_while_keys_change_and_tokens_are_refreshed(
