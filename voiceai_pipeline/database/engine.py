@@ -274,7 +274,7 @@ def database_sentence(error: sa.exc.DBAPIError) -> str:
     if state == _NO_RIGHT:
         return (
             "The database user may not do this. Tables are created and migrated by their owner: "
-            "run voiceai-pipeline migrate with the owner's VOICEAI_DATABASE_URL; it also gives the "
+            "run voiceai-pipeline migrate with VOICEAI_OWNER_DATABASE_URL; it also gives the "
             "application's role its rights. Nothing was half written."
         )
     if not isinstance(error, sa.exc.OperationalError):
