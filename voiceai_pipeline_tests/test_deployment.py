@@ -72,6 +72,7 @@ OTHERS = {
     "VOICEAI_APP_PASSWORD": "databases.sh: of the login that runs the product",
 }
 PAGE_ONLY = {
+    "HIGHLEVEL_WEBHOOK_KEYS",
     "VOICEAI_PAGE_HOST",
     "VOICEAI_PAGE_PORT",
     "VOICEAI_PAGE_SECRET",
