@@ -87,7 +87,10 @@ def test_it_starts_answers_and_stops_and_its_log_holds_no_address_and_no_secret(
 
     assert "Harbor Dental is connected" in connected.text
     assert refused.status_code == 400
-    assert log.read_text() == f"The page listens at {url}\n"
+    assert log.read_text().splitlines() == [
+        f"The page listens at {url}",
+        "login as operator from 127.0.0.1",
+    ]
     assert not [secret for secret in SECRETS if secret in log.read_text()]
 
 
