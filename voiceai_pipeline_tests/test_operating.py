@@ -113,7 +113,7 @@ def test_the_first_screen_says_whether_yesterday_is_complete_and_which_users_nee
     window.goto(f"{product.url}/assets/sync_status")
     yesterday = days.yesterday
     answer = window.get_by_role("row", name="is_yesterday_complete")
-    expect(answer).to_contain_text(f"Yes. {yesterday:%A} {yesterday} is complete for all 8")
+    expect(answer).to_contain_text(f"Yes, for all 8 who can be synced. {yesterday:%A} {yesterday}:")
     in_need = window.get_by_role("row", name="who_needs_something")
     expect(in_need).to_contain_text("Larch Auto Care needs action: Failed to refresh token.")
     # Without a click and without scrolling.
