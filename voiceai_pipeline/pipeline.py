@@ -17,6 +17,7 @@ from voiceai_pipeline.connections import key_file, key_rotation
 from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.marketplace import Marketplace
+from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
@@ -125,6 +126,11 @@ def spool_path(settings: Settings) -> Path:
     return settings.home / "spool"
 
 
+def pairs_path(settings: Settings) -> Path:
+    """The folder of every user's newest token pair."""
+    return settings.home / "pairs"
+
+
 def open_vault(settings: Settings, engine: sa.Engine) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
@@ -195,10 +201,17 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
         vault = open_vault(settings, engine)
         client = stack.enter_context(HighLevelClient(settings.highlevel))
         spool = Spool(spool_path(settings), vault)
-        tokens = Tokens(engine, vault, client, actor=actor, spool=spool)
+        pairs = NewestPairs(pairs_path(settings), vault)
+        tokens = Tokens(engine, vault, client, actor=actor, spool=spool, pairs=pairs)
         directory = Directory(engine, tokens, client)
         consent = Consent(
-            engine, vault, client, actor=actor, spool=spool, connected=directory.read_new
+            engine,
+            vault,
+            client,
+            actor=actor,
+            spool=spool,
+            pairs=pairs,
+            connected=directory.read_new,
         )
         sync = Sync(engine, tokens, client, settings.timezone)
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)

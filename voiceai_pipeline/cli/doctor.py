@@ -29,7 +29,13 @@ from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.view_sources import SCHEMA
 from voiceai_pipeline.highlevel.transport import USER_AGENT, open_session
-from voiceai_pipeline.pipeline import open_database, open_vault, server_version, spool_path
+from voiceai_pipeline.pipeline import (
+    open_database,
+    open_vault,
+    pairs_path,
+    server_version,
+    spool_path,
+)
 
 Level = Literal["ok", "warning", "error"]
 
@@ -341,7 +347,7 @@ def _keys(db: sa.Connection, users: Sequence[Connection], settings: Settings) ->
             closed.append(f"{one.user.name} ({error.detail})")
     if closed:
         return Finding("keys", "error", f"cannot decrypt the tokens of {', '.join(closed)}")
-    usage = key_rotation.usage(db, spool_path(settings))
+    usage = key_rotation.usage(db, spool_path(settings), pairs_path(settings))
     old = sum(map(usage.needed, usage.key_ids - {vault.current}))
     if old or usage.unbound:
         text = (

@@ -10,10 +10,11 @@ from voiceai_pipeline.cli.progress import rows_bar
 from voiceai_pipeline.connections import key_file, key_rotation
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.key_rotation import PLAIN, Usage
+from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
-from voiceai_pipeline.pipeline import key_path, open_database, open_vault, spool_path
+from voiceai_pipeline.pipeline import key_path, open_database, open_vault, pairs_path, spool_path
 
 _VARIABLE = "VOICEAI_TOKEN_KEYS"
 
@@ -79,8 +80,9 @@ def encrypt() -> None:
     with open_database(settings, pool_size=1) as engine:
         vault = open_vault(settings, engine)
         spool = Spool(spool_path(settings), vault)
+        pairs = NewestPairs(pairs_path(settings), vault)
         with rows_bar("Encrypting") as show:
-            result = key_rotation.encrypt_again(engine, vault, spool, show)
+            result = key_rotation.encrypt_again(engine, vault, spool, show, pairs)
         click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
         if result.busy:
             click.echo(f"{result.busy} are being refreshed and were left alone; run this again.")
@@ -121,7 +123,7 @@ def remove(key_id: str) -> None:
 
 def _usage(settings: Settings, engine: sa.Engine) -> Usage:
     with engine.begin() as db:
-        return key_rotation.usage(db, spool_path(settings))
+        return key_rotation.usage(db, spool_path(settings), pairs_path(settings))
 
 
 def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:

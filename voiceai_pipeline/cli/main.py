@@ -29,6 +29,7 @@ from voiceai_pipeline.cli.arguments import (
     json_option,
     to_option,
 )
+from voiceai_pipeline.cli.backup_command import backup_command, restore_command
 from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.keys_command import keys_command
@@ -55,6 +56,7 @@ from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database import engine as database_engine
 from voiceai_pipeline.database import grants, migrate
+from voiceai_pipeline.database.dump import DumpError
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.marts.export import ExportError
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
@@ -67,6 +69,7 @@ _EXPECTED = (
     ChooseLocationError,
     ConsentError,
     DaysError,
+    DumpError,
     ExportError,
     NoDataError,
     PipelineError,
@@ -129,6 +132,8 @@ def cli() -> None:
 
 cli.add_command(export_command)
 cli.add_command(keys_command)
+cli.add_command(backup_command)
+cli.add_command(restore_command)
 
 
 @cli.command()

@@ -143,6 +143,8 @@ def _fix(notice: Notice) -> str:
 def _impact(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
         return "No day is synced and no token refreshed until it runs again; nothing is lost yet."
+    if notice.reason is FailureClass.TOKENS_SPENT:
+        return "The refused users have to reconnect, unless newer tokens are found."
     if notice.user is None:
         return "No user has to reconnect; calls are synced while the current tokens are valid."
     if notice.reason is FailureClass.LOCATION_PAUSED:

@@ -23,6 +23,9 @@ THRESHOLD: Final = 5
 PROBE_EVERY: Final = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
 """Time between probes, by whether the failure is our own."""
 
+PROBE_SPENT_EVERY: Final = timedelta(hours=1)
+"""Time between probes while the refresh tokens seem to be spent: each may cost a connection."""
+
 _MINE: Final = token_circuit.c.service == SERVICE
 
 
@@ -74,12 +77,14 @@ def claim_probe(
     Args:
         at_once: an operator asked for it: probe before the next probe is due.
     """
-    ours = circuit.reason in OUR_FAILURES
+    pause = PROBE_EVERY[circuit.reason in OUR_FAILURES]
+    if circuit.reason is FailureClass.TOKENS_SPENT:
+        pause = PROBE_SPENT_EVERY
     due = sa.true() if at_once else token_circuit.c.next_probe_at <= now
     claimed = db.execute(
         sa.update(token_circuit)
         .where(_MINE, token_circuit.c.opened_at.is_not(None), due)
-        .values(next_probe_at=now + PROBE_EVERY[ours])
+        .values(next_probe_at=now + pause)
     )
     return claimed.rowcount == 1
 
@@ -97,9 +102,10 @@ def count_failure(
     again = token_circuit.c.last_user_id == user_id
     if user_id is None or reason in OUR_FAILURES:
         again = sa.false()
+    spent = token_circuit.c.reason.is_not_distinct_from(FailureClass.TOKENS_SPENT.value)
     db.execute(
         sa.update(token_circuit)
-        .where(_MINE)
+        .where(_MINE, sa.not_(spent))  # a graver reason, which an outage must not replace
         .values(
             failures=token_circuit.c.failures + sa.case((again, 0), else_=1),
             last_user_id=user_id,
@@ -115,28 +121,49 @@ def count_failure(
     return opened.rowcount == 1
 
 
+def open_for_spent_tokens(db: sa.Connection, detail: str, now: datetime) -> bool:
+    """Suspend all refreshes: the stored refresh tokens seem to be spent. False if the circuit was
+    open already."""
+    opened = db.execute(
+        sa.update(token_circuit)
+        .where(_MINE, token_circuit.c.opened_at.is_(None))
+        .values(
+            opened_at=now,
+            failures=THRESHOLD,
+            reason=FailureClass.TOKENS_SPENT.value,
+            detail=detail,
+            failing_since=now,
+            next_probe_at=now + PROBE_SPENT_EVERY,
+        )
+    )
+    return opened.rowcount == 1
+
+
 def pause_replays(db: sa.Connection, until: datetime) -> None:
     """Replay no lost exchange before ``until`` (UTC) or the next successful refresh."""
     db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
 
 
-def count_success(db: sa.Connection, *, granted: bool) -> bool:
+def count_success(db: sa.Connection, *, granted: bool, refreshed: bool) -> bool:
     """Record that HighLevel accepted our client; True if that closed an open circuit.
 
     Args:
         granted: it granted new tokens, so replays may go on.
+        refreshed: it did so for a stored refresh token, so not all of them are spent.
     """
     if granted:
         paused = token_circuit.c.replays_rest_until.is_not(None)
         db.execute(sa.update(token_circuit).where(_MINE, paused).values(replays_rest_until=None))
+    failing = sa.and_(_MINE, token_circuit.c.failures > 0)
+    if not refreshed:
+        spent = token_circuit.c.reason == FailureClass.TOKENS_SPENT.value
+        failing = sa.and_(failing, sa.not_(spent))
     was_open = db.execute(
-        sa.select(token_circuit.c.opened_at)
-        .where(_MINE, token_circuit.c.failures > 0)
-        .with_for_update()
+        sa.select(token_circuit.c.opened_at).where(failing).with_for_update()
     ).scalar_one_or_none()
     db.execute(
         sa.update(token_circuit)
-        .where(_MINE, token_circuit.c.failures > 0)
+        .where(failing)
         .values(
             failures=0, reason=None, detail="", failing_since=None, opened_at=None,
             next_probe_at=None, last_user_id=None,

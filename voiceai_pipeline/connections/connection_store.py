@@ -39,6 +39,9 @@ def save_connection(
     started_at: datetime,
     refresh_at: datetime | None,
     actor: Actor,
+    event: TokenEvent = TokenEvent.CONNECTED,
+    detail: str = "",
+    now: datetime | None = None,
 ) -> None:
     """Connect or reconnect in one transaction: the row is replaced, and an exchange in flight is
     discarded.
@@ -46,15 +49,17 @@ def save_connection(
     Args:
         started_at: when the code's exchange started (UTC); the expiry counts from here.
         refresh_at: when the first refresh is due (UTC); None for a private integration token.
+        event, detail: for the history.
+        now: when this happens, if it is not ``started_at`` (UTC).
 
     Raises:
         LookupError: there is no such user.
     """
-    user_id = connection.user.id
-    found = _lock(db, user_id)
+    user_id, now = connection.user.id, now or started_at
+    found = lock(db, user_id)
     if found.one_or_none() is None:
         raise LookupError(f"no user {user_id}")
-    row = read(db, user_id, started_at)
+    row = read(db, user_id, now)
     version = row.version + 1 if row else 1
     values: dict[str, Any] = {
         "name": "HighLevel",
@@ -74,7 +79,7 @@ def save_connection(
         "location_token_expires_at": None,
         "connection_state": connection.state.value,
         "connection_reason": connection.reason.value if connection.reason else None,
-        "connection_since": started_at,
+        "connection_since": now,
         "next_attempt_at": None,
         "is_active": connection.state is ConnectionState.CONNECTED,
         "token_version": version,
@@ -82,7 +87,7 @@ def save_connection(
         "lease_started_at": None,
         "lease_expires_at": None,
         "refresh_replayed": False,
-        "updated_at": started_at,
+        "updated_at": now,
         "refreshed_at": started_at,
         "refresh_at": refresh_at,
         "failed_attempts": 0,
@@ -99,29 +104,40 @@ def save_connection(
         db.execute(sa.update(api_keys).where(api_keys.c.id == row.id).values(values))
     else:
         db.execute(
-            sa.insert(api_keys).values(id=uuid4(), user_id=user_id, created_at=started_at, **values)
+            sa.insert(api_keys).values(id=uuid4(), user_id=user_id, created_at=now, **values)
         )
     if connection.location_id:
         _move_unfinished_days(db, user_id, connection.location_id)
     if connection.reason is None:
-        alerts.close(db, user_id, started_at)
-    alerts.close(db, user_id, started_at, quietly=True, subject=alerts.rotation_of(user_id))
+        alerts.close(db, user_id, now)
+    alerts.close(db, user_id, now, quietly=True, subject=alerts.rotation_of(user_id))
     history.record(
         db,
-        TokenEvent.PRIVATE_TOKEN_ENTERED if connection.is_private else TokenEvent.CONNECTED,
-        at=started_at,
+        TokenEvent.PRIVATE_TOKEN_ENTERED if connection.is_private else event,
+        at=now,
         actor=actor,
         user_id=user_id,
         state=connection.state,
         reason=connection.reason,
-        detail=token.remark,
+        detail="; ".join(filter(None, (detail, token.remark))),
         versions=(row.version if row else None, values["token_version"]),
         trace_id=token.trace_id,
         fingerprint=vault.fingerprint(token.refresh_token) if token.refresh_token else None,
     )
 
 
-def _lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
+def standing(
+    location_id: str | None, scope: str | None
+) -> tuple[ConnectionState, FailureClass | None]:
+    """The state that a grant's location and scopes allow, and why."""
+    if missing_scopes(scope):
+        return ConnectionState.NEEDS_RECONNECT, FailureClass.SCOPE_MISSING
+    if location_id is None:
+        return ConnectionState.NEEDS_RECONNECT, FailureClass.NO_LOCATION
+    return ConnectionState.CONNECTED, None
+
+
+def lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
     """Wait for other changes of this user. Rows that only refer to the user do not wait."""
     return db.execute(
         sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
@@ -134,7 +150,7 @@ def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor
     state = ConnectionState.NEEDS_RECONNECT if lacking else ConnectionState.CONNECTED
     reason = FailureClass.SCOPE_MISSING if lacking else None
     user_id = row.connection.user.id
-    _lock(db, user_id)
+    lock(db, user_id)
     chosen = db.execute(
         sa.update(api_keys)
         .where(
@@ -194,7 +210,9 @@ def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) ->
     db.execute(sa.delete(sync_ledger).where(elsewhere))
 
 
-def disconnect(db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor) -> None:
+def disconnect(
+    db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor, detail: str = ""
+) -> None:
     """Destroy the stored tokens; the user, the location and the calls stay (REQUIREMENTS T18)."""
     disconnected = db.execute(
         sa.update(api_keys)
@@ -232,4 +250,5 @@ def disconnect(db: sa.Connection, user_id: UUID, now: datetime, *, actor: Actor)
             actor=actor,
             user_id=user_id,
             state=ConnectionState.DISCONNECTED,
+            detail=detail,
         )

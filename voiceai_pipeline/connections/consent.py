@@ -25,6 +25,7 @@ from voiceai_pipeline.connections.consent_errors import (
     FinishedError,
 )
 from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import WRITE_PAUSES
 from voiceai_pipeline.connections.refresh_outcome import record_success
@@ -37,7 +38,6 @@ from voiceai_pipeline.core.connection import (
     ConnectionState,
     Location,
     OAuthToken,
-    missing_scopes,
 )
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
@@ -67,6 +67,7 @@ class Consent:
         actor: recorded in the history.
         spool: token pairs on disk, which a disconnection deletes too.
         connected: called with the user and the location of each new connection.
+        pairs: where the newest pair of each user is kept; None: nowhere.
         now: replaces the database's clock where time is simulated; aware UTC.
         sleep: waits for the request that is finishing the same consent.
     """
@@ -80,6 +81,7 @@ class Consent:
         actor: Actor | None = None,
         spool: Spool | None = None,
         connected: Callable[[UUID, str], None] = lambda _user_id, _location_id: None,
+        pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -89,6 +91,7 @@ class Consent:
         self._actor = actor or Actor()
         self._spool = spool
         self._connected = connected
+        self._pairs = pairs
         self._now = now
         self._sleep = sleep
 
@@ -256,6 +259,8 @@ class Consent:
         )
         # Saved before it is used: the code is spent, so nothing below may lose the new tokens.
         self._save(connection, before, token, started_at)
+        if self._pairs:
+            self._pairs.keep(connection, token, started_at)
         with self._engine.begin() as db:
             record_success(db, self._actor, started_at, granted=True)
         self._forget_spooled(user_id)
@@ -276,12 +281,7 @@ class Consent:
                 location_name=before.location_name,
                 location_timezone=before.location_timezone,
             )
-        reason: FailureClass | None = None
-        if missing_scopes(token.scope):
-            reason = FailureClass.SCOPE_MISSING
-        elif connection.location_id is None:
-            reason = FailureClass.NO_LOCATION
-        state = ConnectionState.NEEDS_RECONNECT if reason else ConnectionState.CONNECTED
+        state, reason = connection_store.standing(connection.location_id, token.scope)
         lifetime = token.lifetime(started_at)
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(len(WRITE_PAUSES) + 1),
@@ -289,6 +289,9 @@ class Consent:
             retry=tenacity.retry_if_exception_type(sa.exc.SQLAlchemyError),
             reraise=True,
         )
+        if self._pairs:
+            # Its pair is granted later than this consent began if a refresh came in between.
+            self._pairs.forget(connection.user.id)
         for attempt in attempts:
             with attempt, self._engine.begin() as db:
                 connection_store.save_connection(
@@ -350,6 +353,8 @@ class Consent:
             raise PipelineError(
                 FailureClass.NO_LOCATION, "the connection has changed in the meantime; choose again"
             )
+        if self._pairs:
+            self._pairs.keep_location(user_id, location_id)
         self._name_location(location_id, minted.access_token)
         self._connected(user_id, location_id)
         return stored_connection(self._engine, user_id, self._now)
@@ -382,8 +387,11 @@ class Consent:
         with self._engine.begin() as db:
             if connections.one(db, user_id) is None:
                 raise UnknownUserError(f"no user {user_id}")
-            connection_store.disconnect(db, user_id, read_clock(db, self._now), actor=self._actor)
+            now = read_clock(db, self._now)
+            connection_store.disconnect(db, user_id, now, actor=self._actor)
         self._forget_spooled(user_id)
+        if self._pairs:
+            self._pairs.keep_disconnection(user_id, now)
         return stored_connection(self._engine, user_id, self._now)
 
     def _forget_spooled(self, user_id: UUID) -> None:

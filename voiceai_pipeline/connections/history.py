@@ -4,6 +4,7 @@ Append-only; a trigger rejects anything else. It holds no token: a fingerprint i
 only tells two generations apart.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +50,7 @@ _SENTENCES: Final = {
     TokenEvent.CONNECTED: "Connected by consent in the browser",
     TokenEvent.LOCATION_CHOSEN: "A location of the agency was selected",
     TokenEvent.REFRESHED: "Token refreshed",
-    TokenEvent.RESTORED: "Stored a token pair that arrived late or while the database was down",
+    TokenEvent.RESTORED: "Stored a token pair that the database lacked from the copy on disk",
     TokenEvent.REFRESH_FAILED: "Token refresh failed",
     TokenEvent.ANSWER_LOST: "HighLevel's answer to a token refresh was lost",
     TokenEvent.REPLAY_BEGAN: "Retrying, once, a token refresh whose result is unknown",
@@ -141,6 +142,38 @@ def record(
             fingerprint=fingerprint,
         )
     )
+
+
+def last_grant_at(db: sa.Connection, user_id: UUID) -> datetime | None:
+    """When a user's tokens were last stored (UTC); None if never."""
+    stored = (TokenEvent.CONNECTED.value, TokenEvent.REFRESHED.value, TokenEvent.RESTORED.value)
+    last: datetime | None = db.execute(
+        sa.select(sa.func.max(token_events.c.at)).where(
+            token_events.c.user_id == user_id, token_events.c.event.in_(stored)
+        )
+    ).scalar_one()
+    return last
+
+
+def refused_in_a_row(db: sa.Connection, since: datetime) -> tuple[set[UUID], bool]:
+    """The users whose refresh tokens HighLevel has refused since its last grant, and whether that
+    grant is among the last hundred answers since ``since`` (UTC)."""
+    decided = sa.or_(
+        token_events.c.event == TokenEvent.REFRESHED.value,
+        sa.and_(
+            token_events.c.event == TokenEvent.REFRESH_FAILED.value,
+            token_events.c.reason == FailureClass.REFRESH_REJECTED.value,
+        ),
+    )
+    query = (
+        sa.select(token_events.c.event, token_events.c.user_id)
+        .where(decided, token_events.c.at > since)
+        .order_by(token_events.c.id.desc())
+        .limit(100)
+    )
+    rows = db.execute(query).all()
+    refused = list(itertools.takewhile(lambda row: row.event != TokenEvent.REFRESHED.value, rows))
+    return {row.user_id for row in refused}, len(refused) < len(rows)
 
 
 def of_user(db: sa.Connection, user_id: UUID, limit: int = 20) -> list[Entry]:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.spool import Spool, stored_tokens
 from voiceai_pipeline.connections.token_row import mark
 from voiceai_pipeline.connections.vault import TokenVault, is_sealed
@@ -64,15 +65,23 @@ class Rotated:
     unreadable: Sequence[UUID]
 
 
-def usage(db: sa.Connection, spool_folder: Path) -> Usage:
-    """What the stored tokens need."""
+def usage(db: sa.Connection, *folders: Path) -> Usage:
+    """What the stored tokens need.
+
+    Args:
+        folders: of the spool and of the newest pairs.
+    """
     rows: Counter[str] = Counter()
     unbound = 0
     for row in db.execute(_ROWS):
         values = [value for column in COLUMNS if (value := getattr(row, column))]
         rows.update({key_of(value) for value in values})
         unbound += any(value.startswith("enc:v1:") for value in values)
-    return Usage(rows, unbound, Counter(map(key_of, stored_tokens(spool_folder))))
+    return Usage(
+        rows,
+        unbound,
+        Counter(key_of(token) for folder in folders for token in stored_tokens(folder)),
+    )
 
 
 def key_of(stored: str) -> str:
@@ -85,6 +94,7 @@ def encrypt_again(
     vault: TokenVault,
     spool: Spool,
     show: Callable[[int, int], None] | None = None,
+    pairs: NewestPairs | None = None,
 ) -> Rotated:
     """Encrypt every encrypted token with the newest key, bound to its generation.
 
@@ -92,6 +102,7 @@ def encrypt_again(
 
     Args:
         show: called with the rows visited and to visit.
+        pairs: the copies of the newest pairs, which are encrypted again too, but not counted.
     """
     with engine.begin() as db:
         ids = list(db.execute(_IDS).scalars())
@@ -111,7 +122,8 @@ def encrypt_again(
         if show:
             show(number, len(ids))
     spooled, closed = spool.encrypt_again()
-    return Rotated(done + spooled, busy, [*unreadable, *closed])
+    _, lost = pairs.encrypt_again() if pairs else (0, [])
+    return Rotated(done + spooled, busy, [*unreadable, *closed, *lost])
 
 
 def _sealed(vault: TokenVault, row: sa.Row[Any]) -> tuple[dict[str, str], bool]:

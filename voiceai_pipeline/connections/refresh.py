@@ -12,8 +12,11 @@ exchange means is in ``refresh_outcome.py``.
 """
 
 import logging
+import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,9 +25,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import circuit_breaker, history, token_row, token_store
+from voiceai_pipeline.connections.circuit_breaker import Circuit
+from voiceai_pipeline.connections.exchange_gate import GATE
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.newest_pairs import NewestPairs, with_stored
 from voiceai_pipeline.connections.refresh_outcome import RefreshOutcome, record_success
 from voiceai_pipeline.connections.refresh_plan import planned_refresh
+from voiceai_pipeline.connections.restoration import Restoration
 from voiceai_pipeline.connections.spool import Generation, Spool
 from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
@@ -45,6 +52,9 @@ WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
 """Seconds between attempts to store a new pair when the database drops the connection. With the
 POST before them they take less time than a lease."""
 
+RATE_LIMIT_WAIT: Final = 60.0
+"""Seconds that an exchange waits for the endpoint's rate limit, in all."""
+
 _WITHOUT_SPOOL: Final = (5.0,) * 120
 """Further pauses where the pair cannot be kept on disk either, so that its only copy is in memory:
 ten minutes."""
@@ -59,8 +69,9 @@ class Refresher:
     Args:
         actor: recorded in the history.
         spool: where a new pair is kept while the database is down; None: in memory only.
+        pairs: where the newest pair of each user is kept; None: nowhere.
         now: replaces the database's clock where time is simulated; aware UTC.
-        sleep: waits between attempts to write.
+        sleep: waits between attempts, to write or because of a rate limit.
     """
 
     def __init__(
@@ -71,6 +82,7 @@ class Refresher:
         *,
         actor: Actor,
         spool: Spool | None = None,
+        pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -82,6 +94,10 @@ class Refresher:
         self._now = now
         self._sleep = sleep
         self._outcome = RefreshOutcome(engine, actor)
+        self._pairs = pairs
+        self._restoration = Restoration(engine, vault, pairs, actor=actor, now=now)
+        self._proving = threading.Lock()
+        self._proven = False
 
     def refresh(self, row: TokenRow, *, at_once: bool = False) -> bool:
         """Exchange the row's refresh token; False if another caller is doing so right now.
@@ -99,14 +115,81 @@ class Refresher:
         refresh_token = row.token(self._vault, "refresh_token")
         if refresh_token is None:
             self._outcome.without_refresh_token(row)
-        is_alive = self._check_endpoint(row, at_once=at_once)
+        vouched_for = self._restoration.is_vouched_for(row)
+        waited, pause = 0.0, 1.0
+        with self._carefully(vouched_for=vouched_for):
+            while True:
+                try:
+                    return self._attempt(
+                        row,
+                        refresh_token,
+                        vouched_for=vouched_for,
+                        at_once=at_once,
+                        may_wait=RATE_LIMIT_WAIT - waited,
+                    )
+                except _RateLimitedError as limit:
+                    # Nothing is spent and no lease is held; the other exchanges wait too.
+                    asked = limit.retry_after or pause + random.random()  # noqa: S311 - jitter
+                    asked = min(asked, RATE_LIMIT_WAIT - waited)
+                    GATE.close_for(asked)
+                    waited, pause = waited + asked, pause * 2
+
+    @contextmanager
+    def _carefully(self, *, vouched_for: bool | None) -> Iterator[None]:
+        """One exchange at a time until HighLevel accepts the first: the database may have been
+        restored from a backup, and then three refusals are enough to notice it."""
+        if vouched_for is not False or self._proven:
+            yield
+        else:
+            with self._proving:
+                yield
+
+    def _attempt(
+        self,
+        row: TokenRow,
+        refresh_token: Secret,
+        *,
+        vouched_for: bool | None,
+        at_once: bool,
+        may_wait: float,
+    ) -> bool:
+        """One exchange; False if another caller has the lease.
+
+        Args:
+            may_wait: seconds that a rate limit may still be waited for.
+
+        Raises:
+            _RateLimitedError: the endpoint's rate limit refused it; the lease is given back.
+            PipelineError: as ``refresh``.
+        """
+        is_alive, is_probe = self._check_endpoint(row, at_once=at_once)
+        with GATE.exchange(self._sleep):
+            with self._engine.begin() as db:
+                # The lease and the token's lifetime count from here, not from before the wait.
+                row = replace(row, now=read_clock(db, self._now))
+                state = circuit_breaker.read(db)
+                if state.is_open and not is_probe:
+                    raise _suspended(state)
+                lease = self._lease(db, row)
+            if lease is None:
+                return False
+            try:
+                token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
+            except HighLevelError as error:
+                limited = error.failure is FailureClass.RATE_LIMITED and row.lease_id is None
+                if limited and may_wait > 0 and (error.retry_after or 0) <= may_wait:
+                    with self._engine.begin() as db:
+                        token_store.give_back(db, row, lease)
+                    raise _RateLimitedError(error.retry_after) from None
+                self._outcome.after_failure(
+                    row, lease, error, is_alive=is_alive, vouched_for=vouched_for
+                )
+                return True
+            # Nothing happens between the answer and the write.
+            self._keep(row, token)
+        self._proven = True
         with self._engine.begin() as db:
-            # The lease and the token's lifetime count from here, not from before the check.
-            row = replace(row, now=read_clock(db, self._now))
-            lease = self._lease(db, row)
-        if lease is None:
-            return False
-        self._exchange(row, refresh_token, lease, is_alive=is_alive)
+            record_success(db, self._actor, row.now, granted=True, refreshed=True)
         return True
 
     def _lease(self, db: sa.Connection, row: TokenRow) -> UUID | None:
@@ -126,8 +209,9 @@ class Refresher:
 
     # Before a POST --------------------------------------------------------------------------------
 
-    def _check_endpoint(self, row: TokenRow, *, at_once: bool) -> bool:
-        """Check that a POST makes sense now; True if the endpoint has just answered a ping.
+    def _check_endpoint(self, row: TokenRow, *, at_once: bool) -> tuple[bool, bool]:
+        """Check that a POST makes sense now; whether the endpoint has just answered a ping, and
+        whether the POST is the probe of an open circuit.
 
         While the circuit is open only a probe POSTs. The one replay of a lost answer is kept until
         the endpoint responds, so an outage uses none up.
@@ -153,14 +237,11 @@ class Refresher:
             )
         reason = state.reason or FailureClass.PROVIDER_ERROR
         if state.is_open and not is_probe:
-            until = (
-                f"; next attempt at {state.next_probe_at:%H:%M} UTC" if state.next_probe_at else ""
-            )
-            raise PipelineError(reason, f"refreshes of all users are suspended{until}")
+            raise _suspended(state)
         # A wrong client secret shows only in an exchange, and a refused client spends nothing: then
         # this user's own exchange is the probe.
         if not is_replay and not (is_probe and reason in PROVIDER_FAILURES):
-            return False
+            return False, is_probe
         try:
             self._client.ping_token_endpoint()
         except HighLevelError as error:
@@ -170,31 +251,9 @@ class Refresher:
             raise PipelineError(
                 FailureClass.IN_DOUBT, "the refresh is retried when HighLevel responds again"
             ) from None
-        return True
+        return True, is_probe
 
-    def is_suspended(self) -> bool:
-        """True while the circuit is open."""
-        with self._engine.begin() as db:
-            return circuit_breaker.read(db).is_open
-
-    # The POST and the new pair --------------------------------------------------------------------
-
-    def _exchange(
-        self, row: TokenRow, refresh_token: Secret, lease: UUID, *, is_alive: bool
-    ) -> None:
-        """POST once and write the result. Nothing happens between the answer and the write.
-
-        Args:
-            is_alive: the endpoint had answered a ping just before.
-        """
-        try:
-            token = self._client.refresh(refresh_token, row.connection.user_type or "Location")
-        except HighLevelError as error:
-            self._outcome.after_failure(row, lease, error, is_alive=is_alive)
-            return
-        self._keep(row, token)
-        with self._engine.begin() as db:
-            record_success(db, self._actor, row.now, granted=True)
+    # The new pair ---------------------------------------------------------------------------------
 
     def _keep(self, row: TokenRow, token: OAuthToken) -> None:
         """Store a new pair, retrying for as long as it takes: its only copy is here."""
@@ -202,7 +261,8 @@ class Refresher:
         spooled = False
         for attempt in range(len(WRITE_PAUSES) + len(_WITHOUT_SPOOL) + 1):
             try:
-                self._save(row, token, row.now, TokenEvent.REFRESHED)
+                if self._save(row, token, row.now, TokenEvent.REFRESHED):
+                    self._keep_copy(row, token)
                 if spooled and self._spool:
                     self._spool.remove(_generation(row))
                 return
@@ -210,6 +270,7 @@ class Refresher:
                 # A dropped connection, read-only, out of connections: any of them may pass.
                 if attempt == 0:
                     spooled = self._put_in_spool(row, token)
+                    self._keep_copy(row, token)  # the database may come back as an older one
                     pauses = WRITE_PAUSES if spooled else (*WRITE_PAUSES, *_WITHOUT_SPOOL)
                 if attempt == len(pauses):
                     raise database_error(error) from None
@@ -230,6 +291,11 @@ class Refresher:
                 actor=self._actor,
                 event=event,
             )
+
+    def _keep_copy(self, row: TokenRow, token: OAuthToken) -> None:
+        if self._pairs:
+            stored = row.token(self._vault, "refresh_token")
+            self._pairs.keep(row.connection, with_stored(token, stored), row.now)
 
     # A pair on disk -------------------------------------------------------------------------------
 
@@ -254,16 +320,14 @@ class Refresher:
         Raises:
             PipelineError: TOKEN_UNREADABLE.
         """
-        if self._spool is None:
-            return False
-        spooled = self._spool.get(_generation(row))
-        if spooled is None:
-            return False
+        spooled = self._spool.get(_generation(row)) if self._spool else None
+        if self._spool is None or spooled is None:
+            return self._restoration.update(row.connection)
         self._save(row, spooled.token, spooled.started_at, TokenEvent.RESTORED)
         self._spool.remove(_generation(row))
         return True
 
-    def restore_spooled(self) -> dict[UUID, PipelineError]:
+    def restore_all(self) -> dict[UUID, PipelineError]:
         """Store every pair kept on this machine's disk, also for users who are no longer due
         because a replay on another machine was refused.
 
@@ -283,8 +347,24 @@ class Refresher:
             elif self._spool:
                 # Superseded by a newer generation, a reconnection or a disconnection.
                 self._spool.remove(waiting)
-        return unread
+        newer = self._restoration.update_all()
+        return unread | {user_id: error for user_id, error in newer.items() if error}
+
+
+def _suspended(circuit: Circuit) -> PipelineError:
+    at = circuit.next_probe_at
+    until = f"; next attempt at {at:%H:%M} UTC" if at else ""
+    reason = circuit.reason or FailureClass.PROVIDER_ERROR
+    return PipelineError(reason, f"refreshes of all users are suspended{until}")
 
 
 def _generation(row: TokenRow) -> Generation:
     return Generation(row.connection.user.id, row.id, row.version)
+
+
+class _RateLimitedError(Exception):
+    """The token endpoint's rate limit refused an exchange; ``retry_after`` in seconds, if known."""
+
+    def __init__(self, retry_after: float | None) -> None:
+        super().__init__()
+        self.retry_after = retry_after

@@ -39,6 +39,11 @@ endpoint was responding: a partial outage would use up one replay after the othe
 OUTAGE: Final = timedelta(hours=1)
 """An outage of HighLevel that lasts this long raises an alert."""
 
+REFUSED_IN_A_ROW: Final = 3
+REFUSALS_WITHIN: Final = timedelta(days=1)
+"""Refusals of so many users in a row, whose pairs are not known to be the newest, mean that the
+database was restored from a backup (REQUIREMENTS T20)."""
+
 STATE_AFTER: Final = {
     FailureClass.REFRESH_REJECTED: ConnectionState.NEEDS_RECONNECT,
     FailureClass.SCOPE_MISSING: ConnectionState.NEEDS_RECONNECT,
@@ -102,7 +107,13 @@ class RefreshOutcome:
             )
 
     def after_failure(
-        self, row: TokenRow, lease: UUID, error: HighLevelError, *, is_alive: bool
+        self,
+        row: TokenRow,
+        lease: UUID,
+        error: HighLevelError,
+        *,
+        is_alive: bool,
+        vouched_for: bool | None = None,
     ) -> None:
         """Write what a refused or lost exchange means for the connection; keep the tokens.
 
@@ -113,6 +124,7 @@ class RefreshOutcome:
 
         Args:
             is_alive: the endpoint had answered a ping just before.
+            vouched_for: the row's pair is known to be the newest one; None: none are kept.
 
         Raises:
             HighLevelError: ``error``, unless the answer was lost.
@@ -126,6 +138,8 @@ class RefreshOutcome:
         elif error.status is not None:
             with self.engine.begin() as db:
                 record_success(db, self.actor, row.now, granted=False)
+                if error.failure is FailureClass.REFRESH_REJECTED and vouched_for is not None:
+                    self._suspect_backup(db, row.now, vouched_for=vouched_for)
         if not ours:
             return
         if not lost:
@@ -192,6 +206,25 @@ class RefreshOutcome:
                 trace_id=error.trace_id,
             )
 
+    def _suspect_backup(self, db: sa.Connection, now: datetime, *, vouched_for: bool) -> None:
+        """Suspend all refreshes after refusals of several users in a row, unless the newest pairs
+        were refused and others granted: then an agency has removed the app, say."""
+        refused, has_granted = history.refused_in_a_row(db, now - REFUSALS_WITHIN)
+        if len(refused) < REFUSED_IN_A_ROW or (vouched_for and has_granted):
+            return
+        detail = f"{len(refused)} users"
+        reason = FailureClass.TOKENS_SPENT
+        if circuit_breaker.open_for_spent_tokens(db, detail, now):
+            history.record(
+                db,
+                TokenEvent.CIRCUIT_OPENED,
+                at=now,
+                actor=self.actor,
+                reason=reason,
+                detail=detail,
+            )
+            alerts.open_(db, None, reason, now)
+
     def count_failure(
         self,
         row: TokenRow,
@@ -225,12 +258,15 @@ class RefreshOutcome:
                 alerts.open_(db, None, error.failure, row.now)
 
 
-def record_success(db: sa.Connection, actor: Actor, now: datetime, *, granted: bool) -> None:
+def record_success(
+    db: sa.Connection, actor: Actor, now: datetime, *, granted: bool, refreshed: bool = False
+) -> None:
     """The token endpoint has accepted our client: close the circuit and its alert.
 
     Args:
         granted: it granted new tokens.
+        refreshed: it granted them for a stored refresh token.
     """
-    if circuit_breaker.count_success(db, granted=granted):
+    if circuit_breaker.count_success(db, granted=granted, refreshed=refreshed):
         history.record(db, TokenEvent.CIRCUIT_CLOSED, at=now, actor=actor)
         alerts.close(db, None, now)

@@ -6,16 +6,14 @@ bound to their row as in the database. It is fsynced and renamed before anything
 deleted once the database has the pair.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
+from voiceai_pipeline.connections.private_file import write_private
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import OAuthToken
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
@@ -60,7 +58,6 @@ class Spool:
         Raises:
             OSError: it cannot be written; no partial file is left.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = {
             "access_token": self._seal(token.access_token, "access_token", replaced),
             "refresh_token": self._seal(token.refresh_token, "refresh_token", replaced),
@@ -73,20 +70,7 @@ class Spool:
             "trace_id": token.trace_id,
             "started_at": started_at.isoformat(),
         }
-        prefix = f".{replaced.user_id}."
-        descriptor, name = tempfile.mkstemp(prefix=prefix, dir=self._folder)  # 0600
-        draft = Path(name)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(record, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path(replaced))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
-        _sync_folder(self._folder)
+        write_private(self._path(replaced), json.dumps(record))
 
     def get(self, replaced: Generation) -> SpooledPair | None:
         """The pair that replaces a generation, or None.
@@ -172,12 +156,3 @@ def stored_tokens(folder: Path) -> Iterator[str]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             record = json.loads(path.read_text(encoding="utf-8"))
             yield record["access_token"] or record["refresh_token"] or ""
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power failure too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

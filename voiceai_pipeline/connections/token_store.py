@@ -78,6 +78,15 @@ def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
     return lease if taken.rowcount == 1 else None
 
 
+def give_back(db: sa.Connection, row: TokenRow, lease: UUID) -> None:
+    """Free a lease whose POST was refused before it counted, leaving the row as it was."""
+    db.execute(
+        sa.update(api_keys)
+        .where(api_keys.c.id == row.id, api_keys.c.lease_id == lease)
+        .values(lease_id=None, lease_started_at=None, lease_expires_at=None)
+    )
+
+
 def save_rotation(
     db: sa.Connection,
     row: TokenRow,

@@ -19,6 +19,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections import replaced_tokens, token_row, token_store
 from voiceai_pipeline.connections.connection_test import Check, ConnectionTest
 from voiceai_pipeline.connections.history import Actor, TokenEvent
+from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.queries import UnknownUserError, stored_connection
 from voiceai_pipeline.connections.refresh import LEASE, Refresher
@@ -44,10 +45,8 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 
 T = TypeVar("T")
 
-POSTS_PER_SECOND: Final = 5
 WORKERS: Final = 8
-"""Pace and concurrency of a batch of refreshes: the token endpoint's limit is unknown (CONTRACT
-5)."""
+"""Threads of a batch: twice what may be exchanged at once (``exchange_gate.py``)."""
 
 _NO_ACCESS_TOKEN: Final = "HighLevel granted a refresh token only; it is used in ten minutes"
 
@@ -58,8 +57,9 @@ class Tokens:
     Args:
         actor: recorded in the history.
         spool: where a new pair is kept while the database is down; None: in memory only.
+        pairs: where the newest pair of each user is kept; None: nowhere.
         now: replaces the database's clock where time is simulated; aware UTC.
-        sleep: waits for another caller's refresh, and paces a batch.
+        sleep: waits for another caller's refresh, for the pace and for rate limits.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Tokens:
         *,
         actor: Actor | None = None,
         spool: Spool | None = None,
+        pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -82,7 +83,7 @@ class Tokens:
         self._outcome = RefreshOutcome(engine, self._actor)
         self._private = PrivateTokens(engine, vault, client, actor=self._actor, now=now)
         self._refresher = Refresher(
-            engine, vault, client, actor=self._actor, spool=spool, now=now, sleep=sleep
+            engine, vault, client, actor=self._actor, spool=spool, pairs=pairs, now=now, sleep=sleep
         )
 
     # A valid token --------------------------------------------------------------------------------
@@ -238,14 +239,14 @@ class Tokens:
         return stored_connection(self._engine, user_id, self._now)
 
     def refresh_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
-        """Refresh the users whose planned time has come, concurrently and at a steady pace. One
+        """Refresh the users whose planned time has come, concurrently. One
         user's failure does not affect the others.
 
         Returns:
             None for a user who has a valid token now, else the failure; NO_CONNECTION for a user
             who does not exist.
         """
-        for user_id, error in self._refresher.restore_spooled().items():
+        for user_id, error in self._refresher.restore_all().items():
             self._outcome.alert_unreadable(user_id, error, self._now)
 
         def one(user_id: UUID) -> PipelineError | None:
@@ -262,13 +263,7 @@ class Tokens:
             return None
 
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
-            outcomes = []
-            for number, user_id in enumerate(user_ids):
-                # While the circuit is open nothing is POSTed, so there is nothing to pace.
-                if number >= WORKERS and not self._refresher.is_suspended():
-                    self._sleep(1 / POSTS_PER_SECOND)
-                outcomes.append(pool.submit(one, user_id))
-            return {u: o.result() for u, o in zip(user_ids, outcomes, strict=True)}
+            return dict(zip(user_ids, pool.map(one, user_ids), strict=True))
 
     # Spending -------------------------------------------------------------------------------------
 

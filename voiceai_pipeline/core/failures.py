@@ -41,6 +41,7 @@ class FailureClass(StrEnum):
     LOCATION_PAUSED = "location_paused"
     IN_DOUBT = "in_doubt"
     CLIENT_REFUSED = "client_refused"
+    TOKENS_SPENT = "tokens_spent"
     TOKEN_UNREADABLE = "token_unreadable"
     OUR_REQUEST = "our_request"
     CONTRACT_DRIFT = "contract_drift"
@@ -188,6 +189,14 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "HighLevel refused this app's client id or client secret",
         "Correct HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET, then rerun; no user has to "
         "reconnect",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.TOKENS_SPENT: Explanation(
+        "HighLevel refused the refresh tokens of several users in a row, as happens after the "
+        "database was restored from a backup",
+        "If a backup was restored, put the latest VOICEAI_HOME/pairs beside it: the newer tokens "
+        "in it are used automatically. Otherwise no action is needed: one user is tried each hour, "
+        "and the first success resumes all refreshes",
         Remedy.OPERATOR,
     ),
     FailureClass.TOKEN_UNREADABLE: Explanation(

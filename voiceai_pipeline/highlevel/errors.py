@@ -4,9 +4,11 @@ No other module interprets a status or a message. Each row names its source; the
 applies. A response that matches none is UNKNOWN_ANSWER: retried, never treated as a revocation.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -294,9 +296,17 @@ def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """``Retry-After`` in seconds; undocumented (CONTRACT 5), but honoured."""
+    """The pause that a response asks for, in seconds: ``Retry-After``, as seconds or as a date by
+    the response's own clock; undocumented, but honoured. A 429 without it: the interval after which
+    the burst is over (CONTRACT 5)."""
     value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None
+    if value.isdecimal():
+        return float(value)
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        at = parsedate_to_datetime(value) - parsedate_to_datetime(answer.headers["Date"])
+        return max(at.total_seconds(), 0.0)
+    interval = answer.headers.get("X-RateLimit-Interval-Milliseconds", "")
+    return int(interval) / 1000 if answer.status == 429 and interval.isdecimal() else None
 
 
 def whole_number(value: Any) -> int | None:
