@@ -28,6 +28,7 @@ from voiceai_pipeline.connections.shared_location import AllRefusedError, read_w
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.days import DayResult, Window, stretches
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import (
     autocommit,
@@ -238,7 +239,7 @@ class WindowSync:
         with self._engine.begin() as db:
             ledger.record_with_statuses(db, outcomes, (*attempt.before, *outcomes), self._run_id)
         for error in {error.message: error for error in refused.values()}.values():
-            log.warning("location %s: %s", attempt.location_id, error.message)
+            log.warning("location %s: %s", attempt.location_id, cleaned(error.message))
         return outcomes
 
     def _clock(self) -> datetime:

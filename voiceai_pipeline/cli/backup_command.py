@@ -17,11 +17,13 @@ from typing import Final
 import click
 import sqlalchemy as sa
 
+from voiceai_pipeline.cli import output
 from voiceai_pipeline.cli.up import dagster_environment
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.newest_pairs import NewestPairs
 from voiceai_pipeline.connections.private_file import write_private
 from voiceai_pipeline.connections.restoration import Restoration
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import dump, migrate
 from voiceai_pipeline.database.dump import DumpError
@@ -113,7 +115,7 @@ def restore_command(folder: Path) -> None:
     click.echo(f"{updated} connections are newer in {pairs_path(settings)}, and taken from there.")
     for user_id, error in found.items():
         if error:
-            click.echo(f"User {user_id}: {error}", err=True)
+            output.say(f"User {user_id}: {cleaned(str(error))}", err=True)
 
 
 def _databases(settings: Settings, stack: ExitStack) -> Mapping[str, sa.Engine]:

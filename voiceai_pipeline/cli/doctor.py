@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import requests
@@ -17,7 +18,7 @@ from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.connections import circuit_breaker, key_rotation, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault
-from voiceai_pipeline.core import installation
+from voiceai_pipeline.core import disk, installation
 from voiceai_pipeline.core.connection import Connection, missing_scopes
 from voiceai_pipeline.core.failures import OUR_FAILURES, FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
@@ -88,7 +89,8 @@ def examine(env: Mapping[str, str]) -> Report:
         settings = Settings.load(env)
     except SettingsError as error:
         return Report([*findings, Finding("settings", "error", str(error))], None)
-    findings += [Finding("settings", "ok", f"data in {settings.home}"), _highlevel(settings)]
+    findings += [Finding("settings", "ok", f"data in {settings.home}"), _disk(settings)]
+    findings.append(_highlevel(settings))
     findings += unguarded_dagster()
     url: str | None = None
     analyst_url: str | None = None
@@ -121,6 +123,17 @@ def examine(env: Mapping[str, str]) -> Report:
     if settings.dagster_url is not None:
         findings.append(_dagster_database(settings.dagster_url))
     return Report(findings, url, analyst_url)
+
+
+def _disk(settings: Settings) -> Finding:
+    warning = disk.room_warning(_existing(settings.home))
+    text = f"enough room on the disk of {settings.home}"
+    return Finding("disk", "warning" if warning else "ok", warning or text)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def _for_sql_tools(url: sa.URL) -> str:

@@ -51,6 +51,7 @@ from voiceai_pipeline.core import env_file, installation
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.unexpected import unexpected
@@ -110,7 +111,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int = 1) -> None:
-    click.echo(f"Error: {message}", err=True)
+    output.say(f"Error: {message}", err=True)
     sys.exit(code)
 
 
@@ -152,7 +153,7 @@ def up(port: int) -> None:
         seconds = (datetime.now(UTC) - started).total_seconds()
         # The terminal or pipe may be closed by now, which must not stop the cleanup.
         with contextlib.suppress(OSError):
-            click.echo(f"{seconds:6.1f}s  {line}" if line else "")
+            output.say(f"{seconds:6.1f}s  {line}" if line else "")
 
     with contextlib.suppress(KeyboardInterrupt):
         running.run(_settings(), port, report)
@@ -185,7 +186,8 @@ def connect(
             return
         begun = pipeline.consent.begin(before.user.id, location)
         # Where the result is JSON, this is for the person in front of it.
-        click.echo(f"Give consent for {before.user.name} here:\n\n  {begun.url}\n", err=as_json)
+        said = f"Give consent for {cleaned(before.user.name)} here:\n\n  {begun.url}\n"
+        output.say(said, err=as_json)
         if not settings.highlevel.is_sandbox:
             click.echo(f"{NO_APP_VERSION}\n", err=True)
         oauth_callback.follow(
@@ -259,7 +261,7 @@ def check(user: str, as_json: bool) -> None:
         )
     else:
         output.show_users([result.connection])
-        click.echo(output.outcome(result))
+        output.say(output.outcome(result))
     if result.failure:
         sys.exit(1)
 

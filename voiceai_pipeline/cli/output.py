@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from voiceai_pipeline.calls import ledger
@@ -18,6 +19,7 @@ from voiceai_pipeline.connections.history import Entry
 from voiceai_pipeline.core.connection import LIVE_STATES, Connection, ConnectionState
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import for_user
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned, printable
 
 _COLOURS = {
     ConnectionState.CONNECTED: "green",
@@ -35,6 +37,23 @@ _WIDE = 140
 
 _ID_WIDTH = 37
 """A sentence may name a user's id, which must not be broken."""
+
+
+_CELL_LENGTH = 10_000
+"""Characters of a cell: a sentence may list many users."""
+
+
+class Table(RichTable):
+    """A table whose cells are data, whatever a terminal would make of them."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        clean = (cleaned(c, _CELL_LENGTH) if isinstance(c, str) else c for c in cells)
+        super().add_row(*clean, **options)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of ours, which may quote what others wrote."""
+    click.echo(printable(text), err=err)
 
 
 def show_users(
@@ -56,7 +75,7 @@ def show_users(
         state = Text(connection.label, _COLOURS[connection.status])
         place = connection.location_name or connection.location_id or ""
         cells: list[str | Text] = [
-            connection.user.name,
+            cleaned(connection.user.name, NAME_LENGTH),
             *([str(connection.user.id)] if is_wide else []),
             state,
             *([_minute(connection.since), place] if is_wide else []),

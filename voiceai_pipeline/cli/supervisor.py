@@ -100,6 +100,11 @@ class Supervisor:
             self._report(f"The {child.name} stopped ({_describe(status)}); starting it again.")
             child.process = self._spawn(child.argv, child.env, child.log)
 
+    def forget_stops(self) -> None:
+        """Count how often each child stops anew: the cause lies outside of them."""
+        for child in self._children:
+            child.stops = []
+
     def stop(self) -> None:
         """Stop every child and what it started, with SIGTERM and then SIGKILL. Never raises."""
         for child in reversed(self._children):

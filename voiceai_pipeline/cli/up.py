@@ -29,13 +29,15 @@ from voiceai_pipeline.cli.preflight import (
     single_instance,
 )
 from voiceai_pipeline.cli.signals import interruptible
-from voiceai_pipeline.cli.supervisor import Supervisor
+from voiceai_pipeline.cli.supervisor import ChildError, Supervisor
+from voiceai_pipeline.core.disk import is_full
 from voiceai_pipeline.core.installation import START, shipped
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
+from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.highlevel.transport import open_session
 from voiceai_pipeline.pipeline import Pipeline, open_pipeline, server_version
 from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, LocationError
@@ -46,6 +48,9 @@ PROJECT: Final = shipped("dagster.yaml").parent
 DAGSTER_DATABASE: Final = "dagster"
 BACKFILL_DAYS: Final = 7
 """Today so far, and the six days before."""
+
+_FULL_DISK_PAUSE: Final = 10
+"""Seconds between attempts to restart what a full disk has stopped."""
 
 _WORKSPACE: Final = ("-w", str(PROJECT / "workspace.yaml"))
 
@@ -97,11 +102,18 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
 
         _announce(settings, report)
         while True:
-            # The database first: nothing else recovers without it.
-            if is_embedded and not is_running(home):
-                report("The database stopped; starting it again.")
-                stack.enter_context(EmbeddedPostgres.hold(home))
-            supervisor.keep_running()
+            try:
+                # The database first: nothing else recovers without it.
+                if is_embedded and not is_running(home):
+                    report("The database stopped; starting it again.")
+                    stack.enter_context(EmbeddedPostgres.hold(home))
+                supervisor.keep_running()
+            except (ChildError, PostgresError):
+                if not is_full(home):
+                    raise
+                report(f"The disk of {home} is full; free some space, and everything goes on.")
+                supervisor.forget_stops()
+                time.sleep(_FULL_DISK_PAUSE)
             time.sleep(1)
 
 

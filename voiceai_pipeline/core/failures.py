@@ -53,6 +53,7 @@ class FailureClass(StrEnum):
     INCOMPLETE = "incomplete"
     BUSY = "busy"
     DATABASE = "database"
+    DISK_FULL = "disk_full"
     UNSTORABLE = "unstorable"
     ROWS_HIDDEN = "rows_hidden"
     DAGSTER_SILENT = "dagster_silent"
@@ -253,6 +254,12 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "Another run is reading this location",
         "No action needed: it is retried automatically; if that run hangs, terminate it in "
         "Dagster's UI",
+        Remedy.RERUN,
+    ),
+    FailureClass.DISK_FULL: Explanation(
+        "The disk of the database is full",
+        "Free some space on it: everything that waited is then done automatically; no partial data "
+        "was written",
         Remedy.RERUN,
     ),
     FailureClass.DATABASE: Explanation(

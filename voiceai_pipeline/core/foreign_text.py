@@ -14,6 +14,8 @@ NAME_LENGTH: Final = 80
 SENTENCE_LENGTH: Final = 1_000
 """Characters of a sentence, such as an error with its fix, that a screen shows."""
 
+_LINE_LENGTH: Final = 10_000
+
 _BREAKS: Final = re.compile(r"[\s\x85\u2028\u2029]+")
 
 # Controls (C0, C1); invisible characters without a meaning in a name, whose joiner the Markdown
@@ -22,6 +24,11 @@ _BREAKS: Final = re.compile(r"[\s\x85\u2028\u2029]+")
 _DROPPED: Final = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+def printable(text: str) -> str:
+    """Several lines of ours, each of which may quote foreign text, for a terminal."""
+    return "\n".join(cleaned(line, _LINE_LENGTH) for line in text.split("\n"))
 
 
 def cleaned(text: str, limit: int = SENTENCE_LENGTH) -> str:

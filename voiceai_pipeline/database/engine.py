@@ -188,6 +188,8 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
     state = getattr(original, "sqlstate", None)
     name = type(original).__name__
     failure = FailureClass.UNSTORABLE if is_of_data(error) else FailureClass.DATABASE
+    if state == _DISK_FULL:
+        failure = FailureClass.DISK_FULL
     return PipelineError(failure, f"{name}, SQLSTATE {state}" if state else name)
 
 
@@ -258,6 +260,8 @@ _UNREACHABLE: Final = {
 _NO_RIGHT: Final = "42501"
 """SQLSTATE of a right that the database user lacks."""
 
+_DISK_FULL: Final = "53100"
+
 _NO_TABLES: Final = ("42P01", "42703")
 """SQLSTATEs of a missing table and of a missing column."""
 
@@ -277,6 +281,8 @@ def database_sentence(error: sa.exc.DBAPIError) -> str:
             "run voiceai-pipeline migrate with VOICEAI_OWNER_DATABASE_URL; it also gives the "
             "application's role its rights. Nothing was half written."
         )
+    if state == _DISK_FULL:
+        return f"{database_error(error)}"
     if not isinstance(error, sa.exc.OperationalError):
         return (
             f"The database refused a request ({kind}, SQLSTATE {state}); nothing was half written. "

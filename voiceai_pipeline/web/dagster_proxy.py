@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, KEY_HEADER, ROLE_HEADER, Role
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.web import dagster_policy
 from voiceai_pipeline.web.access import is_still_in, read_body
@@ -78,7 +79,7 @@ class DagsterProxy:
                 return await self._query(request)
             return await self._get(request, path)
         except UpstreamError as error:
-            log.warning("Dagster's UI process does not answer: %s", error)
+            log.warning("Dagster's UI process does not answer: %s", cleaned(str(error)))
             if path == GRAPHQL:
                 return _refused(503, f"{_STARTING[0]}. {_STARTING[1]}")
             return await run_in_threadpool(_starting, request)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -49,6 +50,7 @@ class Site:
     """The parts of one running installation of the pages.
 
     Attributes:
+        home: the folder whose disk is watched.
         page: its address and access settings.
         dagster: launches runs; links that users follow go to ``page.dagster_url``.
         upstreams: where each role's requests under ``/dagster`` go.
@@ -60,6 +62,7 @@ class Site:
     """
 
     pipeline: Pipeline
+    home: Path
     highlevel: HighLevelSettings
     page: PageSettings
     dagster: Dagster
@@ -137,6 +140,7 @@ def open_site(
     )
     return Site(
         pipeline=pipeline,
+        home=settings.home,
         highlevel=settings.highlevel,
         page=page,
         dagster=Dagster(inner, page.dagster_key),

@@ -23,6 +23,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent_requests import ConnectRequest
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
+from voiceai_pipeline.core.disk import room_warning
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web import overview, sync_runs
 from voiceai_pipeline.web.access import Form, posted, refuse_analysts
@@ -115,6 +116,7 @@ def _list(request: Request) -> Response:
         back=query.address(page=page),
         last_syncs_are_known=statuses is not None,
         circuit=_open_circuit(site),
+        disk=room_warning(site.home),
         held=_held(site),
         overview=None if query.is_narrowed else _overview(site, listed),
     )

@@ -88,6 +88,7 @@ BROKEN = f"HighLevel's response did not match its API ({ASKED}"
 SERVER = f"HighLevel answered with a server error ({ASKED}"
 
 DATABASE = "The database refused or lost the connection"
+DISK_FULL = "The database refused or lost the connection"
 
 FAILED, WAITING = DayState.FAILED, DayState.WAITING
 
@@ -134,7 +135,7 @@ MATRIX = [
     Row("PostgreSQL finds a deadlock", deadlocked,
         None, DayState.COMPLETE, "Synced 3 days: ", (), NOTHING),
     Row("disk full", full_disk,
-        FailureClass.DATABASE, FAILED, f"{DATABASE} (DiskFull, SQLSTATE 53100)"),
+        FailureClass.DISK_FULL, FAILED, f"{DISK_FULL} (DiskFull, SQLSTATE 53100)"),
 ]
 # fmt: on
 

@@ -24,6 +24,7 @@ from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cle
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import charts, markdown, texts
 from voiceai_pipeline.defs.markdown import JOINER, Markup, shown
+from voiceai_pipeline_tests.support.foreign_sources import raw as raw_parts
 
 CASES: Final = [
     case["text"].replace("x*5000", "x" * 5_000)
@@ -218,34 +219,6 @@ def test_a_name_of_nothing_visible_is_not_bold_nothing() -> None:
 
 # The source --------------------------------------------------------------------------------------
 
-FOREIGN: Final = (
-    "name", "location_name", "business_name", "agent_name", "action_name", "data_key", "message",
-    "detail", "cause", "headline", "failure", "trace_id",
-)  # fmt: skip
-"""Attributes and columns that hold what others wrote."""
-
-OURS: Final = {"column.name", "table.name", "self.name"}
-
-SAFE: Final = {"shown", "cleaned", "medium", "_name", "some_names"}
-
-
-def _raw(node: ast.AST) -> Iterator[ast.AST]:
-    """Foreign values below the node that no function of a medium has had."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SAFE:
-        return
-    if isinstance(node, ast.Attribute):
-        if node.attr in FOREIGN and ast.unparse(node) not in OURS:
-            yield node
-        return
-    if isinstance(node, ast.Name) and node.id == "error":
-        yield node
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        if node.slice.value in FOREIGN:
-            yield node
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _raw(child)
-
 
 def _written(tree: ast.AST) -> Iterator[ast.AST]:
     """Where a text is put together or handed to Dagster: f-strings, ``md`` and ``text`` of
@@ -263,7 +236,7 @@ def _written(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def unescaped(source: str) -> list[str]:
-    return [ast.unparse(raw) for text in _written(ast.parse(source)) for raw in _raw(text)]
+    return [ast.unparse(raw) for text in _written(ast.parse(source)) for raw in raw_parts(text)]
 
 
 DEFS: Final = sorted((PROJECT / "voiceai_pipeline" / "defs").glob("*.py"))

@@ -11,6 +11,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core import disk
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web.users import PER_PAGE
 from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, MAPLE, Installation
@@ -258,3 +259,14 @@ def test_an_action_never_redirects_to_another_site(installation: Installation) -
             pressed = visitor.post(f"/users/{HARBOR}/sync", {"back": back}, follow=False)
             assert pressed.headers["Location"] == "/"
             assert "a" not in pressed.cookies
+
+
+def test_the_list_warns_of_a_disk_that_is_nearly_full(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "LITTLE_SHARE", 0.0)
+    monkeypatch.setattr(disk, "LITTLE", 0)
+    with installation.visitor() as visitor:
+        assert "The disk is nearly full" not in visitor.get().text
+        monkeypatch.setattr(disk, "LITTLE", 2**60)
+        assert "The disk is nearly full" in visitor.get().text
