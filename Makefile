@@ -8,7 +8,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up parquet test lint types sure soak bench lock clean
+.PHONY: help up parquet test lint types sure soak bench lock sbom clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -55,9 +55,23 @@ lock: ## regenerate the lock files (needs uv)
 	  uv pip compile -q --only-binary :all: --no-binary watchdog --python-version $$python --python-platform $$platform \
 	    -c requirements.lock pyproject.toml -o /dev/null >/dev/null || { echo "No wheels for $$platform, Python $$python" >&2; exit 1; }; \
 	done; done
+	for image in docker:docker kubernetes:k8s; do \
+	  sed -n "s/^$${image#*:} = \[\"\(.*\)\"\]/\1/p" pyproject.toml | \
+	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	    --custom-compile-command "make lock" -c requirements.lock - -o deploy/requirements-$${image%:*}.lock || exit 1; done
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	  --custom-compile-command "make lock" --group sbom -o requirements-sbom.lock
+
+sbom: ## write dist/*.cdx.json: what each image consists of (CycloneDX)
+	@$(PYTHON) -m venv $(VENV)-sbom
+	@$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sbom.lock
+	@mkdir -p dist
+	@for lock in requirements deploy/requirements-docker deploy/requirements-kubernetes; do \
+	  $(VENV)-sbom/bin/cyclonedx-py requirements $$lock.lock --pyproject pyproject.toml --output-reproducible \
+	    --of JSON -o dist/$$(basename $$lock).cdx.json || exit 1; done
 
 clean: ## delete .venv (the data in .voiceai are kept)
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-sbom
 
 # Installing: from the lock files, hashes checked; repeated only when they change.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip

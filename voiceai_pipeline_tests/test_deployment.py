@@ -143,11 +143,11 @@ def test_the_launcher_is_configured_by_keys_that_its_release_has(target: str) ->
 def test_the_launchers_release_is_the_one_of_our_other_dagster_packages() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert f"dagster-postgres=={RELEASE}" in project["dependencies"]
-    assert f"LAUNCHERS_RELEASE={RELEASE}" in (DEPLOY / "Dockerfile").read_text()
     extras = project["optional-dependencies"]
     for extra in ("docker", "k8s", "celery"):
         assert extras[extra] == [f"dagster-{extra}=={RELEASE}"]
-    for target in TARGETS:
+    for target, launcher in zip(TARGETS, ("dagster-docker", "dagster-k8s"), strict=True):
+        assert f"{launcher}=={RELEASE} " in (DEPLOY / f"requirements-{target}.lock").read_text()
         assert RELEASE in (DEPLOY / target / "dagster.yaml").read_text()
 
 
@@ -260,3 +260,28 @@ def test_the_readme_of_deploy_names_every_process() -> None:
     readme = (DEPLOY / "README.md").read_text()
     rows = set(re.findall(r"^\| `([a-z-]+)`", readme, re.MULTILINE))
     assert rows == COMPOSE["services"].keys() | {"run"}
+
+
+def test_every_package_of_every_lock_and_image_is_pinned_by_hash() -> None:
+    locks = [*PROJECT.glob("*.lock"), *DEPLOY.glob("*.lock")]
+    assert len(locks) >= 7
+    for lock in locks:
+        pins = re.findall(
+            r"^[A-Za-z0-9][^\n]*(?:\n    --hash=\S+(?: \\)?)*", lock.read_text(), re.M
+        )
+        assert pins
+        assert [pin for pin in pins if "==" not in pin or "--hash=sha256:" not in pin] == []
+    installs = re.findall(r"pip install[^\n&]*", (DEPLOY / "Dockerfile").read_text())
+    assert len(installs) == 3
+    for command in installs:
+        assert "--require-hashes" in command or "--no-deps" in command
+
+
+def test_an_image_shares_every_release_with_make_up() -> None:
+    def releases(lock: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock.read_text(), re.MULTILINE))
+
+    ours = releases(PROJECT / "requirements.lock")
+    for target in ("docker", "kubernetes"):
+        theirs = releases(DEPLOY / f"requirements-{target}.lock")
+        assert {n: v for n, v in theirs.items() if ours.get(n, v) != v} == {}

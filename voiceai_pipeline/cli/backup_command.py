@@ -21,9 +21,9 @@ from voiceai_pipeline.cli import output
 from voiceai_pipeline.cli.up import dagster_environment
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.newest_pairs import NewestPairs
-from voiceai_pipeline.connections.private_file import write_private
 from voiceai_pipeline.connections.restoration import Restoration
 from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.private_file import write_private
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import dump, migrate
 from voiceai_pipeline.database.dump import DumpError

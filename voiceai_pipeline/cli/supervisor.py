@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from voiceai_pipeline.cli.signals import restore_in_child
+from voiceai_pipeline.core.private_file import write_private
 
 GRACE: Final = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -25,6 +26,10 @@ GRACE: Final = 10.0
 RESTARTS: Final = 3
 RESTART_WINDOW: Final = 60.0
 """Seconds. A child that stops more than ``RESTARTS`` times within them is not restarted again."""
+
+
+LOG_BYTES: Final = 10 * 2**20
+"""A log that is larger is rotated: each child's logs take twice as much at most."""
 
 
 class ChildError(RuntimeError):
@@ -66,8 +71,10 @@ class Supervisor:
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start a child; its output goes to ``<logs>/<name>.log``."""
         log = self._logs / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for older in (log, _previous(log)):
+            older.unlink(missing_ok=True)
+        os.close(os.open(log, os.O_CREAT | os.O_WRONLY, 0o600))
         process = self._spawn(argv, env, log)
         self._children.append(Child(name, argv, env, log, process))
 
@@ -77,7 +84,7 @@ class Supervisor:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
     def keep_running(self) -> None:
-        """Restart every child that has stopped; returns immediately.
+        """Restart every child that has stopped, and rotate full logs; returns immediately.
 
         Raises:
             ChildError: a child keeps stopping.
@@ -85,6 +92,7 @@ class Supervisor:
         if self._tether is not None and self._tether.poll() is not None:
             self._start_tether()
         for child in self._children:
+            _rotate(child.log)
             status = child.process.poll()
             if status is None:
                 continue
@@ -163,6 +171,26 @@ class Supervisor:
         # If the tether was killed, keep_running replaces it and tells the new one of every group.
         with contextlib.suppress(BrokenPipeError):
             self._tether.stdin.write(f"{line}\n".encode())
+
+
+def _previous(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")
+
+
+def _rotate(log: Path) -> None:
+    """Move what a full log holds to ``<log>.1`` while its child keeps writing.
+
+    The child appends, so it goes on at the start of the emptied file. What it writes between the
+    copy and the cut is lost; a full disk costs the copy, never the child.
+    """
+    try:
+        if log.stat().st_size < LOG_BYTES:
+            return
+        with contextlib.suppress(OSError):
+            write_private(_previous(log), log.read_text(encoding="utf-8", errors="replace"))
+        os.truncate(log, 0)
+    except OSError:
+        return
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

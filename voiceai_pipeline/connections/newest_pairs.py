@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from voiceai_pipeline.connections.private_file import write_private
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState, OAuthToken
 from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.private_file import write_private
 from voiceai_pipeline.core.secret import Secret
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from voiceai_pipeline.connections.private_file import write_private
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import OAuthToken
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.private_file import write_private
 from voiceai_pipeline.core.secret import Secret
 
 

@@ -317,3 +317,20 @@ def group(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_logs_are_private_and_rotated_while_their_child_writes(
+    children: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOG_BYTES", 1_000)
+    script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.001; done"
+    children.start("chatty", ["sh", "-c", script], os.environ)
+    log, previous = tmp_path / "logs" / "chatty.log", tmp_path / "logs" / "chatty.log.1"
+    wait_until(lambda: log.stat().st_size > 1_000)
+    children.keep_running()
+    assert previous.read_text().startswith("line 1\n")
+    wait_until(lambda: log.stat().st_size > 0)
+    assert log.stat().st_size < 1_000_000
+    assert "\0" not in log.read_text()
+    assert [path.stat().st_mode & 0o777 for path in (log, previous)] == [0o600, 0o600]
+    assert log.parent.stat().st_mode & 0o777 == 0o700
