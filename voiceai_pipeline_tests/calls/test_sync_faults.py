@@ -88,7 +88,7 @@ BROKEN = f"HighLevel's response did not match its API ({ASKED}"
 SERVER = f"HighLevel answered with a server error ({ASKED}"
 
 DATABASE = "The database refused or lost the connection"
-DISK_FULL = "The database refused or lost the connection"
+DISK_FULL = "The disk of the database is full"
 
 FAILED, WAITING = DayState.FAILED, DayState.WAITING
 
