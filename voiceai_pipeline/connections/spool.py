@@ -6,6 +6,7 @@ bound to their row as in the database. It is fsynced and renamed before anything
 deleted once the database has the pair.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
