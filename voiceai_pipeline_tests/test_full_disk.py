@@ -20,7 +20,7 @@ from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core import disk
 from voiceai_pipeline.core.days import DayState
-from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
@@ -99,9 +99,11 @@ def test_a_full_disk_loses_nothing_is_named_and_heals_by_itself(
         small_disk.fill()
         assert disk.is_full(home)
         assert "MB are free on the disk" in str(disk.room_warning(home))
-        failed = sync.sync_days(DAYS)
-        assert {row.failure for row in failed} == {FailureClass.DISK_FULL}
-        assert all("disk" in row.message and "Free some space" in row.message for row in failed)
+        with pytest.raises(PipelineError) as red:
+            sync.sync_days(DAYS)
+        assert red.value.failure is FailureClass.DISK_FULL
+        assert "disk of the database is full" in str(red.value)
+        assert "Free some space" in str(red.value)
 
         # A migration: a sentence, and nothing half done.
         with pytest.raises(sa.exc.DBAPIError) as refused:

@@ -51,7 +51,6 @@ from voiceai_pipeline.core import env_file, installation
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.unexpected import unexpected
@@ -131,10 +130,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(export_command)
-cli.add_command(keys_command)
-cli.add_command(backup_command)
-cli.add_command(restore_command)
+for _command in (backup_command, export_command, keys_command, restore_command):
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -186,8 +183,7 @@ def connect(
             return
         begun = pipeline.consent.begin(before.user.id, location)
         # Where the result is JSON, this is for the person in front of it.
-        said = f"Give consent for {cleaned(before.user.name)} here:\n\n  {begun.url}\n"
-        output.say(said, err=as_json)
+        output.show_consent(before.user.name, begun.url, err=as_json)
         if not settings.highlevel.is_sandbox:
             click.echo(f"{NO_APP_VERSION}\n", err=True)
         oauth_callback.follow(

@@ -56,6 +56,11 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def show_consent(name: str, url: str, *, err: bool) -> None:
+    """Print where a user's consent is given."""
+    say(f"Give consent for {cleaned(name)} here:\n\n  {url}\n", err=err)
+
+
 def show_users(
     connections: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
 ) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from voiceai_pipeline.core.settings import Settings
+from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline.pipeline import open_pipeline
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.command_line import Program
@@ -18,6 +20,14 @@ USERS = ("Harbor Dental", "Maple Plumbing")
 def refresh(program: Program, *names: str) -> None:
     for name in names:
         assert program("check", name).code == 0
+
+
+@pytest.fixture
+def dagsters(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database for Dagster's own tables."""
+    postgres.create_database("backup_dagster")
+    yield postgres.url("backup_dagster", driver="psycopg2")
+    postgres.drop_database("backup_dagster")
 
 
 @pytest.fixture
