@@ -40,7 +40,7 @@ OUTAGE: Final = timedelta(hours=1)
 """An outage of HighLevel that lasts this long raises an alert."""
 
 REFUSED_IN_A_ROW: Final = 3
-REFUSALS_WITHIN: Final = timedelta(days=1)
+REFUSALS_WITHIN: Final = timedelta(hours=25)
 """Refusals of so many users in a row, whose pairs are not known to be the newest, mean that the
 database was restored from a backup (REQUIREMENTS T20)."""
 
