@@ -7,6 +7,7 @@ session-level advisory locks, no prepared statements), so a pooler in transactio
 (decision 1).
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -188,9 +189,15 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
     state = getattr(original, "sqlstate", None)
     name = type(original).__name__
     failure = FailureClass.UNSTORABLE if is_of_data(error) else FailureClass.DATABASE
-    if state == _DISK_FULL:
+    if _is_disk_full(original):
         failure = FailureClass.DISK_FULL
     return PipelineError(failure, f"{name}, SQLSTATE {state}" if state else name)
+
+
+def _is_disk_full(original: object) -> bool:
+    """Also where the server cannot even open a connection, which has no SQLSTATE of its own."""
+    state = getattr(original, "sqlstate", None)
+    return state == _DISK_FULL or os.strerror(errno.ENOSPC).lower() in str(original).lower()
 
 
 def is_of_data(error: BaseException) -> bool:
@@ -281,7 +288,7 @@ def database_sentence(error: sa.exc.DBAPIError) -> str:
             "run voiceai-pipeline migrate with VOICEAI_OWNER_DATABASE_URL; it also gives the "
             "application's role its rights. Nothing was half written."
         )
-    if state == _DISK_FULL:
+    if _is_disk_full(error.orig):
         return f"{database_error(error)}"
     if not isinstance(error, sa.exc.OperationalError):
         return (
