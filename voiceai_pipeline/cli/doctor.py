@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import requests
@@ -126,14 +125,9 @@ def examine(env: Mapping[str, str]) -> Report:
 
 
 def _disk(settings: Settings) -> Finding:
-    warning = disk.room_warning(_existing(settings.home))
+    warning = disk.room_warning(settings.home)
     text = f"enough room on the disk of {settings.home}"
     return Finding("disk", "warning" if warning else "ok", warning or text)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def _for_sql_tools(url: sa.URL) -> str:

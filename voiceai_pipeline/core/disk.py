@@ -24,7 +24,7 @@ def is_full(folder: Path) -> bool:
 def room_warning(folder: Path) -> str | None:
     """A sentence if the disk of ``folder`` is nearly full; None if it is not, or is unknown."""
     try:
-        usage = shutil.disk_usage(folder)
+        usage = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists()))
     except OSError:
         return None
     if usage.free >= max(LITTLE, usage.total * LITTLE_SHARE):
