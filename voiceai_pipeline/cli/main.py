@@ -56,7 +56,6 @@ from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database import engine as database_engine
 from voiceai_pipeline.database import grants, migrate
-from voiceai_pipeline.database.dump import DumpError
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.marts.export import ExportError
 from voiceai_pipeline.pipeline import Pipeline, open_database, open_pipeline
@@ -69,7 +68,6 @@ _EXPECTED = (
     ChooseLocationError,
     ConsentError,
     DaysError,
-    DumpError,
     ExportError,
     NoDataError,
     PipelineError,

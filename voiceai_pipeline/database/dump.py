@@ -14,12 +14,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from voiceai_pipeline.database.embedded_programs import installed
+from voiceai_pipeline.database.embedded_server import PostgresError
 
 _ROLES_APART: Final = ("--no-owner", "--no-privileges")
 """Grants are written anew by ``migrate``, for the roles of the server at hand."""
 
 
-class DumpError(RuntimeError):
+class DumpError(PostgresError):
     """A database could not be dumped or restored; the text says why and what to do."""
 
 
