@@ -28,7 +28,8 @@ from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_sentence, open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.token_endpoint import refreshes, stored
 
 DAYS = [date(2026, 11, 16), date(2026, 11, 17), date(2026, 11, 18)]
@@ -62,7 +63,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     subprocess.run(["/bin/umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_loses_nothing_is_named_and_heals_by_itself(
+def test_a_full_disk_loses_nothing_is_named_and_heals_automatically(
     small_disk: SmallDisk,
     client: HighLevelClient,
     vault: TokenVault,

@@ -45,7 +45,7 @@ def backup_command(folder: Path) -> None:
     """Write a backup to FOLDER, which must not exist yet.
 
     It holds both databases and, from VOICEAI_HOME, the key file and the tokens kept on disk. The
-    pipeline may keep running. Whoever can read the folder can use the tokens: only you can.
+    pipeline may keep running. Only you can read the folder: its reader could use the tokens.
     """
     settings = Settings.load(os.environ)
     try:

@@ -109,7 +109,7 @@ class Supervisor:
             child.process = self._spawn(child.argv, child.env, child.log)
 
     def forget_stops(self) -> None:
-        """Count how often each child stops anew: the cause lies outside of them."""
+        """Restart the count of how often each child stops: the cause lies outside of them."""
         for child in self._children:
             child.stops = []
 

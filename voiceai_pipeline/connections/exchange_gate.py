@@ -32,7 +32,7 @@ class ExchangeGate:
     def exchange(self, sleep: Callable[[float], None]) -> Iterator[None]:
         """Hold a slot; it is free, and the pace allows the exchange, when the ``with`` begins."""
         with self._slots:
-            # Waiting inside the lock: whoever comes next must wait for longer.
+            # Waiting inside the lock: the next one must wait for longer.
             with self._pace:
                 self._wait(sleep)
             yield

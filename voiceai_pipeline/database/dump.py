@@ -17,7 +17,7 @@ from voiceai_pipeline.database.embedded_programs import installed
 from voiceai_pipeline.database.embedded_server import PostgresError
 
 _ROLES_APART: Final = ("--no-owner", "--no-privileges")
-"""Grants are written anew by ``migrate``, for the roles of the server at hand."""
+"""Grants are written again by ``migrate``, for the roles of the server at hand."""
 
 
 class DumpError(PostgresError):

@@ -30,7 +30,7 @@ CALLERS = 16
 """As many threads as a sync has."""
 
 
-def test_a_kill_strands_four_users_at_most_whoever_asks(
+def test_a_kill_strands_four_users_at_most(
     engine: sa.Engine, vault: TokenVault, clock: Clock
 ) -> None:
     users = fleet(engine, 24, clock.now, expires=-TICK, refreshed=-timedelta(days=1))

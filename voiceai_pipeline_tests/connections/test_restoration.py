@@ -27,7 +27,8 @@ from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.database import dump
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
-from voiceai_pipeline_tests.conftest import Clock, Connector
+from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.token_endpoint import refreshes, standing, stored
 from voiceai_pipeline_tests.support.token_fleet import app_events
 
@@ -173,7 +174,7 @@ def test_where_the_newest_pairs_exist_nowhere_three_refusals_suspend_all_with_on
     assert "restored from a backup" in said
     assert "VOICEAI_HOME/pairs" in said
     assert app_events(engine) == ["circuit_opened"]
-    # One user an hour is tried: whoever was refreshed last before the backup still works.
+    # One user an hour is tried: the user refreshed last before the backup still works.
     before = len(refreshes(backups.sandbox))
     backups.tokens.refresh_due(backups.users)
     assert len(refreshes(backups.sandbox)) == before
@@ -225,6 +226,6 @@ def test_the_newest_pairs_are_encrypted_and_private_and_a_full_disk_leaves_no_ol
     assert list(backups.pairs.glob("*")) == []
     assert "No space left on device" in caplog.text
     monkeypatch.undo()
-    # A file that nobody can read is none.
+    # A file that cannot be read is none.
     (backups.pairs / f"{backups.users[0]}.json").write_text("half a fi")
     assert backups.refresh_all() == [200] * len(backups.users)
