@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections.exchange_gate import AT_ONCE
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline_tests.conftest import Clock
+from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.receivers import Answer, answering
 from voiceai_pipeline_tests.support.token_endpoint import failure_of
 from voiceai_pipeline_tests.support.token_fleet import (
