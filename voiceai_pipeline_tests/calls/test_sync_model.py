@@ -56,7 +56,7 @@ class AnyList:
         if self.churn:
             self.come_and_go(*self.churn.pop())
         listed = [item for item in self.calls.values() if self.is_asked_for(item, start, end)]
-        listed.sort(key=lambda i: (i["createdAt"], i["n"]), reverse=self.newest_first)
+        listed.sort(key=lambda i: (i["createdAt"], i["duration"]), reverse=self.newest_first)
         page = Part(listed[(number - 1) * size : number * size], len(listed))
         if number == 1 and start + timedelta(seconds=1) in map(midnight, DAYS):  # a read begins
             self.reads.append((start, end, []))
@@ -83,7 +83,7 @@ class AnyList:
         day = midnight(self.chance.choice(DAYS))
         at = day + timedelta(milliseconds=self.chance.randrange(-1, self.within))
         item = {"id": f"id{self.number}", "createdAt": at.isoformat(timespec="milliseconds")}
-        self.calls[f"{self.number}"] = item | {"n": self.number} | fields
+        self.calls[f"{self.number}"] = item | {"duration": self.number} | fields
 
 
 @dataclass
@@ -94,7 +94,9 @@ class Memory:
 
     def read(self, start: datetime, end: datetime, pages: list[Part]) -> bool:
         """Take over a read, if it adds up; False if it does not."""
-        seen = {str(item.get("id") or item["n"]): item for page in pages for item in page.items}
+        seen = {
+            str(item.get("id") or item["duration"]): item for page in pages for item in page.items
+        }
         if len(seen) != pages[0].total:
             return False
         window = Window(start + timedelta(seconds=1), end - timedelta(seconds=1))

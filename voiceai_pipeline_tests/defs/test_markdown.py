@@ -180,7 +180,7 @@ def test_a_long_text_is_shortened_and_says_so() -> None:
 
 def test_own_markup_in_a_cell_stays_markup_and_a_number_a_number() -> None:
     lines = markdown.table(["a", "b", "c"], [[Markup("[run](/runs/1)"), None, -5]])
-    assert lines[2] == r"|[run](/runs/1)||\-5|"
+    assert lines[2] == "|[run](/runs/1)|\N{EN DASH}|\\-5|"
 
 
 # Limits of length --------------------------------------------------------------------------------

@@ -237,8 +237,10 @@ def test_a_purge_that_was_cut_off_is_finished_by_the_next(
     assert _run_ids(product) == set()
 
 
-def test_what_a_run_printed_goes_with_it(product: Product, tables: sa.Engine) -> None:
-    printed = Path(".voiceai/dagster/compute_logs")
+def test_what_a_run_printed_goes_with_it(
+    product: Product, tables: sa.Engine, tmp_path: Path
+) -> None:
+    printed = tmp_path / "dagster" / "compute_logs"
     run_id = product.run("send_alerts").run_id
     assert (printed / run_id).is_dir()
     _age(tables)
