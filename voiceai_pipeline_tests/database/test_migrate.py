@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -22,10 +23,12 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import adoption, migrate
 from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.database.tables import VERSION_TABLE, metadata
+from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.schemas import everything, run
 
+DATA = Path(__file__).parents[1] / "data"
 processes = multiprocessing.get_context("forkserver")
 
 
@@ -49,6 +52,22 @@ def test_an_empty_database_gets_the_tables_that_the_code_sees(empty: sa.Engine) 
             },
         )
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("release", sorted(DATA.glob("schema-*.sql")), ids=lambda path: path.stem)
+def test_a_database_of_a_released_version_is_upgraded_with_the_views_that_analysts_use(
+    empty: sa.Engine, release: Path
+) -> None:
+    with empty.begin() as db:
+        db.exec_driver_sql(release.read_text())
+        db.exec_driver_sql("INSERT INTO public.users (business_name) VALUES ('Ada')")
+    empty.dispose()  # the dump has set the search path of its session
+    migrate.upgrade(empty)
+    with empty.connect() as db:
+        assert migrate.is_current(db)
+        for view in VIEWS:
+            found = db.execute(sa.text(f"SELECT * FROM {view.full_name}"))  # noqa: S608
+            assert list(found.keys()) == list(view.columns)
 
 
 def test_a_connection_from_before_the_audit_log_is_refreshed_in_time_and_alerted(
