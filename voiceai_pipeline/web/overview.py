@@ -91,7 +91,7 @@ def read(db: sa.Connection, site: Site, connections: Sequence[Connection]) -> Ov
 
 def day_of(counts: DayCounts) -> Day:
     """A day's colour and answer. Red only where a sync failed: an untried day may be on its way."""
-    of = f"{counts.complete} of {counts.able} users who can be synced"
+    of = f"complete for {counts.complete} of {counts.able + counts.waiting} users"
     if counts.waiting:
         of += f"; {counts.waiting} need{'s' if counts.waiting == 1 else ''} action"
     if counts.failed:

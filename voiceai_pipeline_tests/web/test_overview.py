@@ -22,12 +22,12 @@ NONE_CAN = "No user can be synced"
 @pytest.mark.parametrize(
     ("complete", "failed", "waiting", "unread", "tone", "answer", "detail"),
     [
-        (8, 0, 0, 0, "good", "Yes", "8 of 8 users who can be synced"),
-        (8, 0, 1, 0, "warn", "Yes", "8 of 8 users who can be synced; 1 needs action"),
-        (7, 1, 3, 0, "bad", "No", "7 of 8 users who can be synced; 3 need action. 1 failed"),
-        (7, 0, 0, 1, "plain", "Not yet", "7 of 8 users who can be synced. 1 not synced yet"),
-        (0, 0, 2, 0, "warn", NONE_CAN, "0 of 0 users who can be synced; 2 need action"),
-        (0, 0, 0, 0, "plain", NONE_CAN, "0 of 0 users who can be synced"),
+        (8, 0, 0, 0, "good", "Yes", "complete for 8 of 8 users"),
+        (8, 0, 1, 0, "warn", "Yes", "complete for 8 of 9 users; 1 needs action"),
+        (7, 1, 3, 0, "bad", "No", "complete for 7 of 11 users; 3 need action. 1 failed"),
+        (7, 0, 0, 1, "plain", "Not yet", "complete for 7 of 8 users. 1 not synced yet"),
+        (0, 0, 2, 0, "warn", NONE_CAN, "complete for 0 of 2 users; 2 need action"),
+        (0, 0, 0, 0, "plain", NONE_CAN, "complete for 0 of 0 users"),
     ],
 )  # fmt: skip
 def test_a_day_answers_for_how_many_of_how_many(
@@ -60,7 +60,7 @@ def test_the_first_page_answers_without_dagster(installation: Installation) -> N
     shown = page(installation)
 
     assert "Is yesterday complete? No" in shown
-    assert f"{yesterday}: 1 of 2 users who can be synced. 1 failed." in shown
+    assert f"{yesterday}: complete for 1 of 2 users. 1 failed." in shown
     assert "Schedules and sensors Running" in shown
     assert "Token refreshes Working" in shown
     assert "Alerts None open; shown in Dagster only" in shown
