@@ -130,7 +130,7 @@ def test_the_answer_of_a_red_day_leads_to_the_dialog_that_re_syncs_it(
 ) -> None:
     window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={days.bad}")
     answer = window.get_by_role("row", name="is_this_day_complete")
-    expect(answer).to_contain_text("No, 87.5 %.")
+    expect(answer).to_contain_text("No, 87.5 % of the 8 who can be synced; 58.3 % of all users.")
     expect(answer).to_contain_text("Missing: Copper Kettle Catering.")
     picture(window, "red-day")
     answer.get_by_role("link", name="Re-sync this day").click()

@@ -17,6 +17,7 @@ SENTENCE_LENGTH: Final = 1_000
 _LINE_LENGTH: Final = 10_000
 
 _BREAKS: Final = re.compile(r"[\s\x85\u2028\u2029]+")
+_BREAK: Final = re.compile(r"[^\S ]")
 
 # Controls (C0, C1); invisible characters without a meaning in a name, whose joiner the Markdown
 # needs for itself; embeddings, overrides and isolates of the direction; halves of characters,
@@ -27,8 +28,14 @@ _DROPPED: Final = re.compile(
 
 
 def printable(text: str) -> str:
-    """Several lines of ours, each of which may quote foreign text, for a terminal."""
-    return "\n".join(cleaned(line, _LINE_LENGTH) for line in text.split("\n"))
+    """Several lines of ours, each of which may quote foreign text, for a terminal.
+
+    Spaces stay, because they indent and align our lines.
+    """
+    lines = (_BREAK.sub(" ", _DROPPED.sub("", line)) for line in text.split("\n"))
+    return "\n".join(
+        line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 1]}…" for line in lines
+    )
 
 
 def cleaned(text: str, limit: int = SENTENCE_LENGTH) -> str:

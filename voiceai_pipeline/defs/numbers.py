@@ -68,17 +68,21 @@ def of_status(
             answer for yesterday too.
     """
     facts: dict[str, Any] = {}
-    if yesterday is not None:
+    this_day = {"is_this_day_complete": dg.MetadataValue.md(answer(report, page, is_open=is_open))}
+    if yesterday is None:
+        facts |= this_day
+    else:
         facts["is_yesterday_complete"] = dg.MetadataValue.md(answer(yesterday, page))
-    facts["is_this_day_complete"] = dg.MetadataValue.md(answer(report, page, is_open=is_open))
     if in_need := needs_text(report):
         facts["who_needs_something"] = dg.MetadataValue.md(in_need)
+    # After both, where yesterday is answered: a small screen ends below two such rows.
+    facts |= this_day
     if hours_until_complete is not None:
         facts["hours_until_complete"] = round(hours_until_complete, 1)
     return {
         **facts,
         "complete_percent": float(report.complete_percent),
-        "complete_percent_of_all_users": float(report.complete_percent_of_all),
+        "percent_of_all_users": float(report.complete_percent_of_all),
         "users": report.users,
         "users_complete": len(report.complete),
         "users_failed": len(report.failed),

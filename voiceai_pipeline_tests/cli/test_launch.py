@@ -94,11 +94,15 @@ def test_a_sync_that_is_killed_or_loses_its_terminal_is_failed(
     program.connect("Harbor Dental")
     program.env["DAGSTER_POSTGRES_URL"] = dagster_database
     location_id = str(DEMO["Harbor Dental"].location_id)
-    program.highlevel.world.add_fault(Fault("stall", location_id))
+    program.highlevel.world.add_fault(Fault("stall", location_id, seconds=3600))
     with program.talking("sync", "--start", A_DAY) as process:
         wait_until(lambda: program.ask("SELECT FROM run_heartbeats") and program.highlevel.requests)
         wait_until(lambda: runs(dagster_database) == [("sync_calls", "STARTED", "command line")])
         process.send_signal(how)
+        # A sync that is stopped waits for the requests that it has sent. These now end, and a sync
+        # that went on would succeed.
+        program.highlevel.world.clear_faults()
+        program.highlevel.world.stop()
         process.wait(60)
     if how is signal.SIGKILL:
         monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database)

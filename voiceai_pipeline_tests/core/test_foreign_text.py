@@ -63,6 +63,12 @@ def test_lines_that_quote_a_name_stay_the_lines_that_they_are() -> None:
         assert moves(printable(text).replace("\n", "")) == []
 
 
+def test_our_own_lines_keep_their_spaces() -> None:
+    ours = "   0.3s  Database: starting\n\nOpen     http://127.0.0.1:8400  (Ctrl-C stops)\n"
+    assert printable(ours) == ours
+    assert printable("Name\t\x1b[2J\r  x" + " " * 20_000) == "Name [2J   x" + " " * 9_987 + "…"
+
+
 def test_no_cell_of_a_csv_file_is_a_formula_and_each_is_one_cell() -> None:
     fields = [export.Field(name, export.Kind.TEXT, "") for name in ("first", "second")]
     file = io.BytesIO()

@@ -35,15 +35,17 @@ def test_the_summary_comes_before_the_numbers_and_yesterday_first() -> None:
     )
     assert list(facts)[:4] == [
         "is_yesterday_complete",
-        "is_this_day_complete",
         "who_needs_something",
+        "is_this_day_complete",
         "hours_until_complete",
     ]
     assert list(facts)[-1] == "all_users"
-    assert facts["complete_percent"] == facts["complete_percent_of_all_users"] == 50.0
+    assert facts["complete_percent"] == facts["percent_of_all_users"] == 50.0
     assert (facts["calls"], facts["minutes"], facts["trial_calls"]) == (9, 12.3, 2)
     assert facts["hours_until_complete"] == 1.3
-    assert "is_yesterday_complete" not in numbers.of_status(report, PAGE, Talk(), is_open=False)
+    of_a_day = numbers.of_status(report, PAGE, Talk(), is_open=False)
+    assert list(of_a_day)[:2] == ["is_this_day_complete", "who_needs_something"]
+    assert "is_yesterday_complete" not in of_a_day
 
 
 def test_users_who_share_a_location_count_its_calls_once() -> None:
