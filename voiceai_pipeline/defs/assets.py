@@ -176,7 +176,7 @@ def sync_status(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     """Is a day complete, which users are missing, why, and what to do? *Metadata* starts with the
-    answer for yesterday and for the last synced day; all other days are under *Partitions*.
+    answer for yesterday, who needs action, and the last synced day; others are under *Partitions*.
     Recorded at the end of every sync, also a failed one; materialize it alone to show the current
     state. To re-sync red days: [call_logs](/assets/call_logs?view=partitions),
     *Materialize*, *Failed and missing*."""
