@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         with sending(world, url + PATH):
             ended = end_calls(world, given.calls, given.seconds)
             stored = delays(pipeline.engine, ended)
-        world.add_fault(Fault("stall", "*"))
+        world.add_fault(Fault("stall", "*", seconds=20))
         answers, statuses = burst(url, world, given.burst)
         world.clear_faults()
         world.stop()
