@@ -1,6 +1,7 @@
 """``sync``: a Dagster run with a row per user and an honest exit code."""
 
 import signal
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -87,6 +88,15 @@ def test_sync_is_a_dagster_run_with_a_row_per_user_and_an_honest_exit_code(
     )
 
 
+@pytest.fixture
+def hangup_counts() -> Iterator[None]:
+    """Let programs be started as from a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_counts")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP], ids=lambda how: how.name)
 def test_a_sync_that_is_killed_or_loses_its_terminal_is_failed(
     program: Program, dagster_database: str, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
