@@ -3,10 +3,9 @@
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from voiceai_pipeline.sandbox.webhooks import WebhookSender
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.highlevel import REDIRECT_URI
+from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.synced_calls import HARBOR
 
 KEYS = Settings.load({}).highlevel.webhook_keys
@@ -76,17 +76,10 @@ def sent(world: World, seed: int = 0, refusals: int = 0) -> Iterator[Receiver]:
     receiver.close()
 
 
-def eventually(is_so: Callable[[], bool]) -> bool:
-    until = monotonic() + 60
-    while not is_so() and monotonic() < until:
-        sleep(0.02)
-    return is_so()
-
-
 def test_a_calls_end_is_announced_with_the_fields_of_the_call(world: World) -> None:
     with sent(world) as receiver:
         call = world.calls.add(HARBOR)
-        assert eventually(lambda: bool(receiver.messages))
+        wait_until(lambda: bool(receiver.messages))
 
     told = receiver.messages[0]
     assert (told["type"], told["id"], told["locationId"]) == ("VoiceAiCallEnd", call["id"], HARBOR)
@@ -99,7 +92,7 @@ def test_a_location_without_the_app_announces_nothing(world: World) -> None:
     with sent(world) as receiver:
         world.calls.add(other)
         world.calls.add(HARBOR)
-        assert eventually(lambda: bool(receiver.messages))
+        wait_until(lambda: bool(receiver.messages))
 
     assert {told["locationId"] for told in receiver.messages} == {HARBOR}
 
@@ -107,7 +100,7 @@ def test_a_location_without_the_app_announces_nothing(world: World) -> None:
 def test_a_refused_message_is_sent_again_until_it_is_taken(world: World) -> None:
     with sent(world, refusals=3) as receiver:
         world.calls.add(HARBOR)
-        assert eventually(lambda: bool(receiver.messages))
+        wait_until(lambda: bool(receiver.messages))
 
     assert receiver.attempts >= 4
 
@@ -116,10 +109,10 @@ def test_messages_are_lost_while_delivery_is_paused(world: World) -> None:
     world.outbox.is_paused = True
     with sent(world) as receiver:
         world.calls.add(HARBOR)
-        assert eventually(lambda: world.outbox.counts["lost"] == 1)
+        wait_until(lambda: world.outbox.counts["lost"] == 1)
         world.outbox.is_paused = False
         later = world.calls.add(HARBOR)
-        assert eventually(lambda: bool(receiver.messages))
+        wait_until(lambda: bool(receiver.messages))
 
     assert {told["id"] for told in receiver.messages} == {later["id"]}
 
@@ -127,7 +120,7 @@ def test_messages_are_lost_while_delivery_is_paused(world: World) -> None:
 def test_installs_and_removals_are_announced_with_location_and_agency(world: World) -> None:
     with sent(world) as receiver:
         world.revoke(HARBOR)
-        assert eventually(lambda: bool(receiver.messages))
+        wait_until(lambda: bool(receiver.messages))
 
     told = receiver.messages[0]
     assert (told["type"], told["locationId"]) == ("UNINSTALL", HARBOR)

@@ -4,7 +4,7 @@ SQL with IF NOT EXISTS, so the same text fills an empty database, adopts an exis
 printed for review (``voiceai-pipeline migrate --sql``).
 
 The source system has a table ``agents`` of its own, so ours is ``voiceai_agents``; 0005 or
-0015 rename that of older databases.
+0013 rename that of older databases.
 """
 
 from alembic import op

@@ -1,5 +1,5 @@
-"""Beside the source system's whole schema: our agents under a name of their own, and no key of ours
-that keeps it from deleting a user.
+"""Beside the source system's whole schema: no key of ours keeps it from deleting a user. Our agents
+have had a name of their own since 0013.
 """
 
 from alembic import op
@@ -14,21 +14,6 @@ def upgrade() -> None:
 
 
 STATEMENTS = (
-    """
-    DO $$
-    BEGIN
-        -- Only ours has this key: the source system's table of this name stays as it is.
-        IF to_regclass('voiceai_agents') IS NULL AND EXISTS (
-            SELECT FROM pg_constraint
-            WHERE conrelid = to_regclass('agents')
-              AND pg_get_constraintdef(oid) = 'PRIMARY KEY (location_id, agent_id)'
-        ) THEN
-            ALTER TABLE agents RENAME TO voiceai_agents;
-        END IF;
-    END
-    $$
-    """,
-    "UPDATE redaction_progress SET table_name = 'voiceai_agents' WHERE table_name = 'agents'",
     """
     ALTER TABLE sync_ledger
         DROP CONSTRAINT IF EXISTS sync_ledger_user_id_fkey,
