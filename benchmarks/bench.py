@@ -23,7 +23,8 @@ import psutil
 import requests
 import sqlalchemy as sa
 
-from benchmarks.contenders import Figures, Job
+from benchmarks.contenders import Job
+from benchmarks.figures import Figures
 from benchmarks.scenarios import (
     AGAIN,
     FRACTIONS,
@@ -37,7 +38,7 @@ from benchmarks.scenarios import (
     Measurement,
     scaled,
 )
-from benchmarks.stored_rows import connect, stored_rows
+from benchmarks.stored_rows import connect, footprint, stored_rows
 from benchmarks.world import Shape, location_id, token, user_id
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections.vault import TokenVault
@@ -293,6 +294,7 @@ class Bench:
         requests.get(f"{job.api_url}/bench/reset", timeout=60)
         with connect(job) as db:
             before = db.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        before_bytes = footprint(job)
         postgres = self._postgres_cpu()
         started = datetime.now(UTC)
         share = job.locations * job.days / (job.shape.locations * job.shape.days)
@@ -302,6 +304,8 @@ class Bench:
         except RuntimeError as error:
             return Measurement(name, job.contender, Figures(), fraction, trouble=str(error))
         took = (datetime.now(UTC) - started).total_seconds()
+        postgres = self._postgres_cpu() - postgres
+        after_bytes = footprint(job)
         counts = requests.get(f"{job.api_url}/bench/counts", timeout=60).json()
         rows, written, is_exact = stored_rows(job, before[0] if before else 0)
         return Measurement(
@@ -318,7 +322,9 @@ class Bench:
             written=written,
             is_exact=is_exact,
             server_cpu=counts["cpu"],
-            postgres_cpu=self._postgres_cpu() - postgres,
+            postgres_cpu=postgres,
+            stored_bytes=after_bytes.stored,
+            wal_bytes=after_bytes.wal - before_bytes.wal,
         )
 
     def _run(self, job: Job) -> dict[str, Any]:

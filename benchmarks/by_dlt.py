@@ -15,7 +15,8 @@ from dlt.sources.rest_api import rest_api_source
 from dlt.sources.rest_api.typing import RESTAPIConfig
 from requests import Response
 
-from benchmarks.contenders import DLT_COLUMNS, Figures, Job, measured
+from benchmarks.contenders import Job
+from benchmarks.figures import Figures, measured
 from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, location_id, request_headers
 
@@ -50,7 +51,7 @@ def load(job: Job) -> Figures:
             "client": {"base_url": job.api_url},
             "resource_defaults": {
                 "table_name": "call_logs",
-                "primary_key": list(DLT_COLUMNS),
+                "primary_key": ["location_id", "id"],
                 "write_disposition": {"disposition": "merge", "strategy": "upsert"},
                 "max_table_nesting": 0,
                 "columns": {

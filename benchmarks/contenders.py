@@ -16,14 +16,11 @@ import json
 import logging
 import os
 import pstats
-import re
-import resource
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -34,6 +31,8 @@ import requests
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from benchmarks import lean
+from benchmarks.figures import Figures, measured
 from benchmarks.server import PATH
 from benchmarks.world import PAGE_SIZE, Shape, location_id, request_headers
 from voiceai_pipeline.calls.sync import WORKERS
@@ -46,12 +45,13 @@ from voiceai_pipeline.pipeline import open_pipeline
 NAMES = {
     "dagster": "ours, through Dagster",
     "ours": "ours, without Dagster",
+    "lean": "the leanest loader",
     "bound": "the bound",
     "dlt": "dlt, tuned",
     "plain": "plain loop",
 }
-DLT_COLUMNS = ("location_id", "id")
-"""dlt's table and its key; all others load ``call_logs``."""
+TABLES = {"dlt": "bench.call_logs", "lean": lean.TABLE}
+"""The tables of those that have one of their own; all others load ``call_logs``."""
 
 
 @dataclass(frozen=True)
@@ -104,43 +104,6 @@ class Job:
             "HIGHLEVEL_TOKEN_URL": f"{self.api_url}/oauth/token",
             "HIGHLEVEL_API_URL": self.api_url,
         }
-
-
-@dataclass
-class Figures:
-    """What it took: wall and CPU seconds, peak memory in MB; ``parts`` are wall seconds by name."""
-
-    seconds: float = 0.0
-    cpu: float = 0.0
-    peak_mb: float = 0.0
-    parts: dict[str, float] = field(default_factory=dict)
-
-
-@contextmanager
-def measured() -> Iterator[Figures]:
-    """Fills the figures in at the end of the ``with``: of this process and its children."""
-    figures = Figures()
-    started, cpu = time.monotonic(), _cpu()
-    yield figures
-    figures.seconds = time.monotonic() - started
-    figures.cpu = _cpu() - cpu
-    figures.peak_mb = _peak_mb()
-
-
-def _cpu() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
-
-
-def _peak_mb() -> float:
-    """The most memory this process ever had resident."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # ru_maxrss would begin with what the parent had when it forked.
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        return int(found[1]) * 1024 / 1e6 if found else 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 # Ours ---------------------------------------------------------------------------------------------
@@ -258,6 +221,13 @@ def _row(location: int, item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def leanest(job: Job) -> Figures:
+    """What one would write by hand if speed were all: ``lean``. A second time it loads all anew."""
+    with measured() as figures:
+        lean.load(job)
+    return figures
+
+
 def bound(job: Job) -> Figures:
     """As many requests side by side as ours, the fewest pages, bodies thrown away; then a COPY of
     the finished rows. Nothing that stores these calls from this API at that pace can be faster,
@@ -348,6 +318,7 @@ def by_dlt(job: Job) -> Figures:
 CONTENDERS: dict[str, Callable[[Job], Figures]] = {
     "dagster": dagster,
     "ours": ours,
+    "lean": leanest,
     "bound": bound,
     "dlt": by_dlt,
     "plain": plain,

@@ -6,7 +6,7 @@ Nothing runs here: that is ``bench.py``.
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from benchmarks.contenders import Figures
+from benchmarks.figures import Figures
 from benchmarks.world import Shape
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -51,6 +51,8 @@ class Measurement:
         written: rows of the table that the run wrote, new or changed.
         is_exact: the table holds each expected call once and no other.
         server_cpu, postgres_cpu: CPU seconds of the others meanwhile.
+        stored_bytes: of the table at the end, with indexes and TOAST.
+        wal_bytes: of the server's WAL, written meanwhile.
         trouble: why there are no figures; "" if there are.
     """
 
@@ -68,6 +70,8 @@ class Measurement:
     is_exact: bool = False
     server_cpu: float = 0.0
     postgres_cpu: float = 0.0
+    stored_bytes: int = 0
+    wal_bytes: int = 0
     trouble: str = ""
 
     @property

@@ -3,10 +3,11 @@ exactly the expected calls.
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import psycopg
 
-from benchmarks.contenders import DLT_COLUMNS, Job
+from benchmarks.contenders import TABLES, Job
 from benchmarks.world import call_id, location_id
 
 
@@ -14,12 +15,31 @@ def connect(job: Job) -> psycopg.Connection:
     return psycopg.connect(job.database_url.replace("+psycopg", ""))
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes: of the table with its indexes and TOAST, and of the WAL written so far."""
+
+    stored: int = 0
+    wal: int = 0
+
+
+def footprint(job: Job) -> Footprint:
+    """What the contender's table takes now, and where the server's WAL stands."""
+    query = (
+        "SELECT coalesce(pg_total_relation_size(to_regclass(%s)), 0), "
+        "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+    )
+    with connect(job) as db:
+        stored, wal = db.execute(query, [TABLES.get(job.contender, "call_logs")]).fetchall()[0]
+    return Footprint(stored, wal)
+
+
 def stored_rows(job: Job, before: int) -> tuple[int, int, bool]:
     """How many rows there are, how many were written since the transaction ``before``, and whether
     they are each expected call once and nothing else."""
-    table, key, alive = "call_logs", "call_id", "missing_since IS NULL"
-    if job.contender == "dlt":
-        table, key, alive = "bench.call_logs", DLT_COLUMNS[1], "true"
+    table = TABLES.get(job.contender, "call_logs")
+    key = "id" if job.contender == "dlt" else "call_id"
+    alive = "true" if job.contender in TABLES else "missing_since IS NULL"
     query = (
         f"SELECT location_id, count(*), md5(string_agg({key}, ',' ORDER BY {key} COLLATE \"C\")), "  # noqa: S608 - our own names
         f"count(*) FILTER (WHERE xmin::text::bigint >= {before}) "

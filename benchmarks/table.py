@@ -52,13 +52,14 @@ class Report:
         if not self.races:
             return
         header = (
-            "scenario", "contender", "wall s", "x bound", "x ours", "requests / fewest",
-            "CPU s", "PostgreSQL CPU s", "peak MB", "rows", "rows written",
+            "scenario", "contender", "wall s", "x leanest", "x bound", "requests / fewest",
+            "CPU s", "PostgreSQL CPU s", "peak MB", "bytes / call", "WAL / call",
+            "rows", "rows written",
         )  # fmt: skip
         rows = []
         for m in self.races:
             if m.trouble:
-                rows.append([m.scenario, NAMES[m.contender], "broke", *[""] * 8])
+                rows.append([m.scenario, NAMES[m.contender], "broke", *[""] * (len(header) - 3)])
                 continue
             part = "" if m.fraction == 1 else f" ({_percent(m.fraction)} run)"
             rows.append(
@@ -66,12 +67,14 @@ class Report:
                     m.scenario,
                     NAMES[m.contender] + part,
                     f"{'≈ ' if part else ''}{m.seconds:,.1f}",
+                    self._ratio(m, "lean"),
                     self._ratio(m, "bound"),
-                    self._ratio(m, "dagster"),
                     f"{m.requests:,} / {m.fewest:,} ({m.requests / m.fewest - 1:+.1%})",
                     f"{m.figures.cpu:,.1f}",
                     f"{m.postgres_cpu:,.1f}",
                     f"{m.figures.peak_mb:,.0f}",
+                    f"{_share(m.stored_bytes, m.rows):,.0f}",
+                    f"{_share(m.wal_bytes, m.written):,.0f}" if m.written else "",
                     f"{m.rows:,}" if m.is_exact else f"**{m.rows:,} of {m.expected:,}: wrong**",
                     f"{m.written:,}",
                 ]
@@ -193,9 +196,7 @@ class Report:
         return None
 
     def _ratio(self, m: Measurement, to: str) -> str:
-        other = self._find(m.scenario, to) or (
-            self._find(m.scenario, "ours") if to == "dagster" else None
-        )
+        other = self._find(m.scenario, to)
         return f"{m.seconds / other.seconds:.2f}" if other and other is not m else ""
 
     def _over(self, scenario: str, above: str, below: str) -> str:
