@@ -222,7 +222,7 @@ def _row(location: int, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def leanest(job: Job) -> Figures:
-    """What one would write by hand if speed were all: ``lean``. A second time it loads all anew."""
+    """What one would write by hand if speed were all: ``lean``.."""
     with measured() as figures:
         lean.load(job)
     return figures
