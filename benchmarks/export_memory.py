@@ -17,8 +17,8 @@ import psycopg
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.embedded_server import DATABASE
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.pipeline import DATABASE
 
 FEW = 10_000
 PROGRAM = str(Path(sys.executable).parent / "voiceai-pipeline")

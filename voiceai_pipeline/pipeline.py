@@ -28,14 +28,12 @@ from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.database import engine as engine_of
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.embedded_server import DATABASE
 from voiceai_pipeline.database.engine import DEFAULT_POOL_SIZE, open_engine
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 if TYPE_CHECKING:
     from voiceai_pipeline.marts.build import Marts
-
-DATABASE = "voiceai"
-"""Our database in the embedded server; Dagster's is beside it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,9 @@ def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> 
     with ExitStack() as stack:
         url = settings.database_url
         if url is None:
-            server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
+            server = stack.enter_context(
+                EmbeddedPostgres.hold(settings.home, sql_port=settings.sql_port)
+            )
             server.create_database(DATABASE)
             url = Secret(server.url(DATABASE))
         else:

@@ -24,7 +24,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
 from voiceai_pipeline.core.webhook import Refusal
-from voiceai_pipeline.database import app_role, grants, migrate, row_security
+from voiceai_pipeline.database import app_role, grants, migrate, row_security, sql_access
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.database.engine import database_now, database_sentence
 from voiceai_pipeline.database.view_sources import SCHEMA
@@ -62,11 +62,14 @@ class Report:
         database_url: for an SQL client, without a password; None if unknown.
         analyst_url: on the embedded server, where users have no logins of their own: a read-only
             session with the rights of analysts. None on an external server.
+        sql_url: where SQL tools reach the embedded server over TCP; None: VOICEAI_SQL_PORT is not
+            set, or the server does not listen there.
     """
 
     findings: Sequence[Finding]
     database_url: str | None
     analyst_url: str | None = None
+    sql_url: str | None = None
 
     @property
     def has_errors(self) -> bool:
@@ -77,6 +80,7 @@ class Report:
             "ok": not self.has_errors,
             "database_url": self.database_url,
             "analyst_url": self.analyst_url,
+            "sql_url": self.sql_url,
             "findings": [vars(finding) for finding in self.findings],
         }
 
@@ -93,6 +97,7 @@ def examine(env: Mapping[str, str]) -> Report:
     findings += unguarded_dagster()
     url: str | None = None
     analyst_url: str | None = None
+    sql_url: str | None = None
     with ExitStack() as stack:
         try:
             require_data(settings)
@@ -113,6 +118,12 @@ def examine(env: Mapping[str, str]) -> Report:
                     if settings.database_url is None and not grants.missing_roles(db):
                         options = {"options": f"-crole={grants.ANALYST}"}
                         analyst_url = _for_sql_tools(engine.url.update_query_dict(options))
+                    if settings.database_url is None and settings.sql_port is not None:
+                        obstacle = sql_access.obstacle(db, settings.sql_port)
+                        if obstacle is None:
+                            sql_url = sql_access.url(settings.home, settings.sql_port)
+                        level: Level = "ok" if obstacle is None else "warning"
+                        findings.append(Finding("SQL tools", level, obstacle or f"at {sql_url}"))
         except NoDataError as error:
             findings.append(Finding("database", "warning", str(error)))
         except (PostgresError, SettingsError) as error:
@@ -121,7 +132,7 @@ def examine(env: Mapping[str, str]) -> Report:
             findings.append(Finding("database", "error", database_sentence(error)))
     if settings.dagster_url is not None:
         findings.append(_dagster_database(settings.dagster_url))
-    return Report(findings, url, analyst_url)
+    return Report(findings, url, analyst_url, sql_url)
 
 
 def _disk(settings: Settings) -> Finding:

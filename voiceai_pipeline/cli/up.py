@@ -35,7 +35,7 @@ from voiceai_pipeline.core.installation import START, shipped
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
-from voiceai_pipeline.database import adoption, migrate
+from voiceai_pipeline.database import adoption, migrate, sql_access
 from voiceai_pipeline.database.embedded import EmbeddedPostgres, is_running
 from voiceai_pipeline.database.embedded_server import PostgresError
 from voiceai_pipeline.highlevel.transport import open_session
@@ -81,6 +81,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         env = stack.enter_context(dagster_environment(settings))
         pipeline = stack.enter_context(open_pipeline(settings))
         _migrate(pipeline.engine, embedded=settings.database_url is None, report=report)
+        _allow_sql_tools(settings, pipeline.engine, report)
 
         supervisor = Supervisor(home / "logs", home, report)
         stack.callback(lambda: report(f"Stopped. All data are kept; start again with: {START}"))
@@ -106,7 +107,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
                 # The database first: nothing else recovers without it.
                 if is_embedded and not is_running(home):
                     report("The database stopped; starting it again.")
-                    stack.enter_context(EmbeddedPostgres.hold(home))
+                    stack.enter_context(EmbeddedPostgres.hold(home, sql_port=settings.sql_port))
                 supervisor.keep_running()
             except (ChildError, PostgresError):
                 if not is_full(home):
@@ -131,7 +132,9 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         url = settings.dagster_url
         if url is None:
-            server = stack.enter_context(EmbeddedPostgres.hold(settings.home))
+            server = stack.enter_context(
+                EmbeddedPostgres.hold(settings.home, sql_port=settings.sql_port)
+            )
             server.create_database(DAGSTER_DATABASE)
             url = Secret(server.url(DAGSTER_DATABASE, driver="psycopg2"))
         else:
@@ -214,6 +217,21 @@ def _migrate(engine: sa.Engine, *, embedded: bool, report: Callable[[str], None]
     if not is_redacted:
         report("Database: redacting what an older version stored; a large database takes minutes")
         stored_redaction.redact_again(engine)
+
+
+def _allow_sql_tools(settings: Settings, engine: sa.Engine, report: Callable[[str], None]) -> None:
+    """Let SQL tools in where VOICEAI_SQL_PORT asks for it; a reason why not stops nothing."""
+    port = settings.sql_port
+    if port is None:
+        return
+    if settings.database_url is not None:
+        report("VOICEAI_SQL_PORT is ignored: it is for the embedded server")
+        return
+    with engine.begin() as db:
+        obstacle = sql_access.obstacle(db, port)
+        if obstacle is None:
+            sql_access.allow(db, settings.home, port)
+    report(f"SQL tools: {obstacle or sql_access.url(settings.home, port)}")
 
 
 def _start_sandbox(

@@ -54,6 +54,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
     "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
     "VOICEAI_SANDBOX_PORT": "where the sandbox listens on this machine; default 8790",
+    "VOICEAI_SQL_PORT": "port on this machine where SQL tools reach the embedded server with a "
+    "password; unset: none",
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
     "VOICEAI_PAGE_HOST": "address the Connections page listens on; default 127.0.0.1",
     "VOICEAI_PAGE_PORT": "port of the Connections page; default 8791",
@@ -168,6 +170,7 @@ class Settings:
         database_url: SQLAlchemy URL on psycopg 3; None means the embedded server.
         owner_url: the same database by the login that migrates; None: ``database_url``.
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
+        sql_port: where the embedded server listens on loopback for SQL tools; None: nowhere.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
     """
@@ -181,6 +184,7 @@ class Settings:
     database_url: Secret | None = None
     owner_url: Secret | None = None
     dagster_url: Secret | None = None
+    sql_port: int | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
 
@@ -206,6 +210,7 @@ class Settings:
             database_url=database_url_of(given, "VOICEAI_DATABASE_URL", "psycopg"),
             owner_url=database_url_of(given, "VOICEAI_OWNER_DATABASE_URL", "psycopg"),
             dagster_url=database_url_of(given, "DAGSTER_POSTGRES_URL", "psycopg2"),
+            sql_port=port_of(given, "VOICEAI_SQL_PORT", 0) if "VOICEAI_SQL_PORT" in given else None,
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
         )

@@ -50,15 +50,17 @@ class EmbeddedPostgres:
         self._pid = os.getpid()
 
     @classmethod
-    def hold(cls, home: Path, *, durable: bool = True) -> Self:
+    def hold(cls, home: Path, *, durable: bool = True, sql_port: int | None = None) -> Self:
         """Start the server of `home` unless it runs; return once it accepts connections.
 
-        `durable=False` trades the safety of the data for speed; it is meant for tests.
+        Args:
+            durable: False trades the safety of the data for speed; it is meant for tests.
+            sql_port: where a server that is started here also listens (``sql_access.py``).
 
         Raises:
             PostgresError: the server cannot run; the text says why and what to do.
         """
-        server = Server(home)
+        server = Server(home, sql_port)
         with _os_errors_explained(server.home):
             server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             holder = server.lock("holders", fcntl.LOCK_SH)  # waits for a stopping watchdog

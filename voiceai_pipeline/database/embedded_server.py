@@ -28,6 +28,11 @@ from voiceai_pipeline.database.engine import ignore_environment
 SUPERUSER = "postgres"
 PORT = 5432  # names the socket file; always given, so that the user's PGPORT changes nothing
 SOCKET = f".s.PGSQL.{PORT}"
+DATABASE = "voiceai"
+"""Ours; Dagster's is beside it."""
+
+SQL_USER = "voiceai_sql"
+"""The only login over TCP, where that is asked for: ``sql_access.py``."""
 SOCKET_PATH_BYTES = 103  # PostgreSQL refuses this many on macOS, which has the shortest sun_path
 START_SECONDS = 120.0  # includes crash recovery after a power cut
 STOP_SECONDS = 60.0
@@ -65,12 +70,16 @@ class PostgresError(RuntimeError):
 class Server:
     """The embedded server of one home folder."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, sql_port: int | None = None) -> None:
+        """Args:
+        sql_port: where a start also listens on loopback; None: on the socket only.
+        """
         self.home = home.expanduser().resolve()  # two paths to one folder are one server
         self.folder = self.home / "postgres"
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
         self.sockets = self.folder / "run"
+        self.sql_port = sql_port
         path = os.fsencode(self.sockets / SOCKET)
         # libpq splits a host at a comma. Not in tempfile's folder: TMPDIR may differ between two
         # processes of one home.
@@ -169,16 +178,34 @@ class Server:
             self.initdb(version, binaries, account, lock, durable=durable)
         # We have the lock, so no server runs and these are left from a killed one. PostgreSQL
         # would trust them if another process had the pid by now.
-        for leftover in (self.data / "postmaster.pid", *self.sockets.glob(f"{SOCKET}*")):
+        for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
         # Quoted, because PostgreSQL parses a list here.
         sockets = '"' + str(self.sockets).replace('"', '""') + '"'
         settings = SETTINGS | {"unix_socket_directories": sockets}
         if not durable:
             settings |= NOT_DURABLE
+        if self.sql_port is not None:
+            settings |= self._listening(self.sql_port)
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = [str(binaries / "postgres"), "-D", str(self.data), *options]
         embedded_account.spawn(command, account, lock, self.log)
+
+    def _listening(self, port: int) -> dict[str, str]:
+        """What makes the server listen on loopback, for one login with a password.
+
+        PostgreSQL names the socket file after the port; a link keeps the name that all of this
+        home's processes connect to.
+        """
+        access = self.folder / "pg_hba.conf"
+        access.write_text(
+            f"local all all trust\nhost {DATABASE} {SQL_USER} 127.0.0.1/32 scram-sha-256\n",
+            encoding="utf-8",
+        )
+        access.chmod(0o644)  # root writes it and another account reads it; the folder is 0700
+        if port != PORT:
+            (self.sockets / SOCKET).symlink_to(f".s.PGSQL.{port}")
+        return {"listen_addresses": "127.0.0.1", "port": str(port), "hba_file": str(access)}
 
     def binaries(self) -> tuple[int, Path]:
         """The version that wrote the data, else the newest, and the folder of its programs."""

@@ -46,7 +46,7 @@ class PostgresStorage(DagsterPostgresStorage):
         with _sentences():
             settings = Settings.load(os.environ)
             given = settings.dagster_url
-            url = given.reveal() if given else _embedded_url(settings.home)
+            url = given.reveal() if given else _embedded_url(settings.home, settings.sql_port)
             # Dagster creates its tables here, and the first two of its programs may start at once.
             engine = sa.create_engine(url, poolclass=sa.NullPool)
             with retry_pg_connection_fn(engine.connect) as db, db.begin():
@@ -84,9 +84,9 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _embedded_url(home: Path) -> str:
+def _embedded_url(home: Path, sql_port: int | None) -> str:
     """Dagster's database in the embedded server, which this process holds until it exits."""
-    server = EmbeddedPostgres.hold(home)
+    server = EmbeddedPostgres.hold(home, sql_port=sql_port)
     server.create_database(DATABASE)
     return server.url(DATABASE, driver="psycopg2")
 

@@ -20,8 +20,8 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.database.embedded_server import DATABASE
 from voiceai_pipeline.database.engine import open_engine
-from voiceai_pipeline.pipeline import DATABASE
 from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.sandbox.server import running
 from voiceai_pipeline.sandbox.world import World
