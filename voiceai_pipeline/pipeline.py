@@ -22,6 +22,7 @@ from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
+from voiceai_pipeline.core import core_files
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import MetricRules, Settings
 from voiceai_pipeline.core.settings_parsing import SettingsError
@@ -195,6 +196,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
     Raises:
         SettingsError, PostgresError: with what to do.
     """
+    core_files.forbid()
     with ExitStack() as stack:
         _configured_keys(settings)  # no server is started where they are wrong
         engine = stack.enter_context(open_database(settings))

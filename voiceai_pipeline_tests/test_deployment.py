@@ -234,7 +234,38 @@ def test_runs_and_the_page_keep_token_pairs_on_the_same_volume() -> None:
         assert COMPOSE["volumes"][name] == {"name": name}  # else compose prefixes it
     assert "VOICEAI_HOME=/var/lib/voiceai" in (DEPLOY / "Dockerfile").read_text()
     mounts = _instance_config("kubernetes")["run_launcher"]["config"]["volume_mounts"]
-    assert [mount["mountPath"] for mount in mounts] == ["/var/lib/voiceai"]
+    assert {"name": "voiceai-home", "mountPath": "/var/lib/voiceai"} in mounts
+
+
+def test_every_process_is_a_plain_user_with_a_read_only_root_file_system() -> None:
+    hardened = {
+        "user": "10001",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+    }
+    assert "USER 10001\n" in (DEPLOY / "Dockerfile").read_text()
+    for name, service in COMPOSE["services"].items():
+        if name == "postgres":  # its image starts as root to set up the volume
+            assert service["security_opt"] == hardened["security_opt"]
+            continue
+        assert {key: service.get(key) for key in hardened} == hardened, name
+        writable = {volume.split(":")[1] for volume in service.get("volumes", ())}
+        gone = {place.partition(":")[0] for place in service["tmpfs"]}
+        assert {"/tmp", "/var/lib/dagster"} <= writable | gone, name  # noqa: S108
+        assert not writable & gone, name  # Docker refuses two at one place
+    docker = _instance_config("docker")["run_launcher"]["config"]["container_kwargs"]
+    assert {key: docker.get(key) for key in hardened} == hardened
+    kubernetes = _instance_config("kubernetes")["run_launcher"]["config"]
+    places = {mount["mountPath"] for mount in kubernetes["volume_mounts"]}
+    assert places == {"/tmp", "/var/lib/dagster", "/var/lib/voiceai"}  # noqa: S108
+    pod = kubernetes["run_k8s_config"]
+    assert pod["pod_spec_config"]["security_context"]["run_as_user"] == 10001
+    assert pod["container_config"]["security_context"] == {
+        "read_only_root_filesystem": True,
+        "allow_privilege_escalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def test_empty_values_as_compose_sets_them_count_as_unset() -> None:

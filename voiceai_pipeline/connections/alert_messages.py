@@ -50,7 +50,8 @@ class Message:
 def message_of(notice: Notice, page: PageSettings) -> Message:
     """One notice: the user, what happened, since when, what to do, and where."""
     user_id = notice.user.id if notice.user else None
-    link = page_link(page, user_id)
+    is_login = notice.reason is FailureClass.LOGINS_FAILING
+    link = f"{page.url}/logins" if is_login else page_link(page, user_id)
     if notice.moment == "closed":
         body = [f"Since {_utc(notice.at)}. No action needed. {_what_follows(notice)}"]
     else:
@@ -60,6 +61,8 @@ def message_of(notice: Notice, page: PageSettings) -> Message:
         ]
     if notice.reason is FailureClass.DAGSTER_SILENT:
         body += [f"Dagster: {page.dagster_url}/deployment/daemons"]
+    elif is_login:
+        body += [f"Logins: {link}"]
     else:
         body += [f"Connection: {link}", f"Dagster: {dagster_link(page, user_id)}"]
     return Message(
@@ -102,6 +105,8 @@ def headline(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
         closed = notice.moment == "closed"
         return "Dagster works again" if closed else f"Scheduling has stopped: {said}"
+    if notice.reason is FailureClass.LOGINS_FAILING:
+        return "No login has failed for an hour" if notice.moment == "closed" else said
     if notice.moment == "closed":
         return f"{who} works again" if notice.user else "Token refresh works again for all users"
     if not notice.user:
@@ -143,6 +148,8 @@ def _fix(notice: Notice) -> str:
 def _impact(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
         return "No day is synced and no token refreshed until it runs again; nothing is lost yet."
+    if notice.reason is FailureClass.LOGINS_FAILING:
+        return "Nobody is locked out; each address is slowed down on its own."
     if notice.reason is FailureClass.TOKENS_SPENT:
         return "The refused users have to reconnect, unless newer tokens are found."
     if notice.user is None:
@@ -164,6 +171,8 @@ def _impact(notice: Notice) -> str:
 def _what_follows(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
         return "The next nightly run re-syncs the last days; earlier days show as missing."
+    if notice.reason is FailureClass.LOGINS_FAILING:
+        return "The attempts stay listed."
     if notice.user is None:
         return "Refreshes that were skipped are made up for."
     return "Days that were waiting are filled automatically."

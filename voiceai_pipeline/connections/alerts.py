@@ -28,6 +28,9 @@ _BUSINESS: Final = sa.func.coalesce(
 DAEMON: Final = "daemon"
 """The subject of problems with Dagster's daemon."""
 
+LOGINS: Final = "logins"
+"""The subject of failed logins to the pages."""
+
 Moment = Literal["opened", "closed"]
 
 

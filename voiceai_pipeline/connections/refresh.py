@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -136,13 +136,18 @@ class Refresher:
 
     @contextmanager
     def _carefully(self, *, vouched_for: bool | None) -> Iterator[None]:
-        """One exchange at a time until HighLevel accepts the first: the database may have been
-        restored from a backup, and then three refusals are enough to notice it."""
-        if vouched_for is not False or self._proven:
+        """One exchange at a time until HighLevel accepts one, and again after a refusal: the
+        database may have been restored from a backup, even together with the pairs on disk, and
+        then three refusals are enough to notice it."""
+        if vouched_for is None:
             yield
-        else:
-            with self._proving:
-                yield
+            return
+        with ExitStack() as alone:
+            if not self._proven:
+                alone.enter_context(self._proving)
+            if self._proven:
+                alone.close()  # it was accepted while this one waited
+            yield
 
     def _attempt(
         self,
@@ -181,6 +186,8 @@ class Refresher:
                     with self._engine.begin() as db:
                         token_store.give_back(db, row, lease)
                     raise _RateLimitedError(error.retry_after) from None
+                if error.failure is FailureClass.REFRESH_REJECTED:
+                    self._proven = False
                 self._outcome.after_failure(
                     row, lease, error, is_alive=is_alive, vouched_for=vouched_for
                 )

@@ -1,8 +1,8 @@
 """Notices that the database was restored from a backup, and brings its connections up to date.
 
 A pair on disk that is newer than the database's row means that the row is from a backup: its
-refresh token is spent. The newer pair is stored before anything is spent. Where no
-pair is on disk, ``refresh.py`` exchanges one token at a time until one is accepted, and
+refresh token is spent. The newer pair is stored before anything is spent. As there may be no newer
+pair anywhere, ``refresh.py`` exchanges one token at a time until one is accepted, and
 ``refresh_outcome.py`` suspends all refreshes after three refusals in a row.
 """
 

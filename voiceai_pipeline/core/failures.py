@@ -57,6 +57,7 @@ class FailureClass(StrEnum):
     UNSTORABLE = "unstorable"
     ROWS_HIDDEN = "rows_hidden"
     DAGSTER_SILENT = "dagster_silent"
+    LOGINS_FAILING = "logins_failing"
     INTERNAL = "internal"
 
     @classmethod
@@ -283,6 +284,13 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "Dagster's daemon and sensors have given no sign of life for half an hour",
         "Find out under Deployment in Dagster's UI what has stopped, and restart it: "
         f"{START}, or dagster-daemon run",
+        Remedy.OPERATOR,
+    ),
+    FailureClass.LOGINS_FAILING: Explanation(
+        "Ten logins to the pages failed within ten minutes",
+        "Look under Logins on the pages from which addresses. If you do not know them, let only "
+        "your own networks reach the pages; if one of them succeeded, change VOICEAI_PAGE_SECRET "
+        "and VOICEAI_ANALYST_SECRET",
         Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(

@@ -1,7 +1,7 @@
 """Every table except the marts, to import from one place.
 
-A table is defined in the module of its concept: ``connection_tables``, ``call_tables`` or
-``webhook_tables``.
+A table is defined in the module of its concept: ``connection_tables``, ``call_tables``,
+``webhook_tables`` or ``page_tables``.
 """
 
 from voiceai_pipeline.database.call_tables import (
@@ -27,6 +27,7 @@ from voiceai_pipeline.database.connection_tables import (
     token_events,
     users,
 )
+from voiceai_pipeline.database.page_tables import page_logins
 from voiceai_pipeline.database.schema import (
     ADOPTED,
     VERSION_TABLE,
@@ -58,6 +59,7 @@ __all__ = [
     "location_leases",
     "locations",
     "metadata",
+    "page_logins",
     "redaction_progress",
     "run_heartbeats",
     "set_aside_calls",

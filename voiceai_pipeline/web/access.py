@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
 from voiceai_pipeline.core.settings import CALLBACK_PATH, PageSettings
-from voiceai_pipeline.web import cookies
+from voiceai_pipeline.web import cookies, login_record
 from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.pages import (
     HOME,
     PageError,
+    reading,
     redirect,
     render,
     role_of,
@@ -249,10 +250,11 @@ def _refuse_forged(request: Request, form: Form) -> None:
 
 
 def routes() -> list[Route]:
-    """Login and logout."""
+    """Login and logout, and who did."""
     return [
         Route(LOGIN, _login_page, methods=["GET"]),
         Route(LOGIN, posted(_login, for_everyone=True), methods=["POST"]),
+        Route("/logins", reading(_logins), methods=["GET"]),
         Route("/logout", posted(_logout, for_everyone=True), methods=["POST"]),
     ]
 
@@ -286,6 +288,7 @@ def _login(request: Request, form: Form) -> Response:
     role = _role_of_password(site.page, form.get("password", ""))
     if role is None:
         failures = site.failed_logins.count(address)
+        login_record.record(site.pipeline.engine, address, None)
         log.warning("login failed from %s, %d within a minute", address, failures)
         return render(
             request,
@@ -296,6 +299,7 @@ def _login(request: Request, form: Form) -> Response:
             "VOICEAI_ANALYST_SECRET to look only.",
         )
     log.info("login as %s from %s", role, address)
+    login_record.record(site.pipeline.engine, address, role)
     response = redirect(request, back)
     # A new id, against session fixation.
     cookies.put_session(site.jar, response, Session.new(role))
@@ -324,6 +328,13 @@ def _role_of_password(page: PageSettings, password: str) -> Role | None:
         if secret is not None and hmac.compare_digest(password.encode(), secret.reveal().encode()):
             found = role
     return found
+
+
+def _logins(request: Request) -> Response:
+    """The last attempts, for operators."""
+    refuse_analysts(request)
+    with site_of(request).pipeline.engine.begin() as db:
+        return render(request, "logins.html", attempts=login_record.newest(db))
 
 
 def _logout(request: Request, _form: Form) -> Response:

@@ -85,6 +85,7 @@ def read(db: sa.Connection, site: Site, connections: Sequence[Connection]) -> Ov
             _daemon(problems, now),
             _refreshes(circuit_breaker.read(db)),
             _alerts(db, site.channels, problems, now),
+            *_logins(problems),
         ),
     )
 
@@ -113,6 +114,12 @@ def _daemon(problems: Sequence[alerts.Problem], now: datetime) -> Sign:
         "bad",
         f"No sign of life for {_hours(now - silent.opened_at)}. Check Dagster's daemon.",
     )
+
+
+def _logins(problems: Sequence[alerts.Problem]) -> list[Sign]:
+    if any(one.subject == alerts.LOGINS for one in problems):
+        return [Sign("Logins", "bad", "Ten failed within ten minutes. See who logged in.")]
+    return []
 
 
 def _refreshes(circuit: circuit_breaker.Circuit) -> Sign:

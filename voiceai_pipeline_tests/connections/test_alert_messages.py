@@ -47,6 +47,11 @@ def test_a_message_names_user_problem_start_fix_and_links() -> None:
             "No action needed",
         ),
         (
+            notice(FailureClass.LOGINS_FAILING, None),
+            "Ten logins to the pages failed within ten minutes",
+            "Logins: https://voice.test/logins",
+        ),
+        (
             notice(FailureClass.REFRESH_REJECTED, SPA, "closed"),
             "Willow Spa works again",
             "Days that were waiting are filled automatically.",

@@ -164,7 +164,7 @@ def test_where_the_newest_pairs_exist_nowhere_three_refusals_suspend_all_with_on
     if kept == "old pairs":
         # As after the whole machine was reset to an older state.
         old.rename(backups.pairs)
-    assert len(backups.refresh_all()) <= (3 if kept == "nothing" else 6)
+    assert len(backups.refresh_all()) <= 3
     with engine.begin() as db:
         assert circuit_breaker.read(db).reason is FailureClass.TOKENS_SPENT
         reasons = Counter(notice.reason for notice in alerts.pending(db, "test"))

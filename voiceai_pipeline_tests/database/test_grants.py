@@ -1,5 +1,6 @@
 """What analysts may read and what they may not, found out by connecting as them."""
 
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -7,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
+from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database import adoption, grants, migrate
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
@@ -195,3 +197,30 @@ def test_without_the_right_to_create_roles_or_schemas_the_rest_works(
         db.execute("SET ROLE voiceai_analyst")
         assert db.execute("SELECT count(*) FROM voiceai.calls").fetchone() == (0,)
         assert not is_allowed(db, sql.SQL("SELECT FROM voiceai.call_contents"))
+
+
+def test_a_reader_of_one_location_sees_it_and_nothing_else(
+    engine: sa.Engine, database: Secret
+) -> None:
+    """As decision 36 describes it, word for word."""
+    with engine.begin() as db:
+        for number, location in enumerate(("Loc1", "Loc2"), 1):
+            add_connection(db, number, f"Owner of {location}", location_id=location)
+            add_call(db, f"call at {location}", location)
+    (decision,) = (PROJECT / "docs" / "decisions").glob("*-no-row-security-of-ours.md")
+    (recipe,) = re.findall(r"```sql\n(.*?)```", decision.read_text(), re.DOTALL)
+    run(database, recipe.replace("LOCATION_ID", "Loc1"))
+    try:
+        (seen,) = read("harbor_analyst", database, "SELECT * FROM harbor.calls")
+        assert seen["call_id"] == "call at Loc1"
+        with connect_as("harbor_analyst", database) as db:
+            for statement in (
+                "SELECT FROM voiceai.calls",
+                "SELECT FROM voiceai.users_of_views()",
+                "SELECT FROM call_logs",
+                "CREATE VIEW harbor.mine AS SELECT 1",
+                "CREATE OR REPLACE VIEW harbor.calls AS SELECT 1",
+            ):
+                assert not is_allowed(db, sql.SQL(statement)), statement
+    finally:
+        run(database, "DROP OWNED BY harbor_analyst; DROP ROLE harbor_analyst")

@@ -18,8 +18,10 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
+from voiceai_pipeline.web import users
 from voiceai_pipeline_tests.support.chromium import OpenWindow
 from voiceai_pipeline_tests.support.demo_users import DEMO
+from voiceai_pipeline_tests.support.hostile_texts import REQUESTED, hostile_texts
 from voiceai_pipeline_tests.support.installation import (
     AGENCY,
     CEDAR,
@@ -325,6 +327,28 @@ def test_every_page_fits_its_window_and_is_accessible(
         page.goto(installation.url)
         for button in page.locator("table button, table a.button").all():
             assert ": " in (button.get_attribute("aria-label") or "")
+
+
+def test_a_thousand_hostile_texts_ask_for_nothing(
+    installation: Installation, open_window: OpenWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "PER_PAGE", 1000)  # all of them on one page
+    texts = [text.replace("\0", "") for text in hostile_texts()]  # PostgreSQL has no NUL
+    now = datetime.now(UTC)
+    with installation.pipeline.engine.begin() as db:
+        for number, text in enumerate(texts[:500], 1):
+            connections.add_user(db, UUID(int=number), business_name=text, last_name=text)
+        failed = {
+            UUID(int=number): UserStatus(now, "failure", text, 0)
+            for number, text in enumerate(texts[500:], 1)
+        }
+        ledger.record_statuses(db, failed)
+    page, asked = open_window(), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(installation.url)
+    assert page.locator("body").inner_text().count("probe") > 500
+    assert page.evaluate(REQUESTED) == []
+    assert [one for one in asked if "probe" in one or "evil" in one] == []
 
 
 def test_on_a_phone_the_table_is_cards_and_still_a_table_to_a_screen_reader(

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from voiceai_pipeline.web import connection_limits, server
 from voiceai_pipeline.web.server import listen, serve_in_thread
+from voiceai_pipeline_tests.support.installation import Installation
 
 
 @contextmanager
@@ -67,13 +68,23 @@ def test_of_too_many_connections_the_one_that_waited_longest_is_closed(
         assert [_is_closed(client) for client in clients[:30]] == [True] * 30
 
 
-def test_a_thousand_half_open_connections_do_not_keep_others_out() -> None:
-    with greeting() as url, contextlib.ExitStack() as stack:
+def test_a_thousand_half_open_connections_do_not_keep_others_out(
+    installation: Installation,
+) -> None:
+    """The health of the whole application is answered within a second throughout; of three times
+    the shortest counts, for a busy machine may stop this process for longer."""
+
+    def takes() -> float:
+        answers = [requests.get(f"{installation.url}/health", timeout=30) for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {200}
+        return min(answer.elapsed.total_seconds() for answer in answers)
+
+    with contextlib.ExitStack() as stack:
         for number in range(1000):
-            stack.enter_context(half_open(url))
+            stack.enter_context(half_open(installation.url))
             if number % 100 == 0:
-                assert requests.get(url, timeout=30).text == "hello"
-        assert requests.get(url, timeout=30).text == "hello"
+                assert takes() < 1
+        assert takes() < 1
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
