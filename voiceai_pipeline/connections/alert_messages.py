@@ -149,7 +149,7 @@ def _impact(notice: Notice) -> str:
     if notice.reason is FailureClass.DAGSTER_SILENT:
         return "No day is synced and no token refreshed until it runs again; nothing is lost yet."
     if notice.reason is FailureClass.LOGINS_FAILING:
-        return "Nobody is locked out; each address is slowed down on its own."
+        return "No address is locked out for good; each address is slowed down on its own."
     if notice.reason is FailureClass.TOKENS_SPENT:
         return "The refused users have to reconnect, unless newer tokens are found."
     if notice.user is None:

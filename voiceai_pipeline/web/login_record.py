@@ -1,6 +1,6 @@
 """Who logged in and who failed to: recorded in PostgreSQL, and an alert where failures repeat.
 
-An address locks out itself only (``throttle.py``); what is counted here locks out nobody.
+An address locks out itself only (``throttle.py``); what is counted here locks out no one.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Login:
 
 
 def record(engine: sa.Engine, address: str, role: Role | None) -> None:
-    """Record an attempt; a database that is away keeps nobody from logging in.
+    """Record an attempt; a database that is away prevents no login.
 
     Args:
         role: None: the password was wrong.
