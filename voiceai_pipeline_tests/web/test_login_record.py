@@ -69,7 +69,7 @@ def test_ten_failures_within_ten_minutes_are_one_alert_from_wherever_they_come(
     assert open_alerts() == []
 
 
-def test_a_database_that_takes_no_record_keeps_nobody_from_logging_in(open_page: Open) -> None:
+def test_a_database_that_takes_no_record_prevents_no_login(open_page: Open) -> None:
     with open_page(VOICEAI_PAGE_SECRET=PASSWORD) as page, page.visitor() as operator:
         with page.pipeline.engine.begin() as db:
             db.execute(sa.text("ALTER TABLE page_logins RENAME TO gone"))
