@@ -119,7 +119,10 @@ class Directory:
                 shared = connection_queries.by_location(connection_queries.all_connections(db))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="directory") as pool:
+        with (
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="directory") as pool,
+            self._client.reads.interruptible(),
+        ):
             return dict(zip(shared, pool.map(attempt, shared, shared.values()), strict=True))
 
 

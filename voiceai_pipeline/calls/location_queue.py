@@ -14,8 +14,9 @@ and a database that restarts costs the reads in progress, nothing else.
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -152,6 +153,7 @@ class LocationQueue(Generic[U]):
             ``Lease.requesting``.
         store: stores windows of several locations in one transaction.
         give_up: the results of days that other runs have held for too long.
+        interruptible: wraps the wait for reads; interrupted, it lets those under way end.
     """
 
     engine: sa.Engine
@@ -162,6 +164,7 @@ class LocationQueue(Generic[U]):
     read: Callable[[Task, Lease], Found[U]]
     store: Callable[[Sequence[U]], list[DayResult]]
     give_up: Callable[[Task, Holder | None], list[DayResult]]
+    interruptible: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     terms: Terms = TERMS
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -187,11 +190,12 @@ class LocationQueue(Generic[U]):
         outcomes: list[DayResult] = []
         self._pool = WorkerPool(self.workers, self.terms.slow)
         try:
-            while self._fresh or self._delayed or self._running:
-                outcomes += self._start()
-                outcomes += self._collect()
-                outcomes += self._store_batch()
-                self._extend()
+            with self.interruptible(), self._yielding():
+                while self._fresh or self._delayed or self._running:
+                    outcomes += self._start()
+                    outcomes += self._collect()
+                    outcomes += self._store_batch()
+                    self._extend()
         finally:
             # If this takes longer than the lease, running workers stop at their next request. Work
             # that has not started is dropped.
@@ -201,6 +205,19 @@ class LocationQueue(Generic[U]):
             with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as db:
                 leases.release(db, None, self._holder)
         return outcomes
+
+    @contextlib.contextmanager
+    def _yielding(self) -> Iterator[None]:
+        """Give up the leases if the run is interrupted: a read that ends then is no day's
+        failure, and is not recorded as one."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            for running in self._running.values():
+                running.lease.lose()
+            raise
 
     def _start(self) -> list[DayResult]:
         """Start tasks whose lease is free; returns results that need no reading any more."""

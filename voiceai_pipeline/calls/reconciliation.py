@@ -134,7 +134,10 @@ class Reconciliation:
             locations = self._locations()
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="reconciliation") as pool:
+        with (
+            ThreadPoolExecutor(self._workers, thread_name_prefix="reconciliation") as pool,
+            self._client.reads.interruptible(),
+        ):
             results = pool.map(lambda one: self._reconcile(one, run_id), locations)
             return sorted(results, key=lambda result: (result.name, result.location_id))
 

@@ -147,6 +147,7 @@ class Sync:
             read=window_sync.sync_location,
             store=window_sync.store,
             give_up=window_sync.give_up,
+            interruptible=self._client.reads.interruptible,
             terms=self._terms,
         )
         known = None if mode is Mode.REREAD else done

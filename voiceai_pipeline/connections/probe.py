@@ -51,7 +51,10 @@ def probe(
             return  # each further attempt would be refused too
     rests = {ConnectionState.IN_DOUBT, *([ConnectionState.PAUSED] if paused else [])}
     resting = [one.user.id for one in connections if one.status in rests]
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="probe") as pool:
+    with (
+        ThreadPoolExecutor(WORKERS, thread_name_prefix="probe") as pool,
+        tokens.reads.interruptible(),
+    ):
         list(pool.map(attempt, resting))
 
 

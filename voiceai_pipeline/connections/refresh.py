@@ -84,7 +84,7 @@ class Refresher:
         spool: Spool | None = None,
         pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._engine = engine
         self._vault = vault
@@ -92,7 +92,9 @@ class Refresher:
         self._actor = actor
         self._spool = spool
         self._now = now
-        self._sleep = sleep
+        self._sleep = sleep or time.sleep
+        # Ends early when the process stops; between attempts to write a pair nothing may.
+        self._pause = sleep or client.reads.pause
         self._outcome = RefreshOutcome(engine, actor)
         self._pairs = pairs
         self._restoration = Restoration(engine, vault, pairs, actor=actor, now=now)
@@ -168,7 +170,8 @@ class Refresher:
             PipelineError: as ``refresh``.
         """
         is_alive, is_probe = self._check_endpoint(row, at_once=at_once)
-        with GATE.exchange(self._sleep):
+        with GATE.exchange(self._pause):
+            self._client.reads.check(method="POST", path="/oauth/token")
             with self._engine.begin() as db:
                 # The lease and the token's lifetime count from here, not from before the wait.
                 row = replace(row, now=read_clock(db, self._now))

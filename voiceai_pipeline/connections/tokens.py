@@ -72,14 +72,15 @@ class Tokens:
         spool: Spool | None = None,
         pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._engine = engine
         self.vault = vault
         self._client = client
+        self.reads = client.reads
         self._actor = actor or Actor()
         self._now = now
-        self._sleep = sleep
+        self._sleep = sleep or client.reads.pause
         self._outcome = RefreshOutcome(engine, self._actor)
         self._private = PrivateTokens(engine, vault, client, actor=self._actor, now=now)
         self._refresher = Refresher(
@@ -117,6 +118,7 @@ class Tokens:
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
+            self.reads.check(method="POST", path="/oauth/token")
             try:
                 row = self._read(user_id)
                 self._refuse_obstacle(row, force=need.force)
@@ -262,7 +264,10 @@ class Tokens:
                 return unexpected(error)
             return None
 
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool:
+        with (
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="refresh") as pool,
+            self.reads.interruptible(),
+        ):
             return dict(zip(user_ids, pool.map(one, user_ids), strict=True))
 
     # Spending -------------------------------------------------------------------------------------

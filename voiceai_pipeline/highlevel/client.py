@@ -28,6 +28,7 @@ from voiceai_pipeline.highlevel.calls import PAGE_SIZE, Page, as_sent, listing_o
 from voiceai_pipeline.highlevel.errors import Endpoint, HighLevelError
 from voiceai_pipeline.highlevel.grant import body_of, grant_of, malformed
 from voiceai_pipeline.highlevel.rate_limit import RateLimits
+from voiceai_pipeline.highlevel.reads import Reads
 from voiceai_pipeline.highlevel.redaction import clean
 from voiceai_pipeline.highlevel.retry import Retry
 from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Auth, Transport, bearer
@@ -60,17 +61,18 @@ class HighLevelClient:
         settings: HighLevelSettings,
         *,
         retry: Retry | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         token_timeout: float = TOKEN_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self._settings = settings
         self._retry = retry or Retry()
-        self._sleep = sleep
+        self.reads = Reads()
+        self._sleep = sleep or self.reads.pause
         self._token_timeout = token_timeout
         self._read_timeout = read_timeout
-        self.limits = RateLimits(sleep)
-        self._transport = Transport()
+        self.limits = RateLimits(self._sleep)
+        self._transport = Transport(self.reads)
 
     def close(self) -> None:
         """Close every connection. The client cannot be used afterwards."""
@@ -111,8 +113,7 @@ class HighLevelClient:
             _listing,
         )
         items = _list(body, "/voice-ai/dashboard/call-logs", "callLogs")
-        total = errors.first(body, "total", "totalRecords")
-        return Page(items, errors.whole_number(total))
+        return Page(items, errors.total_of(body))
 
     def call_total(
         self, token: Secret, location_id: str, start: datetime, end: datetime
@@ -132,7 +133,7 @@ class HighLevelClient:
                 "pageSize": 1,
             },
         )
-        return errors.whole_number(errors.first(body, "total", "totalRecords"))
+        return errors.total_of(body)
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
         """Every agent of a location; agents without an id are skipped (CONTRACT 3)."""

@@ -295,18 +295,23 @@ def _trace_id(value: object, request: requests.PreparedRequest) -> str | None:
     return None if any(echoes) else value
 
 
+_DAY: Final = 86_400.0
+
+
 def _retry_after(answer: Answer) -> float | None:
     """The pause that a response asks for, in seconds: ``Retry-After``, as seconds or as a date by
     the response's own clock; undocumented, but honoured. A 429 without it: the interval after which
-    the burst is over (CONTRACT 5)."""
+    the burst is over (CONTRACT 5). At most a day."""
     value = answer.headers.get("Retry-After", "")
     if value.isdecimal():
-        return float(value)
+        return min(float(value), _DAY)
     with contextlib.suppress(KeyError, TypeError, ValueError):
         at = parsedate_to_datetime(value) - parsedate_to_datetime(answer.headers["Date"])
-        return max(at.total_seconds(), 0.0)
+        return min(max(at.total_seconds(), 0.0), _DAY)
     interval = answer.headers.get("X-RateLimit-Interval-Milliseconds", "")
-    return int(interval) / 1000 if answer.status == 429 and interval.isdecimal() else None
+    if answer.status != 429 or not interval.isdecimal():
+        return None
+    return min(float(interval) / 1000, _DAY)
 
 
 def whole_number(value: Any) -> int | None:
@@ -317,6 +322,16 @@ def whole_number(value: Any) -> int | None:
         return int(value) if isinstance(value, int) else int(float(value))
     except (ValueError, OverflowError):
         return None
+
+
+_MOST: Final = 2**31 - 1
+"""A total above this cannot be right; what is stored of it is a PostgreSQL integer."""
+
+
+def total_of(body: Mapping[str, Any]) -> int | None:
+    """The number of items that a list states; None if it states none, or one that cannot be."""
+    total = whole_number(first(body, "total", "totalRecords"))
+    return total if total is not None and total <= _MOST else None
 
 
 def first(body: Mapping[str, Any], *names: str) -> Any:

@@ -29,6 +29,9 @@ DAILY_RESERVE: Final = 100
 PROBE_AFTER: Final = 900.0
 """Seconds until an exhausted daily limit is probed if HighLevel does not say when it resets."""
 
+_ABSURD: Final = 10**12
+"""No number of requests or milliseconds in a header is larger; such a header is ignored."""
+
 DAY: Final = 86_400.0
 """Seconds; a reset of the daily limit that lies further ahead is an error in the response."""
 
@@ -139,7 +142,7 @@ class RateLimits:
             budget.daily_at = now
             remaining = _number(headers, "X-RateLimit-Remaining")
             interval = _number(headers, "X-RateLimit-Interval-Milliseconds")
-            if remaining is None or interval is None:
+            if remaining is None or interval is None or interval <= 0:
                 return
             budget.interval = interval / 1000
             reserve = int((_number(headers, "X-RateLimit-Max") or 0) * RESERVE)
@@ -184,6 +187,7 @@ class RateLimits:
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:
     try:
-        return int(headers[name])
+        value = int(headers[name])
     except (KeyError, ValueError):
         return None
+    return value if abs(value) < _ABSURD else None

@@ -21,6 +21,7 @@ from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.answer import Answer
 from voiceai_pipeline.highlevel.errors import HighLevelError
 from voiceai_pipeline.highlevel.grant import SENDABLE
+from voiceai_pipeline.highlevel.reads import Reads
 
 CONNECT_TIMEOUT: Final = 5.0
 USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
@@ -38,7 +39,8 @@ Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 class Transport:
     """Sends one request at a time per thread. Safe to share between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: Reads | None = None) -> None:
+        self._reads = reads or Reads()
         self._local = threading.local()
         self._environments: dict[str, dict[str, Any]] = {}
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
@@ -69,12 +71,16 @@ class Transport:
             HighLevelError: no response; ``sent`` says whether the request was handed over.
         """
         request.headers = _HEADERS | dict(request.headers)
+        is_read = request.method == "GET"
+        if is_read:
+            self._reads.check(path=path)
         _handed_over.yes = False
+        _handed_over.reads = self._reads if is_read else None
         environment = self._environment(request.url)
         try:
             # Prepared here and read in large chunks: with everything else that ``Session.get``
             # does, and in its chunks of 10 kB, a page takes twice the time.
-            response = self._session().send(
+            response = self._session("reader" if is_read else "sender").send(
                 request.prepare(),
                 timeout=(CONNECT_TIMEOUT, timeout),
                 allow_redirects=False,
@@ -83,6 +89,8 @@ class Transport:
             )
             content = _read(response, chunk_size, deadline)
         except OSError as error:  # requests' own errors are of this class too
+            if is_read:
+                self._reads.check(path=path)
             sent = _handed_over.yes
             obstacle = "" if sent else _obstacle(error, request.url, environment["proxies"])
             raise errors.lost(
@@ -90,15 +98,16 @@ class Transport:
             ) from None
         return Answer(response.request, response.status_code, response.headers, content)
 
-    def _session(self) -> requests.Session:
-        """A session per thread: ``requests`` does not guarantee that sessions can be shared."""
-        session: requests.Session | None = getattr(self._local, "session", None)
+    def _session(self, kind: str) -> requests.Session:
+        """A session per thread: ``requests`` does not guarantee that sessions can be shared. Reads
+        have their own, so that no connection that is given up is used for anything else."""
+        session: requests.Session | None = getattr(self._local, kind, None)
         if session is None:
             session = requests.Session()
             session.trust_env = False  # see _environment
             for scheme in ("http://", "https://"):
                 session.mount(scheme, _Adapter())
-            self._local.session = session
+            setattr(self._local, kind, session)
             self._sessions.add(session)
         return session
 
@@ -171,11 +180,13 @@ def bearer(token: Secret) -> Auth:
 
 class _HandedOver(threading.local):
     yes = False
+    reads: Reads | None = None
 
 
 _handed_over = _HandedOver()
 """Of this thread's last request: its first byte was written to an established connection, that is
-after the TLS handshake and through the proxy's tunnel, if any."""
+after the TLS handshake and through the proxy's tunnel, if any; and where the connection of a read
+is noted."""
 
 
 class _Recording:
@@ -187,6 +198,8 @@ class _Recording:
     def connect(self) -> None:
         self._stands = False  # until then, bytes ask a proxy for a tunnel
         super().connect()  # type: ignore[misc]
+        if _handed_over.reads is not None:
+            _handed_over.reads.add(self)
         self._stands = True
 
     def send(self, data: Any) -> None:

@@ -143,5 +143,6 @@ def reading(pipeline: Pipeline, inbox: Inbox) -> Iterator[None]:
         yield
     finally:
         stop.set()
+        client.reads.stop()
         inbox.arrived.set()
         thread.join(10)

@@ -183,6 +183,7 @@ LISTS = {
     "a capped total": CallListing([], total=lambda count: min(count, 100)),
     "a total of 0": CallListing([], total=lambda _count: 0),
     "a total of -1": CallListing([], total=lambda _count: -1),
+    "a total of 10^30": CallListing([], total=lambda _count: 10**30),
     "a byte order mark": CallListing([], prefix=b"\xef\xbb\xbf"),
     "a call listed twice": CallListing([]),
 }
@@ -210,6 +211,7 @@ def test_all_that_is_listed_is_stored_and_what_contradicts_it_is_said(
         "a capped total": (100, contradicted.format(100)),
         "a total of 0": (0, contradicted.format(0)),
         "a total of -1": no_total,
+        "a total of 10^30": no_total,
         "a byte order mark": (160, ""),
         "a call listed twice": (161, "1 call is listed more than once"),
     }

@@ -109,11 +109,8 @@ def test_a_sync_that_is_killed_or_loses_its_terminal_is_failed(
         wait_until(lambda: program.ask("SELECT FROM run_heartbeats") and program.highlevel.requests)
         wait_until(lambda: runs(dagster_database) == [("sync_calls", "STARTED", "command line")])
         process.send_signal(how)
-        # A sync that is stopped waits for the requests that it has sent. These now end, and a sync
-        # that went on would succeed.
-        program.highlevel.world.clear_faults()
-        program.highlevel.world.stop()
-        process.wait(60)
+        # HighLevel still stalls: reads are given up, which takes no more than the end of a run.
+        process.wait(15)
     if how is signal.SIGKILL:
         monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_database)
         suspected = None

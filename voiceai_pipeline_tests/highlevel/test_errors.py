@@ -252,7 +252,7 @@ def test_an_error_names_the_trace_id_but_no_other_text_of_the_body() -> None:
 
 @pytest.mark.parametrize(
     ("sent", "understood"),
-    [("7", 7.0), ("0", 0.0), ("²", None), ("soon", None), ("-1", None), ("", None)],
+    [("7", 7.0), ("0", 0.0), ("9" * 400, 86_400.0), ("²", None), ("soon", None), ("-1", None)],
 )
 def test_retry_after_is_read_or_ignored(sent: str, understood: float | None) -> None:
     response = answer(429, b"{}", **{"Retry-After": sent})
