@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.database import share_queries
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
     agents,
@@ -318,4 +319,17 @@ VIEWS: Final = (
         sa.select(locations),
     ),
     *(View(mart.name, mart.comment or "", _mart(mart)) for mart in MARTS),
+    View(
+        "action_shares",
+        "For shares of actions over several days: a row for each day of an agent and each action "
+        "that its location has ever had, also on days without it.",
+        share_queries.ACTION_SHARES,
+        share_queries.ACTION_COMMENTS,
+    ),
+    View(
+        "data_capture_shares",
+        "The same for captured values: a row for each day of an agent and each value.",
+        share_queries.DATA_CAPTURE_SHARES,
+        share_queries.DATA_CAPTURE_COMMENTS,
+    ),
 )

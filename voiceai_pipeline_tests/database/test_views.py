@@ -147,6 +147,6 @@ def test_the_page_on_sql_names_every_view_and_its_queries_work(
         mart.name for mart in MARTS
     ]
     queries = re.findall(r"```sql\n(SELECT.*?)```", page, re.DOTALL)
-    assert len(queries) == 2
+    assert len(queries) == 3
     for query in queries:
         assert read("ada", database, query) == []
