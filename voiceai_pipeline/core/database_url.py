@@ -45,6 +45,11 @@ def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret 
     if not found or scheme.lower().partition("+")[0] not in ("postgres", "postgresql"):
         raise SettingsError(f"{name} must be a PostgreSQL URL: postgresql://user@host:5432/name.")
     address, _, query = rest.partition("?")
+    if re.search(r":\[[\w -]*password[\w -]*\]@", address, re.IGNORECASE):
+        raise SettingsError(
+            f"{name} still has a placeholder where the password belongs, such as [YOUR-PASSWORD]. "
+            "Put the password there, with every @, : and / in it percent-encoded (%40, %3A, %2F)."
+        )
     pairs = list(_parameters(name, parse_qsl(query, keep_blank_values=True)))
     options = " ".join(value for key, value in pairs if key == "options")
     pairs = [(key, value) for key, value in pairs if key != "options"]

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import SERVICE
 from voiceai_pipeline.database import view_sources
-from voiceai_pipeline.database.tables import metadata
+from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.tables import ADOPTED, metadata
 
 _TEXT: Final = frozenset({"text", "character varying"})
 _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
@@ -43,40 +44,18 @@ _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 """The source system's tables, with the column types that we support (source-system.md)."""
 
-_OURS: Final = (
-    "call_logs",
-    "set_aside_calls",
-    "sync_ledger",
-    "drifting_days",
-    "location_leases",
-    "run_heartbeats",
-    "voiceai_agents",
-    "locations",
-    "token_events",
-    "connect_requests",
-    "token_circuit",
-    "connection_alerts",
-    "agent_names",
-    "daily_call_metrics",
-    "agent_performance",
-    "hourly_activity",
-    "action_metrics",
-    "data_capture_metrics",
-)
+OURS: Final = tuple(sorted({*metadata.tables, *(mart.name for mart in MARTS)} - {*ADOPTED}))
+"""The tables that only we create: none has the name of one of the source system's (CONTRACT 7)."""
 
 
 def is_empty(db: sa.Connection) -> bool:
     """True if the search path has none of our tables and none of the source system's."""
-    return not _existing(db, (*_DOCUMENTED, *_OURS))
+    return not _existing(db, (*_DOCUMENTED, *OURS))
 
 
 def table_obstacles(db: sa.Connection) -> list[str]:
     """Every table and column of an unmigrated database that we can neither adopt nor create."""
-    obstacles = [
-        f"Table {name} already exists and is not ours: rename it, or give the pipeline a separate "
-        "database."
-        for name in _existing(db, _OURS)
-    ]
+    obstacles = [not_ours(name) for name in _existing(db, OURS)]
     for table, columns in _DOCUMENTED.items():
         found = _columns(db, table)
         if not found:
@@ -107,6 +86,14 @@ def table_obstacles(db: sa.Connection) -> list[str]:
                 for column in sorted(_required(db, table) - set(known.keys()))
             ]
     return obstacles
+
+
+def not_ours(table: str) -> str:
+    """What to tell the operator about a table that has a name of ours."""
+    return (
+        f"Table {table} already exists and is not ours: rename it, or give the pipeline a separate "
+        "database."
+    )
 
 
 def _kind_obstacles(db: sa.Connection, table: str) -> list[str]:

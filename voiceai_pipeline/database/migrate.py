@@ -4,10 +4,12 @@ Only ``upgrade`` alters anything. An incompatible database gets one error that n
 (``adoption.py``), before the first change.
 """
 
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Final
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -22,7 +24,7 @@ from voiceai_pipeline.database import (
     view_sources,
     views,
 )
-from voiceai_pipeline.database.adoption import schema_obstacles, table_obstacles
+from voiceai_pipeline.database.adoption import OURS, not_ours, schema_obstacles, table_obstacles
 from voiceai_pipeline.database.tables import VERSION_TABLE
 
 _LOCK: Final = 0x766F69636561  # "voicea": one migration at a time
@@ -80,11 +82,27 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
             )
         config = _config()
         config.attributes["connection"] = db
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except sa.exc.ProgrammingError as error:
+            if taken := _taken(error):
+                raise IncompatibleDatabaseError(
+                    f"This database cannot be upgraded; nothing was changed. {not_ours(taken)}"
+                ) from None
+            raise
         if is_current(db):
             for statement in _after_the_last_revision():
                 # Otherwise psycopg would read % as a placeholder.
                 db.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def _taken(error: sa.exc.ProgrammingError) -> str | None:
+    """The table of ours whose name is taken; None if something else failed."""
+    if not isinstance(error.orig, psycopg.errors.DuplicateTable):
+        return None
+    # What the server says is in its language; the name is between its quotation marks.
+    said = error.orig.diag.message_primary or ""
+    return next((name for name in OURS if re.search(rf"\b{name}\b", said)), None)
 
 
 def upgrade_sql() -> str:

@@ -53,3 +53,8 @@ def test_a_parameter_that_means_nothing_is_named_without_its_value(query: str, n
     assert named in str(caught.value)
     assert str(caught.value).startswith(NAME)
     assert "secret" not in str(caught.value)
+
+
+def test_a_placeholder_for_the_password_is_said_before_it_is_tried() -> None:
+    with pytest.raises(SettingsError, match=r"placeholder .* \[YOUR-PASSWORD\]"):
+        read("postgresql://postgres.abc:[YOUR-PASSWORD]@db.example.test:6543/postgres")

@@ -186,8 +186,14 @@ OBSTACLES: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "CREATE TABLE call_logs (id integer)",
             "CREATE TABLE voiceai_agents (id uuid)",
             "CREATE TABLE users (id integer)",
+            "CREATE TABLE webhook_messages (id integer)",
         ),
-        ("Table call_logs already exists", "Table voiceai_agents already", "users.id is integer"),
+        (
+            "Table call_logs already exists",
+            "Table voiceai_agents already",
+            "Table webhook_messages already exists",
+            "users.id is integer",
+        ),
     ),
     (
         "our own column of another type",
@@ -232,4 +238,16 @@ def test_an_incompatible_database_gets_one_error_with_every_obstacle_and_no_chan
         migrate.upgrade(empty)
     for obstacle in named:
         assert obstacle in str(refused.value)
+    assert everything(empty) == before
+
+
+def test_a_table_of_others_in_the_way_of_an_upgrade_is_named_and_nothing_changes(
+    empty: sa.Engine,
+) -> None:
+    migrate.upgrade(empty, "0010")
+    run(empty, "CREATE TABLE call_hints (id integer)")
+    before = everything(empty)
+    with pytest.raises(migrate.IncompatibleDatabaseError, match="nothing was changed") as refused:
+        migrate.upgrade(empty)
+    assert "Table call_hints already exists and is not ours: rename it" in str(refused.value)
     assert everything(empty) == before

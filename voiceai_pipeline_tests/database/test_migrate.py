@@ -1,5 +1,6 @@
 """Migrations: of an empty database, of an older one, by processes at once, failing half way."""
 
+import json
 import multiprocessing
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,9 +13,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from voiceai_pipeline.connections import alerts, history
+from voiceai_pipeline.connections import alerts, history, key_file, token_row
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.history import TokenEvent
+from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import ConnectionState
@@ -68,6 +70,51 @@ def test_a_database_of_a_released_version_is_upgraded_with_the_views_that_analys
         for view in VIEWS:
             found = db.execute(sa.text(f"SELECT * FROM {view.full_name}"))  # noqa: S608
             assert list(found.keys()) == list(view.columns)
+
+
+@pytest.mark.parametrize(
+    "kept", sorted(DATA.glob("installation-*.json")), ids=lambda path: path.stem
+)
+def test_an_installation_of_a_released_version_keeps_its_tokens_its_key_and_its_pairs_on_disk(
+    empty: sa.Engine, client: HighLevelClient, clock: Clock, tmp_path: Path, kept: Path
+) -> None:
+    """As that version's own program has written them: one user's newest pair is on disk only."""
+    had = json.loads(kept.read_text())
+    (tmp_path / "spool").mkdir()
+    for name, text in had["spool"].items():
+        (tmp_path / "spool" / name).write_text(text)
+    (tmp_path / "token.key").touch(mode=0o600)
+    (tmp_path / "token.key").write_text(had["token.key"])
+    with empty.begin() as db:
+        schema = kept.with_name(kept.name.replace("installation", "schema")).with_suffix(".sql")
+        db.exec_driver_sql(schema.read_text())
+        for row in had["api_keys"]:
+            db.execute(sa.text("INSERT INTO public.users (id) VALUES (:user_id)"), row)
+            db.execute(
+                sa.text(
+                    "INSERT INTO public.api_keys (id, user_id, service, location_id, is_active, "
+                    "connection_state, token_version, access_token, refresh_token, "
+                    "token_expires_at) VALUES (:id, :user_id, 'highlevel', 'Loc', true, "
+                    "'connected', :token_version, :access_token, :refresh_token, :ends)"
+                ),
+                row | {"ends": clock.now + timedelta(hours=1)},
+            )
+    empty.dispose()
+    migrate.upgrade(empty)
+
+    vault = TokenVault(key_file.read(tmp_path / "token.key"))
+    spool = Spool(tmp_path / "spool", vault)
+    tokens = Tokens(empty, vault, client, spool=spool, now=clock)
+    first, second = (UUID(row["user_id"]) for row in had["api_keys"])
+    assert tokens.get_valid_token(first) == Secret("at-of-the-spool")
+    assert tokens.get_valid_token(second) == Secret("at-of-user-2")
+    assert list(spool.waiting()) == []
+    with empty.begin() as db:
+        row = token_row.read(db, first, clock.now)
+        assert row is not None
+        assert row.version == had["api_keys"][0]["token_version"] + 1
+        assert row.token(vault, "refresh_token") == Secret("rt-of-the-spool")
+        assert [e.event for e in history.of_user(db, first)] == [TokenEvent.RESTORED]
 
 
 def test_a_connection_from_before_the_audit_log_is_refreshed_in_time_and_alerted(
