@@ -22,6 +22,8 @@ webhook_messages = sa.Table(
     sa.Index("webhook_messages_received_at_idx", "received_at"),
     sa.Index("webhook_messages_uninstalled_idx", "received_at",
              postgresql_where=sa.text("type = 'uninstalled' AND handled_at IS NULL")),
+    sa.Index("webhook_messages_installed_idx", "location_id",
+             postgresql_where=sa.text("type = 'installed' AND handled_at IS NULL")),
     comment="Verified webhook messages of the last 30 days; nothing of their contents.",
 )  # fmt: skip
 

@@ -61,8 +61,20 @@ def routes() -> list[Route]:
 
 
 def _connect(request: Request, form: Form) -> Response:
+    return leave(request, request.path_params["user_id"], safe_back(form.get("back", "")))
+
+
+def leave(request: Request, user_id: UUID, back: str, location_id: str | None = None) -> Response:
+    """The page that leads to HighLevel, where the user's consent is asked for.
+
+    Args:
+        back: our page to return to.
+        location_id: the location of an agency to use.
+
+    Raises:
+        PageError: HighLevel would not lead back here.
+    """
     site = site_of(request)
-    user_id: UUID = request.path_params["user_id"]
     if not site.callback_leads_here:
         raise PageError(
             409,
@@ -74,15 +86,16 @@ def _connect(request: Request, form: Form) -> Response:
             "restart.",
         )
     user = site.connection(user_id).user
-    started = site.pipeline.consent.begin(user_id, browser_bound=True)
+    started = site.pipeline.consent.begin(user_id, location_id, browser_bound=True)
     address = started.url
     if site.highlevel.is_sandbox:
-        # The sandbox preselects the user's location.
-        address += f"&{urlencode({'user': user_id})}"
+        # The sandbox preselects the location.
+        known = {"user": user_id} | ({"location": location_id} if location_id else {})
+        address += f"&{urlencode(known)}"
     # A page with a meta refresh instead of a redirect: browsers apply the policy's form-action to
     # every redirect after a form, and the hosts that HighLevel redirects to are not known.
     response = render(request, "leaving.html", name=user.name, address=address, hint=NO_APP_VERSION)
-    pending = PendingConsent(user_id, safe_back(form.get("back", "")))
+    pending = PendingConsent(user_id, back)
     cookies.put_consent(site.jar, response, started.state, pending)
     return response
 
@@ -113,7 +126,7 @@ def _callback(request: Request) -> Response:
     except PipelineError as error:
         response = problem_page(request, _failed(site, pending, error))
     else:
-        response = _connected(request, connection, pending)
+        response = connected(request, connection, pending)
     # The state is used up. (After a ConsentError it may not be, and the user may retry.)
     if state is not None and pending is not None:
         cookies.delete_consent(site.jar, response, state)
@@ -147,9 +160,10 @@ def _finished_before(
     )
 
 
-def _connected(
-    request: Request, connection: Connection, pending: PendingConsent | None
+def connected(
+    request: Request, connection: Connection, pending: PendingConsent | None = None
 ) -> Response:
+    """What follows a consent that HighLevel accepted."""
     if not may_see_users(request):
         return render(request, "received.html", is_good=connection.can_sync, held="")
     user_id = connection.user.id
@@ -257,7 +271,7 @@ def _assign(request: Request, form: Form) -> Response:
         return _choose_next(request, choice)
     except PipelineError as error:
         return problem_page(request, _failed(site, PendingConsent(user_id, ""), error))
-    return _connected(request, connection, None)
+    return connected(request, connection)
 
 
 # A private integration token ---------------------------------------------------------------------
@@ -280,7 +294,7 @@ def _enter_token(request: Request, form: Form) -> Response:
         fix = filters.on_page(error.failure.explanation.fix)
         complaint = f"{error.message}. Nothing was changed. {fix}."
         return _token_form(request, complaint, status=_status(error))
-    return _connected(request, connection, None)
+    return connected(request, connection)
 
 
 # An agency's location ----------------------------------------------------------------------------
@@ -327,4 +341,4 @@ def _choose_location(request: Request, form: Form) -> Response:
             f"{error.message}. Nothing was changed.",
             "Try again. If that does not help, press Reconnect on the user's page.",
         ) from error
-    return _connected(request, connection, None)
+    return connected(request, connection)

@@ -18,9 +18,10 @@ from starlette.routing import Route
 
 from voiceai_pipeline.calls import freshness, ledger
 from voiceai_pipeline.calls.freshness import Freshness
-from voiceai_pipeline.connections import circuit_breaker, consent_requests, history
+from voiceai_pipeline.connections import circuit_breaker, consent_requests, history, installs
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent_requests import ConnectRequest
+from voiceai_pipeline.connections.installs import Install
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.disk import room_warning
@@ -118,6 +119,7 @@ def _list(request: Request) -> Response:
         circuit=_open_circuit(site),
         disk=room_warning(site.home),
         held=_held(site),
+        installs=_installs(site, listed),
         overview=None if query.is_narrowed else _overview(site, listed),
     )
 
@@ -130,6 +132,11 @@ def _held(site: Site) -> Sequence[ConnectRequest]:
     """Consents from HighLevel's marketplace that wait for an operator."""
     now = datetime.now(UTC)
     return _read_or_none(site, lambda db: consent_requests.held(db, now)) or ()
+
+
+def _installs(site: Site, listed: Sequence[Connection]) -> Sequence[Install]:
+    """Locations of connected agencies that installed the app and have no user."""
+    return _read_or_none(site, lambda db: installs.offered(db, listed)) or ()
 
 
 def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
