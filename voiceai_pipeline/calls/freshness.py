@@ -6,7 +6,7 @@ nothing here is a failure: it says which of the two is at work.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -36,6 +36,15 @@ class Freshness:
     last_message_at: datetime | None
     seen_until: datetime | None
     is_polled: bool
+
+
+def of_connected(db: sa.Connection) -> list[tuple[str, Freshness]]:
+    """Each connected location's name and freshness: those whose calls only syncs find first, then
+    those that were seen longest ago."""
+    names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
+    found = [(names[key], one) for key, one in of_locations(db, names).items()]
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(found, key=lambda one: (not one[1].is_polled, one[1].seen_until or never, one[0]))
 
 
 def of_locations(db: sa.Connection, location_ids: Collection[str]) -> dict[str, Freshness]:
@@ -99,9 +108,8 @@ def delivery(db: sa.Connection) -> Delivery:
     """Whether messages have arrived lately, and for which locations they do not."""
     last, messages = db.execute(_MESSAGES).one()
     refused = {row.reason: row.messages for row in db.execute(_REFUSED)}
-    names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
-    polled = [key for key, one in of_locations(db, names).items() if one.is_polled]
-    return Delivery(last, messages, refused, tuple(sorted(names[key] for key in polled)))
+    polled = sorted(name for name, one in of_connected(db) if one.is_polled)
+    return Delivery(last, messages, refused, tuple(polled))
 
 
 _MESSAGES: Final = sa.text(

@@ -4,9 +4,13 @@ Dagster colours a day by its events. Red: the run of the latest *planned* materi
 Green: the day was materialized, and is not red. So a cancelled run, a job for some users, or a
 ledger that changes later leave the old colour, and a rebuilt cache forgets a red one. What has to
 be recorded to correct that is decided here, from the ledger.
+
+A red day that was never materialized has the right colour, and says nothing: the UI shows a day's
+observations only after a materialization. So it gets one, with who and why, and stays red by the
+plan that follows it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from math import ceil
 from typing import Final
@@ -26,6 +30,7 @@ from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.defs import freshness, numbers, partitions, texts
 from voiceai_pipeline.defs.dagster_internals import (
     AssetPartitionStatus,
+    never_materialized,
     plan_materialization,
     statuses_by_partition,
 )
@@ -55,7 +60,7 @@ def wrong_days(
     turn: int | None = None,
     rows: int = ROWS_PER_TICK,
 ) -> dict[date, Completeness]:
-    """The days whose colour is wrong, in order, and how they stand.
+    """The days whose colour is wrong, or that say nothing, in order, and how they stand.
 
     Args:
         now: aware UTC.
@@ -70,11 +75,18 @@ def wrong_days(
         due = {*sorted(said)[turn % turns :: turns], *completeness.synced_since(db, now - _LATELY)}
         said = {day: colour for day, colour in said.items() if day in due}
     found = completeness.of_days(db, said, users, ZoneInfo(partitions.days.timezone), now)
+    mute = mute_days(instance, [day for day, it in said.items() if it is Completeness.INCOMPLETE])
     return {
         day: found[day]
         for day in sorted(said)
-        if found[day] not in (said[day], Completeness.FILLING)
+        if found[day] is not Completeness.FILLING and (found[day] is not said[day] or day in mute)
     }
+
+
+def mute_days(instance: dg.DagsterInstance, days: Collection[date]) -> set[date]:
+    """Those of these days that were never materialized."""
+    found = never_materialized(instance, CALL_LOGS, [day.isoformat() for day in days])
+    return {date.fromisoformat(key) for key in found}
 
 
 def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettings) -> None:
@@ -89,6 +101,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
             wrong = wrong_days(context.instance, db, database_now(db))
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
+    mute = mute_days(context.instance, wrong)
     days, failed = list(wrong), list[DayResult]()
     unread: dict[User, list[date]] = {}
     incomplete: list[date] = []
@@ -105,6 +118,12 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
                 log_materialization(context, "call_logs", status.day, facts)
             else:
                 observe(context, status)
+                if report.day in mute:
+                    facts = numbers.of_red_day(report, page)
+                    # Of no run: of a run that materialized, the UI does not say that it failed.
+                    context.instance.report_runless_asset_event(
+                        dg.AssetMaterialization(CALL_LOGS, partition=status.day, metadata=facts)
+                    )
                 incomplete.append(report.day)
                 failed += report.failed
                 for user in report.unread:

@@ -36,7 +36,7 @@ What is used, why, and the public issue that would make it unnecessary (where on
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import dagster as dg
@@ -127,6 +127,19 @@ def statuses_by_partition(
     """What the UI shows of every partition of an asset; None: never materialized."""
     keys = partitions_def.get_partition_keys()
     return instance.get_status_by_partition(asset, keys, partitions_def) or {}
+
+
+def never_materialized(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str]
+) -> set[str]:
+    """Those of these partitions that have no materialization: the UI shows no metadata of theirs,
+    not even that of their observations."""
+    if not partitions:
+        return set()
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    storage = instance.event_log_storage
+    found = storage.get_latest_storage_id_by_partition(asset, kind, partitions=set(partitions))
+    return set(partitions) - found.keys()
 
 
 def plan_materialization(

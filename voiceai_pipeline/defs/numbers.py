@@ -6,12 +6,13 @@ No tokens, phone numbers, transcripts or personal call data: Dagster keeps metad
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.freshness import Freshness
 from voiceai_pipeline.calls.queries import Talk
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.connections.alert_messages import page_link
@@ -20,6 +21,7 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import for_user
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
+from voiceai_pipeline.defs import freshness_texts
 from voiceai_pipeline.defs.texts import (
     answer,
     day_link,
@@ -49,6 +51,19 @@ def of_calls(report: DayReport, talk: Talk, zone: ZoneInfo) -> Mapping[str, Any]
     }
 
 
+def of_red_day(report: DayReport, page: PageSettings) -> Mapping[str, Any]:
+    """A day of ``call_logs`` that is not complete: who is missing and why. Without numbers, which
+    would be plotted as if they were the day's."""
+    facts = of_status(report, page, Talk(), is_open=False)
+    return {name: facts[name] for name in _WHO_AND_WHY if name in facts}
+
+
+OF_NOW: Final = ("is_yesterday_complete", *freshness_texts.KEYS)
+"""What the latest record of ``sync_status`` says beyond its own day."""
+
+_WHO_AND_WHY: Final = ("is_this_day_complete", "who_needs_something", "read_again", "all_users")
+
+
 def of_status(
     report: DayReport,
     page: PageSettings,
@@ -57,6 +72,7 @@ def of_status(
     is_open: bool,
     hours_until_complete: float | None = None,
     yesterday: DayReport | None = None,
+    arrivals: Sequence[tuple[str, Freshness]] = (),
 ) -> Mapping[str, Any]:
     """A day of ``sync_status``: which users are complete, which are not, why and what to do. The
     summary comes first and is short enough for the UI to show without a click.
@@ -66,6 +82,7 @@ def of_status(
         hours_until_complete: how long after its end the day became complete.
         yesterday: set for the asset's own page, which shows the latest record and so must
             answer for yesterday too.
+        arrivals: how calls arrive now, by location; likewise.
     """
     facts: dict[str, Any] = {}
     this_day = {"is_this_day_complete": dg.MetadataValue.md(answer(report, page, is_open=is_open))}
@@ -90,6 +107,7 @@ def of_status(
         "users_not_tried": len(report.unread),
         **_amounts(report, talk),
         **_read_until(report),
+        **freshness_texts.of_locations(arrivals),
         "read_again": dg.MetadataValue.url(day_link(page, report.day)),
         "connections_page": dg.MetadataValue.url(page_link(page, None)),
         "all_users": dg.MetadataValue.md(users_table(report)),

@@ -11,6 +11,7 @@ from uuid import UUID
 import dagster as dg
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls import freshness as calls_freshness
 from voiceai_pipeline.calls import queries as call_queries
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
@@ -60,6 +61,7 @@ def read_statuses(
         places = {row.location_id for day in windows for row in reports[day].complete}
         with pipeline.engine.begin() as db:
             talk = call_queries.talk(db, windows, pipeline.zone, places)
+            arrivals = calls_freshness.of_connected(db)
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
     except PipelineError as error:
@@ -75,6 +77,7 @@ def read_statuses(
                 is_open=window.end > now,
                 hours_until_complete=_lateness(context, reports[day], window, now),
                 yesterday=reports[yesterday] if day == max(windows) else None,
+                arrivals=arrivals if day == max(windows) else (),
             ),
         )
         for day, window in windows.items()
@@ -141,4 +144,7 @@ def log_materialization(
 
 
 def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, status: DayStatus) -> None:
-    context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=status.facts))
+    """Record in ``call_logs`` that a day is not complete, and why."""
+    # What ``sync_status`` says of another day, or of now, is not about this one.
+    facts = {key: value for key, value in status.facts.items() if key not in numbers.OF_NOW}
+    context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=facts))

@@ -4,7 +4,7 @@ From our database alone: it answers while Dagster is starting, or away. Texts on
 in ``templates/overview.html``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls.day_counts import DayCounts, day_counts
+from voiceai_pipeline.calls.red_days import Cause, causes_of_days
 from voiceai_pipeline.connections import alerts, circuit_breaker
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.database.engine import database_now
@@ -55,9 +56,11 @@ class Overview:
 
     Attributes:
         days: the newest last; the last but one is yesterday.
+        red: the days on which a sync failed, the newest first, and why.
     """
 
     days: tuple[Day, ...]
+    red: Mapping[date, Sequence[Cause]]
     signs: tuple[Sign, ...]
 
     @property
@@ -81,6 +84,7 @@ def read(db: sa.Connection, site: Site, connections: Sequence[Connection]) -> Ov
     problems = alerts.open_problems(db)
     return Overview(
         tuple(day_of(one) for one in counts),
+        causes_of_days(db, connections, days) if any(one.failed for one in counts) else {},
         (
             _daemon(problems, now),
             _refreshes(circuit_breaker.read(db)),

@@ -161,7 +161,21 @@ def test_a_failed_sync_of_some_users_is_red_at_once_also_where_nothing_was_mater
     assert "cannot be decrypted" in failure_of(run)
     assert days_shown(healthy, RED) == [before, first]
     assert days_shown(healthy, GREEN) == healthy.week[1:]
-    assert not tick(healthy, sensors.wrong_colours).run_requests
+
+
+def test_a_red_day_that_was_never_materialized_says_who_and_why_where_the_ui_looks(
+    demo: Product,
+) -> None:
+    assert not demo.sync([demo.bad_day]).success
+    assert days_shown(demo, RED) == [demo.bad_day]
+    assert demo.days("call_logs") == set()
+    correct(demo)  # and then no other run is asked for
+    assert days_shown(demo, RED) == [demo.bad_day]
+    said = cell(demo, "call_logs", demo.bad_day)
+    assert f"Missing: {COPPER}." in str(said["is_this_day_complete"])
+    assert f"**{COPPER}** failed: HighLevel" in str(said["who_needs_something"])
+    assert str(said["read_again"]).endswith(f"partition={demo.bad_day}")
+    assert "calls" not in said  # it would be plotted
 
 
 def test_a_user_who_is_connected_later_makes_the_days_red_that_were_not_read(

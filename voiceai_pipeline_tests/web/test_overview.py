@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_counts import DayCounts
+from voiceai_pipeline.calls.red_days import causes_of_days
 from voiceai_pipeline.connections import alerts, circuit_breaker
+from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web import overview
@@ -66,6 +68,8 @@ def test_the_first_page_answers_without_dagster(installation: Installation) -> N
     assert "Alerts None open; shown in Dagster only" in shown
     for reader in ("Analysts:", "Operators:", "New here:"):
         assert reader in shown
+    why = "Maple Plumbing : HighLevel answered with a server error"
+    assert f"{yesterday:%A} {yesterday} is red. {why}" in shown
     # A search shows the list alone.
     assert "Is yesterday complete?" not in page(installation, "/?q=harbor")
 
@@ -82,6 +86,25 @@ def record(installation: Installation, user_id: UUID, day: date, state: DayState
     )
     with installation.pipeline.engine.begin() as db:
         ledger.record(db, [result], None)
+
+
+def test_a_red_day_names_who_is_missing_by_cause(installation: Installation) -> None:
+    installation.add("Harbor Dental", "Maple Plumbing")
+    day = datetime.now(UTC).date() - timedelta(days=2)
+    for user_id in (HARBOR, MAPLE):
+        installation.connect(user_id)
+        record(installation, user_id, day, DayState.FAILED)
+    with installation.pipeline.engine.begin() as db:
+        users = connections.all_connections(db)
+        found = causes_of_days(db, users, [day, day - timedelta(days=1)])
+    assert found.keys() == {day}
+    (cause,) = found[day]
+    assert (cause.failure, cause.more) == (FailureClass.PROVIDER_ERROR, 0)
+    assert [user.name for user in cause.users] == ["Harbor Dental", "Maple Plumbing"]
+    with installation.visitor() as visitor:
+        html = visitor.get("/").text
+    assert f"/assets/call_logs?view=partitions&amp;partition={day}" in html
+    assert f'href="/users/{MAPLE}">Maple Plumbing</a>' in html
 
 
 def test_what_is_not_well_says_so(installation: Installation) -> None:
