@@ -57,6 +57,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "hourly_activity",
         "action_metrics",
         "data_capture_metrics",
+        "outcome_metrics",
     }
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
         "sync_calls",

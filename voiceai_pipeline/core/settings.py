@@ -81,6 +81,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_ENGAGED_SECONDS": "seconds from which a call counts as engaged; default 10",
     "VOICEAI_GOAL_ACTIONS": "action types that reach a call's goal, comma separated; default "
     "APPOINTMENT_BOOKING",
+    "VOICEAI_FOLLOW_UP_ACTIONS": "action types that start a follow-up, comma separated; default "
+    "CUSTOM_ACTION,SMS,WORKFLOW_TRIGGER",
     "VOICEAI_COST_PER_MINUTE": "price of each started minute, for estimated_cost; unset: no "
     "estimate",
 }
@@ -146,6 +148,9 @@ class AlertSettings:
     smtp_url: Secret | None = None
 
 
+BOOKING: Final = "APPOINTMENT_BOOKING"
+
+
 @dataclass(frozen=True)
 class MetricRules:
     """Parameters of the metrics.
@@ -153,13 +158,15 @@ class MetricRules:
     Attributes:
         engaged_turns, engaged_seconds: caller turns and seconds from which a call is engaged.
         goal_actions: action types that reach a call's goal, sorted.
+        follow_up_actions: action types that start a follow-up of a call, sorted.
         cost_per_minute: price of each started minute; None: no cost is estimated.
     """
 
     engaged_turns: int = 2
     engaged_seconds: int = 10
-    goal_actions: tuple[str, ...] = ("APPOINTMENT_BOOKING",)
+    goal_actions: tuple[str, ...] = (BOOKING,)
     cost_per_minute: Decimal | None = None
+    follow_up_actions: tuple[str, ...] = ("CUSTOM_ACTION", "SMS", "WORKFLOW_TRIGGER")
 
 
 @dataclass(frozen=True)
@@ -313,18 +320,25 @@ def _metrics(given: Mapping[str, str]) -> MetricRules:
             f"VOICEAI_COST_PER_MINUTE is {rate!r}. Write a price with up to four decimals, such as "
             "0.13."
         )
-    goals = list_of(given, "VOICEAI_GOAL_ACTIONS") or MetricRules.goal_actions
-    for goal in goals:
-        if not re.fullmatch(r"[A-Z][A-Z_]*", goal):
-            raise SettingsError(
-                f"VOICEAI_GOAL_ACTIONS: {goal!r} is not an action type. Write types such as "
-                "APPOINTMENT_BOOKING,WORKFLOW_TRIGGER."
-            )
     return MetricRules(
         engaged_turns=whole_number_of(given, "VOICEAI_ENGAGED_TURNS", MetricRules.engaged_turns),
         engaged_seconds=whole_number_of(
             given, "VOICEAI_ENGAGED_SECONDS", MetricRules.engaged_seconds
         ),
-        goal_actions=tuple(sorted(set(goals))),
+        goal_actions=_actions(given, "VOICEAI_GOAL_ACTIONS", MetricRules.goal_actions),
         cost_per_minute=None if rate is None else Decimal(rate),
+        follow_up_actions=_actions(
+            given, "VOICEAI_FOLLOW_UP_ACTIONS", MetricRules.follow_up_actions
+        ),
     )
+
+
+def _actions(given: Mapping[str, str], name: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    types = list_of(given, name) or otherwise
+    for one in types:
+        if not re.fullmatch(r"[A-Z][A-Z_]*", one):
+            raise SettingsError(
+                f"{name}: {one!r} is not an action type. Write types such as "
+                "APPOINTMENT_BOOKING,WORKFLOW_TRIGGER."
+            )
+    return tuple(sorted(set(types)))

@@ -240,6 +240,7 @@ daily_call_metrics = sa.Table(
             "newer one makes it stale.", "sync_status.read_until", null=True),
     _column("rules_version", sa.Text, "Fingerprint of the definitions used: thresholds, goals, "
             "rate. A change makes the row stale."),
+    _column("outcome_rules", sa.Text, "The rules of outcomes used, in order, a line each."),
     *_marks(),
     sa.Index("daily_call_metrics_definitions_idx", "location_id", "timezone", "rules_version"),
     sa.Index("daily_call_metrics_day_idx", "day"),
@@ -331,12 +332,36 @@ data_capture_metrics = sa.Table(
     comment="How often agents captured each value: only names of values, never the values.",
 )  # fmt: skip
 
+outcome_metrics = sa.Table(
+    "outcome_metrics",
+    metadata,
+    _location(),
+    _day(),
+    _agent(),
+    _column("outcome", sa.Text, "By the first rule that holds: goal, transferred, follow_up, "
+            "data_taken, answered, unclear, no_conversation; not_final: of the last two, still "
+            "within the days that are re-read. The rules are in daily_call_metrics.outcome_rules.",
+            f"{_ACTIONS} {_TURNS} extracted_data", key=True),
+    _count("calls", "Calls with this outcome: each call has exactly one.",
+           f"{_ACTIONS} {_TURNS} extracted_data"),
+    _column("talk_seconds", sa.Numeric(14, 3), "Sum of their durations, in seconds.",
+            "duration_seconds"),
+    _column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds"),
+    *_marks(),
+    sa.Index("outcome_metrics_day_idx", "day"),
+    sa.Index("outcome_metrics_not_final_idx", "computed_at",
+             postgresql_where=sa.text("outcome = 'not_final'")),
+    comment="Calls and minutes by outcome, agent and day: over all outcomes they are those of "
+    "agent_performance.",
+)  # fmt: skip
+
 MARTS: Final = (
     daily_call_metrics,
     agent_performance,
     hourly_activity,
     action_metrics,
     data_capture_metrics,
+    outcome_metrics,
 )
 
 MEASURES: Final = tuple(column.name for column in _measures())

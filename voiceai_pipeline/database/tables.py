@@ -27,6 +27,7 @@ from voiceai_pipeline.database.connection_tables import (
     token_events,
     users,
 )
+from voiceai_pipeline.database.fact_tables import call_facts
 from voiceai_pipeline.database.page_tables import page_logins
 from voiceai_pipeline.database.schema import (
     ADOPTED,
@@ -50,6 +51,7 @@ __all__ = [
     "agents",
     "alerts",
     "api_keys",
+    "call_facts",
     "call_hints",
     "call_logs",
     "connect_requests",

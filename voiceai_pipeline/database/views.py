@@ -15,6 +15,7 @@ from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database import share_queries
+from voiceai_pipeline.database.fact_tables import OUTCOME, call_facts
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import (
     agents,
@@ -80,22 +81,32 @@ ACTION_TYPES: Final = sa.func.jsonb_path_query_array(
 ).label("action_types")
 
 LOCATION_NAME: Final = sa.func.coalesce(locations.c.name, call_logs.c.location_id)
-CALLS_WITH_NAMES: Final = call_logs.outerjoin(
-    locations, locations.c.location_id == call_logs.c.location_id
-).outerjoin(
-    agents,
-    sa.and_(
-        agents.c.location_id == call_logs.c.location_id,
-        agents.c.agent_id == call_logs.c.agent_id,
-    ),
+CALLS_WITH_NAMES: Final = (
+    call_logs.outerjoin(locations, locations.c.location_id == call_logs.c.location_id)
+    .outerjoin(
+        agents,
+        sa.and_(
+            agents.c.location_id == call_logs.c.location_id,
+            agents.c.agent_id == call_logs.c.agent_id,
+        ),
+    )
+    .outerjoin(
+        call_facts,
+        sa.and_(
+            call_facts.c.location_id == call_logs.c.location_id,
+            call_facts.c.call_id == call_logs.c.call_id,
+        ),
+    )
 )
-"""Calls with their location and agent, if known."""
+"""Calls with their location and agent, if known, and what was derived from them so far."""
 
 CALL_COMMENTS: Final = {
     "location_name": "The location's name, else its id.",
     "location_timezone": "IANA name; started_at AT TIME ZONE location_timezone is the local time.",
     "agent_name": "The latest name from HighLevel.",
     "action_types": "The agent's actions, as a JSON array of HighLevel's types.",
+    "outcome": "Derived, by the first rule that holds (docs/metrics.md): goal, transferred, "
+    "follow_up, data_taken, answered, unclear or no_conversation; not_final: it may still change.",
 }
 
 CALL_CONTENT: Final = (
@@ -128,6 +139,16 @@ _CALL_FACTS: Final = (
     call_logs.c.first_seen_at,
     call_logs.c.last_changed_at,
 )
+DERIVED: Final = (
+    OUTCOME,
+    call_facts.c.caller_turns,
+    call_facts.c.is_engaged,
+    call_facts.c.is_goal_reached,
+    call_facts.c.is_transferred,
+    call_facts.c.is_data_captured,
+)
+"""What is derived from a call; all but the outcome are NULL until it is."""
+
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
     # Calls of a location that no user holds any more stay, without a user.
     CALLS_WITH_NAMES.outerjoin(_connection, _connection.c.location_id == call_logs.c.location_id)
@@ -234,7 +255,7 @@ _CONNECTIONS: Final = sa.select(
     _last_sync.c.records_synced,
 ).select_from(_judged.outerjoin(_last_sync, _last_sync.c.user_id == _judged.c.user))
 
-_APPENDED: Final = ("calls_with_unknown_speakers",)
+_APPENDED: Final = ("calls_with_unknown_speakers", "outcome_rules")
 """Columns of marts that are newer than their view, in the order in which they came."""
 
 
@@ -250,13 +271,13 @@ VIEWS: Final = (
         "location, and all users of a shared location see it; user_id is NULL where no user has "
         "the location any more. Without trial calls and calls that "
         "HighLevel no longer lists.",
-        _CALLS.where(COUNTED),
+        _CALLS.where(COUNTED).add_columns(*DERIVED),
         _USER | CALL_COMMENTS,
     ),
     View(
         "all_calls",
         "Like calls, but with trial calls and calls that HighLevel no longer lists.",
-        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since),
+        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since, *DERIVED),
         _USER | CALL_COMMENTS,
     ),
     View(

@@ -11,6 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import day_range
+from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
@@ -18,6 +19,7 @@ from voiceai_pipeline.database.mart_tables import (
     agent_performance,
     daily_call_metrics,
     hourly_activity,
+    outcome_metrics,
 )
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.mart_texts import (
@@ -26,6 +28,7 @@ from voiceai_pipeline.defs.mart_texts import (
     agents_table,
     day_of_actions_table,
     locations_table,
+    outcomes_table,
     values_table,
 )
 from voiceai_pipeline.marts import queries as mart_queries
@@ -77,6 +80,13 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
             "values_28_days": dg.MetadataValue.md(values_table(busiest[day].values)),
             **_of_captures(today["daily_call_metrics"]),
         }
+        goals = max(places["goal_actions"], default="").split(",")
+        shown["outcome_metrics"][day] = {
+            "outcomes_28_days": dg.MetadataValue.md(
+                outcomes_table(_by_outcome(month["outcome_metrics"]), goals)
+            ),
+            **_by_outcome(today["outcome_metrics"]),
+        }
     return shown
 
 
@@ -112,7 +122,7 @@ _OF_LOCATION: Final = (
     "location_id", "day", "is_complete", "location_name", "calls", "trial_calls", "missing_calls",
     "talk_minutes", "engaged_calls", "contained_calls", "engaged_transferred_calls",
     "engaged_goal_calls", "calls_without_transcript", "calls_7d", "calls_previous_7d",
-    "is_7d_complete", "calls_known_until",
+    "is_7d_complete", "calls_known_until", "goal_actions",
 )  # fmt: skip
 _OF_AGENT: Final = (
     "calls", "talk_minutes", "engaged_calls", "engaged_transferred_calls", "engaged_goal_calls",
@@ -127,6 +137,7 @@ _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
         ("day", "weekday", "hour"), ("calls", "after_hours_calls", "hours_known_calls"),
     ),
     action_metrics: (("day", "is_unknown_type"), ("actions", "executed_actions")),
+    outcome_metrics: (("day", "outcome"), ("calls",)),
 }  # fmt: skip
 
 
@@ -191,6 +202,12 @@ def _of_captures(daily: pd.DataFrame) -> Mapping[str, Any]:
         "engaged_captured_calls": _sum(daily, "engaged_captured_calls"),
         **_percent("captured_percent", daily, "engaged_captured_calls", "engaged_calls"),
     }
+
+
+def _by_outcome(rows: pd.DataFrame) -> dict[str, int]:
+    """Calls of every outcome, in the order of the rules."""
+    sums = rows.groupby("outcome")["calls"].sum()
+    return {outcome.value: int(sums.get(outcome.value, 0)) for outcome in Outcome}
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:

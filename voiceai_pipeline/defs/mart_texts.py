@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
+from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.markdown import UNKNOWN, Markup, shown
@@ -154,6 +155,21 @@ def values_table(values: Rows) -> str:
     note = "of: the engaged calls of the agents that captured it at least once in these days."
     heads = ("value", "captured in", "of", "share")
     return charts.table(heads, rows, "values", note=note, total=_total(values))
+
+
+def outcomes_table(calls: Mapping[str, int], goal_actions: Sequence[str]) -> str:
+    total, most = sum(calls.values()), max(calls.values())
+    rows = [
+        (
+            Markup(label(Outcome(outcome), goal_actions)),
+            _bar(count, most),
+            _percent_of(count, total),
+        )
+        for outcome, count in calls.items()
+        if count
+    ]
+    note = f"share: of all {total} calls of these days; docs/metrics.md has the rules."
+    return charts.table(("outcome", "calls", "share"), rows, "calls", note=note)
 
 
 def _bar(count: int, most: int) -> str:

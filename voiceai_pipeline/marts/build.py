@@ -2,8 +2,8 @@
 
 A day's marts depend on calls of other days too: callers of the week, calls that follow within 24
 hours. So this module also decides which days are stale: those for which the ledger has a newer
-entry, for any day they depend on, than the build saw; and those built in another time zone or by
-other rules.
+entry, for any day they depend on, than the build saw; those built in another time zone or by
+other rules; and those with outcomes that have become final since.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
 from voiceai_pipeline.core.days import Window, stretches
-from voiceai_pipeline.core.settings import MetricRules
+from voiceai_pipeline.core.outcome import not_final_since, sentences
+from voiceai_pipeline.core.settings import BOOKING, MetricRules
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import (
     database_error,
@@ -28,7 +29,14 @@ from voiceai_pipeline.database.engine import (
     read_clock,
 )
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
-from voiceai_pipeline.marts import call_reader, location_reader, mart_status, mart_store, metrics
+from voiceai_pipeline.marts import (
+    call_fact_store,
+    call_reader,
+    location_reader,
+    mart_status,
+    mart_store,
+    metrics,
+)
 from voiceai_pipeline.marts.mart_store import MartState
 
 CALLS_AT_ONCE: Final = 250_000
@@ -199,7 +207,8 @@ class Marts:
             for location_id, rows in ledger.items()
         }
         locations = location_reader.read_locations(db, location_ids, windows, self._zone)
-        stored = call_reader.read_calls(db, location_ids, first, last)
+        call_fact_store.refresh(db, location_ids, first, last, self._rules)
+        stored = call_reader.read_calls(db, location_ids, first, last, now)
         rows = metrics.compute(locations, days, stored, self._rules)
         status = mart_status.status(locations, ledger, days, now, self._zone)
         status = status.assign(**_rules_columns(status["day"], self._rules), computed_at=now)
@@ -238,6 +247,7 @@ class Marts:
                 else {}
             )
             found = set(mart_store.redefined(db, self._zone, self._version, ENTRIES_AT_ONCE))
+            found |= mart_store.now_final(db, not_final_since(now))
         by_name = {
             name: location_reader.zone_of(name) or self._zone for name in set(names.values())
         }
@@ -302,8 +312,11 @@ def _rules_columns(days: pd.Series, rules: MetricRules) -> dict[str, Any]:
     begin = pd.Timestamp(metrics.BOOKINGS_SINCE)
     return {
         "goal_actions": ",".join(goals),
-        "is_goal_comparable": (days >= begin) | (metrics.BOOKING not in goals),
+        "is_goal_comparable": (days >= begin) | (BOOKING not in goals),
         "rules_version": metrics.version(rules),
+        "outcome_rules": "\n".join(
+            f"{outcome}: {says}" for outcome, says in sentences(rules).items()
+        ),
     }
 
 

@@ -126,7 +126,8 @@ class StoredCalls:
         calls: all calls of the requested days: ``location``, ``call``, ``agent`` ('' if none),
             ``started_at`` (UTC), ``duration_ms`` (NaN if not given), ``turns`` (of the caller),
             ``is_speaker_unknown``, ``is_trial``, ``is_trial_unknown``, ``is_missing``,
-            ``has_transcript``, ``has_summary``, ``caller`` and ``number`` (0 if unknown).
+            ``has_transcript``, ``has_summary``, ``caller`` and ``number`` (0 if unknown),
+            ``outcome``.
         actions: of the base set, a row for each action: ``call``, ``type``, ``name``,
             ``is_executed``, ``triggered_at``, ``executed_at`` (NaT if absent or unreadable).
         captured: of the base set, a row for each value that is not empty: ``call``, ``key``.
@@ -219,7 +220,7 @@ def with_facts(
         "talk_ms": duration.where(counted, 0),
         "billable_minutes": np.ceil(duration.where(counted, 0) / 60_000),
     }
-    keys = calls[["location", "day", "hour", "agent", "call", "caller", "duration_ms"]]
+    keys = calls[["location", "day", "hour", "agent", "call", "caller", "duration_ms", "outcome"]]
     deleted = calls["is_agent_deleted"]
     columns = {name: values.astype("int8") for name, values in flags.items()}
     columns |= {name: values.astype("int64") for name, values in sums.items()}

@@ -23,6 +23,7 @@ from voiceai_pipeline.database.views import (
     CALL_COMMENTS,
     CALL_CONTENT,
     CALLS_WITH_NAMES,
+    DERIVED,
     LOCATION_NAME,
 )
 
@@ -90,6 +91,7 @@ def calls(
         call_logs.c.missing_since,
         call_logs.c.first_seen_at,
         call_logs.c.last_changed_at,
+        *DERIVED,
     ]
     if content:
         columns += CALL_CONTENT

@@ -6,14 +6,15 @@ The marts' tables are in ``database/mart_tables.py``; what the marts are compute
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 import sqlalchemy as sa
 
-from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.days import TRAILING_DAYS, Window
+from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
 from voiceai_pipeline.database.mart_tables import (
     MARTS,
@@ -21,10 +22,11 @@ from voiceai_pipeline.database.mart_tables import (
     agent_performance,
     daily_call_metrics,
     hourly_activity,
+    outcome_metrics,
 )
 from voiceai_pipeline.database.tables import hinted_days, sync_ledger
 from voiceai_pipeline.marts.call_facts import MartLocation
-from voiceai_pipeline.marts.call_reader import DURATION
+from voiceai_pipeline.marts.call_sql import DURATION
 from voiceai_pipeline.marts.location_reader import DIRECTORY, zone_of
 from voiceai_pipeline.marts.metrics import MartRows
 
@@ -75,7 +77,7 @@ def _values(column: pd.Series) -> list[Any]:
 
 _TOTALS: Final = f"""
     SELECT d.location_id, d.day, count(*) AS calls,
-           coalesce(sum(round({DURATION} * 1000)), 0)::bigint AS talk_ms,
+           coalesce(sum(round({DURATION} * 1000)), 0)::bigint / 1000::numeric AS talk_seconds,
            sum((SELECT count(*) FROM jsonb_array_elements(
                CASE jsonb_typeof(c.executed_call_actions) WHEN 'array'
                THEN c.executed_call_actions ELSE '[]' END) AS action
@@ -93,6 +95,7 @@ _PUBLISHED: Final = {
     agent_performance: ("calls", "talk_seconds", "actions"),
     hourly_activity: ("calls", "talk_seconds", "actions"),
     action_metrics: ("actions",),
+    outcome_metrics: ("calls", "talk_seconds"),
 }
 
 
@@ -115,8 +118,8 @@ def disagreements(
         "ends": [window.end for _, _, window in cells],
     }
     wanted = {
-        (row.location_id, row.day): (row.calls, row.talk_ms, row.actions)
-        for row in db.execute(sa.text(_TOTALS), values)
+        (row["location_id"], row["day"]): row
+        for row in db.execute(sa.text(_TOTALS), values).mappings()
     }
     found = []
     for table, names in _PUBLISHED.items():
@@ -129,12 +132,11 @@ def disagreements(
             (row[0], row[1]): tuple(row[2:])
             for row in db.execute(query.group_by(table.c.location_id, table.c.day))
         }
+        nothing = dict.fromkeys(names, 0)
         for cell in sorted(wanted.keys() | sums.keys()):
-            calls, talk_ms, actions = wanted.get(cell, (0, 0, 0))
-            expected = (actions,) if len(names) == 1 else (calls, talk_ms, actions)
+            expected = tuple(wanted.get(cell, nothing)[name] for name in names)
             held = sums.get(cell, (0,) * len(names))
-            held = held if len(names) == 1 else (held[0], int(held[1] * 1000), held[2])
-            if tuple(map(int, held)) != tuple(map(int, expected)):
+            if held != expected:
                 found.append(
                     f"{table.name}, {cell[1]}, location {cell[0]}: {', '.join(names)} are "
                     f"{', '.join(map(str, held))}; the calls give {', '.join(map(str, expected))}."
@@ -201,6 +203,22 @@ def zones(db: sa.Connection) -> dict[str, str | None]:
         row.location_id: row.timezone
         for row in db.execute(sa.select(DIRECTORY.c.location_id, DIRECTORY.c.timezone))
     }
+
+
+def now_final(db: sa.Connection, since: datetime) -> set[tuple[str, date]]:
+    """Days with marts in which outcomes were not final that are final now.
+
+    Args:
+        since: the start (UTC) from which outcomes are not final today.
+    """
+    table = outcome_metrics
+    query = sa.select(table.c.location_id, table.c.day).where(
+        table.c.outcome == Outcome.NOT_FINAL.value,
+        table.c.computed_at < since + timedelta(days=TRAILING_DAYS),
+        # Local days that may have calls from before that.
+        table.c.day <= since.date(),
+    )
+    return {(row.location_id, row.day) for row in db.execute(query)}
 
 
 def redefined(

@@ -25,8 +25,6 @@ from voiceai_pipeline.marts.call_facts import (
     with_local_time,
 )
 
-BOOKING: Final = "APPOINTMENT_BOOKING"
-
 BOOKINGS_SINCE: Final = date(2025, 9, 9)
 """HighLevel lists APPOINTMENT_BOOKING only in calls from this day on (CONTRACT 2.4)."""
 
@@ -35,7 +33,7 @@ SMALL: Final = 20
 
 _DAY: Final = timedelta(days=1)
 
-_REVISION: Final = 3
+_REVISION: Final = 4
 """Increase this when a definition changes, here or in ``call_facts.py``: every mart is rebuilt."""
 
 _RATIOS: Final = (
@@ -62,6 +60,7 @@ class MartRows:
     hourly_activity: pd.DataFrame
     action_metrics: pd.DataFrame
     data_capture_metrics: pd.DataFrame
+    outcome_metrics: pd.DataFrame
 
 
 def version(rules: MetricRules) -> str:
@@ -89,12 +88,13 @@ def compute(
         hourly_activity=_hours(_measured(calls, ["location", "day", "hour"], rules)),
         action_metrics=_actions(calls, stored.actions),
         data_capture_metrics=_captures(calls, stored.captured),
+        outcome_metrics=_outcomes(calls),
     )
 
 
 def _measured(calls: pd.DataFrame, by: list[str], rules: MetricRules) -> pd.DataFrame:
     """All measures, a row for each group with a call, be it a trial or a missing one."""
-    not_summed = ["location", "day", "hour", "agent", "call", "caller", "duration_ms"]
+    not_summed = ["location", "day", "hour", "agent", "call", "caller", "duration_ms", "outcome"]
     summed = [name for name in calls.columns if name not in (*not_summed, "is_agent_deleted")]
     groups = calls.groupby(by, observed=True, sort=True)
     table = groups[summed].sum().astype("int64")
@@ -282,6 +282,15 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
         fill_rate=_share(table["engaged_filled_calls"], table["engaged_calls"]),
         is_small_sample=table["engaged_calls"] < SMALL,
     ).rename(columns={"key": "data_key"})
+
+
+def _outcomes(calls: pd.DataFrame) -> pd.DataFrame:
+    live = calls[calls["calls"] == 1]
+    groups = live.groupby(["location", "day", "agent", "outcome"], observed=True)
+    table = groups[["calls", "talk_ms"]].sum().astype("int64").reset_index()
+    return table.assign(
+        talk_seconds=table["talk_ms"] / 1000, talk_minutes=table["talk_ms"] / 60_000
+    ).drop(columns="talk_ms")
 
 
 # Masking -----------------------------------------------------------------------------------------

@@ -342,14 +342,18 @@ def test_what_counts_is_configured_and_what_cannot_be_read_is_refused() -> None:
         "VOICEAI_ENGAGED_SECONDS": "15",
         "VOICEAI_GOAL_ACTIONS": "SMS, APPOINTMENT_BOOKING",
         "VOICEAI_COST_PER_MINUTE": "0.13",
+        "VOICEAI_FOLLOW_UP_ACTIONS": "WORKFLOW_TRIGGER",
     }
-    rules = MetricRules(3, 15, ("APPOINTMENT_BOOKING", "SMS"), Decimal("0.13"))
+    rules = MetricRules(
+        3, 15, ("APPOINTMENT_BOOKING", "SMS"), Decimal("0.13"), ("WORKFLOW_TRIGGER",)
+    )
     assert Settings.load(given).metrics == rules
     assert Settings.load({}).metrics == MetricRules()
     for name, wrong in (
         ("VOICEAI_ENGAGED_TURNS", "-1"),
         ("VOICEAI_ENGAGED_SECONDS", "ten"),
         ("VOICEAI_GOAL_ACTIONS", "book it"),
+        ("VOICEAI_FOLLOW_UP_ACTIONS", "sms"),
         ("VOICEAI_COST_PER_MINUTE", "1,5"),
     ):
         with pytest.raises(SettingsError, match=name):

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.defs import mart_numbers
 from voiceai_pipeline.marts.build import Marts
@@ -110,6 +111,18 @@ def test_a_percentage_stands_beside_what_it_is_a_share_of(book: Book) -> None:
     }
     agents = shown(book, "agent_performance")
     assert (agents["calls"], agents["engaged_calls"], agents["engaged_percent"]) == (3, 2, 66.7)
+
+
+def test_outcomes_are_shown_by_name_and_add_up_to_the_calls(book: Book) -> None:
+    booked = [SENT | {"actionType": "APPOINTMENT_BOOKING"}]
+    for number in range(20):
+        book.call(LOCATION, NOON, executed_call_actions=booked if number < 5 else [])
+    book.call(LOCATION, NOON - DAY, executed_call_actions=[SENT])
+    facts = shown(book, "outcome_metrics")
+    table = facts.pop("outcomes_28_days")
+    assert "|Booked|██ 5|24 %|" in table
+    assert "|Follow-up started|▍ 1|5 %|" in table
+    assert facts == dict.fromkeys(Outcome, 0) | {"goal": 5, "answered": 15}
 
 
 def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> None:

@@ -98,7 +98,7 @@ OF_STATUS = {
     "is_7d_complete", "calls_by_now_last_week", "goal_actions", "is_goal_comparable",
     "is_complete", "is_over", "calls_known_until", "last_successful_sync_at", "agent_name",
     "incomplete_sync_days", "synced_at", "rules_version", "computed_at", "is_agent_deleted",
-    "weekday",
+    "weekday", "outcome_rules",
 }  # fmt: skip
 """Columns with a test of their own, here or in test_build.py."""
 
@@ -247,6 +247,7 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
     return frame.assign(
         call=range(len(frame)), number=frame["caller"], is_trial_unknown=False,
         has_transcript=True, has_summary=True, is_agent_deleted=False, is_speaker_unknown=False,
+        outcome="answered",
     )  # fmt: skip
 
 

@@ -69,6 +69,10 @@ WITH facts AS (
       WHERE x ->> 'actionType' = 'CALL_TRANSFER' AND x ->> 'executedAt' <> '') AS transferred,
     EXISTS (SELECT FROM jsonb_array_elements(c.executed_call_actions) x
       WHERE x ->> 'actionType' = ANY(:goals)) AS goal,
+    EXISTS (SELECT FROM jsonb_array_elements(c.executed_call_actions) x
+      WHERE x ->> 'actionType' IN ('WORKFLOW_TRIGGER', 'SMS', 'CUSTOM_ACTION')) AS followed,
+    EXISTS (SELECT FROM jsonb_array_elements(c.executed_call_actions) x
+      WHERE x ->> 'actionType' LIKE '%DATA\_EXTRACTION') AS extracted,
     (jsonb_typeof(c.extracted_data) = 'object' AND EXISTS (
       SELECT FROM jsonb_each(CASE jsonb_typeof(c.extracted_data) WHEN 'object'
                              THEN c.extracted_data ELSE '{}' END) e
@@ -275,12 +279,24 @@ FROM filled JOIN (SELECT location_id, day, agent_id, count(*) FILTER (WHERE enga
 GROUP BY 1, 2, 3, 4
 """
 
+_OUTCOMES = """
+SELECT location_id, day, agent_id, CASE WHEN goal THEN 'goal' WHEN transferred THEN 'transferred'
+    WHEN followed THEN 'follow_up' WHEN extracted OR captured THEN 'data_taken'
+    WHEN engaged THEN 'answered' WHEN nobody_known OR d IS NULL THEN 'unclear'
+    ELSE 'no_conversation' END AS outcome,
+  count(*) AS calls, coalesce(sum(d::numeric), 0) AS talk_seconds,
+  coalesce(sum(d::numeric), 0)::float / 60 AS talk_minutes
+FROM judged WHERE live AND day = ANY(CAST(:days AS date[]))
+GROUP BY 1, 2, 3, 4
+"""
+
 KEYS = {
     "daily_call_metrics": ("location_id", "day"),
     "agent_performance": ("location_id", "day", "agent_id"),
     "hourly_activity": ("location_id", "day", "hour"),
     "action_metrics": ("location_id", "day", "agent_id", "action_type", "action_name"),
     "data_capture_metrics": ("location_id", "day", "agent_id", "data_key"),
+    "outcome_metrics": ("location_id", "day", "agent_id", "outcome"),
 }
 
 _QUERIES = {
@@ -289,6 +305,7 @@ _QUERIES = {
     "hourly_activity": _GROUPED.format(by="hour", measures=_MEASURES),
     "action_metrics": _ACTIONS,
     "data_capture_metrics": _CAPTURES,
+    "outcome_metrics": _OUTCOMES,
 }
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]

@@ -1,0 +1,71 @@
+"""What is derived from each call, so that lists filter by it and marts need no transcript again.
+
+Written when marts are built (``marts/call_fact_store.py``), never by a sync: a call that was just
+stored has no row until then.
+"""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.days import TRAILING_DAYS
+from voiceai_pipeline.core.outcome import PROVISIONAL, Outcome
+from voiceai_pipeline.database.schema import instant, metadata
+
+call_facts = sa.Table(
+    "call_facts",
+    metadata,
+    sa.Column("location_id", sa.Text, primary_key=True,
+              comment="The HighLevel location that the call belongs to."),
+    sa.Column("call_id", sa.Text, primary_key=True, comment="HighLevel's id of the call."),
+    instant("started_at", nullable=False, comment="Start of the call."),
+    sa.Column("agent_id", sa.Text, nullable=False, comment="The agent; empty if there is none."),
+    sa.Column("duration_seconds", sa.Double,
+              comment="Length of the call in seconds; NULL: unknown or impossible."),
+    sa.Column("caller", sa.BigInteger, nullable=False,
+              comment="Hash of the contact, else of the number; 0: unknown or withheld."),
+    sa.Column("is_counted", sa.Boolean, nullable=False,
+              comment="Metrics count it: no trial call, and still listed by HighLevel."),
+    sa.Column("has_transcript", sa.Boolean, nullable=False, comment="The transcript has words."),
+    sa.Column("caller_turns", sa.Integer,
+              comment="How often the caller spoke; NULL: the transcript's speakers are unknown."),
+    sa.Column("is_engaged", sa.Boolean, nullable=False,
+              comment="The caller spoke: at least 2 caller turns and 10 seconds, unless "
+                      "configured otherwise."),
+    sa.Column("is_goal_reached", sa.Boolean, nullable=False, comment="It has a goal action."),
+    sa.Column("is_transferred", sa.Boolean, nullable=False,
+              comment="It has an executed CALL_TRANSFER."),
+    sa.Column("is_data_captured", sa.Boolean, nullable=False,
+              comment="It has an extracted value that is not empty."),
+    sa.Column("outcome", sa.Text, nullable=False,
+              comment="By the first rule that holds (docs/metrics.md), as if it were final."),
+    sa.Column("rules_version", sa.Text, nullable=False,
+              comment="Fingerprint of the rules of outcomes."),
+    sa.Column("row_version", sa.BigInteger, nullable=False,
+              comment="Of the row of call_logs that it was derived from: its xmin."),
+    sa.Index("call_facts_location_id_started_at_idx", "location_id", "started_at"),
+    sa.Index("call_facts_outcome_idx", "location_id", "outcome", "started_at"),
+    comment="What is derived from each call: outcome, flags, turns. Derived again when marts are "
+            "built, if the call or the rules changed.",
+)  # fmt: skip
+
+_MIDNIGHT: Final = "date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"
+NOT_FINAL_SINCE: Final[sa.ColumnElement[Any]] = sa.literal_column(
+    f"({_MIDNIGHT} - interval '{TRAILING_DAYS} days')"
+)
+"""``core.outcome.not_final_since`` at the database's time."""
+
+IS_NOT_FINAL: Final[sa.ColumnElement[bool]] = sa.or_(
+    call_facts.c.outcome.is_(None),
+    sa.and_(
+        call_facts.c.outcome.in_([one.value for one in PROVISIONAL]),
+        call_facts.c.started_at >= NOT_FINAL_SINCE,
+    ),
+)
+"""Of a call outer joined to its facts: its outcome may still change, or is not derived yet."""
+
+OUTCOME: Final = sa.case(
+    (IS_NOT_FINAL, sa.literal(Outcome.NOT_FINAL.value, sa.Text)), else_=call_facts.c.outcome
+).label("outcome")
+"""The outcome as screens show it. To filter by a final one, also compare ``call_facts.outcome``,
+which has an index."""
