@@ -65,6 +65,13 @@ def test_users_who_share_a_location_both_see_its_calls_and_only_those(
         "action_types": ["SMS", "CALL_TRANSFER"],
         "first_seen_at": STARTED,
         "last_changed_at": STARTED,
+        # Nothing is derived before marts are built.
+        "outcome": "not_final",
+        "caller_turns": None,
+        "is_engaged": None,
+        "is_goal_reached": None,
+        "is_transferred": None,
+        "is_data_captured": None,
     }
     assert (counted[-1]["location_name"], counted[-1]["location_timezone"]) == (
         "Loc2",
