@@ -15,7 +15,7 @@ from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, D, Desk
 from voiceai_pipeline_tests.support.repetition import repeated, soak
 
-NOW: Final = datetime.now(UTC)
+GONE: Final = datetime(2026, 11, 20, tzinfo=UTC)
 TYPES: Final = (
     "APPOINTMENT_BOOKING", "CALL_TRANSFER", "WORKFLOW_TRIGGER", "SMS", "CUSTOM_ACTION",
     "DATA_EXTRACTION", "IN_CALL_DATA_EXTRACTION", "KNOWLEDGE_BASE", "TELEPATHY", "",
@@ -41,7 +41,7 @@ CALLS = st.lists(
                 st.none(), st.just(["a list"]), st.dictionaries(st.just("name"), VALUES)
             ),
             "is_trial": st.sampled_from((False, True, None)),
-            "missing_since": st.sampled_from((None, NOW)),
+            "missing_since": st.sampled_from((None, GONE)),
             "age": st.integers(0, 5),
         }
     ),
@@ -57,7 +57,7 @@ RULES = st.builds(
 )
 
 
-def outcome_by_the_docs(call: dict[str, Any], rules: MetricRules) -> Outcome:
+def outcome_by_the_docs(call: dict[str, Any], rules: MetricRules, now: datetime) -> Outcome:
     """A second implementation, from docs/metrics.md."""
     listed = call["executed_call_actions"]
     listed = [a for a in listed if isinstance(a, dict)] if isinstance(listed, list) else []
@@ -90,7 +90,7 @@ def outcome_by_the_docs(call: dict[str, Any], rules: MetricRules) -> Outcome:
     ):
         return Outcome.ANSWERED
     unsaid = Outcome.UNCLEAR if is_unknown or duration is None else Outcome.NO_CONVERSATION
-    return Outcome.NOT_FINAL if call["started_at"] >= not_final_since(NOW) else unsaid
+    return Outcome.NOT_FINAL if call["started_at"] >= not_final_since(now) else unsaid
 
 
 @soak
@@ -104,15 +104,15 @@ def test_every_call_has_exactly_the_outcome_of_the_first_rule_that_holds(
     with engine.begin() as db:
         db.exec_driver_sql("TRUNCATE call_logs, call_facts")
     book = Book(engine)
-    expected = {}
+    expected, now = {}, datetime.now(UTC)
     for call in calls:
         stored = {name: value for name, value in call.items() if name != "age"}
-        stored["started_at"] = NOW - call["age"] * DAY
+        stored["started_at"] = now - call["age"] * DAY
         call_id = book.call(LOCATION, **stored)
-        expected[call_id] = outcome_by_the_docs(stored, rules)
+        expected[call_id] = outcome_by_the_docs(stored, rules, now)
 
     with engine.begin() as db:
-        window = NOW - 9 * DAY, NOW + DAY
+        window = now - 9 * DAY, now + DAY
         derived = call_fact_store.refresh(db, [LOCATION], *window, rules)
         again = call_fact_store.refresh(db, [LOCATION], *window, rules)
         found = db.exec_driver_sql("SELECT call_id, outcome FROM voiceai.all_calls")

@@ -115,6 +115,12 @@ def test_a_day_is_one_of_the_zone_and_holds_what_metrics_count(engine: sa.Engine
         "missing_since": "",
         "first_seen_at": "2026-11-01T05:00:00.000005Z",
         "last_changed_at": "2026-11-01T06:00:00Z",
+        "outcome": "not_final",
+        "caller_turns": "",
+        "is_engaged": "",
+        "is_goal_reached": "",
+        "is_transferred": "",
+        "is_data_captured": "",
     }
     assert [row["is_trial"] for row in every] == ["false", "true", "", "false", "false"]
     assert every[3]["missing_since"] == "2026-11-02T05:00:00Z"
