@@ -35,6 +35,7 @@ pytest_plugins = [
     "voiceai_pipeline_tests.support.token_fleet",
     "voiceai_pipeline_tests.support.product",
     "voiceai_pipeline_tests.support.chromium",
+    "voiceai_pipeline_tests.support.supabase_js",
 ]
 
 

@@ -18,6 +18,7 @@ import click
 import sqlalchemy as sa
 
 from voiceai_pipeline.cli import output
+from voiceai_pipeline.cli.arguments import json_option
 from voiceai_pipeline.cli.up import dagster_environment
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.newest_pairs import NewestPairs
@@ -41,7 +42,8 @@ _DUMPS: Final = ("voiceai", "dagster")
 
 @click.command("backup")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-def backup_command(folder: Path) -> None:
+@json_option
+def backup_command(folder: Path, as_json: bool) -> None:
     """Write a backup to FOLDER, which must not exist yet.
 
     It holds both databases and, from VOICEAI_HOME, the key file and the tokens kept on disk. The
@@ -70,6 +72,10 @@ def backup_command(folder: Path) -> None:
         raise DumpError(f"{folder} exists already. Name a folder that does not.") from None
     except OSError as error:
         raise DumpError(f"{folder} cannot be written: {error.strerror}.") from None
+    if as_json:
+        facts = {"folder": str(folder), "at": at, "revision": revision, "has_keys": has_key}
+        click.echo(json.dumps(facts, indent=2))
+        return
     click.echo(f"Wrote a backup to {folder}.")
     if not has_key:
         click.echo("The keys are not in it: keep VOICEAI_TOKEN_KEYS somewhere else as well.")
@@ -78,7 +84,8 @@ def backup_command(folder: Path) -> None:
 @click.command("restore")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.confirmation_option(prompt="This replaces all users, tokens and calls. Restore?")
-def restore_command(folder: Path) -> None:
+@json_option
+def restore_command(folder: Path, as_json: bool) -> None:
     """Replace both databases by the backup in FOLDER.
 
     Stop the pipeline first. Tokens that were refreshed since the backup are taken from
@@ -111,6 +118,11 @@ def restore_command(folder: Path) -> None:
         restoration = Restoration(ours, vault, pairs, actor=Actor("command line"))
         found = restoration.update_all()
     updated = sum(error is None for error in found.values())
+    if as_json:
+        lost = [str(user_id) for user_id, error in found.items() if error]
+        facts = {"at": about["at"], "newer_connections": updated, "lost_user_ids": lost}
+        click.echo(json.dumps(facts, indent=2))
+        return
     click.echo(f"Restored the backup of {about['at']}.")
     click.echo(f"{updated} connections are newer in {pairs_path(settings)}, and taken from there.")
     for user_id, error in found.items():

@@ -1,10 +1,13 @@
 """``voiceai-pipeline keys``: the keys that encrypt tokens, and changing them while all goes on."""
 
+import json
 import os
+from typing import Any
 
 import click
 import sqlalchemy as sa
 
+from voiceai_pipeline.cli.arguments import json_option
 from voiceai_pipeline.cli.existing_data import require_data
 from voiceai_pipeline.cli.progress import rows_bar
 from voiceai_pipeline.connections import key_file, key_rotation
@@ -20,8 +23,9 @@ _VARIABLE = "VOICEAI_TOKEN_KEYS"
 
 
 @click.group("keys", invoke_without_command=True)
+@json_option
 @click.pass_context
-def keys_command(context: click.Context) -> None:
+def keys_command(context: click.Context, as_json: bool) -> None:
     """Show which keys the stored tokens need; add, use and remove keys.
 
     \b
@@ -36,12 +40,17 @@ def keys_command(context: click.Context) -> None:
         return
     with open_database(settings, pool_size=1) as engine:
         vault = open_vault(settings, engine)
-        _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)
+        usage = _usage(settings, engine)
+        if as_json:
+            _print_json(_facts(usage, vault.key_ids))
+        else:
+            _show(usage, vault.key_ids, in_file=not settings.token_keys)
 
 
 @keys_command.command()
 @click.argument("key_id", required=False)
-def add(key_id: str | None) -> None:
+@json_option
+def add(key_id: str | None, as_json: bool) -> None:
     """Add a new key, named KEY_ID, that encrypts from now on.
 
     With VOICEAI_TOKEN_KEYS it is printed, for you to add to the variable.
@@ -56,7 +65,11 @@ def add(key_id: str | None) -> None:
     if not key_id.isidentifier() or key_id in taken:
         raise SettingsError(f"{key_id!r} cannot name a new key. Choose a word that is not in use.")
     key = key_file.new_key()
+    facts = {"key_id": key_id, "added_to": None, "entry": None}
     if settings.database_url is not None or settings.token_keys:
+        if as_json:
+            _print_json({**facts, "entry": key_file.line_of(key_id, key)})
+            return
         click.echo(
             f"{key_file.line_of(key_id, key)}\n\nKeep it secret. 1. Add it at the END of "
             f"{_VARIABLE} and restart every process, so that all can read it. 2. Move it to the "
@@ -66,11 +79,15 @@ def add(key_id: str | None) -> None:
         return
     settings.home.mkdir(parents=True, exist_ok=True)
     key_file.write(path, {key_id: key, **keys})
+    if as_json:
+        _print_json({**facts, "added_to": str(path)})
+        return
     click.echo(f"Added the key {key_id} to {path}. Run now: voiceai-pipeline keys encrypt")
 
 
 @keys_command.command()
-def encrypt() -> None:
+@json_option
+def encrypt(as_json: bool) -> None:
     """Encrypt every stored token with the newest key.
 
     Also of paused and disconnected users, and pairs that wait on disk. Nothing has to stop for it.
@@ -83,10 +100,21 @@ def encrypt() -> None:
         pairs = NewestPairs(pairs_path(settings), vault)
         with rows_bar("Encrypting") as show:
             result = key_rotation.encrypt_again(engine, vault, spool, show, pairs)
-        click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
-        if result.busy:
-            click.echo(f"{result.busy} are being refreshed and were left alone; run this again.")
-        _show(_usage(settings, engine), vault.key_ids, in_file=not settings.token_keys)
+        usage = _usage(settings, engine)
+        if as_json:
+            _print_json(
+                {
+                    "encrypted": result.done,
+                    "busy": result.busy,
+                    "unreadable_user_ids": [str(user_id) for user_id in result.unreadable],
+                    "keys": _facts(usage, vault.key_ids),
+                }
+            )
+        else:
+            click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
+            if result.busy:
+                click.echo(f"{result.busy} are being refreshed and were left alone; run again.")
+            _show(usage, vault.key_ids, in_file=not settings.token_keys)
         if result.unreadable:
             with engine.begin() as db:
                 users = connections.all_connections(db, result.unreadable)
@@ -98,7 +126,8 @@ def encrypt() -> None:
 
 @keys_command.command()
 @click.argument("key_id")
-def remove(key_id: str) -> None:
+@json_option
+def remove(key_id: str, as_json: bool) -> None:
     """Remove KEY_ID from the key file, if no stored token needs it."""
     settings = Settings.load(os.environ)
     if settings.token_keys:
@@ -118,12 +147,34 @@ def remove(key_id: str) -> None:
         key_file.write(
             key_path(settings), {name: key for name, key in keys.items() if name != key_id}
         )
+    if as_json:
+        _print_json({"key_id": key_id, "removed": True})
+        return
     click.echo(f"Removed the key {key_id}. Backups from before still need it: keep a copy as long.")
 
 
 def _usage(settings: Settings, engine: sa.Engine) -> Usage:
     with engine.begin() as db:
         return key_rotation.usage(db, spool_path(settings), pairs_path(settings))
+
+
+def _facts(usage: Usage, key_ids: list[str]) -> list[dict[str, Any]]:
+    """Every key that there is or that is needed, the newest first."""
+
+    def fact(key_id: str, state: str) -> dict[str, Any]:
+        counts = {"connections": usage.rows[key_id], "on_disk": usage.spooled[key_id]}
+        return {"key_id": key_id, "state": state, **counts}
+
+    def state(number: int, key_id: str) -> str:
+        return "encrypts" if number == 0 else "needed" if usage.needed(key_id) else "not needed"
+
+    missing = [fact(key_id, "missing") for key_id in sorted(usage.key_ids.difference(key_ids))]
+    plain = [fact(PLAIN, "needs none")] if usage.rows[PLAIN] else []
+    return [*(fact(one, state(n, one)) for n, one in enumerate(key_ids)), *missing, *plain]
+
+
+def _print_json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2))
 
 
 def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:

@@ -2,7 +2,8 @@
 
 It starts, in this order: the database and its tables, the sandbox and its demo users (where no
 HighLevel app is configured), the web pages, Dagster's UI behind them, a backfill of the last days,
-Dagster's daemon. It can be repeated safely; data are kept in VOICEAI_HOME.
+Dagster's daemon; in the demo, a backfill of the weeks before follows. It can be repeated safely;
+data are kept in VOICEAI_HOME.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from voiceai_pipeline.cli.preflight import (
 from voiceai_pipeline.cli.signals import interruptible
 from voiceai_pipeline.cli.supervisor import ChildError, Supervisor
 from voiceai_pipeline.core.disk import is_full
+from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.installation import START, shipped
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import PageSettings, Settings
@@ -48,6 +50,12 @@ PROJECT: Final = shipped("dagster.yaml").parent
 DAGSTER_DATABASE: Final = "dagster"
 BACKFILL_DAYS: Final = 7
 """Today so far, and the six days before."""
+
+DEMO_WEEKS: Final = 8
+"""How much of its past the demo shows."""
+
+_HISTORY_PAUSE: Final = 5
+"""Seconds between two looks at whether the last days are there and the weeks before can follow."""
 
 _FULL_DISK_PAUSE: Final = 10
 """Seconds between attempts to restart what a full disk has stopped."""
@@ -102,6 +110,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         )
 
         _announce(settings, report)
+        history = _history(settings, pipeline, dagster)
         while True:
             try:
                 # The database first: nothing else recovers without it.
@@ -109,6 +118,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
                     report("The database stopped; starting it again.")
                     stack.enter_context(EmbeddedPostgres.hold(home, sql_port=settings.sql_port))
                 supervisor.keep_running()
+                next(history, None)
             except (ChildError, PostgresError):
                 if not is_full(home):
                     raise
@@ -185,11 +195,11 @@ def _dagster_home(home: Path) -> Path:
 
 
 def _sandbox_start(home: Path) -> date:
-    """The demo's first partition: the first day of its first backfill. With no day missing,
-    "Failed and missing" in the UI selects the red day alone."""
+    """The demo's first partition. All days from then on are synced, today's week at once and the
+    others behind it: with no day missing, "Failed and missing" in the UI selects the red day."""
     path = home / "sandbox-start-date"
     if not path.exists():
-        path.write_text(f"{datetime.now(UTC).date() - timedelta(days=BACKFILL_DAYS - 1)}\n")
+        path.write_text(f"{datetime.now(UTC).date() - timedelta(days=7 * DEMO_WEEKS - 1)}\n")
     return date.fromisoformat(path.read_text().strip())
 
 
@@ -243,6 +253,7 @@ def _start_sandbox(
     report("Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set")
     argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
     argv += ["--state-file", str(settings.home / "sandbox.json")]
+    argv += ["--story-from", str(_sandbox_start(settings.home))]
     argv += ["--webhook-url", f"http://127.0.0.1:{settings.page.port}/webhooks/highlevel"]
     supervisor.start("sandbox", argv, os.environ)
     _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=60)
@@ -295,8 +306,7 @@ def _backfill(
     """Request a backfill of the last days that were never tried; failed ones are retried
     automatically."""
     today = datetime.now(pipeline.zone).date()
-    days = [today - timedelta(days=ago) for ago in reversed(range(BACKFILL_DAYS))]
-    untried = [status.day for status in pipeline.sync.report(days) if status.unread]
+    untried = _untried(pipeline, today - timedelta(days=BACKFILL_DAYS - 1), today)
     if not untried:
         return
     report(f"Dagster: requesting a backfill of {len(untried)} days")
@@ -308,6 +318,32 @@ def _backfill(
             f"{error} Start it in the UI: {settings.page.dagster_url}/assets/call_logs"
             "?view=partitions, Materialize."
         )
+
+
+def _history(settings: Settings, pipeline: Pipeline, dagster: Dagster) -> Iterator[None]:
+    """Request the demo's earlier weeks as soon as the last days were tried, so that these come
+    first; to be advanced once a second."""
+    if not settings.highlevel.is_sandbox or "VOICEAI_START_DATE" in os.environ:
+        return
+    first = _sandbox_start(settings.home)
+    while True:
+        due = time.monotonic() + _HISTORY_PAUSE
+        while time.monotonic() < due:
+            yield
+        with contextlib.suppress(PipelineError, DagsterError):
+            today = datetime.now(pipeline.zone).date()
+            recent = today - timedelta(days=BACKFILL_DAYS - 1)
+            untried = _untried(pipeline, first, today)
+            if not untried or untried[-1] < recent:
+                if untried:
+                    dagster.backfill(untried, f"The demo's last {DEMO_WEEKS} weeks")
+                return
+
+
+def _untried(pipeline: Pipeline, first: date, last: date) -> list[date]:
+    """The days of a range that were never tried for every user who can be synced, in order."""
+    days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
+    return [status.day for status in pipeline.sync.report(days) if status.unread]
 
 
 def _announce(settings: Settings, report: Callable[[str], None]) -> None:

@@ -31,7 +31,10 @@ class PageSettings:
         url: the public URL, without a trailing slash.
         secret: the password; None is allowed on loopback only.
         dagster_url: the public URL of Dagster's UI, without a trailing slash.
-        api_key: bearer key of ``/functions/v1``; None: it is disabled.
+        api_key: key of ``/functions/v1`` for every user; None: there is none.
+        jwks_url: where the login service of the replaced dashboard publishes its keys; None: its
+            users' own logins open nothing.
+        jwt_audience: what these logins have to be for.
         allowed_origins: origins that may call ``/functions/v1`` from a browser.
         analyst_secret: the password of those who may look only; None: there is none.
         trusted_proxies: addresses of proxies that say for whom they ask.
@@ -48,6 +51,8 @@ class PageSettings:
     analyst_secret: Secret | None = None
     dagster_key: Secret | None = None
     trusted_proxies: tuple[str, ...] = ()
+    jwks_url: str | None = None
+    jwt_audience: str = "authenticated"
 
 
 def page_of(given: Mapping[str, str]) -> PageSettings:
@@ -108,4 +113,16 @@ def page_of(given: Mapping[str, str]) -> PageSettings:
         trusted_proxies=proxies,
         api_key=long_secret_of(given, "VOICEAI_API_KEY"),
         allowed_origins=origins,
+        jwks_url=_jwks_url(given),
+        jwt_audience=given.get("VOICEAI_JWT_AUDIENCE", PageSettings.jwt_audience),
     )
+
+
+def _jwks_url(given: Mapping[str, str]) -> str | None:
+    url = given.get("VOICEAI_JWKS_URL")
+    if url is not None and not is_safe(url):
+        raise SettingsError(
+            "VOICEAI_JWKS_URL must begin with https:// (plain http is for loopback): an attacker "
+            "who changes the keys on the way could log in as any user."
+        )
+    return url

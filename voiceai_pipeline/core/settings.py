@@ -70,9 +70,12 @@ VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default: /dagster at the page's URL",
     "VOICEAI_DAGSTER_KEY": "key that the web process shows to Dagster's UI process, 16 characters "
     "or more; make up generates one",
-    "VOICEAI_API_KEY": "bearer key of /functions/v1, 16 characters or more; unset: disabled",
+    "VOICEAI_API_KEY": "key of /functions/v1 for every user, 16 characters or more; unset: none",
     "VOICEAI_ALLOWED_ORIGINS": "origins that may call /functions/v1 from a browser, comma "
     "separated",
+    "VOICEAI_JWKS_URL": "public keys of the login service of the replaced dashboard, whose users "
+    "may call /functions/v1 for themselves; unset: the key alone decides",
+    "VOICEAI_JWT_AUDIENCE": "what these logins have to be for (aud); default authenticated",
     "VOICEAI_ALERT_WEBHOOK_URL": "where alerts are posted as Slack-compatible JSON; unset: nowhere",
     "VOICEAI_ALERT_EMAIL_TO": "recipients of alerts by e-mail, comma separated; unset: none",
     "VOICEAI_ALERT_EMAIL_FROM": "sender of these e-mails",

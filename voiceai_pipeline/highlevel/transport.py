@@ -58,6 +58,7 @@ class Transport:
         timeout: float,
         chunk_size: int,
         deadline: float = math.inf,
+        at_most: float = math.inf,
     ) -> Answer:
         """Send a request and read the complete response; redirects are not followed.
 
@@ -66,6 +67,7 @@ class Transport:
             timeout: seconds without a byte.
             chunk_size: bytes to read at once.
             deadline: for the complete response, on the monotonic clock.
+            at_most: bytes of the complete response.
 
         Raises:
             HighLevelError: no response; ``sent`` says whether the request was handed over.
@@ -87,7 +89,7 @@ class Transport:
                 stream=True,
                 **environment,
             )
-            content = _read(response, chunk_size, deadline)
+            content = _read(response, chunk_size, deadline, at_most)
         except OSError as error:  # requests' own errors are of this class too
             if is_read:
                 self._reads.check(path=path)
@@ -139,17 +141,20 @@ def open_session() -> requests.Session:
     return _Session()
 
 
-def _read(response: requests.Response, chunk_size: int, deadline: float) -> bytes:
+def _read(response: requests.Response, chunk_size: int, deadline: float, at_most: float) -> bytes:
     """Read the complete body by the deadline: the timeouts of requests apply to each chunk alone,
     and a response that trickles would outlive the lease that guards it.
 
     Raises:
-        requests.RequestException: it is incomplete or late.
+        requests.RequestException: it is incomplete, late or too long.
     """
-    pieces = []
+    pieces, size = [], 0
     with response:
         for part in response.iter_content(chunk_size):
             pieces.append(part)
+            size += len(part)
+            if size > at_most:
+                raise requests.exceptions.ContentDecodingError("the answer is too long")
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout("the answer trickled")
     return b"".join(pieces)

@@ -1,10 +1,12 @@
 """`python -m voiceai_pipeline.sandbox`: the sandbox as a process of its own."""
 
 import argparse
+import datetime as dt
 import logging
 import sys
 from pathlib import Path
 
+from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, with_stories
 from voiceai_pipeline.sandbox.server import serve
 from voiceai_pipeline.sandbox.world import World
 
@@ -18,10 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
     parser.add_argument("--state-file", type=Path, help="survive a restart: tokens, troubles")
     parser.add_argument("--webhook-url", metavar="URL", help="announce calls and removals there")
+    parser.add_argument(
+        "--story-from",
+        type=dt.date.fromisoformat,
+        metavar="DAY",
+        help="let the demo's businesses develop from that day on",
+    )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        world = World(state_file=given.state_file)
+        day = given.story_from
+        locations = with_stories(DEMO_LOCATIONS, day) if day else DEMO_LOCATIONS
+        world = World(state_file=given.state_file, locations=locations)
     except (OSError, ValueError) as problem:
         sys.stderr.write(f"{problem}\n")
         return 1

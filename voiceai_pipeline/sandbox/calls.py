@@ -22,6 +22,7 @@ from voiceai_pipeline.sandbox.dialogues import (
     TIMES,
     TOPICS,
 )
+from voiceai_pipeline.sandbox.story import Craft
 
 ACTION_TYPES = (
     "CALL_TRANSFER",
@@ -96,7 +97,8 @@ def outline_of_day(seed: int, location: SandboxLocation, day: dt.date) -> tuple[
     if location.calls_per_day == 0:
         return ()
     rng = _dice(f"{seed}/{location.id}/{day.isoformat()}")
-    mean = location.calls_per_day * (0.35 if day.weekday() >= 5 else 1.0)
+    weekend = 0.35 if day.weekday() >= 5 else 1.0
+    mean = location.calls_per_day * (location.story.volume(day) if location.story else weekend)
     count = max(0, round(rng.gauss(mean, mean**0.5)))
     start = day_start_ms(day)
     weights, shifts = _day_shape(location.timezone, day)
@@ -142,8 +144,10 @@ def _outline(rng: random.Random, location: SandboxLocation, day: dt.date, moment
         agent = deleted[0]
     else:
         agent = working[0] if rng.random() < 0.7 or len(working) == 1 else working[1]
-    hung_up = rng.random() < 0.04
-    duration: float = 0 if hung_up else int(rng.gammavariate(2.2, 70)) + 5
+    is_desk, story = agent is working[0], location.story
+    craft = story.craft(is_desk=is_desk, day=day) if story else Craft()
+    hung_up = rng.random() < craft.hung_up
+    duration: float = 0 if hung_up else int(rng.gammavariate(2.2, 70) * craft.duration) + 5
     if not hung_up and rng.random() < 0.05:
         duration = round(duration + rng.random(), 1)
     actions: tuple[str, ...] = ()
@@ -151,6 +155,9 @@ def _outline(rng: random.Random, location: SandboxLocation, day: dt.date, moment
         wanted = rng.sample(ACTION_TYPES, 1 + (rng.random() < 0.35) + (rng.random() < 0.1))
         allowed = (kind for kind in wanted if day >= _BOOKING_SINCE or kind != ACTION_TYPES[5])
         actions = tuple(allowed)
+    if story and not hung_up:
+        books = (ACTION_TYPES[5],) if rng.random() < craft.booking else ()
+        actions = (*(kind for kind in actions if kind != ACTION_TYPES[5]), *books)
     late = 0
     if rng.random() < _LATE_SHARE:
         # Mostly minutes, sometimes more than a day.

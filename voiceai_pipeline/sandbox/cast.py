@@ -4,9 +4,12 @@ Constants and frozen values only. What happens to them lives in `world`; their c
 Every name is invented, every number is +1555…, every address ends in `.test`.
 """
 
+import datetime as dt
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from voiceai_pipeline.sandbox.story import Story, story_of
 
 Role = Literal["healthy", "bad_day", "never_connected", "revoked", "paused", "scope_missing"]
 Envelope = Literal["spec", "wild", "no_total"]
@@ -48,6 +51,7 @@ class SandboxLocation:
     calls_per_day: int
     agents: tuple[SandboxAgent, ...]
     envelope: Envelope = "spec"
+    story: Story | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,13 @@ def make_location(
         agents=tuple(agents),
         envelope=envelope,
     )
+
+
+def with_stories(
+    locations: tuple[SandboxLocation, ...], first_day: dt.date
+) -> tuple[SandboxLocation, ...]:
+    """The same locations, whose weeks differ from a day on (`story`)."""
+    return tuple(replace(one, story=story_of(one.kind, first_day)) for one in locations)
 
 
 def _hex_id(*parts: str) -> str:

@@ -37,9 +37,10 @@ async def _front(request: Request) -> Response:
 <p>A local stand-in for HighLevel: the same API for OAuth and Voice AI call logs, with invented
 users and calls. Break something below, watch the pipeline notice, then fix it. Current time:
 <time>{world.clock():%Y-%m-%d %H:%M:%S} UTC</time>.</p>
-<div class="card scroll"><table>
-<thead><tr><th scope="col">User</th><th scope="col">Location</th><th scope="col">State</th>
-<th scope="col">Actions</th></tr></thead><tbody>{rows}</tbody></table></div>
+<div class="card scroll"><table role="table"><thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">User</th><th scope="col" role="columnheader">Location</th>
+<th scope="col" role="columnheader">State</th><th scope="col" role="columnheader">Actions</th>
+</tr></thead><tbody role="rowgroup">{rows}</tbody></table></div>
 {_delivery(world)}
 <h2>API</h2>
 <p class="small"><code>GET /sandbox/state</code> returns this page as JSON,
@@ -67,10 +68,10 @@ def _row(world: World, user: DemoUser) -> str:
     agency = ", installs as agency" if user.installs_as == "Company" else ""
     where = "" if location is None else _where(world, location, user)
     return (
-        f"<tr><td><strong>{name}</strong><br>{business}<br>"
+        f'<tr role="row"><td role="cell"><strong>{name}</strong><br>{business}<br>'
         f'<span class="soft small">{_ROLES[user.role]}{agency}</span></td>'
-        f'<td class="nowrap">{where}</td><td>{_tags(world, user)}</td>'
-        f'<td><div class="try">{_buttons(world, user)}</div></td></tr>'
+        f'<td role="cell" class="nowrap">{where}</td><td role="cell">{_tags(world, user)}</td>'
+        f'<td role="cell"><div class="try">{_buttons(world, user)}</div></td></tr>'
     )
 
 

@@ -55,6 +55,16 @@ label.choice input { margin-top:.35rem; accent-color:var(--blue); }
 label.choice small { display:block; color:var(--soft); }
 .choices { display:grid; grid-template-columns:repeat(auto-fill,minmax(13.5rem,1fr));
   margin:0 -.7rem; }
+/* On a phone each row is a card; the roles keep it a table to a screen reader. */
+@media (max-width: 56rem) {
+  table, tbody, tr, td { display:block; }
+  thead { position:absolute; clip-path:inset(50%); }
+  tr { border-bottom:1px solid var(--line); padding:.9rem; }
+  tr:last-child { border-bottom:0; }
+  td { border-bottom:0; padding:.2rem 0; }
+  .try { min-width:0; margin-top:.4rem; }
+  .try button, input[type=date] { min-height:2.75rem; }
+}
 .row { display:flex; gap:.6rem; margin-top:1.2rem; }
 ul.scopes { margin:.3rem 0 1rem; padding-left:1.2rem; }
 """

@@ -1,10 +1,9 @@
 """The source system's endpoints under ``/functions/v1``: sync, refresh, test, status.
 
 For its dashboard and for schedulers. They call the same functions as the page's buttons and return
-JSON without token material. Callers send ``VOICEAI_API_KEY`` as a bearer token.
+JSON without token material. Who may call is in ``callers``.
 """
 
-import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,22 +19,35 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from voiceai_pipeline.calls import ledger
+from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError, Remedy
+from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error
 from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import read_body
+from voiceai_pipeline.web.callers import CallError, caller_of
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import PageError
 from voiceai_pipeline.web.site import Site, site_of
-from voiceai_pipeline.web.sync_runs import PartlyLaunchedError
+from voiceai_pipeline.web.sync_runs import Launched, PartlyLaunchedError
 
 PREFIX: Final = "/functions/v1"
 
-CALLERS_HEADERS: Final = ("authorization", "content-type", "x-client-info", "apikey")
+CALLERS_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "x-client-info",
+    "apikey",
+    "x-region",
+    "x-retry-count",
+)
 """Headers that the existing dashboard's client library sends with every call."""
+
+MAX_WAIT: Final = 300
+"""Seconds for which a caller can wait for the end of a sync; proxies give up earlier."""
 
 _AHEAD: Final = timedelta(days=1)
 """The end of today in the caller's time zone is at most this far ahead; later is a mistake."""
@@ -43,33 +55,18 @@ _AHEAD: Final = timedelta(days=1)
 _STATUS: Final = {Remedy.ACTION: 409, Remedy.RERUN: 503, Remedy.OPERATOR: 500}
 
 
-class CallError(Exception):
-    """A call that is refused.
-
-    Args:
-        status: the HTTP status.
-        error: an error code for programs.
-        message: for users: what is wrong and how to fix it.
-        more: further fields of the body.
-    """
-
-    def __init__(self, status: int, error: str, message: str, **more: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"success": False, "error": error, "message": message, **more}
-
-
 Fields = Mapping[str, Any]
-Handler = Callable[[Request, Fields], Response]
+Handler = Callable[[Request, Fields, UUID], Awaitable[Response]]
+"""What answers a call about a user whom the caller may name."""
 
 
 def routes() -> list[Route]:
     """The four endpoints, without the prefix."""
     return [
         Route("/sync-highlevel-calls", _endpoint(_sync), methods=["POST"]),
-        Route("/oauth-refresh", _endpoint(_refresh), methods=["POST"]),
-        Route("/oauth-test", _endpoint(_test), methods=["POST"]),
-        Route("/sync-status/{user_id}", _endpoint(_sync_status), methods=["GET"]),
+        Route("/oauth-refresh", _endpoint(_in_thread(_refresh)), methods=["POST"]),
+        Route("/oauth-test", _endpoint(_in_thread(_test)), methods=["POST"]),
+        Route("/sync-status/{user_id}", _endpoint(_in_thread(_sync_status)), methods=["GET"]),
     ]
 
 
@@ -78,15 +75,24 @@ def refusal(status: int, error: str, message: str) -> Response:
     return JSONResponse({"success": False, "error": error, "message": message}, status)
 
 
+def _in_thread(handler: Callable[[Request, Fields, UUID], Response]) -> Handler:
+    async def handled(request: Request, fields: Fields, user_id: UUID) -> Response:
+        return await run_in_threadpool(handler, request, fields, user_id)
+
+    return handled
+
+
 def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that requires the key and returns every failure as JSON."""
+    """An endpoint that knows its caller and returns every failure as JSON."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            _authorize(request)
+            caller = await run_in_threadpool(caller_of, request)
             body = await read_body(request)
             fields = _fields(body) if request.method == "POST" else {}
-            return await run_in_threadpool(handler, request, fields)
+            user_id = _user_id(request.path_params.get("user_id") or fields.get("userId"))
+            caller.check(user_id)
+            return await handler(request, fields, user_id)
         except CallError as error:
             headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
             return JSONResponse(error.body, error.status, headers)
@@ -104,25 +110,13 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse({**body_, "runIds": launched}, 503)
         except sa.exc.SQLAlchemyError as error:
             return _failure(database_error(error))
+        except Exception as error:
+            # Caught here, for a browser shows no page an answer without the headers of CORS.
+            unexpected(error)
+            said = f"Unexpected error ({type(error).__name__}). The page's log says where."
+            return refusal(500, "internal", said)
 
     return endpoint
-
-
-def _authorize(request: Request) -> None:
-    key = site_of(request).page.api_key
-    if key is None:
-        raise CallError(
-            503,
-            "not_configured",
-            "These endpoints are off because VOICEAI_API_KEY is not set. Set it to a key of 16 "
-            "characters or more (openssl rand -base64 24) and start again.",
-        )
-    kind, _, presented = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(presented.strip().encode(), key.reveal().encode())
-    if kind.lower() != "bearer" or not right:
-        raise CallError(
-            401, "unauthorized", "Send the header: Authorization: Bearer, then VOICEAI_API_KEY."
-        )
 
 
 def _fields(body: bytes) -> Fields:
@@ -166,13 +160,36 @@ class Days:
     last: date | None
 
 
-def _sync(request: Request, fields: Fields) -> Response:
-    site = site_of(request)
-    user_id = _user_id(fields.get("userId"))
-    days = requested_days(fields, datetime.now(UTC), site)
-    launched = sync_runs.launch(site, user_id, "functions API", days.first, days.last)
+async def _sync(request: Request, fields: Fields, user_id: UUID) -> Response:
+    site, patience = site_of(request), _patience(request)
+    started_at = datetime.now(UTC)
+    days = requested_days(fields, started_at, site)
+    launched = await run_in_threadpool(
+        sync_runs.launch, site, user_id, "functions API", days.first, days.last
+    )
+    if patience == 0:
+        body = _launched(site, user_id, launched)
+        return JSONResponse(body, 202)
+    if not await sync_runs.have_ended(site, launched.run_ids, patience):
+        body = _launched(site, user_id, launched)
+        said = f"The sync still runs after {patience} seconds. It continues; ask statusUrl."
+        return JSONResponse({**body, "message": said}, 202)
+    return await run_in_threadpool(_ended, site, user_id, launched, started_at)
+
+
+def _patience(request: Request) -> int:
+    """Seconds that the caller waits for the end of a sync; 0 without ``wait``."""
+    given = request.query_params.get("wait", "0")
+    if not (given.isascii() and given.isdecimal() and int(given) <= MAX_WAIT):
+        raise CallError(
+            422, "invalid_wait", f"wait has to be a number of seconds, at most {MAX_WAIT}."
+        )
+    return int(given)
+
+
+def _launched(site: Site, user_id: UUID, launched: Launched) -> dict[str, Any]:
     query = urlencode({"runId": launched.run_ids}, doseq=True)
-    body = {
+    return {
         "success": True,
         "message": f"Launched a sync of {launched.first} to {launched.last}.",
         "runIds": launched.run_ids,
@@ -181,7 +198,30 @@ def _sync(request: Request, fields: Fields) -> Response:
         "statusUrl": f"{site.page.url}{PREFIX}/sync-status/{user_id}?{query}",
         "runUrl": _run_url(site, launched.run_ids[0]),
     }
-    return JSONResponse(body, 202)
+
+
+def _ended(site: Site, user_id: UUID, launched: Launched, started_at: datetime) -> Response:
+    """The result of runs that have ended, as the source system answered: what it wrote into
+    ``sync_status``."""
+    with site.pipeline.engine.begin() as db:
+        status = ledger.statuses(db, [user_id]).get(user_id)
+    if status is None or status.last_sync_at is None or status.last_sync_at < started_at:
+        said = "The sync ended without a result. Its run says why; start it again."
+        body = {**_launched(site, user_id, launched), "success": False, "error": "sync_failed"}
+        return JSONResponse({**body, "message": said}, 503)
+    body = {
+        **_launched(site, user_id, launched),
+        **_result(status),
+        "success": status.status == "success",
+        "message": status.message,
+    }
+    if status.status == "success":
+        return JSONResponse(body)
+    obstacle = site.connection(user_id).obstacle
+    if obstacle is None:
+        return JSONResponse({**body, "error": "sync_failed"}, 503)
+    fix = {"error": obstacle.value, "fix": obstacle.explanation.fix}
+    return JSONResponse({**body, **fix}, _STATUS[obstacle.explanation.remedy])
 
 
 def requested_days(fields: Fields, now: datetime, site: Site) -> Days:
@@ -242,13 +282,13 @@ def _moment(fields: Fields, name: str, site: Site) -> datetime | date | None:
 # Refresh and test --------------------------------------------------------------------------------
 
 
-def _refresh(request: Request, fields: Fields) -> Response:
-    refreshed = site_of(request).pipeline.tokens.refresh(_user_id(fields.get("userId")))
+def _refresh(request: Request, _fields: Fields, user_id: UUID) -> Response:
+    refreshed = site_of(request).pipeline.tokens.refresh(user_id)
     return JSONResponse({"success": True, **_facts(refreshed)})
 
 
-def _test(request: Request, fields: Fields) -> Response:
-    check = site_of(request).pipeline.tokens.check(_user_id(fields.get("userId")))
+def _test(request: Request, _fields: Fields, user_id: UUID) -> Response:
+    check = site_of(request).pipeline.tokens.check(user_id)
     facts = {**_facts(check.connection), "missingScopes": list(check.missing_scopes)}
     if check.failure is None:
         return JSONResponse({"success": True, "message": "Calls can be read.", **facts})
@@ -279,9 +319,8 @@ def _iso(moment: datetime | None) -> str | None:
 # Status ------------------------------------------------------------------------------------------
 
 
-def _sync_status(request: Request, _fields: Fields) -> Response:
+def _sync_status(request: Request, _fields: Fields, user_id: UUID) -> Response:
     site = site_of(request)
-    user_id = _user_id(request.path_params["user_id"])
     site.connection(user_id)  # or 404
     with site.pipeline.engine.begin() as db:
         status = ledger.statuses(db, [user_id]).get(user_id)
@@ -289,13 +328,20 @@ def _sync_status(request: Request, _fields: Fields) -> Response:
     body = {
         "success": True,
         "userId": str(user_id),
+        **_result(status),
+        "runs": [_run(site, run_id) for run_id in run_ids],
+    }
+    return JSONResponse(body)
+
+
+def _result(status: UserStatus | None) -> dict[str, Any]:
+    """The columns of ``sync_status``, under their names."""
+    return {
         "last_sync_at": _iso(status.last_sync_at) if status else None,
         "last_sync_status": status.status if status else None,
         "last_sync_message": status.message if status else None,
         "records_synced": status.records_synced if status else None,
-        "runs": [_run(site, run_id) for run_id in run_ids],
     }
-    return JSONResponse(body)
 
 
 def _run(site: Site, given: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -32,18 +33,22 @@ HEALTH = {"service": "voiceai-pipeline connections"}
 
 def create_app(site: Site) -> ASGIApp:
     """The pages and ``/functions/v1`` as one application."""
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=site.page.allowed_origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=api.CALLERS_HEADERS,
-    )
+    functions = [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=site.page.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=api.CALLERS_HEADERS,
+        ),
+        # Inside: a browser shows no page an answer without the headers of CORS.
+        Middleware(ExceptionMiddleware, handlers={HTTPException: _http}),
+    ]
     app = Starlette(
         routes=[
             Route("/health", _health),
             *webhooks.routes(site.inbox),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
-            Mount(api.PREFIX, routes=api.routes(), middleware=[cors]),
+            Mount(api.PREFIX, routes=api.routes(), middleware=functions),
             # The UI's own scripts ask for them at the root.
             Route("/favicon-run-{_}.svg", _moved),
             *(

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
 from voiceai_pipeline.connections import alert_channels
+from voiceai_pipeline.connections.dashboard_logins import DashboardLogins
 from voiceai_pipeline.connections.queries import stored_connection
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
@@ -59,6 +60,7 @@ class Site:
         inbox: keeps HighLevel's webhook messages.
         channels: the names of the channels that alerts are sent to.
         failed_logins: limits password guessing.
+        dashboard_logins: of the replaced dashboard's users; None: they open nothing.
     """
 
     pipeline: Pipeline
@@ -72,6 +74,7 @@ class Site:
     inbox: Inbox
     channels: tuple[str, ...] = ()
     failed_logins: Throttle = field(default_factory=Throttle)
+    dashboard_logins: DashboardLogins | None = None
     templates: Environment = field(default_factory=_templates)
 
     @property
@@ -138,6 +141,7 @@ def open_site(
     inner = dagster_url or (
         DAGSTER_UI if page.dagster_url == page.url + DAGSTER_PATH else page.dagster_url
     )
+    jwks_url = page.jwks_url
     return Site(
         pipeline=pipeline,
         home=settings.home,
@@ -152,4 +156,5 @@ def open_site(
         logouts=Logouts(settings.home / "logouts"),
         inbox=Inbox(pipeline.engine, settings.highlevel),
         channels=tuple(one.name for one in alert_channels.channels(settings.alerts)),
+        dashboard_logins=DashboardLogins(jwks_url, page.jwt_audience) if jwks_url else None,
     )

@@ -1,12 +1,18 @@
-"""Launches a user's sync as Dagster runs, for the page's buttons and ``/functions/v1`` alike.
+"""Launches a user's sync as Dagster runs, for the page's buttons and ``/functions/v1`` alike, and
+waits for its end.
 
 Consent, tests and refreshes are functions of ``voiceai_pipeline.connections``.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Final
 from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
 
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, days_to_sync, stretches
@@ -76,3 +82,29 @@ def launch(
                 raise
             raise PartlyLaunchedError(run_ids, error) from error
     return Launched(tuple(run_ids), first, last)
+
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds between two looks at a run, doubled each time."""
+
+
+async def have_ended(site: Site, run_ids: Sequence[str], seconds: float) -> bool:
+    """Whether all of these runs have ended, within some seconds at most. No thread waits meanwhile;
+    while Dagster does not respond, they count as running."""
+    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
+    while not await run_in_threadpool(_have_ended_by_now, site, run_ids):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return True
+
+
+def _have_ended_by_now(site: Site, run_ids: Sequence[str]) -> bool:
+    try:
+        runs = [site.dagster.run(run_id) for run_id in run_ids]
+    except DagsterError:
+        return False
+    return all(run is None or run.has_ended for run in runs)

@@ -61,9 +61,9 @@ def test_a_backup_restored_a_day_later_costs_no_connection(
     installation.engine.dispose()
     installation.execute("DELETE FROM api_keys")
     installation.engine.dispose()
-    done = installation("restore", str(folder), "--yes")
+    done = installation("restore", str(folder), "--yes", "--json")
     assert done.code == 0, done.err
-    assert "2 connections are newer" in done.out
+    assert (done.json["newer_connections"], done.json["lost_user_ids"]) == (2, [])
     installation.highlevel.world.clear_requests()
     with open_pipeline(Settings.load(installation.env)) as pipeline:
         for user in users:
@@ -76,7 +76,7 @@ def test_a_restore_that_cannot_be_whole_changes_nothing(
 ) -> None:
     installation.connect("Harbor Dental")
     folder = tmp_path / "backup"
-    assert installation("backup", str(folder)).code == 0
+    assert installation("backup", str(folder), "--json").json["has_keys"] is False
     installation.engine.dispose()
     about = json.loads((folder / "backup.json").read_text())
     (folder / "backup.json").write_text(json.dumps({**about, "revision": "0001"}))

@@ -32,12 +32,23 @@ def test_keys_of_the_environment_are_changed_in_three_steps(program: Program) ->
     )
     assert "need an older key than k1" in program("doctor", VOICEAI_TOKEN_KEYS=both).out
 
+    shown = program("keys", "--json", VOICEAI_TOKEN_KEYS=both)
+    assert shown.json == [
+        {"key_id": "k1", "state": "encrypts", "connections": 0, "on_disk": 0},
+        {"key_id": "test", "state": "needed", "connections": 1, "on_disk": 0},
+    ]
+    printed = program("keys", "add", "--json").json
+    assert (printed["key_id"], printed["added_to"]) == ("k1", None)
+    assert parse_keys(printed["entry"]).keys() == {"k1"}
+
     done = program("keys", "encrypt", VOICEAI_TOKEN_KEYS=both)
 
     assert done.code == 0
     assert done.out.startswith("Encrypted 1 connections with the key k1.\n")
     assert "not needed any more; take it out of VOICEAI_TOKEN_KEYS" in done.out
     assert program("check", "Harbor Dental", VOICEAI_TOKEN_KEYS=entry).code == 0
+    again = program("keys", "encrypt", "--json", VOICEAI_TOKEN_KEYS=entry).json
+    assert (again["busy"], again["unreadable_user_ids"]) == (0, [])
     gone = program("keys", "encrypt")
     assert (gone.code, "No key opens the tokens of Harbor Dental" in gone.err) == (1, True)
     assert "MISSING" in gone.out

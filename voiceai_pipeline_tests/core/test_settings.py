@@ -279,6 +279,7 @@ def test_alerts_are_off_until_a_recipient_is_set() -> None:
         ({"VOICEAI_DAGSTER_URL": "http://[oops"}, "VOICEAI_DAGSTER_URL is"),
         ({"VOICEAI_ALLOWED_ORIGINS": "https://a.example.test/path"}, "is not an origin"),
         ({"VOICEAI_ALLOWED_ORIGINS": "*"}, "is not an origin"),
+        ({"VOICEAI_JWKS_URL": "http://login.example.test/jwks.json"}, "must begin with https://"),
         ({"VOICEAI_ALERT_WEBHOOK_URL": "http://hooks.example.test/x"}, "must begin with https://"),
         ({"VOICEAI_ALERT_EMAIL_TO": "ops@example.test"}, "VOICEAI_SMTP_URL too"),
         ({"VOICEAI_SMTP_URL": "mail.example.test"}, "VOICEAI_SMTP_URL cannot be read"),

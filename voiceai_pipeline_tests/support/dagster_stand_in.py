@@ -5,6 +5,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -18,6 +19,7 @@ class DagsterStandIn:
     Attributes:
         launched: the parameters of every launch, oldest first.
         first_day: the first partition.
+        asked_for_a_run: called whenever one is; returns its status.
         refuse_after: how many launches are accepted; None: all.
         is_down: answers 503, as a proxy before a dead webserver does.
         heartbeats: of the daemon's parts, in seconds since the epoch; None: never.
@@ -28,6 +30,7 @@ class DagsterStandIn:
     launched: list[dict[str, Any]] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
     first_day: str = "2025-01-01"
+    asked_for_a_run: Callable[[], str] = lambda: "QUEUED"
     refuse_after: int | None = None
     is_down: bool = False
     heartbeats: list[float | None] = field(default_factory=list)
@@ -88,7 +91,9 @@ class DagsterStandIn:
             return {"launchRun": self._launch(variables["params"])}
         if "runOrError" in query:
             known = variables["id"] in self.run_ids
-            run = {"__typename": "Run", "runId": variables["id"], "status": "QUEUED"}
+            run = {"__typename": "Run", "runId": variables["id"], "status": ""}
+            if known:
+                run["status"] = self.asked_for_a_run()
             return {"runOrError": run if known else {"__typename": "RunNotFoundError"}}
         raise AssertionError(query)
 

@@ -16,8 +16,9 @@ from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.server import listen
 from voiceai_pipeline.web.site import ACTOR, open_site
+from voiceai_pipeline_tests.support.api_caller import Caller
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
-from voiceai_pipeline_tests.support.installation import API_KEY, Installation, Open, running
+from voiceai_pipeline_tests.support.installation import API_KEY, HARBOR, Installation, Open, running
 from voiceai_pipeline_tests.support.keys import KEYRING
 from voiceai_pipeline_tests.support.today import today_for
 
@@ -85,3 +86,15 @@ def open_page(
 def installation(open_page: Open) -> Iterator[Installation]:
     with open_page() as installation:
         yield installation
+
+
+@pytest.fixture
+def caller(installation: Installation) -> Caller:
+    installation.add("Harbor Dental", "Maple Plumbing")
+    return Caller(installation)
+
+
+@pytest.fixture
+def connected(caller: Caller) -> Iterator[Caller]:
+    caller.installation.connect(HARBOR)
+    return caller

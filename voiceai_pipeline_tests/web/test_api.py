@@ -1,57 +1,18 @@
 """The source system's endpoints: authorization, parameters and responses."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
 import requests
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
-from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_SECRET
 from voiceai_pipeline.web.api import PREFIX
-from voiceai_pipeline_tests.support.installation import API_KEY, HARBOR, Installation, Open
+from voiceai_pipeline_tests.support.api_caller import Caller
+from voiceai_pipeline_tests.support.installation import API_KEY, HARBOR, Open
 
-SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET, API_KEY)
 DASHBOARD = "https://dashboard.example.test"
-
-
-@dataclass
-class Caller:
-    """A client that has the key."""
-
-    installation: Installation
-
-    def call(self, path: str, body: Any = None, **headers: str) -> requests.Response:
-        """POST ``body`` as JSON, or GET without one."""
-        answer = requests.request(
-            "GET" if body is None else "POST",
-            path if path.startswith("http") else f"{self.installation.url}{PREFIX}/{path}",
-            json=None if isinstance(body, bytes) else body,
-            data=body if isinstance(body, bytes) else None,
-            headers={"Authorization": f"Bearer {API_KEY}", **headers},
-            timeout=60,
-        )
-        assert not [secret for secret in SECRETS if secret in answer.text]
-        return answer
-
-    def sync(self, **fields: Any) -> requests.Response:
-        return self.call("sync-highlevel-calls", {"userId": str(HARBOR), **fields})
-
-
-@pytest.fixture
-def caller(installation: Installation) -> Caller:
-    installation.add("Harbor Dental", "Maple Plumbing")
-    return Caller(installation)
-
-
-@pytest.fixture
-def connected(caller: Caller) -> Iterator[Caller]:
-    caller.installation.connect(HARBOR)
-    return caller
 
 
 def ranges(caller: Caller) -> list[tuple[str, ...]]:
@@ -112,7 +73,7 @@ def test_only_allowed_origins_may_call_from_a_browser(open_page: Open) -> None:
                     "Origin": origin,
                     "Access-Control-Request-Method": "POST",
                     "Access-Control-Request-Headers": "authorization,x-client-info,apikey,"
-                    "content-type",
+                    "content-type,x-region,x-retry-count",
                 },
                 timeout=60,
             )

@@ -368,3 +368,8 @@ def test_on_a_phone_the_table_is_cards_and_still_a_table_to_a_screen_reader(
     button = page.get_by_role("button", name="Connect: Harbor Dental").bounding_box()
     assert button is not None
     assert button["height"] >= 40  # large enough for a thumb
+    # The sandbox's page too: every button can be seen and hit without scrolling sideways.
+    page.goto(installation.sandbox.url)
+    assert page.get_by_role("table").get_by_role("row").count() == 13
+    boxes = [one.bounding_box() for one in page.locator("td button").all()]
+    assert all(box and box["height"] >= 40 and box["x"] + box["width"] <= 375 for box in boxes)
