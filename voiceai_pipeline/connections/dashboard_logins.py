@@ -15,7 +15,6 @@ from typing import Final
 from uuid import UUID
 
 import jwt
-import requests
 
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.errors import HighLevelError
@@ -126,13 +125,8 @@ class DashboardLogins:
     def _look(self, now: float) -> None:
         """Read the keys; if that fails, keep those that there are."""
         try:
-            answer = self._transport.send(
-                requests.Request("GET", self._url),
-                path="the login service's keys",
-                timeout=TIMEOUT,
-                chunk_size=_MAX_BYTES,
-                deadline=time.monotonic() + TIMEOUT,
-                at_most=_MAX_BYTES,
+            answer = self._transport.get(
+                self._url, path="the login service's keys", within=TIMEOUT, at_most=_MAX_BYTES
             )
             if answer.status != 200:
                 raise ValueError

@@ -100,6 +100,26 @@ class Transport:
             ) from None
         return Answer(response.request, response.status_code, response.headers, content)
 
+    def get(self, url: str, *, path: str, within: float, at_most: int) -> Answer:
+        """Read a small document of another service than HighLevel's API.
+
+        Args:
+            path: what it is, for messages.
+            within: seconds for everything.
+            at_most: bytes.
+
+        Raises:
+            HighLevelError: no response.
+        """
+        return self.send(
+            requests.Request("GET", url),
+            path=path,
+            timeout=within,
+            chunk_size=at_most,
+            deadline=time.monotonic() + within,
+            at_most=at_most,
+        )
+
     def _session(self, kind: str) -> requests.Session:
         """A session per thread: ``requests`` does not guarantee that sessions can be shared. Reads
         have their own, so that no connection that is given up is used for anything else."""
