@@ -1,6 +1,10 @@
 """Percentages as people round them: half up, not to the even neighbour as Python does."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Final
+
+SMALL: Final = 20
+"""A share of fewer calls than this is not meaningful."""
 
 
 def percent(part: int, whole: int, decimals: int = 0) -> Decimal:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.core.days import DAYS_PER_RUN
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.settings import PageSettings, Settings
 from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
 from voiceai_pipeline.defs import columns, partitions
 from voiceai_pipeline.defs.markdown import shown
@@ -87,7 +88,10 @@ def _of_table(table: sa.Table) -> Mapping[str, Any]:
     ],
 )
 def marts(
-    context: dg.AssetExecutionContext, config: MartConfig, pipeline: dg.ResourceParam[Pipeline]
+    context: dg.AssetExecutionContext,
+    config: MartConfig,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
     days = [date.fromisoformat(key) for key in context.partition_keys]
     try:
@@ -96,7 +100,7 @@ def marts(
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     yield _check(built)
     _fail_if_any_failed(built)
-    _record(context, pipeline, days)
+    _record(context, pipeline, settings.page, days)
 
 
 def _fail_if_any_failed(built: "BuildResult") -> None:
@@ -122,12 +126,16 @@ def _listed(heading: str, texts: Sequence[str]) -> str:
 _SHOWN: Final = 50
 
 
-def _record(context: dg.AssetExecutionContext, pipeline: Pipeline, days: Sequence[date]) -> None:
+def _record(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, page: PageSettings, days: Sequence[date]
+) -> None:
     from voiceai_pipeline.defs import mart_numbers  # pandas: see Pipeline.marts
 
     shown = mart_numbers.of_days(pipeline.engine, days)
     for table in MARTS:
         for day, facts in sorted(shown[table.name].items()):
+            url = dg.MetadataValue.url(f"{page.url}/insights?from={day}&to={day}")
+            facts = {**facts, "insights": url}
             context.log_event(
                 dg.AssetMaterialization(table.name, partition=str(day), metadata=facts)
             )

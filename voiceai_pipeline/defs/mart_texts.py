@@ -11,10 +11,9 @@ import pandas as pd
 
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.core.outcome import Outcome, label
-from voiceai_pipeline.core.percent import percent
+from voiceai_pipeline.core.percent import SMALL, percent
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.markdown import UNKNOWN, Markup, shown
-from voiceai_pipeline.marts.metrics import SMALL
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.percent import SMALL
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.marts.call_facts import (
     AgentFacts,
@@ -27,9 +28,6 @@ from voiceai_pipeline.marts.call_facts import (
 
 BOOKINGS_SINCE: Final = date(2025, 9, 9)
 """HighLevel lists APPOINTMENT_BOOKING only in calls from this day on (CONTRACT 2.4)."""
-
-SMALL: Final = 20
-"""A share of fewer calls than this is not meaningful."""
 
 _DAY: Final = timedelta(days=1)
 

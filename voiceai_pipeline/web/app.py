@@ -20,7 +20,7 @@ from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
 from voiceai_pipeline.core.installation import START
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
-from voiceai_pipeline.web import access, api, connect, installs, users, webhooks
+from voiceai_pipeline.web import access, api, connect, insights, installs, users, webhooks
 from voiceai_pipeline.web.dagster_proxy import DagsterProxy
 from voiceai_pipeline.web.guard import Guard
 from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
@@ -63,6 +63,7 @@ def create_app(site: Site) -> ASGIApp:
                     *users.routes(),
                     *connect.routes(),
                     *installs.routes(),
+                    *insights.routes(),
                     Mount(DAGSTER_PATH, _dagster(site)),
                 ],
                 middleware=[Middleware(access.Access)],

@@ -1,0 +1,163 @@
+"""What the address of the insights says: which days, location and agent, and the days before."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+
+from voiceai_pipeline.marts.insights import Days, Scope
+
+PATH: Final = "/insights"
+CALLS_PATH: Final = "/calls"
+
+PRESETS: Final[Mapping[str, str]] = {
+    "7d": "Last 7 days",
+    "week": "This week",
+    "lastweek": "Last week",
+    "28d": "Last 28 days",
+}
+"""By what the address calls them. Days end with yesterday, this week with today; weeks begin on
+Monday."""
+
+DEFAULT: Final = "7d"
+
+LONGEST: Final = 92
+"""Days that can be looked at."""
+
+RANKS: Final[Mapping[str, str]] = {
+    "booked": "goal_calls",
+    "calls": "calls",
+    "minutes": "talk_seconds",
+    "engaged": "engaged_calls",
+    "transferred": "transferred_calls",
+    "contained": "contained_calls",
+    "captured": "captured_calls",
+}
+"""What agents can be ranked by."""
+
+_DAY: Final = timedelta(days=1)
+_YEARS: Final = range(2000, 2101)
+_MOST: Final = 500
+"""Characters of an id."""
+
+
+@dataclass(frozen=True)
+class InsightQuery:
+    """The insights as their address names them.
+
+    Attributes:
+        days: a preset; "" if ``first`` and ``last`` name the days.
+        location, agent: ids; "": all.
+        rank: what agents are ranked by.
+        complaints: what was not understood.
+    """
+
+    days: str = DEFAULT
+    first: date | None = None
+    last: date | None = None
+    location: str = ""
+    agent: str = ""
+    rank: str = "booked"
+    complaints: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def of(cls, given: QueryParams) -> "InsightQuery":
+        complaints: list[str] = []
+        first, last = (_day(given, name, complaints) for name in ("from", "to"))
+        if first and last and last < first:
+            complaints.append("The first day is after the last: they were exchanged.")
+            first, last = last, first
+        if first and last and (last - first).days >= LONGEST:
+            complaints.append(f"{LONGEST} days are the most: the last of them are shown.")
+            first = last - (LONGEST - 1) * _DAY
+        preset = given.get("days", "") or DEFAULT
+        if preset not in PRESETS:
+            complaints.append("“days” was not understood and is left out.")
+            preset = DEFAULT
+        rank = given.get("rank", "booked")
+        location = given.get("location", "")[:_MOST]
+        return cls(
+            days="" if first or last else preset,
+            first=first or last,
+            last=last or first,
+            location=location,
+            agent=given.get("agent", "")[:_MOST] if location else "",
+            rank=rank if rank in RANKS else "booked",
+            complaints=tuple(complaints),
+        )
+
+    def address(self, **changed: Any) -> str:
+        """The address of the same page with something changed."""
+        other = replace(self, **changed)
+        values = {
+            "days": "" if other.days == DEFAULT else other.days,
+            "from": other.first,
+            "to": other.last,
+            "location": other.location,
+            "agent": other.agent,
+            "rank": "" if other.rank == "booked" else other.rank,
+        }
+        query = urlencode({name: value for name, value in values.items() if value})
+        return f"{PATH}?{query}" if query else PATH
+
+    def scope(self, today: date) -> Scope:
+        """The scope, with the same weekdays before to compare with.
+
+        Args:
+            today: of the pipeline's zone.
+        """
+        days = self._days(today)
+        shift = 7 * math.ceil(((days.last - days.first).days + 1) / 7) * _DAY
+        return Scope(
+            days,
+            Days(days.first - shift, days.last - shift),
+            self.location or None,
+            self.agent or None,
+        )
+
+    def _days(self, today: date) -> Days:
+        if self.first and self.last:
+            return Days(self.first, self.last)
+        monday = today - today.weekday() * _DAY
+        if self.days == "week":
+            return Days(monday, today)
+        if self.days == "lastweek":
+            return Days(monday - 7 * _DAY, monday - _DAY)
+        return Days(today - (28 if self.days == "28d" else 7) * _DAY, today - _DAY)
+
+
+def calls_address(
+    scope: Scope, days: Days | None = None, more: Mapping[str, Any] | None = None
+) -> str:
+    """The address of the calls behind a number.
+
+    Args:
+        days: None: those of the scope.
+        more: what else narrows the list, by its name in the address.
+    """
+    chosen = days or scope.days
+    values = {
+        "from": chosen.first,
+        "to": chosen.last,
+        "location": scope.location_id,
+        "agent": scope.agent_id,
+        **(more or {}),
+    }
+    query = {name: value for name, value in values.items() if value not in (None, "")}
+    return f"{CALLS_PATH}?{urlencode(query)}"
+
+
+def _day(given: QueryParams, name: str, complaints: list[str]) -> date | None:
+    text = given.get(name, "")
+    try:
+        found = date.fromisoformat(text) if text else None
+        if found is not None and found.year not in _YEARS:
+            raise ValueError
+        return found
+    except ValueError:
+        complaints.append(f"“{name}” was not understood and is left out.")
+        return None
