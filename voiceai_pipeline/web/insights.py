@@ -165,7 +165,7 @@ def _outcomes(scope: Scope, report: Report, *, is_comparable: bool) -> Chart:
 
     shown = [one for one in Outcome if report.outcomes[one][0] or earlier(one)]
     labels = [label(one, report.goal_actions) for one in shown]
-    series = [
+    series: list[tuple[str, list[float | None]]] = [
         (_NOW, [report.outcomes[one][0] for one in shown]),
         (_BEFORE, [earlier(one) for one in shown]),
     ]

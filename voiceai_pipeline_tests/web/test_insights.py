@@ -1,0 +1,102 @@
+"""The page of insights: what it shows is in the marts, and each number leads to its calls."""
+
+import html
+import re
+from datetime import UTC, date, datetime, time, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from voiceai_pipeline_tests.support.installation import Installation
+from voiceai_pipeline_tests.support.mart_calls import DAY, Book
+
+LOCATION = "LocHere"
+
+
+@pytest.fixture
+def shop(installation: Installation) -> Installation:
+    """A location whose agent booked 3 of 25 calls a week ago, and 24 of 25 since; and more."""
+    engine, today = installation.pipeline.engine, installation.site.today()
+    book = Book(engine)
+    book.location(LOCATION, "America/New_York")
+    book.location("LocNew", "UTC")
+    book.read(LOCATION, today - 16 * DAY, today)
+    book.read("LocNew", today - 3 * DAY, today)
+    booked = [{"actionType": "APPOINTMENT_BOOKING"}]
+    noon = datetime.combine(today, time(17), UTC)
+    for number in range(25):
+        for ago, bookings in ((2, 24), (9, 3)):
+            at = noon - ago * DAY + timedelta(seconds=number)
+            actions = booked if number < bookings else []
+            book.call(LOCATION, at, executed_call_actions=actions, duration_seconds=30)
+    book.call("LocNew", noon - 2 * DAY, agent_id="agent-gone")
+    with engine.begin() as db:
+        db.exec_driver_sql("INSERT INTO agent_names SELECT location_id, agent_id, first_seen_at, "
+                           "'Robin <b>&' FROM voiceai_agents WHERE agent_id = 'agent-days'")  # fmt: skip
+    installation.pipeline.marts.build([today - n * DAY for n in range(15)])
+    return installation
+
+
+def page(installation: Installation, address: str = "") -> str:
+    with installation.visitor() as visitor:
+        answer = visitor.get(f"/insights{address}")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def plain(text: str) -> str:
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)))
+
+
+def test_the_agent_who_booked_most_and_how_much_more_than_before_is_on_top(
+    shop: Installation,
+) -> None:
+    text = page(shop)
+    today = shop.site.today()
+    ranking = text[text.index('id="agents"') :]
+    first = plain(ranking[ranking.index("<tbody>") : ranking.index("</tr>", 2_000)])
+    assert "Robin <b>& LocHere Ltd 25 no change 13 no change" in first
+    assert "24 96 % ▲ +21 (+700 %)" in first
+    assert "&lt;b&gt;&amp;" in ranking
+    days = f"from={today - 7 * DAY}&amp;to={today - DAY}"
+    booked = f'href="/calls?{days}&amp;location=LocHere&amp;agent=agent-days&amp;outcome=goal"'
+    assert f"<a {booked}>24</a>" in ranking
+
+
+def test_a_total_is_the_sum_of_the_mart_and_leads_to_its_calls(shop: Installation) -> None:
+    text, today = page(shop, f"?location={LOCATION}"), shop.site.today()
+    with shop.pipeline.engine.begin() as db:
+        query = "SELECT sum(calls), sum(goal_calls), round(sum(talk_seconds) / 60) FROM "
+        where = "WHERE location_id = :id AND day BETWEEN :first AND :last"
+        values = {"id": LOCATION, "first": today - 7 * DAY, "last": today - DAY}
+        sums = db.execute(sa.text(f"{query} daily_call_metrics {where}"), values).one()
+    numbers = re.findall(r'<p class="value"><a href="([^"]+)">([\d,]+)</a></p>', text)
+    assert [int(number) for _, number in numbers[:2]] == [sums[0], sums[2]]
+    assert (html.unescape(numbers[3][0]), int(numbers[3][1])) == (
+        f"/calls?from={today - 7 * DAY}&to={today - DAY}&location=LocHere&outcome=goal",
+        sums[1],
+    )
+    assert "in America/New_York" in text
+    assert "The call is engaged: at least 2 caller turns and 10 seconds." in text
+    assert text.count('role="img"') == 3
+    assert "<script" not in text
+    assert "style=" not in text
+
+
+def test_days_that_were_not_read_are_said_and_shown_as_a_dash(shop: Installation) -> None:
+    text = plain(page(shop, "?location=LocNew"))
+    assert "of these days were never read." in text
+    assert "7 of the days before were never read." in text
+    assert re.search(r"Calls 1 – from – ", text)
+    assert "Engaged 1 – from – 100 % few 1 of 1 calls" in text
+    nothing = plain(page(shop, "?from=2020-01-01&to=2020-01-07"))
+    assert "Nothing was computed for these days" in nothing
+    assert "There is no such location." in plain(page(shop, "?location=LocElse"))
+
+
+def test_an_agents_own_page_has_its_hours_in_the_locations_zone(shop: Installation) -> None:
+    text = page(shop, f"?location={LOCATION}&agent=agent-days")
+    day: date = shop.site.today() - 2 * DAY
+    assert f"Most calls: {day:%a} 12:00 to 13:00, 25." in text  # 17:00 UTC in winter
+    assert f"weekday={day.isoweekday()}&amp;hour=12" in text
+    assert "This agent was never listed" in plain(page(shop, f"?location={LOCATION}&agent=x"))
