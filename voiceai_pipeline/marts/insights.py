@@ -280,6 +280,7 @@ def _hours(db: sa.Connection, scope: Scope) -> dict[tuple[int, int], int]:
         sa.select(table.c.weekday, table.c.hour, sa.func.sum(table.c.calls))
         .where(_within(table, scope.days), *_of(table, scope))
         .group_by(table.c.weekday, table.c.hour)
+        .having(sa.func.sum(table.c.calls) > 0)
     )
     return {(row[0], row[1]): row[2] for row in db.execute(query)}
 
