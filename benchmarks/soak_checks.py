@@ -20,6 +20,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.database.whole_call import WHOLE
 from voiceai_pipeline.highlevel.allow_list import redact_call
 
 
@@ -176,7 +177,8 @@ class Checks:
 
     def _rows(self, location_id: str, window: Window) -> dict[str, sa.RowMapping]:
         query = sa.text(
-            "SELECT call_id, raw, missing_since FROM call_logs WHERE location_id = :location "
+            f"SELECT call_id, {WHOLE} AS raw, missing_since FROM call_logs "  # noqa: S608 - our own names
+            "WHERE location_id = :location "
             "AND started_at >= :start AND started_at < :end"
         )
         values = {"location": location_id, "start": window.start, "end": window.end}

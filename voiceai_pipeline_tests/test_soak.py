@@ -27,7 +27,8 @@ def test_the_soak_notices_a_single_forged_call(postgres: EmbeddedPostgres, tmp_p
                 sa.text(
                     "CREATE FUNCTION forge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
                     "IF NOT EXISTS (SELECT FROM call_logs WHERE raw->>'summary' = 'Forged') "
-                    "THEN NEW.raw := jsonb_set(NEW.raw, '{summary}', '\"Forged\"'); END IF; "
+                    "THEN NEW.raw := coalesce(NEW.raw, '{}') "
+                    "|| jsonb_build_object('summary', 'Forged'); END IF; "
                     "RETURN NEW; END $$"
                 )
             )

@@ -257,7 +257,7 @@ def _call_row(call: CallLog, fingerprint: bytes) -> bytes:
         "extracted_data": jsonb(call.extracted_data),
         "translation": jsonb(call.translation),
         "message_id": text(call.message_id),
-        "raw": JSONB_VERSION + call.content,
+        "raw": None if call.unheld is None else JSONB_VERSION + call.unheld,
         "content_hash": call.content_hash,
         "fingerprint": fingerprint,
     }

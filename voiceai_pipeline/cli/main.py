@@ -17,7 +17,7 @@ import click
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-from voiceai_pipeline.calls import ledger, stored_redaction
+from voiceai_pipeline.calls import ledger, stored_redaction, stored_values
 from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
@@ -319,6 +319,8 @@ def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
             migrate.upgrade(engine)
             with rows_bar("Redacting") as show:
                 redacted = stored_redaction.redact_again(engine, show)
+            with rows_bar("Storing values once") as show:
+                stored_values.store_once(engine, show)
         with engine.begin() as db:
             after, missing = migrate.current(db), grants.missing_roles(db)
             is_behind = after != migrate.head()

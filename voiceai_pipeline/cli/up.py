@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import requests
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import stored_redaction
+from voiceai_pipeline.calls import stored_redaction, stored_values
 from voiceai_pipeline.cli.preflight import (
     UpError,
     check_home,
@@ -227,6 +227,7 @@ def _migrate(engine: sa.Engine, *, embedded: bool, report: Callable[[str], None]
     if not is_redacted:
         report("Database: redacting what an older version stored; a large database takes minutes")
         stored_redaction.redact_again(engine)
+    stored_values.store_once(engine)
 
 
 def _allow_sql_tools(settings: Settings, engine: sa.Engine, report: Callable[[str], None]) -> None:

@@ -61,6 +61,8 @@ class CallLog:
         started_at: ``createdAt``, UTC.
         content_hash: SHA-256 of ``content``; equal hashes mean equal calls.
         content: the whole item, redacted, as canonical JSON in UTF-8.
+        unheld: what of it the other attributes do not give back to the letter, as JSON; None if
+            that is nothing.
     """
 
     call_id: str
@@ -79,6 +81,7 @@ class CallLog:
     extracted_data: Any = field(default=None, repr=False)
     translation: Any = field(default=None, repr=False)
     message_id: str | None = None
+    unheld: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,10 @@ call_logs = sa.Table(
     sa.Column("extracted_data", JSONB, comment="The values that the agent captured, by key."),
     sa.Column("translation", JSONB, comment="As HighLevel sends it: on, language, text."),
     sa.Column("message_id", sa.Text, comment="HighLevel's id of the message in the conversation."),
-    sa.Column("raw", JSONB, nullable=False, comment="The whole item, redacted."),
-    sa.Column("content_hash", sa.LargeBinary, nullable=False, comment="SHA-256 of raw."),
+    sa.Column("raw", JSONB, comment="What of the item, redacted, no other column gives back to the "
+              "letter; NULL: nothing. voiceai.call_contents has the whole."),
+    sa.Column("content_hash", sa.LargeBinary, nullable=False,
+              comment="SHA-256 of the whole item, redacted."),
     sa.Column("fingerprint", sa.LargeBinary,
               comment="Keyed hash of the item as sent; if equal, nothing has changed."),
     instant("first_seen_at", nullable=False, comment="When the call was first stored."),

@@ -24,6 +24,7 @@ from voiceai_pipeline.database.tables import (
     sync_ledger,
 )
 from voiceai_pipeline.database.view_sources import SCHEMA, SYNCS, USERS, function, sql
+from voiceai_pipeline.database.whole_call import WHOLE_ITEM
 
 
 @dataclass(frozen=True)
@@ -289,8 +290,9 @@ VIEWS: Final = (
             call_logs.c.call_id,
             call_logs.c.started_at,
             *CALL_CONTENT,
-            call_logs.c.raw,
+            WHOLE_ITEM,
         ),
+        {"raw": "The whole item as HighLevel lists it, redacted."},
         is_content=True,
     ),
     View(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from voiceai_pipeline.highlevel.allow_list import allowed, redact_call
 from voiceai_pipeline.highlevel.answer import whole_or_text
 from voiceai_pipeline.highlevel.credentials import may_hold_credentials
 from voiceai_pipeline.highlevel.redaction import clean, clean_text
+from voiceai_pipeline.highlevel.unheld import unheld
 
 PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
@@ -201,7 +202,7 @@ def call_of(listed: ListedCall) -> CallLog:
     """
     raw, content = _redacted(listed.sent)
     actions = raw.get("executedCallActions")
-    return CallLog(
+    call = CallLog(
         call_id=listed.call_id,
         started_at=listed.started_at,
         content_hash=digest(hashlib.sha256(), content),
@@ -219,6 +220,8 @@ def call_of(listed: ListedCall) -> CallLog:
         translation=raw.get("translation"),
         message_id=_short(raw, "messageId"),
     )
+    rest = unheld(raw, call)
+    return replace(call, unheld=_ENCODER.encode(rest)) if rest else call
 
 
 def call_redacted_again(stored: ListedCall) -> CallLog | None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from msgspec import Raw
 
-from voiceai_pipeline.calls import call_store, stored_redaction
+from voiceai_pipeline.calls import call_store, row_passes, stored_redaction
 from voiceai_pipeline.calls.call_store import Written
 from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.connections.vault import TokenVault
@@ -142,7 +142,7 @@ def test_stored_rows_are_redacted_once_and_analysts_see_no_change(
 def test_a_pass_that_was_stopped_goes_on_where_it_was(
     old_rows: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_redaction, "_BATCH", 3)
+    monkeypatch.setattr(row_passes, "_BATCH", 3)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -171,11 +171,12 @@ def test_a_call_that_a_sync_writes_meanwhile_is_not_overwritten(
         with old_rows.begin() as other:
             other.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
             with pytest.raises(sa.exc.OperationalError):
-                stored_redaction._redact_batch(other, stored_redaction._PASSES[0])
+                row_passes.visit_batch(other, stored_redaction.PASSES[0])
     stored_redaction.redact_again(old_rows)
     with old_rows.begin() as db:
-        kept = db.execute(sa.text("SELECT raw FROM call_logs WHERE call_id LIKE '%1'")).scalar()
-    assert kept == {}
+        query = "SELECT raw, summary FROM call_logs WHERE call_id LIKE '%1'"
+        kept = db.execute(sa.text(query)).one()
+    assert kept == (None, "new")
 
 
 def test_an_empty_database_has_nothing_to_redact(engine: sa.Engine) -> None:

@@ -12,6 +12,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import RETRIED, RETRY_DELAYS
 from voiceai_pipeline.core.days import DayResult, Window
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database.whole_call import WHOLE
 from voiceai_pipeline.highlevel.allow_list import redact_call
 from voiceai_pipeline.highlevel.calls import Page
 from voiceai_pipeline.highlevel.client import HighLevelClient
@@ -55,12 +56,21 @@ def expected_calls(
 
 
 def table(engine: sa.Engine, name: str = "") -> list[dict[str, Any]]:
-    """``call_logs``, of one user's location or all of it, with the version of each row."""
+    """``call_logs``, of one user's location or all of it, with the version of each row and the
+    whole item as ``raw``."""
     where = "WHERE location_id = :location" if name else ""
-    query = f"SELECT *, xmin::text AS written FROM call_logs {where} ORDER BY started_at, call_id"  # noqa: S608
+    query = f"{_ROWS} {where} ORDER BY started_at, call_id"
     with engine.connect() as db:
         values = {"location": location_of(name)} if name else {}
-        return [dict(row) for row in db.execute(sa.text(query), values).mappings()]
+        return [_whole(row) for row in db.execute(sa.text(query), values).mappings()]
+
+
+_ROWS = f"SELECT *, {WHOLE} AS whole, xmin::text AS written FROM call_logs"  # noqa: S608
+
+
+def _whole(row: sa.RowMapping) -> dict[str, Any]:
+    found = dict(row)
+    return found | {"raw": found.pop("whole")}
 
 
 def digest(engine: sa.Engine) -> str:
@@ -103,14 +113,13 @@ def listed_calls(world: World, location_id: str, window: Window) -> dict[str, di
 
 
 def stored_calls(engine: sa.Engine, location_id: str, window: Window) -> dict[str, dict[str, Any]]:
-    """The rows of a window, by id, with the version of each."""
+    """The rows of a window, by id, each as in ``table``."""
     query = sa.text(
-        "SELECT *, xmin::text AS written FROM call_logs WHERE location_id = :location "
-        "AND started_at >= :start AND started_at < :end"
+        f"{_ROWS} WHERE location_id = :location AND started_at >= :start AND started_at < :end"
     )
     values = {"location": location_id, "start": window.start, "end": window.end}
     with engine.connect() as db:
-        return {row["call_id"]: dict(row) for row in db.execute(query, values).mappings()}
+        return {row["call_id"]: _whole(row) for row in db.execute(query, values).mappings()}
 
 
 def holds_exactly(rows: dict[str, dict[str, Any]], there: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,48 @@
+"""What of an item its columns do not give back to the letter: unknown members, null against absent,
+other spellings, and values that have no place in a column.
+
+``database/whole_call.py`` puts the item together again; a test holds the two to each other.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from voiceai_pipeline.core.call import CallLog
+
+
+def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
+    """The members of an item, redacted, that must be stored beside the columns of its call.
+
+    Args:
+        call: made of this very item: a column that holds a value as it was sent is that value.
+    """
+    sent_id, created_at, duration = (item.get(name) for name in ("id", "createdAt", "duration"))
+    is_usual = type(created_at) is str and created_at == _as_highlevel_writes(call.started_at)
+    # 65.0 would come back as 65.
+    is_whole = type(duration) is int and call.duration_seconds is not None
+    held = {
+        "id": sent_id if type(sent_id) is str and sent_id == call.call_id else None,
+        "createdAt": created_at if is_usual else None,
+        "agentId": call.agent_id,
+        "contactId": call.contact_id,
+        "fromNumber": call.from_number,
+        "duration": duration if is_whole else None,
+        "trialCall": call.is_trial,
+        "isAgentDeleted": call.is_agent_deleted,
+        "summary": call.summary,
+        "transcript": call.transcript,
+        # An empty list stands for an absent one.
+        "executedCallActions": call.executed_call_actions or None,
+        "extractedData": call.extracted_data,
+        "translation": call.translation,
+        "messageId": call.message_id,
+    }
+    return {
+        name: value for name, value in item.items() if value is None or held.get(name) is not value
+    }
+
+
+def _as_highlevel_writes(instant: datetime) -> str:
+    """With milliseconds and a Z. A time that has microseconds was never written so."""
+    return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
