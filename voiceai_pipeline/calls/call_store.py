@@ -43,12 +43,6 @@ class Written:
     changed: list[int]
     missing: list[int]
 
-    @classmethod
-    def nothing(cls, stored: list[int]) -> "Written":
-        """The result of a write that had nothing to write."""
-        none = [0] * len(stored)
-        return cls(stored, none, none, none)
-
 
 def lock_locations(db: sa.Connection, location_ids: Iterable[str]) -> None:
     """Let only this transaction write windows of these locations, until it finishes."""
@@ -73,13 +67,22 @@ def store(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> list[W
     Raises:
         PipelineError: INCOMPLETE, if a read lists a call twice. Roll back then.
     """
-    # Every call of these reads was in the table, so equal counts mean that it holds nothing else.
+    plain = [intake for intake in intakes if intake.is_plain]
+    appended = set(plain) if _append(db, plain, now) else {it for it in plain if not it.has_rows}
+    # The table holds every call of these reads, so equal counts mean that it holds nothing else.
     # After a newer read in between the table is right in any case.
-    known = [intake for intake in intakes if intake.is_known]
-    counts = iter(count(db, [part for intake in known for part in intake.parts]) if known else ())
-    right = {one for one in known if list(islice(counts, len(one.listed))) == one.listed}
+    settled = [intake for intake in plain if intake in appended]
+    parts = [part for intake in settled for part in intake.parts]
+    counts = iter(count(db, parts) if parts else ())
+    right = {one for one in settled if list(islice(counts, len(one.listed))) == one.listed}
+    none = {one: [0] * len(one.starts) for one in intakes}
     return [
-        Written.nothing(one.listed) if one in right else _write(db, one, now) for one in intakes
+        Written(one.listed, one.new, none[one], none[one])
+        if one in right
+        else _compare(db, one, now, one.new, none[one])
+        if one in appended
+        else _write(db, one, now)
+        for one in intakes
     ]
 
 
@@ -95,33 +98,37 @@ def _values(intake: Intake, now: datetime) -> dict[str, Any]:
 
 
 def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
-    values = _values(intake, now)
     _write_set_aside(db, intake.location_id, intake.set_aside, now)
+    return _compare(db, intake, now, *_write_rows(db, intake, now))
+
+
+def _compare(
+    db: sa.Connection, intake: Intake, now: datetime, new: list[int], changed: list[int]
+) -> Written:
+    """Mark what is no longer listed, and count what the table holds of what is."""
+    values = _values(intake, now)
     aside: list[tuple[str, bytes | None]] = [
         (call.call_id, None) for call in intake.set_aside if call.call_id
     ]
-    new, changed = _write_rows(db, intake, values, now)
     listed, known = _listing(db, intake, aside)
     missing = _by_part(db, _MARK_MISSING.format(listed=listed), values | known)
     stored = _by_part(db, _STORED.format(listed=listed), values | known)
     return Written(stored, new, changed, missing)
 
 
-def _write_rows(
-    db: sa.Connection, intake: Intake, values: dict[str, Any], now: datetime
-) -> tuple[list[int], list[int]]:
+def _write_rows(db: sa.Connection, intake: Intake, now: datetime) -> tuple[list[int], list[int]]:
     """Write the calls of an intake; the number of new and of changed calls, by part."""
-    nothing = [0] * len(intake.starts)
-    if not intake.rows.tell():
+    nothing, values = [0] * len(intake.starts), _values(intake, now)
+    if not intake.has_rows:
         return nothing, nothing
-    if intake.are_all_new and _append(db, intake, now):
+    if intake.are_all_new and _append(db, [intake], now):
         return intake.new, nothing
     columns = ", ".join(COPIED)
     db.exec_driver_sql(
         "CREATE TEMPORARY TABLE incoming_calls ON COMMIT DROP AS "  # noqa: S608 - our own names
         f"SELECT {columns} FROM call_logs WITH NO DATA"
     )
-    copy(db, "incoming_calls", COPIED, intake.rows)
+    copy(db, "incoming_calls", COPIED, [(intake.rows, {})])
     new = _by_part(db, _NEW, values)
     changed = _by_part(db, _CHANGED, values)
     try:
@@ -161,7 +168,7 @@ def _try(db: sa.Connection, intake: Intake, rows: Sequence[bytes], now: datetime
         part.are_all_new = False
         savepoint = db.begin_nested()
         try:
-            _write_rows(db, part, _values(part, now), now)
+            _write_rows(db, part, now)
         except sa.exc.DBAPIError as error:
             if not is_of_data(error):
                 raise
@@ -174,17 +181,20 @@ def _try(db: sa.Connection, intake: Intake, rows: Sequence[bytes], now: datetime
 _TRIED_AT_ONCE: Final = 5_000
 
 
-def _append(db: sa.Connection, intake: Intake, now: datetime) -> bool:
-    """Write calls that are all new, at half the cost of an upsert. False, with nothing written, if
-    one is not new: it was missing, had another time, or is listed twice."""
-    common = {
-        "location_id": intake.location_id.encode(),
-        "first_seen_at": timestamptz(now),
-        "last_changed_at": timestamptz(now),
-    }
+def _append(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> bool:
+    """Write calls that are all new by one statement, at half the cost of an upsert. False, with
+    nothing written, if one is not new: it was missing, had another time, or is listed twice."""
+    times = {"first_seen_at": timestamptz(now), "last_changed_at": timestamptz(now)}
+    parts = [
+        (intake.rows, {"location_id": intake.location_id.encode(), **times})
+        for intake in intakes
+        if intake.has_rows
+    ]
+    if not parts:
+        return True
     try:
         with db.begin_nested():
-            copy(db, "call_logs", COPIED, intake.rows, common)
+            copy(db, "call_logs", COPIED, parts, ("location_id", *times))
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _ALREADY_THERE:
             raise
@@ -210,7 +220,7 @@ def _listing(
     db.exec_driver_sql(
         "CREATE TEMPORARY TABLE listed_calls (call_id text, content_hash bytea) ON COMMIT DROP"
     )
-    copy(db, "listed_calls", ("call_id", "content_hash"), intake.listed_rows)
+    copy(db, "listed_calls", ("call_id", "content_hash"), [(intake.listed_rows, {})])
     return "listed_calls", {}
 
 

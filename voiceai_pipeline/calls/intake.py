@@ -84,6 +84,9 @@ class Intake:
         listed: calls taken, by part of the window.
         new: calls the table did not hold when it was queried, by part of the window.
         are_all_new: every call of ``rows`` counts as new.
+        is_plain: the table held each listed call as it is listed, or not at all, and no call is
+            listed twice and no item set aside, as in nearly every read. Then the unique key and a
+            count of the window show that it holds exactly these.
         rows: the ``COPIED`` columns of the calls to write, as a file of COPY rows.
         listed_rows: id and content hash of listed calls, as a file of COPY rows.
         listed_rest: the listed calls that ``listed_rows`` does not hold yet.
@@ -113,7 +116,7 @@ class Intake:
         self.listed_rows: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         self.listed_rest: list[tuple[str, bytes | None]] = []
         self._batch: list[ListedCall] = []
-        self._are_all_known = True
+        self._repeats = False
         self._latest_id: str | None = None
 
     def close(self) -> None:
@@ -175,10 +178,13 @@ class Intake:
         self.rows, self.are_all_new = kept, False
 
     @property
-    def is_known(self) -> bool:
-        """Whether the table holds every listed call unchanged, as after nearly every re-read. Then
-        nothing is to be written unless the table holds more."""
-        return self._are_all_known and not self.set_aside
+    def is_plain(self) -> bool:
+        return self.are_all_new and not self._repeats and not self.set_aside
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything to write."""
+        return self.rows.tell() > 0
 
     @property
     def is_light(self) -> bool:
@@ -203,7 +209,7 @@ class Intake:
     def _sift(self) -> None:
         """Keep the calls of the batch that the table does not hold as they are, and empty the
         batch. A few too many do no harm: the write decides again."""
-        table = self._known()
+        table, rows = self._known(), list[bytes]()
         for call in self._batch:
             known, fingerprint = table.get(call.call_id), self._fingerprint(call.sent)
             if known and known.fingerprint == fingerprint:
@@ -216,13 +222,13 @@ class Intake:
                     continue
                 self.listed_rest.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
-                    self.rows.write(_call_row(full, fingerprint))
+                    rows.append(_call_row(full, fingerprint))
                     self.new[self.part_of(call.started_at)] += not known
                     self.are_all_new &= not known
-                    self._are_all_known = False
             # Calls come in order, so one that is listed twice is listed twice in a row.
-            self._are_all_known &= call.call_id != self._latest_id
+            self._repeats |= call.call_id == self._latest_id
             self._latest_id = call.call_id
+        self.rows.write(b"".join(rows))
         self._batch.clear()
 
     def _set_aside(self, call: ListedCall, reason: str) -> None:
@@ -241,27 +247,28 @@ _KNOWN: Final = sa.text(
 
 
 def _call_row(call: CallLog, fingerprint: bytes) -> bytes:
-    """The ``COPIED`` columns of a call."""
-    values = {
-        "call_id": call.call_id.encode(),
-        "agent_id": text(call.agent_id),
-        "contact_id": text(call.contact_id),
-        "from_number": text(call.from_number),
-        "started_at": timestamptz(call.started_at),
-        "duration_seconds": float8(call.duration_seconds),
-        "is_trial": boolean(call.is_trial),
-        "is_agent_deleted": boolean(call.is_agent_deleted),
-        "summary": text(call.summary),
-        "transcript": text(call.transcript),
-        "executed_call_actions": jsonb(call.executed_call_actions),
-        "extracted_data": jsonb(call.extracted_data),
-        "translation": jsonb(call.translation),
-        "message_id": text(call.message_id),
-        "raw": None if call.unheld is None else JSONB_VERSION + call.unheld,
-        "content_hash": call.content_hash,
-        "fingerprint": fingerprint,
-    }
-    return row([values[name] for name in COPIED])
+    """The ``COPIED`` columns of a call, in their order."""
+    return row(
+        (
+            call.call_id.encode(),
+            text(call.agent_id),
+            text(call.contact_id),
+            text(call.from_number),
+            timestamptz(call.started_at),
+            float8(call.duration_seconds),
+            boolean(call.is_trial),
+            boolean(call.is_agent_deleted),
+            text(call.summary),
+            text(call.transcript),
+            jsonb(call.executed_call_actions),
+            jsonb(call.extracted_data),
+            jsonb(call.translation),
+            text(call.message_id),
+            None if call.unheld is None else JSONB_VERSION + call.unheld,
+            call.content_hash,
+            fingerprint,
+        )
+    )
 
 
 def row_id(call: bytes) -> str:

@@ -31,12 +31,12 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import (
-    autocommit,
     database_error,
     is_of_data,
     is_unreachable,
     read_clock,
 )
+from voiceai_pipeline.database.shared_clock import SharedClock
 from voiceai_pipeline.highlevel.calls import Page, call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.window import WindowRead, read_window
@@ -80,6 +80,7 @@ class WindowSync:
         self._zone = zone
         self._run_id = run_id
         self._now = now
+        self._clock = SharedClock(engine, now)
 
     def sync_location(
         self, task: Task, lease: Lease
@@ -106,7 +107,7 @@ class WindowSync:
         who = f"run {holder.run_id}, since {holder.taken_at:%Y-%m-%d %H:%M} UTC" if holder else ""
         busy = PipelineError(FailureClass.BUSY, who)
         attempt = Attempt(
-            task.location_id, task.connections, task.days, self._clock(), task.taken_over
+            task.location_id, task.connections, task.days, self._clock.now(), task.taken_over
         )
         return self._store_failure(attempt, {one.user.id: busy for one in task.connections})
 
@@ -151,7 +152,7 @@ class WindowSync:
     ) -> None:
         """Sync consecutive days as one window; day by day if a single day may be at fault."""
         lease.check()
-        connections, started_at = task.connections, self._clock()
+        connections, started_at = task.connections, self._clock.now()
         attempt = Attempt(task.location_id, connections, days, started_at, tuple(progress.outcomes))
         try:
             self._read_and_store(attempt, lease, progress)
@@ -235,16 +236,12 @@ class WindowSync:
     def _store_failure(
         self, attempt: Attempt, refused: dict[UUID, PipelineError]
     ) -> list[DayResult]:
-        outcomes = attempt.failures(refused, self._clock())
+        outcomes = attempt.failures(refused, self._clock.now())
         with self._engine.begin() as db:
             ledger.record_with_statuses(db, outcomes, (*attempt.before, *outcomes), self._run_id)
         for error in {error.message: error for error in refused.values()}.values():
             log.warning("location %s: %s", attempt.location_id, cleaned(error.message))
         return outcomes
-
-    def _clock(self) -> datetime:
-        with autocommit(self._engine) as db:
-            return read_clock(db, self._now)
 
 
 @dataclass

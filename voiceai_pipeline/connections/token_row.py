@@ -4,12 +4,14 @@ Nothing is written here; ``token_store.py`` and ``connection_store.py`` do that.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.vault import TokenVault, is_sealed
@@ -189,16 +191,17 @@ class Stamp:
     now: datetime
 
 
-def stamp(db: sa.Connection, user_id: UUID) -> Stamp:
-    """The stamp of a user's rows, far cheaper than ``read``: every request needs it."""
-    row = db.execute(_STAMP, {"user": user_id, "service": SERVICE}).one()
-    return Stamp(row.rows, row.expires_at, row.now)
+def stamps(db: sa.Connection, user_ids: Sequence[UUID]) -> dict[UUID, Stamp]:
+    """The stamp of each user's rows, far cheaper than ``read``."""
+    found = db.execute(_STAMPS, {"users": list(user_ids), "service": SERVICE})
+    return {row.id: Stamp(row.rows, row.expires_at, row.now) for row in found}
 
 
-_STAMP: Final = sa.text(
-    f"SELECT {_ROWS} AS rows, "  # noqa: S608 - our own names
+_STAMPS: Final = sa.text(
+    f"SELECT u.id, s.rows, s.expires_at, clock_timestamp() AS now FROM unnest(:users) AS u(id), "  # noqa: S608 - our own names
+    f"LATERAL (SELECT {_ROWS} AS rows, "
     "min(CASE user_type WHEN 'Company' THEN location_token_expires_at "
     "WHEN 'Private' THEN clock_timestamp() + interval '1 day' ELSE token_expires_at END) "
-    "FILTER (WHERE is_active IS NOT FALSE) AS expires_at, clock_timestamp() AS now "
-    "FROM api_keys WHERE user_id = :user AND service = :service"
-)
+    "FILTER (WHERE is_active IS NOT FALSE) AS expires_at "
+    "FROM api_keys WHERE user_id = u.id AND service = :service) AS s"
+).bindparams(sa.bindparam("users", type_=ARRAY(sa.Uuid)))

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -26,7 +25,8 @@ from voiceai_pipeline.connections.refresh import LEASE, Refresher
 from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER, RefreshOutcome
 from voiceai_pipeline.connections.refresh_plan import ALWAYS, ANY_LIFETIME, Need, needs_refresh
 from voiceai_pipeline.connections.spool import Spool
-from voiceai_pipeline.connections.token_row import Stamp, TokenRow
+from voiceai_pipeline.connections.standing import Standing
+from voiceai_pipeline.connections.token_row import TokenRow
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import (
     LIVE_STATES,
@@ -73,8 +73,10 @@ class Tokens:
         pairs: NewestPairs | None = None,
         now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._standing = Standing(engine, now, monotonic)
         self.vault = vault
         self._client = client
         self.reads = client.reads
@@ -302,11 +304,6 @@ class Tokens:
             self._note(user_id, error, token)
             raise
 
-    def _stamp(self, user_id: UUID) -> Stamp:
-        with autocommit(self._engine) as db:
-            stamp = token_row.stamp(db, user_id)
-        return replace(stamp, now=self._now()) if self._now else stamp
-
     def _note(self, user_id: UUID, error: HighLevelError, spent: Secret) -> None:
         """Report a refusal; a missing scope counts only if reading calls needs it."""
         if error.missing_scope in ("", SYNC_SCOPE):
@@ -368,8 +365,8 @@ class Tokens:
 class Spender:
     """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
 
-    Before each request it reads the stamp of the user's rows, so that a disconnected user's run
-    stops at its next request (REQUIREMENTS T18). It asks for a valid token again only if a row has
+    Before each request it looks at the stamp of the user's rows, so that a disconnected user's run
+    stops within a second (``standing.py``). It asks for a valid token again only if a row has
     changed or the token is about to expire.
     """
 
@@ -395,5 +392,5 @@ class Spender:
         return self._token
 
     def _is_unchanged(self) -> bool:
-        stamp = self._tokens._stamp(self._user_id)
+        stamp = self._tokens._standing.stamp(self._user_id)
         return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)

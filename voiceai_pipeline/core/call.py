@@ -24,6 +24,9 @@ ACTION_TYPES: Final = frozenset(
 )
 """The actions of an agent in a call that HighLevel documents (CONTRACT 2.4)."""
 
+LONGEST_SECONDS: Final = 86_400
+"""A duration above a day is a time or another unit, and below 0 a mistake: both are unknown."""
+
 
 def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:
     """The hash of ``content``, in pieces so small that ``hashlib`` keeps the GIL: it releases it
@@ -53,9 +56,10 @@ class ListedCall:
     is_duration_odd: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class CallLog:
-    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3).
+    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3). Of JSON values the
+    parsed value or its text (``msgspec.Raw``).
 
     Attributes:
         started_at: ``createdAt``, UTC.
@@ -77,7 +81,7 @@ class CallLog:
     is_agent_deleted: bool | None = None
     summary: str | None = field(default=None, repr=False)
     transcript: str | None = field(default=None, repr=False)
-    executed_call_actions: list[Any] = field(default_factory=list, repr=False)
+    executed_call_actions: Any = field(default_factory=list, repr=False)
     extracted_data: Any = field(default=None, repr=False)
     translation: Any = field(default=None, repr=False)
     message_id: str | None = None

@@ -8,7 +8,6 @@ import contextlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import IO, Any, Final
 
 import msgspec
@@ -43,7 +42,9 @@ def float8(value: float | None) -> bytes | None:
 
 def timestamptz(value: datetime) -> bytes:
     """Microseconds since 2000."""
-    return ((value - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, signed=True)
+    since = value - _EPOCH
+    seconds = since.days * 86_400 + since.seconds
+    return (seconds * 1_000_000 + since.microseconds).to_bytes(8, signed=True)
 
 
 def instant_of(field: bytes) -> datetime:
@@ -52,6 +53,7 @@ def instant_of(field: bytes) -> datetime:
 
 
 def jsonb(value: Any) -> bytes | None:
+    """A JSON value, or its text (``msgspec.Raw``)."""
     return None if value is None else JSONB_VERSION + msgspec.json.encode(value)
 
 
@@ -91,7 +93,8 @@ def _fields(values: Iterable[bytes | None]) -> bytes:
         if value is None:
             parts.append(_NULL)
         else:
-            parts += (len(value).to_bytes(_SIZE), value)
+            parts.append(len(value).to_bytes(_SIZE))
+            parts.append(value)
     return b"".join(parts)
 
 
@@ -99,14 +102,14 @@ def copy(
     db: sa.Connection,
     table: str,
     columns: Sequence[str],
-    rows: IO[bytes],
-    common: Mapping[str, bytes] = MappingProxyType({}),
+    parts: Iterable[tuple[IO[bytes], Mapping[str, bytes]]],
+    common: Sequence[str] = (),
 ) -> None:
-    """COPY rows into a table.
+    """COPY rows into a table, by one statement.
 
     Args:
-        rows: a file of ``row`` results with the fields of ``columns``.
-        common: further columns, with the value that each has in every row.
+        parts: files of ``row`` results with the fields of ``columns``, each with the values that
+            the columns ``common`` have in every row of it.
 
     Raises:
         sqlalchemy.exc.DBAPIError: as any other statement does.
@@ -114,19 +117,21 @@ def copy(
     driver = db.connection.driver_connection
     assert driver is not None  # noqa: S101 - a checked-out connection has one
     names = ", ".join([*common, *columns])
-    start = (len(common) + len(columns)).to_bytes(2) + _fields(common.values())
+    number = (len(common) + len(columns)).to_bytes(2)
     with (
         errors_as_sqlalchemys(),
         driver.cursor() as cursor,
         cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT binary)") as stream,
     ):
         block = bytearray(_SIGNATURE)
-        for fields in read_rows(rows):
-            block += start
-            block += fields
-            if len(block) >= _BLOCK:
-                stream.write(bytes(block))
-                block.clear()
+        for rows, values in parts:
+            start = number + _fields(values[name] for name in common)
+            for fields in read_rows(rows):
+                block += start
+                block += fields
+                if len(block) >= _BLOCK:
+                    stream.write(bytes(block))
+                    block.clear()
         stream.write(bytes(block + _END))
 
 

@@ -42,6 +42,21 @@ def redact_agent(item: Any) -> Any:
     return clean(_AGENT(item))
 
 
+def parameters_of_action(kind: str, parameters: Any) -> Any:
+    """What is kept of the parameters of an action of a documented type, before ``clean``."""
+    return _PARAMETERS[kind](parameters)
+
+
+def translation_of_call(translation: Any) -> Any:
+    """What is kept of the translation of a call, before ``clean``."""
+    return _TRANSLATION(translation)
+
+
+def is_instant(value: str) -> bool:
+    """Whether a text is kept where a time is published."""
+    return _INSTANT.fullmatch(value) is not None
+
+
 def _text(value: Any) -> Any:
     return value if type(value) is str else shape(value)
 
@@ -105,7 +120,8 @@ def _object(**fields: _Rule) -> _Rule:
 
 
 _id: Final = _text
-_instant: Final = _matching(r"[0-9T:.Z +-]{4,40}")
+_INSTANT: Final = re.compile(r"[0-9T:.Z +-]{4,40}")
+_instant: Final = _matching(_INSTANT.pattern)
 _type: Final = _matching(r"[A-Z][A-Z_]{0,39}")
 """A type of action that is not documented is kept too: it counts as unknown (REQUIREMENTS S7)."""
 
@@ -177,6 +193,7 @@ _SPOKEN: Final[dict[str, _Rule]] = {
     "transcript": _text,
     "translatedTranscript": _text,
 }
+_TRANSLATION: Final = _object(**_SPOKEN)
 _TURN: Final = _object(
     role=_text, content=_text, startTime=_number, endTime=_number,
     toolName=_text, toolType=_text, toolCallId=_id,
@@ -186,7 +203,7 @@ _CALL: Final = _object(
     id=_scalar, contactId=_scalar, agentId=_scalar, messageId=_scalar, locationId=_scalar,
     traceId=_scalar, fromNumber=_scalar, createdAt=_scalar, duration=_scalar, trialCall=_scalar,
     isAgentDeleted=_scalar, agentTransferOccurred=_scalar, summary=_text, transcript=_text,
-    translation=_object(**_SPOKEN), extractedData=redact, executedCallActions=_list_of(_action),
+    translation=_TRANSLATION, extractedData=redact, executedCallActions=_list_of(_action),
     transcriptWithToolCalls=_list_of(_TURN),
 )  # fmt: skip
 

@@ -12,17 +12,26 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from voiceai_pipeline.core.call import ACTION_TYPES, CallLog, ListedCall, SetAsideCall, digest
+from voiceai_pipeline.core.call import (
+    ACTION_TYPES,
+    LONGEST_SECONDS,
+    CallLog,
+    ListedCall,
+    SetAsideCall,
+    digest,
+)
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.highlevel.allow_list import allowed, redact_call
 from voiceai_pipeline.highlevel.answer import whole_or_text
 from voiceai_pipeline.highlevel.credentials import may_hold_credentials
+from voiceai_pipeline.highlevel.ordinary_calls import ordinary_call
+from voiceai_pipeline.highlevel.plain_json import DECODER, ENCODER
 from voiceai_pipeline.highlevel.redaction import clean, clean_text
 from voiceai_pipeline.highlevel.unheld import unheld
 
@@ -34,9 +43,6 @@ ID_LENGTH: Final = 500
 
 YEARS: Final = range(2015, 2100)
 """A ``createdAt`` in another year is a default such as 1970 or 0001, and no time of a call."""
-
-LONGEST_SECONDS: Final = 86_400
-"""A duration above a day is a time or another unit, and below 0 a mistake: both are unknown."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,10 @@ def call_of(listed: ListedCall) -> CallLog:
     Raises:
         PipelineError: MALFORMED: it is no JSON after all.
     """
+    return ordinary_call(listed) or _any_call(listed)
+
+
+def _any_call(listed: ListedCall) -> CallLog:
     raw, content = _redacted(listed.sent)
     actions = raw.get("executedCallActions")
     call = CallLog(
@@ -220,8 +230,9 @@ def call_of(listed: ListedCall) -> CallLog:
         translation=raw.get("translation"),
         message_id=_short(raw, "messageId"),
     )
-    rest = unheld(raw, call)
-    return replace(call, unheld=_ENCODER.encode(rest)) if rest else call
+    if rest := unheld(raw, call):
+        call.unheld = ENCODER.encode(rest)
+    return call
 
 
 def call_redacted_again(stored: ListedCall) -> CallLog | None:
@@ -230,7 +241,7 @@ def call_redacted_again(stored: ListedCall) -> CallLog | None:
     Args:
         stored: ``sent`` is what was kept of it.
     """
-    call = call_of(stored)
+    call = _any_call(stored)
     # The hash of an equal value could differ: PostgreSQL spells numbers its own way.
     return None if json.loads(call.content) == value_of(stored.sent) else call
 
@@ -250,7 +261,7 @@ def _redacted(sent: msgspec.Raw) -> tuple[Any, bytes]:
     spaces, UTF-8, numbers as Python writes them.
     """
     value, is_ordinary = _value_of(sent)
-    encode = _ENCODER.encode if is_ordinary else _canonical
+    encode = ENCODER.encode if is_ordinary else _canonical
     try:
         redacted = allowed(value)
         if is_ordinary:
@@ -288,7 +299,7 @@ def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
         PipelineError: MALFORMED.
     """
     try:
-        return _DECODER.decode(sent), True
+        return DECODER.decode(sent), True
     except (msgspec.MsgspecError, ValueError, RecursionError):
         pass
     try:
@@ -297,18 +308,6 @@ def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
         return json.loads(text, parse_int=whole_or_text), False
     except (ValueError, RecursionError):
         raise PipelineError(FailureClass.MALFORMED, "a call is no JSON") from None
-
-
-def _ordinary(number: str) -> float:
-    """A float that all libraries write alike; they differ in how they write exponents."""
-    value = float(number)
-    if value and not 1e-4 <= abs(value) < 1e16:
-        raise ValueError("a number out of the ordinary")
-    return value
-
-
-_DECODER: Final = msgspec.json.Decoder(float_hook=_ordinary)
-_ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
 def _canonical(value: Any) -> bytes:

@@ -18,7 +18,7 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
         call: made of this very item: a column that holds a value as it was sent is that value.
     """
     sent_id, created_at, duration = (item.get(name) for name in ("id", "createdAt", "duration"))
-    is_usual = type(created_at) is str and created_at == _as_highlevel_writes(call.started_at)
+    is_usual = type(created_at) is str and created_at == as_highlevel_writes(call.started_at)
     # 65.0 would come back as 65.
     is_whole = type(duration) is int and call.duration_seconds is not None
     held = {
@@ -43,6 +43,6 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
     }
 
 
-def _as_highlevel_writes(instant: datetime) -> str:
+def as_highlevel_writes(instant: datetime) -> str:
     """With milliseconds and a Z. A time that has microseconds was never written so."""
     return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

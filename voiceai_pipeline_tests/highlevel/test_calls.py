@@ -23,6 +23,7 @@ from voiceai_pipeline.highlevel.calls import (
 )
 from voiceai_pipeline.highlevel.deep_json import DEEPEST
 from voiceai_pipeline.highlevel.redaction import NUMBER, REDACTED
+from voiceai_pipeline_tests.support.call_columns import values_of
 from voiceai_pipeline_tests.support.call_lists import (
     DAY,
     MS,
@@ -35,7 +36,7 @@ from voiceai_pipeline_tests.support.contract import example_body
 def parse_call(raw: Any) -> CallLog | SetAsideCall:
     """An item as a call with its columns, or why it is none."""
     read = call_or_set_aside(head_of(as_sent(raw)))
-    return call_of(read) if isinstance(read, ListedCall) else read
+    return values_of(call_of(read)) if isinstance(read, ListedCall) else read
 
 
 def content_of(call: CallLog) -> Any:
