@@ -9,7 +9,6 @@ the next sync finds.
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -22,17 +21,16 @@ from voiceai_pipeline.calls import call_store, hints, leases
 from voiceai_pipeline.calls.hints import HintedLocation
 from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.calls.lease import Lease, LeaseLostError
+from voiceai_pipeline.calls.window_reader import Reading, read_with
 from voiceai_pipeline.connections import queries as connection_queries
 from voiceai_pipeline.connections.shared_location import read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
-from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import Window, day_range
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_now, is_unreachable
-from voiceai_pipeline.highlevel.calls import Page, call_of
+from voiceai_pipeline.highlevel.calls import call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.highlevel.window import Take, WindowRead, read_window
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +114,14 @@ class HintedSync:
             self._tokens.vault.call_fingerprint,
             read_at,
         )
-        with contextlib.closing(_Reading(new_calls)) as reading:
-            read = read_with_any(users, partial(self._fetch, hinted, window, reading, lease))
-            reading.calls.finish(window.end, read.set_aside)
+        with contextlib.closing(Reading(new_calls)) as reading:
+            read_with_any(
+                users,
+                lambda one: read_with(
+                    self._tokens, self._client, one.user.id, hinted.location_id, window, reading,
+                    lease,
+                ),
+            )  # fmt: skip
             lease.check()
             self._store(reading.calls)
         return True
@@ -127,22 +130,6 @@ class HintedSync:
         """The window's start, and the start of every further day in it (UTC)."""
         days = day_range(*(at.astimezone(self._zone).date() for at in (window.start, window.end)))
         return [window.start, *(Window.of_day(day, self._zone).start for day in days[1:])]
-
-    def _fetch(
-        self, hinted: HintedLocation, window: Window, reading: "_Reading", lease: Lease,
-        user: Connection,
-    ) -> WindowRead:  # fmt: skip
-        spend = self._tokens.spender(user.user.id)
-
-        def fetch(start: datetime, end: datetime, page: int) -> Page:
-            with lease.requesting():
-                return spend(
-                    lambda token: self._client.call_logs_page(
-                        token, hinted.location_id, start, end, page
-                    )
-                )
-
-        return read_window(fetch, window, reading.restart)
 
     def _store(self, calls: Intake) -> None:
         """Commit the calls and what becomes of their hints together."""
@@ -161,20 +148,3 @@ class HintedSync:
         log.warning("location %s: hinted read failed: %s", location_id, reason)
         with self._engine.begin() as db:
             hints.postpone(db, location_id)
-
-
-class _Reading:
-    """What a read has brought in so far; one that restarts starts from nothing."""
-
-    def __init__(self, new_calls: Callable[[], Intake]) -> None:
-        self._new_calls = new_calls
-        self.calls = new_calls()
-
-    def restart(self) -> Take:
-        """Start or restart; returns the receiver of the read's calls."""
-        self.close()
-        self.calls = self._new_calls()
-        return self.calls.take
-
-    def close(self) -> None:
-        self.calls.close()

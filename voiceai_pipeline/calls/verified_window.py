@@ -11,6 +11,7 @@ from uuid import UUID
 
 from voiceai_pipeline.calls.call_store import Written
 from voiceai_pipeline.calls.intake import Intake
+from voiceai_pipeline.calls.window_reader import Reading
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window
@@ -62,9 +63,8 @@ class Attempt:
         ]
 
 
-class DayIntake:
-    """What a read of some days has brought in so far: calls on their way into the table, and counts
-    by day. A read that restarts starts from nothing.
+class DayIntake(Reading):
+    """A reading of some days, with counts by day.
 
     Attributes:
         ends: of the days (UTC).
@@ -73,25 +73,20 @@ class DayIntake:
     """
 
     def __init__(self, new_calls: Callable[[], Intake], days: Sequence[Window]) -> None:
-        self._new_calls = new_calls
+        super().__init__(new_calls)
         self.ends = [day.end for day in days]
         self._reset()
 
     def _reset(self) -> None:
         self.unknown_actions = [0] * len(self.ends)
         self.odd_durations: list[list[str]] = [[] for _ in self.ends]
-        self.calls = self._new_calls()
 
-    def close(self) -> None:
-        self.calls.close()
-
-    def start(self) -> Callable[[list[ListedCall]], None]:
-        """Start or restart the read; returns what takes its calls."""
-        self.close()
+    def start(self) -> Callable[[Sequence[ListedCall]], None]:
+        super().start()
         self._reset()
         return self._take
 
-    def _take(self, listed: list[ListedCall]) -> None:
+    def _take(self, listed: Sequence[ListedCall]) -> None:
         for call in listed:
             if call.unknown_actions:
                 self.unknown_actions[self.calls.part_of(call.started_at)] += call.unknown_actions

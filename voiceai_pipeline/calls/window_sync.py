@@ -24,6 +24,7 @@ from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
 from voiceai_pipeline.calls.location_queue import Task
 from voiceai_pipeline.calls.verified_window import Attempt, DayIntake, VerifiedWindow
+from voiceai_pipeline.calls.window_reader import read_with
 from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.days import DayResult, Window, stretches
@@ -37,9 +38,8 @@ from voiceai_pipeline.database.engine import (
     read_clock,
 )
 from voiceai_pipeline.database.shared_clock import SharedClock
-from voiceai_pipeline.highlevel.calls import Page, call_of
+from voiceai_pipeline.highlevel.calls import call_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
-from voiceai_pipeline.highlevel.window import WindowRead, read_window
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +183,7 @@ class WindowSync:
         days = [Window.of_day(day, self._zone) for day in attempt.days]
         window = Window(days[0].start, min(days[-1].end, attempt.started_at))
         refused: dict[UUID, PipelineError] = {}
+        client = self._client.without_retries() if attempt.in_outage else self._client
         new_calls = partial(
             Intake,
             self._engine,
@@ -197,7 +198,15 @@ class WindowSync:
             try:
                 read = read_with_any(
                     attempt.connections,
-                    lambda one: self._read(one.user.id, attempt, window, intake, lease),
+                    lambda one: read_with(
+                        self._tokens,
+                        client,
+                        one.user.id,
+                        attempt.location_id,
+                        window,
+                        intake,
+                        lease,
+                    ),
                     refused,
                 )
             except AllRefusedError:
@@ -209,29 +218,6 @@ class WindowSync:
                 stack.pop_all()  # whatever stores it closes it
             else:
                 progress.outcomes += self.store([verified])
-
-    def _read(
-        self,
-        user_id: UUID,
-        attempt: Attempt,
-        window: Window,
-        intake: DayIntake,
-        lease: Lease,
-    ) -> WindowRead:
-        spend = self._tokens.spender(user_id)
-        client = self._client.without_retries() if attempt.in_outage else self._client
-
-        def fetch(start: datetime, end: datetime, page: int) -> Page:
-            with lease.requesting():
-                return spend(
-                    lambda token: client.call_logs_page(
-                        token, attempt.location_id, start, end, page
-                    )
-                )
-
-        read = read_window(fetch, window, intake.start)
-        intake.calls.finish(window.end, read.set_aside)
-        return read
 
     def _store_failure(
         self, attempt: Attempt, refused: dict[UUID, PipelineError]
