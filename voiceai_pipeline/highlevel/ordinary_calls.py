@@ -101,11 +101,11 @@ def _call(item: _Item, listed: ListedCall) -> CallLog | None:
         return None
     if item.id != listed.call_id or text_may_hold_credentials("\n".join(texts)):
         return None
+    unheld = _unheld(item)
     item.executedCallActions = actions
     content = ENCODER.encode(item)
     if b"\\u0000" in content:
         return None
-    unheld = _nulls(item)
     if item.createdAt != as_highlevel_writes(listed.started_at):
         unheld["createdAt"] = item.createdAt
     return CallLog(
@@ -129,19 +129,24 @@ def _call(item: _Item, listed: ListedCall) -> CallLog | None:
     )
 
 
-def _nulls(item: _Item) -> dict[str, str | None]:
-    """The members that are null, not absent."""
+def _unheld(item: _Item) -> dict[str, Any]:
+    """The members that are null or empty, which their columns do not tell from absent ones."""
     members = (
-        ("agentId", item.agentId is None),
-        ("contactId", item.contactId is None),
-        ("fromNumber", item.fromNumber is None),
-        ("messageId", item.messageId is None),
-        ("summary", item.summary is None),
-        ("transcript", item.transcript is None),
-        ("translation", item.translation == _NULL),
-        ("extractedData", item.extractedData == _NULL),
+        ("agentId", item.agentId),
+        ("contactId", item.contactId),
+        ("fromNumber", item.fromNumber),
+        ("messageId", item.messageId),
+        ("summary", item.summary),
+        ("transcript", item.transcript),
     )
-    return {name: None for name, is_null in members if is_null}
+    found: dict[str, Any] = {name: value for name, value in members if value is None or value == ""}
+    if not item.executedCallActions:
+        found["executedCallActions"] = []
+    if item.translation == _NULL:
+        found["translation"] = None
+    if item.extractedData == _NULL:
+        found["extractedData"] = None
+    return found
 
 
 def _id(value: _Text, texts: list[str]) -> str | None:
@@ -154,10 +159,8 @@ def _id(value: _Text, texts: list[str]) -> str | None:
 
 
 def _prose(value: _Text, texts: list[str]) -> str | None:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         return None
-    if not value:
-        raise _UnusualError
     texts.append(value)
     return value
 
@@ -168,8 +171,6 @@ def _kept_actions(actions: list[_Action], texts: list[str]) -> Raw:
     Args:
         texts: gets their free texts.
     """
-    if not actions:
-        raise _UnusualError
     for action in actions:
         if action.actionType not in ACTION_TYPES:
             raise _UnusualError

@@ -17,6 +17,7 @@ from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.tables import agents, call_logs
+from voiceai_pipeline.database.whole_call import WHOLE_ITEM
 from voiceai_pipeline.highlevel.calls import as_sent, call_of, call_or_set_aside, head_of
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline_tests.support.call_lists import WholeRead, read_whole
@@ -69,8 +70,9 @@ def stored(engine: sa.Engine, found: WholeRead) -> dict[str, dict[str, Any]]:
             intake.take(found.listed)
             intake.finish(WINDOW.end, found.set_aside)
             store(db, [intake], NOON)
-        rows = db.execute(sa.select(call_logs)).mappings().all()
-    return {row["call_id"]: dict(row) for row in rows}
+        rows = db.execute(sa.select(call_logs, WHOLE_ITEM.label("whole"))).mappings().all()
+    found_rows = {row["call_id"]: dict(row) for row in rows}
+    return {call_id: row | {"raw": row.pop("whole")} for call_id, row in found_rows.items()}
 
 
 def test_the_page_of_calls_arrives_in_the_table(engine: sa.Engine, clock: Clock) -> None:
@@ -102,6 +104,17 @@ def test_the_page_of_calls_arrives_in_the_table(engine: sa.Engine, clock: Clock)
     assert [action["actionType"] for action in actions] == ["APPOINTMENT_BOOKING", "CUSTOM_ACTION"]
     assert actions == raw["executedCallActions"]
     assert len(content_hash) == 32
+
+
+def test_of_the_contracts_calls_only_what_is_empty_is_kept_beside_the_columns(
+    engine: sa.Engine, clock: Clock
+) -> None:
+    stored(engine, read("call_logs_page.json", clock))
+    with engine.begin() as db:
+        kept = dict(db.execute(sa.select(call_logs.c.call_id, call_logs.c.raw)).all())
+    assert kept[BOOKED] is None
+    empty = ("", [], None)
+    assert all(value in empty for rest in kept.values() for value in (rest or {}).values())
 
 
 def test_no_secret_of_a_third_party_is_stored(engine: sa.Engine, clock: Clock) -> None:

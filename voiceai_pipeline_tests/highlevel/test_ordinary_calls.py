@@ -81,6 +81,8 @@ def test_a_usual_call_goes_the_short_way() -> None:
     for item in USUAL:
         assert both_ways(json.dumps(item).encode())
         assert both_ways(json.dumps(item | {"translation": None, "contactId": None}).encode())
+        empty = {"summary": "", "transcript": "", "executedCallActions": []}
+        assert both_ways(json.dumps(item | empty).encode())
         sparse = {name: item[name] for name in ("id", "createdAt", "executedCallActions")}
         assert both_ways(json.dumps(sparse).encode())
 
