@@ -22,11 +22,13 @@ USUAL: list[dict[str, Any]] = json.loads(
     b"[%b]" % Calls(Shape(1, 1, 200, date(2026, 11, 28))).page(0, range(20))
 )
 
-texts = st.sampled_from(
-    ["", " ", "A text", "NUL \x00", "\ud800", "ümlaut", "https://a.test/x?k=1", "a\\/\\/b",
-     "it's: so", "Basic dTpw", "token=abc123456",
-     '{"password": "hunter2x"}', "x-api-key: abcdef12", "y" * 501]
-)  # fmt: skip
+ODD = [
+    "", " ", "A text", "NUL \x00", "\ud800", "ümlaut", "https://a.test/x?k=1", "a\\/\\/b",
+    "it's: so",
+    "Basic dTpwYXNz", "token=abc123456", '{"password": "hunter2x"}', "x-api-key: abcdef12",
+    "Bearer abcdef123456", "Authorization: abcdef123456", "y" * 501,
+]  # fmt: skip
+texts = st.sampled_from(ODD)
 numbers = st.sampled_from([0, 65, -1, 86_401, 65.0, 1e-7, 10**25])
 values = st.recursive(
     st.none() | st.booleans() | texts | numbers,
@@ -74,6 +76,21 @@ def test_the_short_way_and_the_long_way_lead_to_the_same_call(
     changed = {"executedCallActions": [first | of_action, *others], **changed}
     made = {name: value for name, value in (item | changed).items() if name not in dropped}
     both_ways(json.dumps(made).encode())
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_text_anywhere_means_the_same_both_ways(odd: str) -> None:
+    (first, *_), extracted = USUAL[0]["executedCallActions"], {"a": odd, odd: ["b", {"c": odd}]}
+    for name in [*USUAL[0], "translation", "unknown"]:
+        both_ways(json.dumps(USUAL[0] | {name: odd}).encode())
+    for name in [*first, "unknown"]:
+        both_ways(json.dumps(USUAL[0] | {"executedCallActions": [first | {name: odd}]}).encode())
+    for changed in (
+        {"extractedData": extracted},
+        {"translation": {"transcript": odd, odd: 1}},
+        {"executedCallActions": [first | {"actionParameters": extracted}]},
+    ):
+        both_ways(json.dumps(USUAL[0] | changed).encode())
 
 
 def test_a_usual_call_goes_the_short_way() -> None:
