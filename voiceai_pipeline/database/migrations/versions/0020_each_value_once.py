@@ -4,8 +4,8 @@ of the rows that are there, in batches. New values are compressed by lz4 where t
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 
 
 def upgrade() -> None:
