@@ -17,7 +17,7 @@ import click
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-from voiceai_pipeline.calls import ledger, stored_redaction, stored_values
+from voiceai_pipeline.calls import ledger, stored_redaction
 from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
@@ -34,8 +34,9 @@ from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.keys_command import keys_command
 from voiceai_pipeline.cli.preflight import UpError
-from voiceai_pipeline.cli.progress import progress_bar, rows_bar
+from voiceai_pipeline.cli.progress import progress_bar
 from voiceai_pipeline.cli.signals import stop_on_hangup
+from voiceai_pipeline.cli.stored_rows import change_stored_rows
 from voiceai_pipeline.cli.supervisor import ChildError
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
@@ -317,10 +318,7 @@ def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
         redacted = 0
         if not only_check:
             migrate.upgrade(engine)
-            with rows_bar("Redacting") as show:
-                redacted = stored_redaction.redact_again(engine, show)
-            with rows_bar("Storing values once") as show:
-                stored_values.store_once(engine, show)
+            redacted = change_stored_rows(engine)
         with engine.begin() as db:
             after, missing = migrate.current(db), grants.missing_roles(db)
             is_behind = after != migrate.head()
