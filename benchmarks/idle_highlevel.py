@@ -14,11 +14,11 @@ class Nothing(BaseHTTPRequestHandler):
     # One packet per answer: the second of two waits 40 ms until the first is acknowledged.
     wbufsize = -1
     body = b'{"callLogs": [], "total": 0}'
-    asked = 0
+    latency = LATENCY
 
     def do_GET(self) -> None:
         """No calls, after a while."""
-        time.sleep(LATENCY)
+        time.sleep(self.latency)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(self.body)))
@@ -29,8 +29,9 @@ class Nothing(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def serve(ready: Any) -> None:
-    """Answer until killed."""
+def serve(ready: Any, latency: float = LATENCY) -> None:
+    """Answer until killed, each time after ``latency`` seconds."""
+    Nothing.latency = latency
     ThreadingHTTPServer.request_queue_size = 256
     server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
     ready.send(server.server_port)

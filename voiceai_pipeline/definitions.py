@@ -6,6 +6,7 @@ from voiceai_pipeline.defs import (
     assets,
     checks,
     freshness,
+    helpers,
     jobs,
     mart_assets,
     resources,
@@ -40,6 +41,7 @@ defs = dg.Definitions(
         jobs.update_directory,
         jobs.update_sync_status,
         jobs.correct_colours,
+        helpers.help_sync,
         jobs.purge_old_runs,
     ],
     schedules=[
@@ -58,6 +60,7 @@ defs = dg.Definitions(
         sensors.stale_marts,
         sensors.wrong_colours,
         sensors.silent_runs,
+        sensors.open_work,
         freshness.stale_users,
     ],
     resources={

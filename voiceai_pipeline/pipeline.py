@@ -215,7 +215,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             pairs=pairs,
             connected=directory.read_new,
         )
-        sync = Sync(engine, tokens, client, settings.timezone)
+        sync = Sync(engine, tokens, client, settings.timezone, helpers=settings.helpers)
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
         yield Pipeline(
             engine,

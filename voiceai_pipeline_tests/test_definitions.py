@@ -71,6 +71,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "update_directory",
         "update_sync_status",
         "correct_colours",
+        "help_sync",
         "purge_old_runs",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
@@ -81,6 +82,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "stale_marts",
         "wrong_colours",
         "silent_runs",
+        "open_work",
         "stale_users",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {

@@ -13,8 +13,7 @@ and a database that restarts costs the reads in progress, nothing else.
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls import leases, ledger
 from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
+from voiceai_pipeline.calls.task_source import TaskSource
 from voiceai_pipeline.calls.worker_pool import WorkerPool
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState, Window
@@ -169,7 +169,7 @@ class LocationQueue(Generic[U]):
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _holder: UUID = field(default_factory=uuid4)
-    _fresh: deque[_Entry] = field(default_factory=deque)
+    _source: TaskSource[Task] = field(init=False)
     _delayed: list[_Entry] = field(default_factory=list)
     _pool: WorkerPool[Found[U]] = field(init=False)
     _running: dict[Future[Found[U]], _Running] = field(default_factory=dict)
@@ -178,23 +178,26 @@ class LocationQueue(Generic[U]):
     _to_release: list[str] = field(default_factory=list)
     _extended_at: float = 0.0
 
-    def run(self, tasks: Iterable[Task]) -> list[DayResult]:
-        """Read every location once this run gets its lease, and return the results of all days.
+    def run(self, source: TaskSource[Task]) -> list[DayResult]:
+        """Read every location once this run gets its lease, and return the results of all days that
+        it took from ``source``.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database stays unreachable. Also whatever else
                 ``read`` raises.
         """
-        self._fresh.extend(_Entry(task) for task in tasks)
+        self._source = source
         self._extended_at = self.monotonic()
         outcomes: list[DayResult] = []
         self._pool = WorkerPool(self.workers, self.terms.slow)
         try:
             with self.interruptible(), self._yielding():
-                while self._fresh or self._delayed or self._running:
-                    outcomes += self._start()
-                    outcomes += self._collect()
-                    outcomes += self._store_batch()
+                while self._delayed or self._running or not source.is_done:
+                    found = [*self._start(), *self._collect(), *self._store_batch()]
+                    if found:
+                        # A location's results come all at once.
+                        source.finish({outcome.location_id for outcome in found})
+                        outcomes += found
                     self._extend()
         finally:
             # If this takes longer than the lease, running workers stop at their next request. Work
@@ -257,8 +260,7 @@ class LocationQueue(Generic[U]):
         ready = [entry for entry in self._delayed if entry.not_before <= now][:at_most]
         for entry in ready:
             self._delayed.remove(entry)
-        fresh = min(at_most - len(ready), len(self._fresh))
-        return ready + [self._fresh.popleft() for _ in range(fresh)]
+        return ready + [_Entry(task) for task in self._source.take(at_most - len(ready))]
 
     def _without_completed(self, db: sa.Connection, tasks: Sequence[Task]) -> list[Task]:
         """The tasks without the days that other runs completed since this run was requested."""
@@ -311,8 +313,8 @@ class LocationQueue(Generic[U]):
         if self._running:
             for future in self._pool.finished(timeout):
                 outcomes += self._finish(future, self._running.pop(future).entry, now)
-        elif not self._fresh and self._delayed:
-            self.sleep(timeout)
+        elif not self._source.has_more and (self._delayed or not self._source.is_done):
+            self.sleep(min(timeout, self.terms.poll))
         return outcomes
 
     def _finish(self, future: Future[Found[U]], entry: _Entry, now: float) -> list[DayResult]:
@@ -338,7 +340,7 @@ class LocationQueue(Generic[U]):
         no fresh task is left, since other runs may be waiting for the last locations."""
         finished = len(self._to_release) + len(self._unstored)
         is_due = bool(self._unstored) and self.monotonic() >= self._store_at
-        if not is_due and self._fresh and finished < self.workers:
+        if not is_due and self._source.has_more and finished < self.workers:
             return []
         batch, self._unstored = self._unstored, []
         outcomes: list[DayResult] = []
@@ -369,11 +371,9 @@ class LocationQueue(Generic[U]):
             return
         self._extended_at = now
         silence = self.terms.silence.total_seconds()
-        alive: Mapping[str, Lease] = {
-            running.entry.task.location_id: running.lease
-            for running in self._running.values()
-            if not running.lease.is_silent(silence)
-        }
+        leases_held = {one.entry.task.location_id: one.lease for one in self._running.values()}
+        alive = {name: one for name, one in leases_held.items() if not one.is_silent(silence)}
+        self._source.keep(leases_held.keys() - alive.keys())
         if not alive:
             return
         # A database that is briefly unreachable costs the lease only if it stays so.

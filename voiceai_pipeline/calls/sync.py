@@ -13,9 +13,12 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import day_status, ledger
+from voiceai_pipeline.calls import day_status, ledger, shared_work, work_units
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
+from voiceai_pipeline.calls.shared_work import LeaderGoneError, SharedWork
+from voiceai_pipeline.calls.task_source import Listed
+from voiceai_pipeline.calls.verified_window import VerifiedWindow
 from voiceai_pipeline.calls.window_sync import WindowSync
 from voiceai_pipeline.connections import queries as connection_queries
 from voiceai_pipeline.connections.probe import probe
@@ -54,6 +57,7 @@ class Sync:
         zone: the time zone of the days.
         now: replaces the database's clock where time is simulated; aware UTC.
         terms: how long a location that another run reads is waited for.
+        helpers: how many runs may help one of these; 0: none, and nothing is offered.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Sync:
         now: Callable[[], datetime] | None = None,
         workers: int = WORKERS,
         terms: Terms = TERMS,
+        helpers: int = 0,
     ) -> None:
         self._engine = engine
         self._tokens = tokens
@@ -74,6 +79,7 @@ class Sync:
         self._now = now
         self._workers = workers
         self._terms = terms
+        self._helpers = helpers
 
     def sync_days(
         self,
@@ -135,14 +141,65 @@ class Sync:
         # A blocked user's day is WAITING even if it is complete: a re-read may find late edits.
         settled: set[tuple[UUID, date]] = set() if mode is Mode.REREAD else done
         outcomes = self._record_waiting(connections, days, settled, now, run_id)
+        known = None if mode is Mode.REREAD else done
+        tasks = [
+            Task(location_id, users, needed, known)
+            for location_id, (users, needed) in _wanted(connections, days, done, mode).items()
+        ]
+        outcomes += self._read(tasks, now, run_id)
+        return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
+
+    def _read(self, tasks: list[Task], since: datetime, run_id: str | None) -> list[DayResult]:
+        """Read tasks, with helpers where they are allowed and have enough to do."""
+        queue = self._queue(since, run_id)
+        if run_id is None or not self._helpers or len(tasks) <= self._workers:
+            return queue.run(Listed(tasks))
+        with shared_work.offering(self._engine, run_id, self._terms, tasks, since) as work:
+            own = queue.run(work)
+            return own + work.results_of_helpers()
+
+    def help(self, leader: str, run_id: str | None, is_led: Callable[[], bool]) -> int:
+        """Work on what a run has offered, until nothing is left to take or it has ended.
+
+        Args:
+            leader: the Dagster run to help.
+            run_id: this run, which does it.
+            is_led: whether the leader is still at work.
+
+        Returns:
+            How many locations this run did.
+
+        Raises:
+            PipelineError: DATABASE, if the ledger or the work cannot be read or written.
+        """
+        try:
+            with self._engine.begin() as db:
+                since = work_units.since(db, leader)
+            if since is None or not is_led():
+                return 0
+            work = SharedWork(self._engine, leader, self._terms, is_led=is_led)
+            try:
+                self._queue(since, run_id, leader).run(work)
+            except LeaderGoneError:
+                pass  # what was not stored is of no use to anyone
+            finally:
+                work.give_back()
+            return len(work.finished)
+        except sa.exc.SQLAlchemyError as error:
+            raise database_error(error) from None
+
+    def _queue(
+        self, since: datetime, run_id: str | None, leader: str | None = None
+    ) -> LocationQueue[VerifiedWindow]:
+        """A queue of this run; what it reads is recorded as the leader's, if it helps one."""
         window_sync = WindowSync(
-            self._engine, self._tokens, self._client, self._zone, run_id, self._now
+            self._engine, self._tokens, self._client, self._zone, leader or run_id, self._now
         )
-        queue = LocationQueue(
+        return LocationQueue(
             self._engine,
             self._workers,
             run_id,
-            since=now,
+            since=since,
             zone=self._zone,
             read=window_sync.sync_location,
             store=window_sync.store,
@@ -150,12 +207,6 @@ class Sync:
             interruptible=self._client.reads.interruptible,
             terms=self._terms,
         )
-        known = None if mode is Mode.REREAD else done
-        outcomes += queue.run(
-            Task(location_id, users, needed, known)
-            for location_id, (users, needed) in _wanted(connections, days, done, mode).items()
-        )
-        return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
         if not days:

@@ -86,6 +86,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "APPOINTMENT_BOOKING",
     "VOICEAI_FOLLOW_UP_ACTIONS": "action types that start a follow-up, comma separated; default "
     "CUSTOM_ACTION,SMS,WORKFLOW_TRIGGER",
+    "VOICEAI_HELPERS": "how many runs may help a sync of many locations, all syncs together; "
+    "default 0",
     "VOICEAI_COST_PER_MINUTE": "price of each started minute, for estimated_cost; unset: no "
     "estimate",
 }
@@ -183,6 +185,7 @@ class Settings:
         sql_port: where the embedded server listens on loopback for SQL tools; None: nowhere.
         token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
+        helpers: how many runs at once may help syncs.
     """
 
     home: Path
@@ -197,6 +200,7 @@ class Settings:
     sql_port: int | None = None
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
+    helpers: int = 0
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -223,6 +227,7 @@ class Settings:
             sql_port=port_of(given, "VOICEAI_SQL_PORT", 0) if "VOICEAI_SQL_PORT" in given else None,
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
+            helpers=whole_number_of(given, "VOICEAI_HELPERS", 0),
         )
 
 

@@ -1,7 +1,7 @@
 """Every table except the marts, to import from one place.
 
 A table is defined in the module of its concept: ``connection_tables``, ``call_tables``,
-``webhook_tables`` or ``page_tables``.
+``webhook_tables``, ``page_tables`` or ``work_tables``.
 """
 
 from voiceai_pipeline.database.call_tables import (
@@ -41,6 +41,7 @@ from voiceai_pipeline.database.webhook_tables import (
     webhook_messages,
     webhook_refusals,
 )
+from voiceai_pipeline.database.work_tables import work_units
 
 __all__ = [
     "ADOPTED",
@@ -72,4 +73,5 @@ __all__ = [
     "users",
     "webhook_messages",
     "webhook_refusals",
+    "work_units",
 ]

@@ -25,6 +25,7 @@ from voiceai_pipeline.defs import (
     dagster_channel,
     dagster_internals,
     dead_runs,
+    helpers,
     jobs,
     partitions,
     run_requests,
@@ -216,6 +217,23 @@ def silent_runs(
     if failed:
         return dg.SkipReason(f"Failed, because their process is gone: {', '.join(failed)}.")
     return dg.SkipReason("Every run that works gives signs of life.")
+
+
+@dg.sensor(
+    job=helpers.help_sync,
+    minimum_interval_seconds=20,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts helpers for syncs that have many locations still to read, as many as "
+    "VOICEAI_HELPERS allows: none by default.",
+)
+def open_work(
+    context: dg.SensorEvaluationContext,
+    database: dg.ResourceParam[sa.Engine],
+    settings: dg.ResourceParam[Settings],
+) -> list[dg.RunRequest] | dg.SkipReason:
+    with _reading(database) as db:
+        requests = helpers.requests(context.instance, db, settings.helpers)
+    return requests or dg.SkipReason("No sync has work that more helpers could share.")
 
 
 def _why_nothing(busy: bool) -> str:

@@ -1,0 +1,43 @@
+"""Work that a sync shares with helper runs."""
+
+from alembic import op
+
+revision = "0019"
+down_revision = "0018"
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
+
+
+STATEMENTS = (
+    """
+    CREATE TABLE IF NOT EXISTS work_units (
+        leader text,
+        location_id text,
+        user_ids uuid[] NOT NULL,
+        days date[] NOT NULL,
+        known_users uuid[],
+        known_days date[],
+        since timestamptz NOT NULL,
+        holder uuid,
+        expires_at timestamptz,
+        PRIMARY KEY (leader, location_id)
+    )
+    """,
+    # On Supabase, web pages may access every table in public by default.
+    """
+    DO $$
+    DECLARE
+        page_role text;
+    BEGIN
+        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
+                EXECUTE format('REVOKE ALL ON work_units FROM %I', page_role);
+            END IF;
+        END LOOP;
+    END
+    $$
+    """,
+)
