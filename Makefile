@@ -8,7 +8,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up parquet test lint types sure soak bench lock sbom clean
+.PHONY: help up parquet test lint types sure soak distributed bench lock sbom clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-dev ## run all tests, against real services
 soak: $(VENV)/.installed-dev ## repeat random tests often, then simulate a day of faults with 200 users
 	VOICEAI_THOROUGH=1 $(BIN)/pytest -m soak
 	$(BIN)/python -m benchmarks.soak
+
+distributed: $(VENV)/.installed-celery ## a day on real Celery workers, one of which is lost (ten minutes; needs redis-server)
+	VOICEAI_DISTRIBUTED=1 $(BIN)/pytest voiceai_pipeline_tests/test_distributed.py
 
 lint: $(VENV)/.installed-dev ## ruff: lint and format
 	$(BIN)/ruff check .
@@ -55,7 +58,7 @@ lock: ## regenerate the lock files (needs uv)
 	  uv pip compile -q --only-binary :all: --no-binary watchdog --python-version $$python --python-platform $$platform \
 	    -c requirements.lock pyproject.toml -o /dev/null >/dev/null || { echo "No wheels for $$platform, Python $$python" >&2; exit 1; }; \
 	done; done
-	for image in docker:docker kubernetes:k8s; do \
+	for image in docker:docker kubernetes:k8s celery:celery; do \
 	  sed -n "s/^$${image#*:} = \[\"\(.*\)\"\]/\1/p" pyproject.toml | \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	    --custom-compile-command "make lock" -c requirements.lock - -o deploy/requirements-$${image%:*}.lock || exit 1; done
@@ -66,7 +69,7 @@ sbom: ## write dist/*.cdx.json: what each image consists of (CycloneDX)
 	@$(PYTHON) -m venv $(VENV)-sbom
 	@$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sbom.lock
 	@mkdir -p dist
-	@for lock in requirements deploy/requirements-docker deploy/requirements-kubernetes; do \
+	@for lock in requirements deploy/requirements-docker deploy/requirements-kubernetes deploy/requirements-celery; do \
 	  $(VENV)-sbom/bin/cyclonedx-py requirements $$lock.lock --pyproject pyproject.toml --output-reproducible \
 	    --of JSON -o dist/$$(basename $$lock).cdx.json || exit 1; done
 
@@ -84,6 +87,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	@echo "Installing the test dependencies"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed-celery: $(VENV)/.installed-dev deploy/requirements-celery.lock
+	@echo "Installing the Celery engine"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-celery.lock
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.lock

@@ -20,7 +20,7 @@ from voiceai_pipeline.database import grants
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 
 DEPLOY = PROJECT / "deploy"
-TARGETS = ("docker", "kubernetes")
+TARGETS = ("docker", "kubernetes", "celery")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())
 
 RELEASE = "0.29.27"
@@ -58,6 +58,10 @@ LAUNCHERS = {
             "only_allow_user_defined_env_vars",
         },
     ),
+    "celery": (
+        ("dagster_celery.launcher", "CeleryRunLauncher"),
+        {"broker", "backend", "include", "default_queue", "config_source"},
+    ),
 }
 """Class and config keys, as ``config_type()`` of the release lists them. The packages themselves
 bring Docker's and Kubernetes' clients along: too much for a test of two files."""
@@ -65,6 +69,8 @@ bring Docker's and Kubernetes' clients along: too much for a test of two files."
 OTHERS = {
     "DAGSTER_HOME": "Dagster: the folder of dagster.yaml",
     "DAGSTER_CURRENT_IMAGE": "Dagster: the image of the runs of a code server",
+    "DAGSTER_CELERY_BROKER_URL": "celery/: the broker of launcher and workers",
+    "DAGSTER_PG_PASSWORD": "Dagster's chart: the password of its database",
     "POSTGRES_PASSWORD": "the image postgres",
     "POSTGRES_USER": "the image postgres",
     "DAGSTER_PASSWORD": "databases.sh: of the login of Dagster",
@@ -129,7 +135,7 @@ def test_the_instance_differs_from_the_one_of_make_up_only_where_machines_matter
     assert here.keys() - where == there.keys() - where
     # A container without DAGSTER_POSTGRES_URL must not start a server of its own.
     assert there["storage"] == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
-    here["run_monitoring"]["start_timeout_seconds"] = 300
+    here["run_monitoring"]["start_timeout_seconds"] = 900 if target == "celery" else 300
     for part in here.keys() - where:
         assert there[part] == here[part], part
 
@@ -146,14 +152,17 @@ def test_the_launchers_release_is_the_one_of_our_other_dagster_packages() -> Non
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert f"dagster-postgres=={RELEASE}" in project["dependencies"]
     extras = project["optional-dependencies"]
-    for extra in ("docker", "k8s", "celery"):
+    for extra in ("docker", "k8s"):
         assert extras[extra] == [f"dagster-{extra}=={RELEASE}"]
-    for target, launcher in zip(TARGETS, ("dagster-docker", "dagster-k8s"), strict=True):
-        assert f"{launcher}=={RELEASE} " in (DEPLOY / f"requirements-{target}.lock").read_text()
+    assert extras["celery"] == [f"dagster-celery[redis]=={RELEASE}"]
+    packages = ("dagster-docker", "dagster-k8s", "dagster-celery")
+    for target, launcher in zip(TARGETS, packages, strict=True):
+        lock = (DEPLOY / f"requirements-{target}.lock").read_text()
+        assert re.search(rf"^{launcher}(\[redis\])?=={re.escape(RELEASE)} ", lock, re.M)
         assert RELEASE in (DEPLOY / target / "dagster.yaml").read_text()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["docker", "kubernetes"])
 def test_the_workspace_asks_one_code_server_under_our_name(target: str) -> None:
     origins = location_origins_from_yaml_paths([str(DEPLOY / target / "workspace.yaml")])
     (origin,) = origins
@@ -315,6 +324,6 @@ def test_an_image_shares_every_release_with_make_up() -> None:
         return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
     ours = releases(PROJECT / "requirements.lock")
-    for target in ("docker", "kubernetes"):
+    for target in TARGETS:
         theirs = releases(DEPLOY / f"requirements-{target}.lock")
         assert {n: v for n, v in theirs.items() if ours.get(n, v) != v} == {}
