@@ -43,7 +43,7 @@ def load() -> list[Row]:
     ]
 
 
-def ticks() -> list[Row]:
+def ticks(times: int = TICKS) -> list[Row]:
     """Sensors while nothing is due, and while everything is due for all users."""
     from voiceai_pipeline.definitions import defs
     from voiceai_pipeline.defs import partitions
@@ -53,7 +53,7 @@ def ticks() -> list[Row]:
     engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
     rows: list[Row] = []
 
-    def tick(name: str, times: int = TICKS) -> Any:
+    def tick(name: str, times: int = times) -> Any:
         sensor = repository.get_sensor_def(name)
         took = []
         for _ in range(times):
@@ -67,7 +67,7 @@ def ticks() -> list[Row]:
                 took.append(time.perf_counter() - started)
         return sorted(took)[round(0.95 * (times - 1))], data
 
-    def due(label: str, name: str, times: int = TICKS) -> Any:
+    def due(label: str, name: str, times: int = times) -> Any:
         p95, data = tick(name, times)
         asked = len(data.run_requests)
         rows.append((f"{name}, {label} ({asked} runs)", p95, "s p95", 5))

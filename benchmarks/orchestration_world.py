@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -33,8 +33,8 @@ FIRST: Final = TODAY - timedelta(days=DAYS)
 
 
 @contextmanager
-def world(users: int) -> Iterator[EmbeddedPostgres]:
-    """Both databases, filled, and the environment that names them."""
+def world(users: int, first: date = FIRST) -> Iterator[EmbeddedPostgres]:
+    """Both databases, filled from this day on, and the environment that names them."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         server = stack.enter_context(EmbeddedPostgres.hold(home, durable=False))
@@ -44,7 +44,7 @@ def world(users: int) -> Iterator[EmbeddedPostgres]:
             VOICEAI_HOME=str(home),
             VOICEAI_DATABASE_URL=server.url("voiceai"),
             VOICEAI_TOKEN_KEYS=KEY,
-            VOICEAI_START_DATE=FIRST.isoformat(),
+            VOICEAI_START_DATE=first.isoformat(),
             DAGSTER_POSTGRES_URL=server.url("dagster", driver="psycopg2"),
             DAGSTER_HOME=str(PROJECT),
             HIGHLEVEL_CLIENT_ID=SANDBOX_CLIENT_ID,
@@ -53,12 +53,12 @@ def world(users: int) -> Iterator[EmbeddedPostgres]:
         )
         engine = open_engine(Secret(server.url("voiceai")))
         migrate.upgrade(engine)
-        fill(engine, users)
+        fill(engine, users, first)
         engine.dispose()
         yield server
 
 
-def fill(engine: sa.Engine, users: int) -> None:
+def fill(engine: sa.Engine, users: int, first: date) -> None:
     """Users with a location and a token each, and what was synced for them."""
     vault = TokenVault({"bench": b"k" * 32})
     ids = [UUID(int=(4 << 76) | (8 << 60) | n) for n in range(1, users + 1)]
@@ -96,7 +96,7 @@ def fill(engine: sa.Engine, users: int) -> None:
                 "WHERE d >= CAST(:full AS timestamptz) OR k.location_id LIKE '%0'"
             ),
             {
-                "first": f"{FIRST}T00:00Z",
+                "first": f"{first}T00:00Z",
                 "last": f"{TODAY - timedelta(days=1)}T00:00Z",
                 "full": f"{TODAY - timedelta(days=FULL_DAYS)}T00:00Z",
             },

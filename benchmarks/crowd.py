@@ -1,0 +1,128 @@
+"""A hundred thousand users: what ticks, reports, pages, a night's planning and a day's marts take.
+
+    python -m benchmarks.crowd [--users 100000] [--days 20]
+
+Every user has a location, a token, 30 complete days in the ledger and a call on each of the last
+DAYS days, so the default is two million calls. Each part runs in a process of its own; its memory
+is its peak. A hundred thousand idle users are not read: the time of their night follows from the
+CPU of one idle user (``benchmarks.orchestration``) and the latency.
+"""
+
+import argparse
+import multiprocessing
+import os
+import time
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+
+from benchmarks.figures import measured
+from benchmarks.measured import Row, apart, show
+from benchmarks.orchestration import report, ticks
+from benchmarks.orchestration_pages import user_lists
+from benchmarks.orchestration_world import FULL_DAYS, TODAY, world
+from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database.engine import open_engine
+
+YESTERDAY = TODAY - timedelta(days=1)
+
+_CALLS = """
+INSERT INTO call_logs (location_id, call_id, agent_id, contact_id, from_number, started_at,
+  duration_seconds, is_trial, is_agent_deleted, summary, transcript, executed_call_actions,
+  extracted_data, raw, content_hash, first_seen_at, last_changed_at)
+SELECT k.location_id, md5(k.location_id || :day), 'agent', 'contact' || k.location_id,
+  '+15550000000',
+  CAST(:day AS timestamptz) + make_interval(secs => hashtext(k.location_id) & 65535),
+  60, false, false, 'A caller asked a question.',
+  repeat(E'bot:How can I help you today, please?\\nhuman:An appointment on Monday.\\n', 15),
+  '[]'::jsonb, NULL, '{}'::jsonb, '', now(), now()
+FROM api_keys k
+"""
+
+
+def fill_calls(days: int) -> None:
+    """A call of every user on each of the last days."""
+    engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
+    for ago in range(1, days + 1):
+        with engine.begin() as db:
+            db.execute(sa.text(_CALLS), {"day": str(TODAY - timedelta(days=ago))})
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as db:
+        db.exec_driver_sql("VACUUM ANALYZE call_logs")
+    engine.dispose()
+
+
+def marts() -> list[Row]:
+    """The marts of yesterday, for all locations."""
+    from voiceai_pipeline.core.settings import Settings
+    from voiceai_pipeline.pipeline import open_pipeline
+
+    with open_pipeline(Settings.load(os.environ)) as pipeline, measured() as figures:
+        pipeline.marts.build([YESTERDAY])
+    return [
+        ("marts of a day", figures.seconds, "s", None),
+        ("  memory", figures.peak_mb, "MB", 500),
+    ]
+
+
+def _plan(answer: Any) -> None:
+    from voiceai_pipeline.calls.sync import Mode
+    from voiceai_pipeline.core.settings import Settings
+    from voiceai_pipeline.pipeline import open_pipeline
+
+    os.environ.update(VOICEAI_HELPERS="1", HIGHLEVEL_API_URL="http://127.0.0.1:9")
+    with open_pipeline(Settings.load(os.environ)) as pipeline:
+        answer.send(None)
+        days = [YESTERDAY - timedelta(days=ago) for ago in range(4)]
+        pipeline.sync.sync_days(days, mode=Mode.REREAD, run_id="night")
+
+
+def planning() -> list[Row]:
+    """From the start of a night's run to its first request: until all its units are offered."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    run = multiprocessing.get_context("spawn").Process(target=_plan, args=(theirs,), daemon=True)
+    run.start()
+    ours.recv()
+    started = time.perf_counter()
+    engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
+    offered = 0
+    while not offered:
+        time.sleep(0.05)
+        with engine.begin() as db:
+            offered = db.execute(sa.text("SELECT count(*) FROM work_units")).scalar_one()
+    took = time.perf_counter() - started
+    with open(f"/proc/{run.pid}/status") as status:  # noqa: PTH123 - not a file
+        peak = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+    run.kill()
+    run.join()
+    with engine.begin() as db:
+        db.execute(sa.text("TRUNCATE work_units"))
+    return [
+        (f"a night's planning, {offered} locations, 4 days", took, "s", None),
+        ("  memory", int(peak) / 1000, "MB", 200),
+    ]
+
+
+def main() -> None:
+    """Fill, then measure and print part by part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--days", type=int, default=20)
+    args = parser.parse_args()
+    started = time.perf_counter()
+    with world(args.users, TODAY - timedelta(days=FULL_DAYS)):
+        fill_calls(args.days)
+        show([("filling", time.perf_counter() - started, "s", None)])
+        with dg.DagsterInstance.get():
+            pass  # creates Dagster's tables
+        show(apart(planning))
+        show(apart(report, 1))
+        show(apart(report, 4))
+        show(apart(marts))
+        show(apart(ticks, 2))
+        show(user_lists())
+
+
+if __name__ == "__main__":
+    main()
