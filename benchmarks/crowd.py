@@ -120,7 +120,7 @@ def main() -> None:
         show(apart(report, 1))
         show(apart(report, 4))
         show(apart(marts))
-        show(apart(ticks, 2))
+        show(apart(ticks, 1))
         show(user_lists())
 
 
