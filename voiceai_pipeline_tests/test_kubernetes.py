@@ -95,6 +95,7 @@ def test_every_pod_of_ours_is_watched_limited_and_without_rights_that_it_does_no
         (container,) = pod["containers"]
         assert pod["enableServiceLinks"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["resources"]["limits"]["memory"]
         assert pod["serviceAccountName"] in accounts
@@ -144,7 +145,7 @@ def test_the_chart_writes_the_instance_that_the_image_contains() -> None:
     del here["storage"]  # one URL there, its parts here
     launcher, ours = there["run_launcher"]["config"], here["run_launcher"]["config"]
     pod = launcher["run_k8s_config"]["pod_spec_config"]
-    assert pod.items() >= ours["run_k8s_config"]["pod_spec_config"].items()
+    assert {**pod, **ours["run_k8s_config"]["pod_spec_config"]} == pod
     for key in ("env_secrets", "env_config_maps", "volumes", "volume_mounts", "resources"):
         assert launcher[key] == ours[key], key
     assert launcher["dagster_home"] == ours["dagster_home"]

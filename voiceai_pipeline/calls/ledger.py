@@ -96,6 +96,27 @@ AT_MOST: Final = 50_000
 """The most rows that a query over all users' days returns."""
 
 
+def users_with(db: sa.Connection, state: DayState, first: date) -> set[UUID]:
+    """The users with a day in this state, from ``first`` on."""
+    query = sa.select(sync_ledger.c.user_id).where(
+        # As the partial index of unfinished days has it: complete ones are millions.
+        sync_ledger.c.state != sa.literal_column("'complete'"),
+        sync_ledger.c.state == state.value,
+        sync_ledger.c.day >= first,
+    )
+    return set(db.execute(query.distinct()).scalars())
+
+
+def unread_users(db: sa.Connection) -> set[UUID]:
+    """Of all users, also those who cannot be synced, those of whom no day was ever read or
+    tried."""
+    query = sa.text(
+        "SELECT u.id FROM users u WHERE NOT EXISTS ("
+        "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
+    )
+    return set(db.execute(query).scalars())
+
+
 def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
     """The users of whom no day was ever read or tried."""
     query = sa.text(

@@ -5,7 +5,7 @@ location names, nothing is written; ``connection_store.py`` and ``token_store.py
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -47,6 +47,27 @@ def all_connections(
     if user_ids is not None:
         query = query.where(users.c.id.in_(user_ids))
     return [connection_of(row) for row in db.execute(query).mappings()]
+
+
+def user_ids(db: sa.Connection) -> set[UUID]:
+    """Every user.
+
+    Raises:
+        PipelineError: ROWS_HIDDEN: a user may be missing from the answer.
+    """
+    refuse_hidden_rows(db)
+    return set(db.execute(sa.select(users.c.id)).scalars())
+
+
+def able(db: sa.Connection, among: Collection[UUID]) -> set[UUID]:
+    """Those of these users who can be synced.
+
+    Raises:
+        PipelineError: ROWS_HIDDEN: a user may be missing from the answer.
+    """
+    refuse_hidden_rows(db)
+    found = all_connections(db, list(among)) if among else []
+    return {connection.user.id for connection in found if connection.can_sync}
 
 
 def one(db: sa.Connection, user_id: UUID, now: datetime | None = None) -> Connection | None:

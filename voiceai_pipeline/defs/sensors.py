@@ -17,6 +17,7 @@ from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database.engine import database_error, database_now
@@ -98,11 +99,9 @@ def failed_user_syncs(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with _reading(database) as db:
         now = database_now(db)
-        able = {
-            connection.user.id
-            for connection in connections.all_connections(db)
-            if connection.can_sync
-        }
+        # Nearly always nobody: all connections are a hundred thousand objects at every tick.
+        failed = ledger.users_with(db, DayState.FAILED, partitions.FIRST_DAY)
+        able = connections.able(db, failed)
         due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
     if not due:
         return dg.SkipReason("No failed day is due for another attempt.")
@@ -129,16 +128,16 @@ def new_users(
 ) -> dg.SensorResult:
     with _reading(database) as db:
         now = database_now(db)
-        all_connections = connections.all_connections(db)
-        able = {connection.user.id for connection in all_connections if connection.can_sync}
-        waiting = ledger.waiting(db, able, partitions.FIRST_DAY)
-        new = ledger.never_synced(db, able)
+        everyone = connections.user_ids(db)
+        blocked = ledger.users_with(db, DayState.WAITING, partitions.FIRST_DAY)
+        waiting = ledger.waiting(db, connections.able(db, blocked), partitions.FIRST_DAY)
+        new = connections.able(db, ledger.unread_users(db))
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
     first_days = [today - timedelta(days=ago) for ago in range(FIRST_DAYS + 1)]
     due = {*waiting, *((user_id, day) for user_id in new for day in first_days)}
     busy = bool(due) and _is_syncing(context.instance)
     listed = set(context.instance.get_dynamic_partitions(partitions.USERS))
-    unlisted = sorted({str(connection.user.id) for connection in all_connections} - listed)
+    unlisted = sorted({str(user_id) for user_id in everyone} - listed)
     requests = [] if busy else run_requests.resyncs("fill", due, now, timedelta(minutes=5))
     if unlisted:
         requests += run_requests.first_looks(unlisted)
