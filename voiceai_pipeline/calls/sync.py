@@ -128,19 +128,19 @@ class Sync:
             probe(self._engine, self._tokens, resting, paused=user_ids is not None)
         with self._engine.begin() as db:
             connections = connection_queries.all_connections(db, user_ids)
-            # Day by day: a month of ten thousand users at once is a few hundred MB.
+            # Day by day: a month of ten thousand users at once is a few hundred MB. A re-read asks
+            # for all, whatever is complete.
             done = set[tuple[UUID, date]]().union(
                 *(
                     day_status.finished(
                         ledger.results(db, days=[day], user_ids=user_ids), connections, self._zone
                     )
-                    for day in days
+                    for day in (() if mode is Mode.REREAD else days)
                 )
             )
         _refuse_unknown(user_ids, connections)
         # A blocked user's day is WAITING even if it is complete: a re-read may find late edits.
-        settled: set[tuple[UUID, date]] = set() if mode is Mode.REREAD else done
-        outcomes = self._record_waiting(connections, days, settled, now, run_id)
+        outcomes = self._record_waiting(connections, days, done, now, run_id)
         known = None if mode is Mode.REREAD else done
         tasks = [
             Task(location_id, users, needed, known)
