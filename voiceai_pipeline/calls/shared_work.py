@@ -1,7 +1,7 @@
 """One sync over many runs: the run that was asked for some days leads, and others help.
 
 The leader offers its tasks in ``work_units`` and works on them as any helper does, so it needs
-none. It ends when every unit is done, whoever did it; what helpers stored is in the ledger. A
+none. It ends when every unit is done, by any of them; what helpers stored is in the ledger. A
 helper ends when nothing is left to take, or when its leader has ended.
 """
 

@@ -15,7 +15,7 @@ class TaskSource(Protocol[T_co]):
 
     @property
     def has_more(self) -> bool:
-        """Whether tasks are left that nobody has taken yet, as far as is known."""
+        """Whether tasks are left that no run has taken yet, as far as is known."""
 
     @property
     def is_done(self) -> bool:
@@ -33,7 +33,7 @@ class TaskSource(Protocol[T_co]):
 
 
 class Listed(Generic[T]):
-    """A run's own list of tasks: nobody else takes of it."""
+    """A run's own list of tasks: no other takes of it."""
 
     def __init__(self, tasks: Iterable[T]) -> None:
         self._tasks = deque(tasks)

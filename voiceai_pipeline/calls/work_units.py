@@ -2,7 +2,7 @@
 
 A worker takes units under a lease, by the database's clock, and extends it while it works on them;
 units of a worker that died are taken by another when their lease expires. A unit that is done is
-deleted, by its holder only: whoever lost it to another says nothing any more.
+deleted, by its holder only: a worker that lost it to another has no say any more.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -59,7 +59,7 @@ def _row(task: Task) -> dict[str, Any]:
 def take(
     db: sa.Connection, leader: str, holder: UUID, at_most: int, duration: timedelta, after: str
 ) -> list[Unit]:
-    """Take units that nobody holds, those of the locations behind ``after`` in order."""
+    """Take units that no worker holds, those of the locations behind ``after`` in order."""
     values = {
         "leader": leader,
         "holder": holder,
@@ -150,7 +150,7 @@ def since(db: sa.Connection, leader: str) -> datetime | None:
 
 
 def free(db: sa.Connection) -> dict[str, int]:
-    """How many units nobody holds, of each run that has any unit left."""
+    """How many units no worker holds, of each run that has any unit left."""
     return {row.leader: row.free for row in db.execute(_FREE)}
 
 

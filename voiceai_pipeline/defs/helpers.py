@@ -21,7 +21,7 @@ HELPS: Final = "voiceai/helps"
 """The tag of a helper: the id of the run that it helps. ``dagster.yaml`` limits its runs by it."""
 
 WORTH_A_HELPER: Final = 32
-"""Locations that nobody reads yet, for each helper: fewer are done before it has started."""
+"""Locations that no run reads yet, for each helper: fewer are done before it has started."""
 
 STARTS: Final = 5
 """How often a helper is replaced: one that always dies must not be started for ever."""

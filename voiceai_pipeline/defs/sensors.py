@@ -99,7 +99,7 @@ def failed_user_syncs(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with _reading(database) as db:
         now = database_now(db)
-        # Nearly always nobody: all connections are a hundred thousand objects at every tick.
+        # Nearly always no user: all connections are a hundred thousand objects at every tick.
         failed = ledger.users_with(db, DayState.FAILED, partitions.FIRST_DAY)
         able = connections.able(db, failed)
         due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
