@@ -63,7 +63,7 @@ def test_a_unit_is_taken_as_it_was_offered(engine: sa.Engine) -> None:
     assert since == SINCE
 
 
-def test_workers_at_once_take_each_unit_exactly_once_and_wait_for_nobody(
+def test_workers_at_once_take_each_unit_exactly_once_and_do_not_wait(
     engine: sa.Engine, many: list[str]
 ) -> None:
     taken: list[str] = []
