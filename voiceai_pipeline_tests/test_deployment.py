@@ -18,6 +18,7 @@ from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.core.settings import VARIABLES, Settings
 from voiceai_pipeline.database import grants
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline_tests.support.deployed_variables import MIGRATE_ONLY, OTHERS, PAGE_ONLY
 
 DEPLOY = PROJECT / "deploy"
 TARGETS = ("docker", "kubernetes", "celery")
@@ -66,32 +67,7 @@ LAUNCHERS = {
 """Class and config keys, as ``config_type()`` of the release lists them. The packages themselves
 bring Docker's and Kubernetes' clients along: too much for a test of two files."""
 
-OTHERS = {
-    "DAGSTER_HOME": "Dagster: the folder of dagster.yaml",
-    "DAGSTER_CURRENT_IMAGE": "Dagster: the image of the runs of a code server",
-    "DAGSTER_CELERY_BROKER_URL": "celery/: the broker of launcher and workers",
-    "DAGSTER_PG_PASSWORD": "Dagster's chart: the password of its database",
-    "POSTGRES_PASSWORD": "the image postgres",
-    "POSTGRES_USER": "the image postgres",
-    "DAGSTER_PASSWORD": "databases.sh: of the login of Dagster",
-    "VOICEAI_OWNER_PASSWORD": "databases.sh: of the login that migrates",
-    "VOICEAI_APP_PASSWORD": "databases.sh: of the login that runs the product",
-}
-PAGE_ONLY = {
-    "HIGHLEVEL_WEBHOOK_KEYS",
-    "VOICEAI_PAGE_HOST",
-    "VOICEAI_PAGE_PORT",
-    "VOICEAI_PAGE_SECRET",
-    "VOICEAI_ANALYST_SECRET",
-    "VOICEAI_TRUSTED_PROXIES",
-    "VOICEAI_DAGSTER_KEY",
-    "VOICEAI_API_KEY",
-    "VOICEAI_ALLOWED_ORIGINS",
-    "VOICEAI_JWKS_URL",
-    "VOICEAI_JWT_AUDIENCE",
-}
 OF_THE_IMAGE = {"VOICEAI_HOME"}
-MIGRATE_ONLY = {"VOICEAI_OWNER_DATABASE_URL"}
 FOR_TRYING_OUT = {
     "VOICEAI_SANDBOX_PORT",
     "VOICEAI_SQL_PORT",

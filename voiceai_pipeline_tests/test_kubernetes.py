@@ -10,7 +10,7 @@ from kubernetes_validate import validate
 
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.core.settings import CALLBACK_PATH, VARIABLES
-from voiceai_pipeline_tests.test_deployment import MIGRATE_ONLY, OTHERS, PAGE_ONLY
+from voiceai_pipeline_tests.support.deployed_variables import MIGRATE_ONLY, OTHERS, PAGE_ONLY
 
 FOLDER = PROJECT / "deploy" / "kubernetes"
 RELEASE = "1.37.0"
