@@ -317,6 +317,6 @@ def _open_minutes(hours: Any) -> "np.ndarray[Any, np.dtype[np.bool_]] | None":
                 length = (end - start) % 1440 or 1440
                 minutes[(first + start + np.arange(length)) % _MINUTES] = True
                 found = True
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None  # part of an agent's hours would be worse than none
     return minutes if found else None

@@ -113,6 +113,7 @@ def _settings_of(sent: Mapping[str, Any]) -> AgentSettings:
     is_number = isinstance(longest, (int, float)) and not isinstance(longest, bool)
     return AgentSettings(
         zone=zone_of(sent.get("timezone")),
-        max_seconds=float(longest) if longest and is_number and longest > 0 else None,
+        # A number of any size: more than a year is no limit that a call could reach.
+        max_seconds=float(min(longest, 1e8)) if longest and is_number and longest > 0 else None,
         working_hours=sent.get("agentWorkingHours"),
     )

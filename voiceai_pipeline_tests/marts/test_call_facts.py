@@ -1,11 +1,12 @@
 """What a call contributes: engagement, containment, working hours."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline_tests.support.mart_calls import DAY, Book
+from voiceai_pipeline_tests.support.mart_calls import DAY, WEEKDAYS, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, D, Desk
 
 
@@ -52,12 +53,17 @@ def test_working_hours_to_23_59_end_at_midnight_and_unreadable_ones_count_as_non
     book.call(LOCATION, datetime(2026, 11, 10, 12, 45, tzinfo=UTC))  # at lunch
     desk.build(D)
     assert (desk.row()["hours_known_calls"], desk.row()["after_hours_calls"]) == (2, 1)
-    with book.engine.begin() as db:
-        db.execute(
-            sa.text(
-                "UPDATE voiceai_agents SET raw = jsonb_insert(raw, '{agentWorkingHours,0}', '{}') "
-                "WHERE agent_id = 'agent-days'"
+    endless = {"startHour": 10**30, "startMinute": 0, "endHour": 17, "endMinute": 0}
+    for odd in ({}, {"dayOfTheWeek": 1, "intervals": [endless]}):
+        with book.engine.begin() as db:
+            db.execute(
+                sa.text(
+                    "UPDATE voiceai_agents SET raw = raw || jsonb_build_object("
+                    "'maxCallDuration', 1e400::numeric, 'agentWorkingHours', "
+                    "CAST(:odd AS jsonb)) WHERE agent_id = 'agent-days'"
+                ),
+                {"odd": json.dumps([*WEEKDAYS, odd])},
             )
-        )
-    desk.build(D)
-    assert (desk.row()["hours_known_calls"], desk.row()["after_hours_rate"]) == (0, None)
+        desk.build(D)
+        assert (desk.row()["hours_known_calls"], desk.row()["after_hours_rate"]) == (0, None)
+    assert desk.row()["calls_at_max_duration"] == 0
