@@ -12,7 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from voiceai_pipeline.core.connection import SERVICE
+from voiceai_pipeline.core.connection import SERVICE, ConnectionState
 from voiceai_pipeline.core.webhook import MessageType
 
 SETTLED: Final = timedelta(minutes=15)
@@ -39,8 +39,8 @@ class Freshness:
 
 
 def of_connected(db: sa.Connection) -> list[tuple[str, Freshness]]:
-    """Each connected location's name and freshness: those whose calls only syncs find first, then
-    those that were seen longest ago."""
+    """Name and freshness of each location that can be synced: those whose calls only syncs find
+    first, then those that were seen longest ago."""
     names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
     found = [(names[key], one) for key, one in of_locations(db, names).items()]
     never = datetime.min.replace(tzinfo=UTC)
@@ -122,5 +122,10 @@ _REFUSED: Final = sa.text(
 ).bindparams(sa.bindparam("recent", RECENT, sa.Interval))
 _CONNECTED: Final = sa.text(
     "SELECT location_id, coalesce(max(location_name), location_id) AS name FROM api_keys "
-    "WHERE service = :service AND is_active AND location_id <> '' GROUP BY location_id"
+    "WHERE service = :service AND is_active AND location_id <> '' "
+    "AND coalesce(connection_state, '') <> ALL (:blocked) GROUP BY location_id"
+).bindparams(
+    sa.bindparam(
+        "blocked", [ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT], ARRAY(sa.Text)
+    )
 )

@@ -36,6 +36,13 @@ def of(engine: sa.Engine, location_id: str) -> Freshness:
         return freshness.of_locations(db, [location_id])[location_id]
 
 
+def test_a_location_that_cannot_be_synced_is_not_judged(engine: sa.Engine) -> None:
+    with engine.begin() as db:
+        pause = "UPDATE api_keys SET connection_state = 'paused' WHERE location_id = :location"
+        db.execute(sa.text(pause), {"location": QUIET})
+        assert [name for name, _ in freshness.of_connected(db)] == ["Harbor Dental"]
+
+
 def test_without_any_message_nothing_is_unusual(engine: sa.Engine) -> None:
     add_call(engine, HARBOR, timedelta(hours=3))
 
