@@ -58,22 +58,27 @@ def of_locations(db: sa.Connection, location_ids: Collection[str]) -> dict[str, 
 
 _FRESHNESS: Final = sa.text(
     f"""
-    SELECT l.location_id, told.last_message_at, seen.seen_until,
-        coalesce(
-            newest.started_at > coalesce(told.last_message_at, '-infinity')
-            AND EXISTS (SELECT FROM webhook_messages WHERE type = '{MessageType.CALL_ENDED}'
-                        AND is_ours AND received_at < newest.started_at),
-            false) AS is_polled
-    FROM unnest(:locations) AS l (location_id)
-    CROSS JOIN LATERAL (
-        SELECT max(m.received_at) AS last_message_at FROM webhook_messages m
-        WHERE m.location_id = l.location_id AND m.type = '{MessageType.CALL_ENDED}') AS told
-    CROSS JOIN LATERAL (
-        SELECT greatest(
-            (SELECT r.seen_until FROM hinted_reads r WHERE r.location_id = l.location_id),
-            (SELECT max(s.read_until) FROM sync_ledger s JOIN api_keys k USING (user_id)
-             WHERE k.location_id = l.location_id AND s.location_id = l.location_id
-               AND s.day >= current_date - 2)) AS seen_until) AS seen
+    WITH told AS (
+        SELECT location_id, max(received_at) AS at FROM webhook_messages
+        WHERE type = '{MessageType.CALL_ENDED}' AND location_id = ANY (:locations)
+        GROUP BY location_id
+    ), synced AS (
+        SELECT s.location_id, max(s.read_until) AS until
+        FROM api_keys k JOIN sync_ledger s USING (user_id, location_id)
+        WHERE k.location_id = ANY (:locations) AND s.day >= current_date - 2
+        GROUP BY s.location_id
+    ), first AS (
+        SELECT min(received_at) AS told_at FROM webhook_messages
+        WHERE type = '{MessageType.CALL_ENDED}' AND is_ours
+    )
+    SELECT l.location_id, told.at AS last_message_at,
+        greatest(r.seen_until, synced.until) AS seen_until,
+        coalesce(newest.started_at > coalesce(told.at, '-infinity')
+                 AND newest.started_at > first.told_at, false) AS is_polled
+    FROM unnest(:locations) AS l (location_id) CROSS JOIN first
+    LEFT JOIN told USING (location_id)
+    LEFT JOIN synced USING (location_id)
+    LEFT JOIN hinted_reads r USING (location_id)
     CROSS JOIN LATERAL (
         SELECT max(c.started_at) AS started_at FROM call_logs c
         WHERE c.location_id = l.location_id AND c.missing_since IS NULL
