@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from voiceai_pipeline.core.connection import OAuthToken
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
@@ -28,10 +29,11 @@ def answering() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def stalled(answering: threading.Event) -> Iterator[Scripted]:
-    """A HighLevel that does not answer until it is told to."""
+    """A HighLevel that answers one request, and others when it is told to."""
 
     def reply(asked: Asked) -> Reply:
-        answering.wait(60)
+        if asked is not server.asked[0]:
+            answering.wait(60)
         return Reply(PAIR if asked.method == "POST" else {"callLogs": [], "total": 0})
 
     with Scripted(reply) as server:
@@ -43,9 +45,16 @@ def test_interrupted_reads_end_at_once_and_an_exchange_is_finished(
     stalled: Scripted, answering: threading.Event
 ) -> None:
     with HighLevelClient(highlevel_settings(stalled.url)) as client, ThreadPoolExecutor(3) as pool:
+
+        def read_and_refresh() -> OAuthToken:
+            """The same thread, so that a connection could be used for both."""
+            read_page(client, TOKEN)
+            return client.refresh(Secret("rt-1"), "Location")
+
+        exchange = pool.submit(read_and_refresh)
+        wait_until(lambda: len(stalled.asked) == 2)
         read = [pool.submit(read_page, client, TOKEN) for _ in range(2)]
-        exchange = pool.submit(client.refresh, Secret("rt-1"), "Location")
-        wait_until(lambda: len(stalled.asked) == 3)
+        wait_until(lambda: len(stalled.asked) == 4)
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt), client.reads.interruptible():
             raise KeyboardInterrupt
@@ -59,14 +68,13 @@ def test_interrupted_reads_end_at_once_and_an_exchange_is_finished(
         assert exchange.result(10).refresh_token == Secret("rt-2")
         with pytest.raises(HighLevelError, match="this process is stopping"):
             read_page(client, TOKEN)
-    assert len(stalled.asked) == 3  # neither a retry nor another read
+    assert len(stalled.asked) == 4  # neither a retry nor another read
 
 
-def test_a_failure_gives_up_no_read(stalled: Scripted, answering: threading.Event) -> None:
+def test_a_failure_gives_up_no_read(stalled: Scripted) -> None:
     with HighLevelClient(highlevel_settings(stalled.url)) as client:
         with pytest.raises(ValueError, match="ours"), client.reads.interruptible():
             raise ValueError("ours")
-        answering.set()
         assert read_page(client, TOKEN) == 0
 
 
