@@ -58,6 +58,9 @@ def test_the_location_holds_exactly_these_names() -> None:
         "action_metrics",
         "data_capture_metrics",
         "outcome_metrics",
+        "language_metrics",
+        "period_metrics",
+        "agent_period_metrics",
     }
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
         "sync_calls",

@@ -12,7 +12,7 @@ from voiceai_pipeline.core.connection import CAUSES, STATES, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError, Remedy
 from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.settings import VARIABLES, MetricRules, PageSettings
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs.numbers import of_status
@@ -144,9 +144,9 @@ def test_the_page_on_connections_names_only_what_there_is() -> None:
 
 
 def test_the_page_on_metrics_names_only_what_there_is_and_every_share() -> None:
-    columns = {column.name for table in MARTS for column in table.columns}
-    names = columns | {table.name for table in MARTS} | set(VARIABLES)
-    names |= {view.name for view in VIEWS} | set(Outcome)
+    columns = {column.name for table in ALL_MARTS for column in table.columns}
+    names = columns | {table.name for table in ALL_MARTS} | set(VARIABLES)
+    names |= {view.name for view in VIEWS} | set(Outcome) | {"translation"}
     named = set(re.findall(r"`([A-Za-z_0-9]+)`", METRICS))
     assert named - names == {"executedAt", "stale_marts", "the_marts_add_up_to_the_calls"}
     for outcome in Outcome:

@@ -13,8 +13,8 @@ from typing import Final
 from voiceai_pipeline.core.days import TRAILING_DAYS
 from voiceai_pipeline.core.settings import BOOKING, MetricRules
 
-_REVISION: Final = 1
-"""Increase this when a rule changes: every outcome is derived again."""
+_REVISION: Final = 2
+"""Increase this when a rule or another fact changes: all are derived again."""
 
 
 class Outcome(StrEnum):

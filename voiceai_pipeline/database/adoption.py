@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import SERVICE
 from voiceai_pipeline.database import view_sources
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import ADOPTED, metadata
 
 _TEXT: Final = frozenset({"text", "character varying"})
@@ -44,7 +44,7 @@ _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 """The source system's tables, with the column types that we support (source-system.md)."""
 
-OURS: Final = tuple(sorted({*metadata.tables, *(mart.name for mart in MARTS)} - {*ADOPTED}))
+OURS: Final = tuple(sorted({*metadata.tables, *(mart.name for mart in ALL_MARTS)} - {*ADOPTED}))
 """The tables that only we create: none has the name of one of the source system's (CONTRACT 7)."""
 
 

@@ -29,6 +29,8 @@ call_facts = sa.Table(
     sa.Column("has_transcript", sa.Boolean, nullable=False, comment="The transcript has words."),
     sa.Column("caller_turns", sa.Integer,
               comment="How often the caller spoke; NULL: the transcript's speakers are unknown."),
+    sa.Column("language", sa.Text,
+              comment="As its translation says, in small letters; NULL: it says none."),
     sa.Column("is_engaged", sa.Boolean, nullable=False,
               comment="The caller spoke: at least 2 caller turns and 10 seconds, unless "
                       "configured otherwise."),
@@ -44,6 +46,7 @@ call_facts = sa.Table(
     sa.Column("row_version", sa.BigInteger, nullable=False,
               comment="Of the row of call_logs that it was derived from: its xmin."),
     sa.Index("call_facts_location_id_started_at_idx", "location_id", "started_at"),
+    sa.Index("call_facts_caller_idx", "caller", "started_at"),
     sa.Index("call_facts_outcome_idx", "location_id", "outcome", "started_at"),
     comment="What is derived from each call: outcome, flags, turns. Derived again when marts are "
             "built, if the call or the rules changed.",

@@ -23,10 +23,10 @@ LAST_DAY: Final = 2
 """A mart of day D depends on days of the pipeline's zone from D - FIRST_DAY to D + LAST_DAY: the
 days it looks at, and one more on each side, by which two time zones can differ."""
 
-_NOT_ADDITIVE: Final = "Not additive."
+NOT_ADDITIVE: Final = "Not additive."
 
 
-def _column(
+def column(
     name: str, kind: Any, comment: str, origin: str = "", *, key: bool = False, null: bool = False
 ) -> sa.Column[Any]:
     """A column; ``origin`` lists columns of call_logs, or ``table.column``, separated by spaces."""
@@ -35,28 +35,28 @@ def _column(
     )
 
 
-def _count(name: str, comment: str, origin: str, *, null: bool = False) -> sa.Column[Any]:
-    return _column(name, sa.Integer, comment, origin, null=null)
+def count(name: str, comment: str, origin: str, *, null: bool = False) -> sa.Column[Any]:
+    return column(name, sa.Integer, comment, origin, null=null)
 
 
-def _ratio(name: str, over: str, under: str, origin: str, more: str = "") -> sa.Column[Any]:
-    text = f"{over} / {under}; NULL where that is 0. {_NOT_ADDITIVE}{more}"
-    return _column(name, sa.Double, text, origin, null=True)
+def ratio(name: str, over: str, under: str, origin: str, more: str = "") -> sa.Column[Any]:
+    text = f"{over} / {under}; NULL where that is 0. {NOT_ADDITIVE}{more}"
+    return column(name, sa.Double, text, origin, null=True)
 
 
-def _location() -> sa.Column[Any]:
-    return _column("location_id", sa.Text, "HighLevel's location.", "location_id", key=True)
+def location() -> sa.Column[Any]:
+    return column("location_id", sa.Text, "HighLevel's location.", "location_id", key=True)
 
 
 def _day() -> sa.Column[Any]:
-    return _column(
+    return column(
         "day", sa.Date, "A day of the location's own time zone.",
         "started_at locations.timezone", key=True,
     )  # fmt: skip
 
 
-def _agent() -> sa.Column[Any]:
-    return _column(
+def agent() -> sa.Column[Any]:
+    return column(
         "agent_id",
         sa.Text,
         "The Voice AI agent; empty if a call has none.",
@@ -65,47 +65,49 @@ def _agent() -> sa.Column[Any]:
     )
 
 
-def _marks() -> Iterable[sa.Column[Any]]:
-    yield _column(
+def marks() -> Iterable[sa.Column[Any]]:
+    yield column(
         "is_complete", sa.Boolean,
         "Every call of the local day has been read; until then numbers can increase.",
         "sync_status.read_until",
     )  # fmt: skip
-    yield _column("computed_at", UtcDateTime, "When this row was computed.")
+    yield column("computed_at", UtcDateTime, "When this row was computed.")
 
 
 _TURNS: Final = "transcript duration_seconds"
 _ACTIONS: Final = "executed_call_actions"
 
 
-def _measures() -> Iterable[sa.Column[Any]]:
-    yield _count("calls", "Calls of the base set: not a trial, and still listed by HighLevel. "
+def measures() -> Iterable[sa.Column[Any]]:
+    yield count("calls", "Calls of the base set: not a trial, and still listed by HighLevel. "
                  "All other columns are about these unless they say otherwise.",
                  "call_id is_trial missing_since")  # fmt: skip
-    yield _count("trial_calls", "Trial calls, outside the base set.", "is_trial missing_since")
-    yield _count("missing_calls", "Calls that HighLevel no longer lists, outside the base set.",
+    yield count("trial_calls", "Trial calls, outside the base set.", "is_trial missing_since")
+    yield count("missing_calls", "Calls that HighLevel no longer lists, outside the base set.",
                  "missing_since")  # fmt: skip
-    yield _count("unknown_trial_calls", "Calls for which HighLevel gave no trial flag; "
+    yield count("unknown_trial_calls", "Calls for which HighLevel gave no trial flag; "
                  "they are counted.", "is_trial")  # fmt: skip
-    yield _count("unique_callers", "Distinct callers, by contact, else by number. " + _NOT_ADDITIVE,
+    yield count("unique_callers", "Distinct callers, by contact, else by number. " + NOT_ADDITIVE,
                  "contact_id from_number")  # fmt: skip
-    yield _count("calls_without_caller", "Calls without a known contact or number.",
+    yield count("calls_without_caller", "Calls without a known contact or number.",
                  "contact_id from_number")  # fmt: skip
-    yield _count("calls_without_duration", "Calls without a duration.",
+    yield count("calls_without_duration", "Calls without a duration.",
                  "duration_seconds")  # fmt: skip
-    yield _count("calls_without_transcript", "Calls whose transcript is empty or not there yet.",
+    yield count("calls_without_transcript", "Calls whose transcript is empty or not there yet.",
                  "transcript")  # fmt: skip
-    yield _count("calls_without_summary", "Calls whose summary is empty or not there yet.",
+    yield count("calls_without_summary", "Calls whose summary is empty or not there yet.",
                  "summary")  # fmt: skip
-    yield _count("calls_with_unknown_speakers", "Calls whose transcript names no known speaker: "
+    yield count("calls_with_unknown_speakers", "Calls whose transcript names no known speaker: "
                  "their turns are unknown, and they are not engaged.", "transcript",
                  null=True)  # fmt: skip
-    yield _column("talk_seconds", sa.Numeric(14, 3), "Sum of durations, in seconds.",
+    yield count("caller_turns", "How often callers spoke, in all calls whose speakers are known.",
+                "transcript", null=True)  # fmt: skip
+    yield column("talk_seconds", sa.Numeric(14, 3), "Sum of durations, in seconds.",
                   "duration_seconds")  # fmt: skip
-    yield _column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds")
-    yield _count("billable_minutes", "Sum of durations, each rounded up to whole minutes.",
+    yield column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds")
+    yield count("billable_minutes", "Sum of durations, each rounded up to whole minutes.",
                  "duration_seconds")  # fmt: skip
-    yield _column("estimated_cost", sa.Numeric(14, 4), "An estimate: billable_minutes x the "
+    yield column("estimated_cost", sa.Numeric(14, 4), "An estimate: billable_minutes x the "
                   "configured rate. NULL without a rate; HighLevel does not report the real cost.",
                   "duration_seconds", null=True)  # fmt: skip
     for name, text in (
@@ -114,8 +116,8 @@ def _measures() -> Iterable[sa.Column[Any]]:
         ("p90_duration_seconds", "90th percentile of the duration in seconds, interpolated."),
         ("max_duration_seconds", "Longest duration in seconds."),
     ):
-        text = f"{text} NULL without calls. {_NOT_ADDITIVE}"
-        yield _column(name, sa.Double, text, "duration_seconds", null=True)
+        text = f"{text} NULL without calls. {NOT_ADDITIVE}"
+        yield column(name, sa.Double, text, "duration_seconds", null=True)
     for name, span in (
         ("under_10s", "less than 10"),
         ("10_to_30s", "10 to under 30"),
@@ -125,123 +127,126 @@ def _measures() -> Iterable[sa.Column[Any]]:
         ("300_to_600s", "300 to under 600"),
         ("600s_and_more", "600 or more"),
     ):
-        yield _count(f"duration_{name}", f"Calls of {span} seconds.", "duration_seconds")
-    yield _count("engaged_calls", "Calls in which the caller spoke: at least 2 caller turns and 10 "
+        yield count(f"duration_{name}", f"Calls of {span} seconds.", "duration_seconds")
+    yield count("engaged_calls", "Calls in which the caller spoke: at least 2 caller turns and 10 "
                  "seconds, unless configured otherwise.", _TURNS)  # fmt: skip
-    yield _ratio("engagement_rate", "engaged_calls", "calls", _TURNS)
-    yield _count("short_calls", "Calls under 10 seconds or in which the caller said nothing: a "
+    yield ratio("engagement_rate", "engaged_calls", "calls", _TURNS)
+    yield count("short_calls", "Calls under 10 seconds or in which the caller said nothing: a "
                  "sign of abandoned calls. Not those of unknown speakers.", _TURNS)  # fmt: skip
-    yield _ratio("short_call_rate", "short_calls", "calls", _TURNS)
-    yield _count("transferred_calls", "Calls with an executed CALL_TRANSFER.", _ACTIONS)
-    yield _count("engaged_transferred_calls", "Engaged calls with an executed CALL_TRANSFER.",
+    yield ratio("short_call_rate", "short_calls", "calls", _TURNS)
+    yield count("transferred_calls", "Calls with an executed CALL_TRANSFER.", _ACTIONS)
+    yield count("engaged_transferred_calls", "Engaged calls with an executed CALL_TRANSFER.",
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
-    yield _ratio("transfer_rate", "engaged_transferred_calls", "engaged_calls",
+    yield ratio("transfer_rate", "engaged_transferred_calls", "engaged_calls",
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
-    yield _count("attempted_transfer_calls", "Calls with a CALL_TRANSFER, none of them executed.",
+    yield count("attempted_transfer_calls", "Calls with a CALL_TRANSFER, none of them executed.",
                  _ACTIONS)  # fmt: skip
-    yield _count("contained_calls", "Engaged calls without an executed CALL_TRANSFER.",
+    yield count("contained_calls", "Engaged calls without an executed CALL_TRANSFER.",
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
-    yield _ratio("containment_rate", "contained_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}")
+    yield ratio("containment_rate", "contained_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}")
     strict = f"{_ACTIONS} {_TURNS} from_number contact_id started_at"
-    yield _count("strictly_judged_calls", "Engaged calls with a known number (else contact) for "
+    yield count("strictly_judged_calls", "Engaged calls with a known number (else contact) for "
                  "which the next 24 hours have been read.", strict)  # fmt: skip
-    yield _count("strictly_contained_calls", "Of strictly_judged_calls: contained, and without a "
+    yield count("strictly_contained_calls", "Of strictly_judged_calls: contained, and without a "
                  "later call from the same number within 24 hours.", strict)  # fmt: skip
-    yield _ratio("strict_containment_rate", "strictly_contained_calls", "strictly_judged_calls",
+    yield ratio("strict_containment_rate", "strictly_contained_calls", "strictly_judged_calls",
                  strict)  # fmt: skip
-    yield _count("goal_calls", "Calls with at least one goal action.", _ACTIONS)
-    yield _count("engaged_goal_calls", "Engaged calls with at least one goal action.",
+    yield count("goal_calls", "Calls with at least one goal action.", _ACTIONS)
+    yield count("engaged_goal_calls", "Engaged calls with at least one goal action.",
                  f"{_ACTIONS} {_TURNS}")  # fmt: skip
-    yield _ratio("goal_rate", "engaged_goal_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}",
+    yield ratio("goal_rate", "engaged_goal_calls", "engaged_calls", f"{_ACTIONS} {_TURNS}",
                  " HighLevel reports bookings only from 2025-09-09 on.")  # fmt: skip
-    yield _count("actions", "Executed call actions, as HighLevel lists them.", _ACTIONS)
-    yield _count("calls_with_action", "Calls with at least one action.", _ACTIONS)
-    yield _count("unknown_actions", "Actions of a type outside the documented eight.",
+    yield count("actions", "Executed call actions, as HighLevel lists them.", _ACTIONS)
+    yield count("calls_with_action", "Calls with at least one action.", _ACTIONS)
+    yield count("unknown_actions", "Actions of a type outside the documented eight.",
                  _ACTIONS)  # fmt: skip
-    yield _count("captured_calls", "Calls with at least one extracted value that is not empty.",
+    yield count("captured_calls", "Calls with at least one extracted value that is not empty.",
                  "extracted_data")  # fmt: skip
-    yield _count("engaged_captured_calls", "Engaged calls with at least one such value.",
+    yield count("engaged_captured_calls", "Engaged calls with at least one such value.",
                  f"extracted_data {_TURNS}")  # fmt: skip
-    yield _ratio("capture_rate", "engaged_captured_calls", "engaged_calls",
+    yield ratio("capture_rate", "engaged_captured_calls", "engaged_calls",
                  f"extracted_data {_TURNS}")  # fmt: skip
     back = "contact_id from_number started_at"
-    yield _count("callback_judged_calls", "Calls with a known caller for which the next 24 hours "
+    yield count("callback_judged_calls", "Calls with a known caller for which the next 24 hours "
                  "have been read.", back)  # fmt: skip
-    yield _count("called_back_calls", "Of callback_judged_calls: the same caller called again "
+    yield count("called_back_calls", "Of callback_judged_calls: the same caller called again "
                  "within 24 hours.", back)  # fmt: skip
-    yield _ratio("callback_rate", "called_back_calls", "callback_judged_calls", back)
+    yield ratio("callback_rate", "called_back_calls", "callback_judged_calls", back)
     limit = "duration_seconds agent_id agents.raw"
-    yield _count("max_duration_known_calls", "Calls of agents whose maxCallDuration is known.",
+    yield count("max_duration_known_calls", "Calls of agents whose maxCallDuration is known.",
                  limit)  # fmt: skip
-    yield _count("calls_at_max_duration", "Of these: within 2 seconds of the agent's current "
+    yield count("calls_at_max_duration", "Of these: within 2 seconds of the agent's current "
                  "maxCallDuration, or longer.", limit)  # fmt: skip
-    yield _ratio("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls", limit)
+    yield ratio("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls", limit)
     hours = "started_at agent_id agents.raw agents.timezone"
-    yield _count("hours_known_calls", "Calls of agents whose working hours are known.", hours)
-    yield _count("after_hours_calls", "Of these: outside the agent's current working hours, in the "
+    yield count("hours_known_calls", "Calls of agents whose working hours are known.", hours)
+    yield count("after_hours_calls", "Of these: outside the agent's current working hours, in the "
                  "agent's time zone.", hours)  # fmt: skip
-    yield _ratio("after_hours_rate", "after_hours_calls", "hours_known_calls", hours)
-    yield _column("is_small_sample", sa.Boolean, "calls < 20: shares of calls are not meaningful.",
+    yield ratio("after_hours_rate", "after_hours_calls", "hours_known_calls", hours)
+    yield column("is_small_sample", sa.Boolean, "calls < 20: shares of calls are not meaningful.",
                   "call_id")  # fmt: skip
-    yield _column("is_engaged_small_sample", sa.Boolean, "engaged_calls < 20: shares of engaged "
+    yield column("is_engaged_small_sample", sa.Boolean, "engaged_calls < 20: shares of engaged "
                   "calls are not meaningful.", _TURNS)  # fmt: skip
 
 
-def _measures_if_read() -> Iterable[sa.Column[Any]]:
-    """The measures of a day that need not have been read."""
-    for column in _measures():
-        column.nullable = True
-        column.comment = f"{column.comment} NULL: the day was never read."
-        yield column
+def measures_if_read(unread: str) -> Iterable[sa.Column[Any]]:
+    """The measures of days that need not have been read; ``unread`` says what NULL means."""
+    for one in measures():
+        one.nullable = True
+        one.comment = f"{one.comment} NULL: {unread}"
+        yield one
 
 
-_UNREAD_WEEK: Final = "NULL: not all of these days were read. " + _NOT_ADDITIVE
+_UNREAD_WEEK: Final = "NULL: not all of these days were read. " + NOT_ADDITIVE
 
 daily_call_metrics = sa.Table(
     "daily_call_metrics",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _column("location_name", sa.Text, "The location's name; NULL if unknown.", "locations.name",
+    column("location_name", sa.Text, "The location's name; NULL if unknown.", "locations.name",
             null=True),
-    _column("timezone", sa.Text, "The time zone of the day, IANA name.", "locations.timezone"),
-    _column("is_timezone_assumed", sa.Boolean, "The location's time zone is unknown: the "
+    column("timezone", sa.Text, "The time zone of the day, IANA name.", "locations.timezone"),
+    column("is_timezone_assumed", sa.Boolean, "The location's time zone is unknown: the "
             "pipeline's is used.", "locations.timezone"),
-    *_measures_if_read(),
-    _count("callers_7d", "Distinct callers of the 7 days that end with this one. " + _UNREAD_WEEK,
+    *measures_if_read("the day was never read."),
+    count("callers_7d", "Distinct callers of the 7 days that end with this one. " + _UNREAD_WEEK,
            "contact_id from_number started_at", null=True),
-    _count("repeat_callers_7d", "Of callers_7d: with 2 calls or more. " + _UNREAD_WEEK,
+    count("repeat_callers_7d", "Of callers_7d: with 2 calls or more. " + _UNREAD_WEEK,
            "contact_id from_number started_at", null=True),
-    _ratio("repeat_caller_rate", "repeat_callers_7d", "callers_7d",
+    ratio("repeat_caller_rate", "repeat_callers_7d", "callers_7d",
            "contact_id from_number started_at"),
-    _count("calls_7d", "Calls of the 7 days that end with this one. " + _UNREAD_WEEK,
+    count("calls_7d", "Calls of the 7 days that end with this one. " + _UNREAD_WEEK,
            "call_id started_at", null=True),
-    _count("calls_previous_7d", "Calls of the 7 days before those: the same weekdays. "
+    count("calls_previous_7d", "Calls of the 7 days before those: the same weekdays. "
            + _UNREAD_WEEK, "call_id started_at", null=True),
-    _column("calls_change_7d", sa.Double, "(calls_7d - calls_previous_7d) / calls_previous_7d; "
-            "NULL where that is 0, and unless is_7d_complete. " + _NOT_ADDITIVE,
+    column("calls_change_7d", sa.Double, "(calls_7d - calls_previous_7d) / calls_previous_7d; "
+            "NULL where that is 0, and unless is_7d_complete. " + NOT_ADDITIVE,
             "call_id started_at", null=True),
-    _column("is_7d_complete", sa.Boolean, "All 14 days that calls_change_7d depends on have been "
+    column("is_7d_complete", sa.Boolean, "All 14 days that calls_change_7d depends on have been "
             "read completely.", "sync_status.read_until"),
-    _count("calls_by_now_last_week", "Calls of the day 7 days earlier, up to the same local "
+    count("calls_by_now_last_week", "Calls of the day 7 days earlier, up to the same local "
            "time of day as calls_known_until: what calls so far compare with. NULL: either day "
            "was not read.", "call_id started_at", null=True),
-    _column("goal_actions", sa.Text, "The action types that count as goals, separated by commas."),
-    _column("is_goal_comparable", sa.Boolean, "False before 2025-09-09 if bookings are a goal: "
+    count("peak_concurrent_calls", "The most calls in progress at one moment, at the start of a "
+          "call of this day. NULL: the day was never read. " + NOT_ADDITIVE,
+          "started_at duration_seconds", null=True),
+    column("goal_actions", sa.Text, "The action types that count as goals, separated by commas."),
+    column("is_goal_comparable", sa.Boolean, "False before 2025-09-09 if bookings are a goal: "
             "HighLevel did not report them.", "started_at"),
-    _column("is_over", sa.Boolean, "The local day was over when this row was computed."),
-    _column("calls_known_until", UtcDateTime, "Up to when the day's calls have been read without "
+    column("is_over", sa.Boolean, "The local day was over when this row was computed."),
+    column("calls_known_until", UtcDateTime, "Up to when the day's calls have been read without "
             "a gap; NULL: not from its start.", "sync_status.read_until", null=True),
-    _column("last_successful_sync_at", UtcDateTime, "The last complete read of any day that "
+    column("last_successful_sync_at", UtcDateTime, "The last complete read of any day that "
             "this row depends on.", "sync_status.read_until", null=True),
-    _count("incomplete_sync_days", "Days of the pipeline's zone that overlap this one and have not "
+    count("incomplete_sync_days", "Days of the pipeline's zone that overlap this one and have not "
            "been read completely.", "sync_status.read_until"),
-    _column("synced_at", UtcDateTime, "The newest sync_ledger entry that this row includes; a "
+    column("synced_at", UtcDateTime, "The newest sync_ledger entry that this row includes; a "
             "newer one makes it stale.", "sync_status.read_until", null=True),
-    _column("rules_version", sa.Text, "Fingerprint of the definitions used: thresholds, goals, "
+    column("rules_version", sa.Text, "Fingerprint of the definitions used: thresholds, goals, "
             "rate. A change makes the row stale."),
-    _column("outcome_rules", sa.Text, "The rules of outcomes used, in order, a line each."),
-    *_marks(),
+    column("outcome_rules", sa.Text, "The rules of outcomes used, in order, a line each."),
+    *marks(),
     sa.Index("daily_call_metrics_definitions_idx", "location_id", "timezone", "rules_version"),
     sa.Index("daily_call_metrics_day_idx", "day"),
     comment="A row for each location and day: calls, minutes, engagement, transfers, containment, "
@@ -251,15 +256,15 @@ daily_call_metrics = sa.Table(
 agent_performance = sa.Table(
     "agent_performance",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _agent(),
-    _column("agent_name", sa.Text, "What the agent was called on that day, as far as known; NULL: "
+    agent(),
+    column("agent_name", sa.Text, "What the agent was called on that day, as far as known; NULL: "
             "never listed.", "agents.name", null=True),
-    _column("is_agent_deleted", sa.Boolean, "HighLevel no longer lists the agent, or its calls "
+    column("is_agent_deleted", sa.Boolean, "HighLevel no longer lists the agent, or its calls "
             "say it was deleted.", "is_agent_deleted agents.missing_since"),
-    *_measures(),
-    *_marks(),
+    *measures(),
+    *marks(),
     sa.Index("agent_performance_day_idx", "day"),
     comment="The same measures for each agent and day, including agents deleted since.",
 )  # fmt: skip
@@ -267,14 +272,14 @@ agent_performance = sa.Table(
 hourly_activity = sa.Table(
     "hourly_activity",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _column("hour", sa.SmallInteger, "Hour of the local day, 0 to 23; when clocks go back, the "
+    column("hour", sa.SmallInteger, "Hour of the local day, 0 to 23; when clocks go back, the "
             "repeated hour is one.", "started_at locations.timezone", key=True),
-    _column("weekday", sa.SmallInteger, "1 is Monday, 7 is Sunday.",
+    column("weekday", sa.SmallInteger, "1 is Monday, 7 is Sunday.",
             "started_at locations.timezone"),
-    *_measures(),
-    *_marks(),
+    *measures(),
+    *marks(),
     sa.Index("hourly_activity_day_idx", "day"),
     comment="The same measures for each hour of the local day in which there was a call.",
 )  # fmt: skip
@@ -282,30 +287,30 @@ hourly_activity = sa.Table(
 action_metrics = sa.Table(
     "action_metrics",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _agent(),
-    _column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; empty if it has "
+    agent(),
+    column("action_type", sa.Text, "HighLevel's type, such as CALL_TRANSFER; empty if it has "
             "none.", _ACTIONS, key=True),
-    _column("action_name", sa.Text, "The configured name, with numbers and addresses masked.",
+    column("action_name", sa.Text, "The configured name, with numbers and addresses masked.",
             _ACTIONS, key=True),
-    _column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),
-    _count("actions", "How often it is listed.", _ACTIONS),
-    _count("executed_actions", "Actions with an execution time.", _ACTIONS),
-    _count("calls", "Calls in which it is listed. " + _NOT_ADDITIVE, _ACTIONS),
-    _count("agent_calls", "Calls of the agent on that day: the denominator of call_share. Over "
+    column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),
+    count("actions", "How often it is listed.", _ACTIONS),
+    count("executed_actions", "Actions with an execution time.", _ACTIONS),
+    count("calls", "Calls in which it is listed. " + NOT_ADDITIVE, _ACTIONS),
+    count("agent_calls", "Calls of the agent on that day: the denominator of call_share. Over "
            "several days divide by agent_performance.calls: an action has no row on a day without "
-           "it. " + _NOT_ADDITIVE, "agent_id"),
-    _ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
-    _count("timed_actions", "Actions with a trigger time and an execution time that is "
+           "it. " + NOT_ADDITIVE, "agent_id"),
+    ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
+    count("timed_actions", "Actions with a trigger time and an execution time that is "
            "not earlier.", _ACTIONS),
-    _column("p50_latency_seconds", sa.Double, "Median seconds from trigger to execution, "
-            f"interpolated; NULL without timed_actions. {_NOT_ADDITIVE}", _ACTIONS, null=True),
-    _column("p90_latency_seconds", sa.Double, "90th percentile of the same. " + _NOT_ADDITIVE,
+    column("p50_latency_seconds", sa.Double, "Median seconds from trigger to execution, "
+            f"interpolated; NULL without timed_actions. {NOT_ADDITIVE}", _ACTIONS, null=True),
+    column("p90_latency_seconds", sa.Double, "90th percentile of the same. " + NOT_ADDITIVE,
             _ACTIONS, null=True),
-    _column("is_small_sample", sa.Boolean, "agent_calls < 20: call_share is not meaningful.",
+    column("is_small_sample", sa.Boolean, "agent_calls < 20: call_share is not meaningful.",
             "agent_id"),
-    *_marks(),
+    *marks(),
     sa.Index("action_metrics_day_idx", "day"),
     comment="The agents' actions in calls: how often each happened, in which share of calls, and "
     "how long it took.",
@@ -314,20 +319,20 @@ action_metrics = sa.Table(
 data_capture_metrics = sa.Table(
     "data_capture_metrics",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _agent(),
-    _column("data_key", sa.Text, "Name of the extracted value, masked like action_name; the "
+    agent(),
+    column("data_key", sa.Text, "Name of the extracted value, masked like action_name; the "
             "values are never copied here.", "extracted_data", key=True),
-    _count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
-    _count("engaged_filled_calls", "Engaged calls in which it is not empty.",
+    count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
+    count("engaged_filled_calls", "Engaged calls in which it is not empty.",
            f"extracted_data {_TURNS}"),
-    _count("engaged_calls", "Engaged calls of the agent on that day. Over several days divide by "
-           "agent_performance.engaged_calls. " + _NOT_ADDITIVE, _TURNS),
-    _ratio("fill_rate", "engaged_filled_calls", "engaged_calls", f"extracted_data {_TURNS}"),
-    _column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate is not meaningful.",
+    count("engaged_calls", "Engaged calls of the agent on that day. Over several days divide by "
+           "agent_performance.engaged_calls. " + NOT_ADDITIVE, _TURNS),
+    ratio("fill_rate", "engaged_filled_calls", "engaged_calls", f"extracted_data {_TURNS}"),
+    column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate is not meaningful.",
             _TURNS),
-    *_marks(),
+    *marks(),
     sa.Index("data_capture_metrics_day_idx", "day"),
     comment="How often agents captured each value: only names of values, never the values.",
 )  # fmt: skip
@@ -335,24 +340,40 @@ data_capture_metrics = sa.Table(
 outcome_metrics = sa.Table(
     "outcome_metrics",
     metadata,
-    _location(),
+    location(),
     _day(),
-    _agent(),
-    _column("outcome", sa.Text, "By the first rule that holds: goal, transferred, follow_up, "
+    agent(),
+    column("outcome", sa.Text, "By the first rule that holds: goal, transferred, follow_up, "
             "data_taken, answered, unclear, no_conversation; not_final: of the last two, still "
             "within the days that are re-read. The rules are in daily_call_metrics.outcome_rules.",
             f"{_ACTIONS} {_TURNS} extracted_data", key=True),
-    _count("calls", "Calls with this outcome: each call has exactly one.",
+    count("calls", "Calls with this outcome: each call has exactly one.",
            f"{_ACTIONS} {_TURNS} extracted_data"),
-    _column("talk_seconds", sa.Numeric(14, 3), "Sum of their durations, in seconds.",
+    column("talk_seconds", sa.Numeric(14, 3), "Sum of their durations, in seconds.",
             "duration_seconds"),
-    _column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds"),
-    *_marks(),
+    column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds"),
+    *marks(),
     sa.Index("outcome_metrics_day_idx", "day"),
     sa.Index("outcome_metrics_not_final_idx", "computed_at",
              postgresql_where=sa.text("outcome = 'not_final'")),
     comment="Calls and minutes by outcome, agent and day: over all outcomes they are those of "
     "agent_performance.",
+)  # fmt: skip
+
+language_metrics = sa.Table(
+    "language_metrics",
+    metadata,
+    location(),
+    _day(),
+    column("language", sa.Text, "As HighLevel's translation of the call says, in small letters; "
+           "empty if it says none, as for most calls.", "translation", key=True),
+    count("calls", "Calls of this language.", "translation"),
+    column("talk_seconds", sa.Numeric(14, 3), "Sum of their durations, in seconds.",
+           "duration_seconds"),
+    column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds"),
+    *marks(),
+    sa.Index("language_metrics_day_idx", "day"),
+    comment="Calls and minutes by language and day, where HighLevel says the language.",
 )  # fmt: skip
 
 MARTS: Final = (
@@ -362,6 +383,8 @@ MARTS: Final = (
     action_metrics,
     data_capture_metrics,
     outcome_metrics,
+    language_metrics,
 )
+"""Those with a row for a day; those of weeks and months are in ``period_tables.py``."""
 
-MEASURES: Final = tuple(column.name for column in _measures())
+MEASURES: Final = tuple(one.name for one in measures())

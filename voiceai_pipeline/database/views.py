@@ -16,7 +16,7 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database import share_queries
 from voiceai_pipeline.database.fact_tables import OUTCOME, call_facts
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import (
     agents,
     call_logs,
@@ -256,7 +256,12 @@ _CONNECTIONS: Final = sa.select(
     _last_sync.c.records_synced,
 ).select_from(_judged.outerjoin(_last_sync, _last_sync.c.user_id == _judged.c.user))
 
-_APPENDED: Final = ("calls_with_unknown_speakers", "outcome_rules")
+_APPENDED: Final = (
+    "calls_with_unknown_speakers",
+    "outcome_rules",
+    "caller_turns",
+    "peak_concurrent_calls",
+)
 """Columns of marts that are newer than their view, in the order in which they came."""
 
 
@@ -341,7 +346,7 @@ VIEWS: Final = (
         "The HighLevel locations that a user is or was connected to.",
         sa.select(locations),
     ),
-    *(View(mart.name, mart.comment or "", _mart(mart)) for mart in MARTS),
+    *(View(mart.name, mart.comment or "", _mart(mart)) for mart in ALL_MARTS),
     View(
         "action_shares",
         "For shares of actions over several days: a row for each day of an agent and each action "

@@ -1,4 +1,4 @@
-"""The marts as assets: one step computes all five from one read of the calls.
+"""The marts as assets: one step computes all from one read of the calls.
 
 What the UI shows of a mart's day is in ``mart_numbers`` and ``mart_texts``.
 """
@@ -14,7 +14,8 @@ from voiceai_pipeline.core.days import DAYS_PER_RUN
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings, Settings
-from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, MARTS
+from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.defs import columns, partitions
 from voiceai_pipeline.defs.markdown import shown
 from voiceai_pipeline.pipeline import Pipeline
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 OWNERS = ["team:data-platform"]
 THEY_ADD_UP = "the_marts_add_up_to_the_calls"
-NAMES: Final = [table.name for table in MARTS]
+NAMES: Final = [table.name for table in ALL_MARTS]
 
 # Callers of a week, the week before that, calls that follow within a day, and the day by which two
 # time zones can be apart: a late call changes the marts of all these days.
@@ -72,7 +73,7 @@ def _of_table(table: sa.Table) -> Mapping[str, Any]:
             owners=OWNERS,
             metadata=_of_table(table),
         )
-        for table in MARTS
+        for table in ALL_MARTS
     ],
     partitions_def=partitions.days,
     backfill_policy=dg.BackfillPolicy.multi_run(DAYS_PER_RUN),
@@ -132,7 +133,7 @@ def _record(
     from voiceai_pipeline.defs import mart_numbers  # pandas: see Pipeline.marts
 
     shown = mart_numbers.of_days(pipeline.engine, days)
-    for table in MARTS:
+    for table in ALL_MARTS:
         for day, facts in sorted(shown[table.name].items()):
             url = dg.MetadataValue.url(f"{page.url}/insights?from={day}&to={day}")
             facts = {**facts, "insights": url}

@@ -14,13 +14,14 @@ from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.core.percent import percent
 from voiceai_pipeline.database.mart_tables import (
-    MARTS,
     action_metrics,
     agent_performance,
     daily_call_metrics,
     hourly_activity,
+    language_metrics,
     outcome_metrics,
 )
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.defs import charts
 from voiceai_pipeline.defs.mart_texts import (
     Busiest,
@@ -50,7 +51,8 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
             for table, (by, counts) in _SUMS.items()
         }
         busiest = {day: _busiest(db, day) for day in days}
-    shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in MARTS}
+        periods = {day: mart_queries.periods_of(db, day) for day in days}
+    shown: dict[str, dict[date, Mapping[str, Any]]] = {table.name: {} for table in ALL_MARTS}
     for day in days:
         month = {name: _until(frame, day, PICTURED) for name, frame in sums.items()}
         today = {name: _until(frame, day) for name, frame in sums.items()}
@@ -87,6 +89,8 @@ def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Map
             ),
             **_by_outcome(today["outcome_metrics"]),
         }
+        shown["language_metrics"][day] = _by_language(today["language_metrics"])
+        shown["period_metrics"][day], shown["agent_period_metrics"][day] = periods[day]
     return shown
 
 
@@ -138,6 +142,7 @@ _SUMS: Final[Mapping[sa.Table, tuple[Sequence[str], Sequence[str]]]] = {
     ),
     action_metrics: (("day", "is_unknown_type"), ("actions", "executed_actions")),
     outcome_metrics: (("day", "outcome"), ("calls",)),
+    language_metrics: (("day", "language"), ("calls",)),
 }  # fmt: skip
 
 
@@ -208,6 +213,16 @@ def _by_outcome(rows: pd.DataFrame) -> dict[str, int]:
     """Calls of every outcome, in the order of the rules."""
     sums = rows.groupby("outcome")["calls"].sum()
     return {outcome.value: int(sums.get(outcome.value, 0)) for outcome in Outcome}
+
+
+def _by_language(rows: pd.DataFrame) -> dict[str, int]:
+    """Calls whose language is known and not, and how many languages there are."""
+    known = rows[rows["language"] != ""]
+    return {
+        "calls": _sum(rows, "calls"),
+        "calls_of_known_language": _sum(known, "calls"),
+        "languages": known["language"].nunique(),
+    }
 
 
 def _sum(frame: pd.DataFrame, name: str) -> int:

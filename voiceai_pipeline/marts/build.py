@@ -36,6 +36,7 @@ from voiceai_pipeline.marts import (
     mart_status,
     mart_store,
     metrics,
+    period_store,
 )
 from voiceai_pipeline.marts.mart_store import MartState
 
@@ -213,6 +214,7 @@ class Marts:
         status = mart_status.status(locations, ledger, days, now, self._zone)
         status = status.assign(**_rules_columns(status["day"], self._rules), computed_at=now)
         mart_store.replace(db, location_ids, days, mart_status.published(rows, status))
+        period_store.replace(db, locations, days[0], now)
         return mart_store.disagreements(db, locations, days)
 
     def stale(self, since: datetime | None, first: date, last: date) -> Stale:

@@ -38,6 +38,8 @@ _REFRESH: Final = f"""
         SELECT location_id, call_id, started_at, coalesce(agent_id, '') AS agent_id,
                {DURATION} AS duration, {CALLER} AS caller,
                missing_since IS NULL AND is_trial IS NOT TRUE AS is_counted,
+               CASE WHEN jsonb_typeof(translation -> 'language') = 'string' THEN
+               nullif(left(lower(btrim(translation ->> 'language')), 35), '') END AS language,
                call_logs.xmin::text::bigint AS row_version, said.has_words, said.is_unknown,
                said.turns, action.has_goal, action.has_transfer, action.has_follow_up,
                action.has_extraction, EXISTS (SELECT FROM jsonb_each(
@@ -67,7 +69,8 @@ _REFRESH: Final = f"""
                            false) AS is_engaged FROM call)
     INSERT INTO call_facts ({", ".join(_COLUMNS)})
     SELECT location_id, call_id, started_at, agent_id, duration, caller, is_counted, has_words,
-           CASE WHEN NOT is_unknown THEN turns END, is_engaged, has_goal, has_transfer, is_filled,
+           CASE WHEN NOT is_unknown THEN turns END, language, is_engaged, has_goal, has_transfer,
+           is_filled,
            CASE WHEN has_goal THEN '{Outcome.GOAL}'
                 WHEN has_transfer THEN '{Outcome.TRANSFERRED}'
                 WHEN has_follow_up THEN '{Outcome.FOLLOW_UP}'

@@ -127,12 +127,12 @@ class StoredCalls:
             ``started_at`` (UTC), ``duration_ms`` (NaN if not given), ``turns`` (of the caller),
             ``is_speaker_unknown``, ``is_trial``, ``is_trial_unknown``, ``is_missing``,
             ``has_transcript``, ``has_summary``, ``caller`` and ``number`` (0 if unknown),
-            ``outcome``.
+            ``outcome``, ``language`` ('' if not said).
         actions: of the base set, a row for each action: ``call``, ``type``, ``name``,
             ``is_executed``, ``triggered_at``, ``executed_at`` (NaT if absent or unreadable).
         captured: of the base set, a row for each value that is not empty: ``call``, ``key``.
         around: the base set, from ``mart_tables.LOOK_BACK`` days before the first day to 24 hours
-            after the last: ``location``, ``started_at``, ``caller``, ``number``.
+            after the last: ``location``, ``started_at``, ``duration_ms``, ``caller``, ``number``.
     """
 
     calls: pd.DataFrame
@@ -218,9 +218,12 @@ def with_facts(
         "actions": calls["call"].map(of_call).fillna(0).where(live, 0),
         "unknown_actions": calls["call"].map(unknown).fillna(0).where(live, 0),
         "talk_ms": duration.where(counted, 0),
+        "caller_turns": calls["turns"].where(live, 0),
         "billable_minutes": np.ceil(duration.where(counted, 0) / 60_000),
     }
-    keys = calls[["location", "day", "hour", "agent", "call", "caller", "duration_ms", "outcome"]]
+    keys = calls[
+        ["location", "day", "hour", "agent", "call", "caller", "duration_ms", "outcome", "language"]
+    ]
     deleted = calls["is_agent_deleted"]
     columns = {name: values.astype("int8") for name, values in flags.items()}
     columns |= {name: values.astype("int64") for name, values in sums.items()}

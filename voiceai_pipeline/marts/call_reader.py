@@ -143,16 +143,16 @@ _CALLS_SQL: Final = f"""
            coalesce((summary ~ '\\S')::int, 0) AS has_summary,
            {CALLER} AS caller, {NUMBER} AS number,
            CASE WHEN fact.outcome IN ({_PROVISIONAL}) AND started_at >= %(not_final_since)s
-           THEN '{Outcome.NOT_FINAL}' ELSE fact.outcome END AS outcome
+           THEN '{Outcome.NOT_FINAL}' ELSE fact.outcome END AS outcome, fact.language
     FROM {CALLS} JOIN (
-        SELECT location_id, call_id, caller_turns, has_transcript, outcome FROM call_facts
+        SELECT location_id, call_id, caller_turns, has_transcript, outcome, language FROM call_facts
     ) AS fact USING (location_id, call_id)
     WHERE {OURS}
 """  # noqa: S608 - our own text
 
 _AROUND_SQL: Final = f"""
     SELECT location_id AS location, {_STARTED} AS started_at, {CALLER} AS caller,
-           {NUMBER} AS number
+           {NUMBER} AS number, round({DURATION} * 1000) AS duration_ms
     FROM {CALLS} WHERE {_BASE}
 """  # noqa: S608 - our own text
 
@@ -218,11 +218,13 @@ def read_calls(
             "caller": "int64",
             "number": "int64",
             "outcome": "category",
+            "language": "category",
         },
     )
     around_types = {"location": "category"} | dict.fromkeys(
         ("started_at", "caller", "number"), "int64"
     )
+    around_types["duration_ms"] = "float64"
     action_types = {
         "call": "int64",
         "type": "category",

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.engine import UtcDateTime
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import agents, call_logs, locations
 from voiceai_pipeline.database.views import (
     ACTION_TYPES,
@@ -28,7 +28,7 @@ from voiceai_pipeline.database.views import (
 )
 
 CALLS: Final = "calls"
-MART_NAMES: Final = tuple(mart.name for mart in MARTS)
+MART_NAMES: Final = tuple(mart.name for mart in ALL_MARTS)
 
 
 class Kind(StrEnum):
@@ -111,12 +111,15 @@ def calls(
 
 
 def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
-    """A mart's rows from ``first`` to ``last``, inclusive: days of each location's own zone."""
-    (table,) = (mart for mart in MARTS if mart.name == name)
+    """A mart's rows from ``first`` to ``last``, inclusive: days of each location's own zone; of
+    weeks and months those with such a day."""
+    (table,) = (mart for mart in ALL_MARTS if mart.name == name)
+    is_daily = "day" in table.c
+    begins, ends = (table.c.day,) * 2 if is_daily else (table.c.first_day, table.c.last_day)
     query = (
         sa.select(table)
-        .where(table.c.day >= first, table.c.day <= last)
-        .order_by(table.c.day, *(c for c in table.primary_key.columns if c.name != "day"))
+        .where(ends >= first, begins <= last)
+        .order_by(begins, *(c for c in table.primary_key.columns if c is not begins))
     )
     if location_ids is not None:
         query = query.where(table.c.location_id.in_(location_ids))

@@ -140,6 +140,7 @@ def _without_unknowns(daily: pd.DataFrame, any_call: pd.Series) -> pd.DataFrame:
     was_read = daily["calls_known_until"].notna() | any_call
     unknown = dict.fromkeys(MEASURES, ~was_read)
     unknown |= dict.fromkeys(_OF_WEEK, ~daily["is_week_known"])
+    unknown["peak_concurrent_calls"] = ~was_read
     unknown["calls_previous_7d"] = ~daily["is_week_before_known"]
     unknown["calls_change_7d"] = ~daily["is_7d_complete"]
     unknown["calls_by_now_last_week"] = ~daily["is_week_ago_known"]

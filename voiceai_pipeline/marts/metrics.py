@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from voiceai_pipeline.core.call import ACTION_TYPES
@@ -31,10 +32,10 @@ BOOKINGS_SINCE: Final = date(2025, 9, 9)
 
 _DAY: Final = timedelta(days=1)
 
-_REVISION: Final = 4
+_REVISION: Final = 5
 """Increase this when a definition changes, here or in ``call_facts.py``: every mart is rebuilt."""
 
-_RATIOS: Final = (
+RATIOS: Final = (
     ("engagement_rate", "engaged_calls", "calls"),
     ("short_call_rate", "short_calls", "calls"),
     ("transfer_rate", "engaged_transferred_calls", "engaged_calls"),
@@ -59,6 +60,7 @@ class MartRows:
     action_metrics: pd.DataFrame
     data_capture_metrics: pd.DataFrame
     outcome_metrics: pd.DataFrame
+    language_metrics: pd.DataFrame
 
 
 def version(rules: MetricRules) -> str:
@@ -86,13 +88,24 @@ def compute(
         hourly_activity=_hours(_measured(calls, ["location", "day", "hour"], rules)),
         action_metrics=_actions(calls, stored.actions),
         data_capture_metrics=_captures(calls, stored.captured),
-        outcome_metrics=_outcomes(calls),
+        outcome_metrics=_by(calls, ["agent", "outcome"]),
+        language_metrics=_by(calls, ["language"]),
     )
 
 
 def _measured(calls: pd.DataFrame, by: list[str], rules: MetricRules) -> pd.DataFrame:
     """All measures, a row for each group with a call, be it a trial or a missing one."""
-    not_summed = ["location", "day", "hour", "agent", "call", "caller", "duration_ms", "outcome"]
+    not_summed = [
+        "location",
+        "day",
+        "hour",
+        "agent",
+        "call",
+        "caller",
+        "duration_ms",
+        "outcome",
+        "language",
+    ]
     summed = [name for name in calls.columns if name not in (*not_summed, "is_agent_deleted")]
     groups = calls.groupby(by, observed=True, sort=True)
     table = groups[summed].sum().astype("int64")
@@ -119,7 +132,7 @@ def _completed(table: pd.DataFrame, rules: MetricRules) -> pd.DataFrame:
         "is_small_sample": table["calls"] < SMALL,
         "is_engaged_small_sample": table["engaged_calls"] < SMALL,
     }
-    derived |= {name: _share(table[over], table[under]) for name, over, under in _RATIOS}
+    derived |= {name: _share(table[over], table[under]) for name, over, under in RATIOS}
     return table.assign(**derived).drop(columns="talk_ms")
 
 
@@ -156,6 +169,7 @@ def _daily(
     table["is_small_sample"] = table["calls"] < SMALL
     table["is_engaged_small_sample"] = table["engaged_calls"] < SMALL
     around = around.astype({"location": object})
+    table["peak_concurrent_calls"] = _peaks(around).reindex(cells).fillna(0).astype("int64")
     per_day = around.groupby(["location", "day"]).size().to_dict()
     seen = around[around["caller"] != 0].groupby(["location", "day", "caller"]).size()
     seen_day = seen.index.get_level_values("day")
@@ -186,6 +200,25 @@ def _daily(
         trend["calls_7d"] - trend["calls_previous_7d"], trend["calls_previous_7d"]
     )
     return table.join(trend).reset_index()
+
+
+def _peaks(around: pd.DataFrame) -> pd.Series:
+    """The most calls in progress at once, by location and day: it is reached when one starts. A
+    call without a duration counts for the moment of its start."""
+    found = []
+    for location, calls in around.groupby("location"):
+        starts = np.sort(calls["started_at"].astype("int64").to_numpy())
+        lengths = calls["duration_ms"].fillna(0).clip(lower=1) * 1000
+        ends = np.sort(calls["started_at"].astype("int64").to_numpy() + lengths.to_numpy())
+        moments = calls["started_at"].astype("int64")
+        busy = np.searchsorted(starts, moments, "right") - np.searchsorted(ends, moments, "right")
+        of_day = pd.Series(busy, index=calls["day"]).groupby(level=0).max()
+        found.append(pd.concat({location: of_day}))
+    return (
+        pd.concat(found)
+        if found
+        else pd.Series(dtype="float64", index=pd.MultiIndex.from_arrays([[], []]))
+    )
 
 
 _FLOATS: Final = frozenset({"talk_seconds", "talk_minutes"})
@@ -282,9 +315,10 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
     ).rename(columns={"key": "data_key"})
 
 
-def _outcomes(calls: pd.DataFrame) -> pd.DataFrame:
+def _by(calls: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Calls and seconds of each day by something that each call has one of."""
     live = calls[calls["calls"] == 1]
-    groups = live.groupby(["location", "day", "agent", "outcome"], observed=True)
+    groups = live.groupby(["location", "day", *keys], observed=True)
     table = groups[["calls", "talk_ms"]].sum().astype("int64").reset_index()
     return table.assign(
         talk_seconds=table["talk_ms"] / 1000, talk_minutes=table["talk_ms"] / 60_000

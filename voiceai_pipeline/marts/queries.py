@@ -13,6 +13,7 @@ from voiceai_pipeline.database.mart_tables import (
     agent_performance,
     daily_call_metrics,
 )
+from voiceai_pipeline.database.period_tables import agent_period_metrics, period_metrics
 
 
 def read_rows(
@@ -114,6 +115,28 @@ def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, A
         .limit(limit)
     )
     return [dict(row) for row in db.execute(query).mappings()]
+
+
+def periods_of(db: sa.Connection, day: date) -> tuple[dict[str, int], dict[str, int]]:
+    """Of the week and the month that contain the day: sums over all locations, and how many agents
+    had calls. What is unknown of a location is not in them; what is unknown of all is absent."""
+    names = ("calls", "new_callers", "returning_callers")
+    table, agent = period_metrics, agent_period_metrics
+    sums: dict[str, int | None] = {}
+    agents: dict[str, int] = {}
+    for row in db.execute(
+        sa.select(table.c.period, *(sa.func.sum(table.c[name]).label(name) for name in names))
+        .where(table.c.first_day <= day, table.c.last_day >= day)
+        .group_by(table.c.period)
+    ).mappings():
+        sums |= {f"{name}_of_the_{row['period']}": row[name] for name in names}
+    for period, count in db.execute(
+        sa.select(agent.c.period, sa.func.count())
+        .where(agent.c.first_day <= day, agent.c.last_day >= day)
+        .group_by(agent.c.period)
+    ):
+        agents[f"agents_of_the_{period}"] = count
+    return {name: value for name, value in sums.items() if value is not None}, agents
 
 
 def captured_values(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, for_user
 from voiceai_pipeline.core.secret import Secret
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import sync_ledger
 from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline_tests.support.analysts import STARTED, add_call, add_connection, read
@@ -151,7 +151,7 @@ def test_the_page_on_sql_names_every_view_and_its_queries_work(
     page = (PROJECT / "docs" / "sql.md").read_text()
 
     assert [view.name for view in VIEWS if f"`{view.name}`" not in page] == [
-        mart.name for mart in MARTS
+        mart.name for mart in ALL_MARTS
     ]
     queries = re.findall(r"```sql\n(SELECT.*?)```", page, re.DOTALL)
     assert len(queries) == 3

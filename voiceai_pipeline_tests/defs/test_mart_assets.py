@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dagster._serdes import serialize_value
 
 from voiceai_pipeline.core.settings import Settings
-from voiceai_pipeline.database.mart_tables import MARTS
+from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs import mart_assets, partitions, sensors
 from voiceai_pipeline.defs.charts import LIMIT
@@ -140,7 +140,7 @@ def test_marts_that_do_not_add_up_turn_the_check_and_the_day_red(
 
 def test_every_column_says_in_plain_words_what_it_is_and_where_it_comes_from() -> None:
     calls = {"call_logs", "agents", "locations", "sync_status"}
-    for table in MARTS:
+    for table in ALL_MARTS:
         assert table.comment
         assert all(column.comment for column in table.columns)
         (spec,) = (s for s in defs.resolve_all_asset_specs() if s.key.path == [table.name])

@@ -247,7 +247,7 @@ def stored(draw: st.DrawFn) -> pd.DataFrame:
     return frame.assign(
         call=range(len(frame)), number=frame["caller"], is_trial_unknown=False,
         has_transcript=True, has_summary=True, is_agent_deleted=False, is_speaker_unknown=False,
-        outcome="answered",
+        outcome="answered", language="",
     )  # fmt: skip
 
 

@@ -154,6 +154,7 @@ class Book:
             "transcript": "bot:Hello\nhuman:Hi\nbot:Yes?\nhuman:Bye",
             "executed_call_actions": [],
             "extracted_data": None,
+            "translation": None,
             "missing_since": None,
         } | values
         self.store([row])
@@ -168,6 +169,7 @@ class Book:
                 "extracted_data": None
                 if row["extracted_data"] is None
                 else json.dumps(row["extracted_data"]),
+                "translation": json.dumps(row["translation"]),
                 "stamp": stamp,
             }
             for row in rows
@@ -177,11 +179,12 @@ class Book:
                 sa.text(
                     "INSERT INTO call_logs (location_id, call_id, agent_id, contact_id, "
                     "from_number, started_at, duration_seconds, is_trial, is_agent_deleted, "
-                    "summary, transcript, executed_call_actions, extracted_data, raw, "
+                    "summary, transcript, executed_call_actions, extracted_data, translation, raw, "
                     "content_hash, first_seen_at, last_changed_at, missing_since) VALUES ("
                     ":location_id, :call_id, :agent_id, :contact_id, :from_number, :started_at, "
                     ":duration_seconds, :is_trial, :is_agent_deleted, :summary, :transcript, "
                     "CAST(:executed_call_actions AS jsonb), CAST(:extracted_data AS jsonb), "
+                    "CAST(:translation AS jsonb), "
                     "'{}', '', :stamp, :stamp, :missing_since)"
                 ),
                 filled,
@@ -219,6 +222,17 @@ class Book:
                 self._action(started_at) for _ in range(dice.choice((0, 0, 0, 1, 2, 4)))
             ],
             "extracted_data": self._data(),
+            "translation": dice.choice(
+                (
+                    None,
+                    {},
+                    {"language": "es"},
+                    {"language": "ES "},
+                    {"language": ["es"]},
+                    {"enabled": True},
+                    "es",
+                )
+            ),
             "missing_since": started_at + DAY if dice.random() < 0.05 else None,
         }
 

@@ -45,6 +45,7 @@ WITH facts AS (
     (c.started_at AT TIME ZONE p.zone)::date AS day,
     extract(hour FROM c.started_at AT TIME ZONE p.zone)::int AS hour,
     c.is_trial, c.missing_since, c.is_agent_deleted,
+    CASE WHEN c.translation ->> 'language' IN ('es', 'ES ') THEN 'es' ELSE '' END AS language,
     (c.is_trial IS DISTINCT FROM true AND c.missing_since IS NULL) AS live,
     c.duration_seconds AS d,
     CASE WHEN c.from_number IS DISTINCT FROM '+266696687' THEN
@@ -120,6 +121,7 @@ _MEASURES = """
     count(*) FILTER (WHERE live AND NOT has_transcript) AS calls_without_transcript,
     count(*) FILTER (WHERE live AND NOT has_summary) AS calls_without_summary,
     count(*) FILTER (WHERE live AND nobody_known) AS calls_with_unknown_speakers,
+    coalesce(sum(turns) FILTER (WHERE live AND NOT nobody_known), 0) AS caller_turns,
     coalesce(sum(d::numeric) FILTER (WHERE live), 0) AS talk_seconds,
     coalesce(sum(d::numeric) FILTER (WHERE live), 0)::float / 60 AS talk_minutes,
     coalesce(sum(ceil(d / 60)) FILTER (WHERE live), 0) AS billable_minutes,
@@ -217,6 +219,11 @@ SELECT p.location_id, w.day::date AS day, {_MEASURES.replace("count(*)", "count(
   (SELECT count(*) FROM judged x WHERE x.location_id = p.location_id AND x.live
     AND x.day > w.day - interval '14 days' AND x.day <= w.day - interval '7 days') END
     AS calls_previous_7d,
+  (SELECT max((SELECT count(*) FROM judged y WHERE y.location_id = x.location_id AND y.live
+      AND y.day BETWEEN x.day - 1 AND x.day AND y.started_at <= x.started_at
+      AND y.started_at + greatest(coalesce(y.d, 0), 0.001) * interval '1 second' > x.started_at))
+    FROM judged x WHERE x.location_id = p.location_id AND x.live AND x.day = w.day)
+    AS peak_found,
   {_READ.format(first="w.day", last="w.day")} AS is_complete,
   count(j.call_id) > 0 OR EXISTS (SELECT FROM ledger r WHERE r.location_id = p.location_id
     AND r.day = (w.day AT TIME ZONE p.zone AT TIME ZONE 'UTC')::date
@@ -279,6 +286,12 @@ FROM filled JOIN (SELECT location_id, day, agent_id, count(*) FILTER (WHERE enga
 GROUP BY 1, 2, 3, 4
 """
 
+_LANGUAGES = """
+SELECT location_id, day, language, count(*) AS calls, coalesce(sum(d::numeric), 0) AS talk_seconds,
+  coalesce(sum(d::numeric), 0)::float / 60 AS talk_minutes
+FROM judged WHERE live AND day = ANY(CAST(:days AS date[])) GROUP BY 1, 2, 3
+"""
+
 _OUTCOMES = """
 SELECT location_id, day, agent_id, CASE WHEN goal THEN 'goal' WHEN transferred THEN 'transferred'
     WHEN followed THEN 'follow_up' WHEN extracted OR captured THEN 'data_taken'
@@ -297,6 +310,7 @@ KEYS = {
     "action_metrics": ("location_id", "day", "agent_id", "action_type", "action_name"),
     "data_capture_metrics": ("location_id", "day", "agent_id", "data_key"),
     "outcome_metrics": ("location_id", "day", "agent_id", "outcome"),
+    "language_metrics": ("location_id", "day", "language"),
 }
 
 _QUERIES = {
@@ -306,6 +320,7 @@ _QUERIES = {
     "action_metrics": _ACTIONS,
     "data_capture_metrics": _CAPTURES,
     "outcome_metrics": _OUTCOMES,
+    "language_metrics": _LANGUAGES,
 }
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
@@ -324,6 +339,9 @@ def expected(db: sa.Connection, mart: str, **values: Any) -> Rows:
     """The mart as the oracle has it, by key."""
     rows = _by_key(db.execute(sa.text(_QUERIES[mart]), values).mappings(), mart)
     for row in rows.values():
+        if "peak_found" in row:
+            peak = row.pop("peak_found")
+            row["peak_concurrent_calls"] = (peak or 0) if row["is_known"] else None
         if not row.pop("is_known", True):
             row.update(dict.fromkeys(MEASURES))
     return rows

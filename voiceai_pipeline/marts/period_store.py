@@ -1,0 +1,193 @@
+"""Computes the marts of weeks and months from those of days and from the facts of calls, in SQL.
+
+Sums are added up from the days; distinct callers and percentiles are taken from the calls.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.percent import SMALL
+from voiceai_pipeline.database.mart_tables import MEASURES, daily_call_metrics
+from voiceai_pipeline.database.period_tables import (
+    MONTH,
+    PERIOD_MARTS,
+    WEEK,
+    agent_period_metrics,
+    period_metrics,
+)
+from voiceai_pipeline.marts.call_facts import MartLocation
+from voiceai_pipeline.marts.metrics import RATIOS
+
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Period:
+    """A week or month; both days belong to it."""
+
+    kind: str
+    first: date
+    last: date
+
+
+def periods(first: date, last: date) -> Iterator[Period]:
+    """The weeks and months with a day from ``first`` to ``last``."""
+    monday = first - first.weekday() * _DAY
+    while monday <= last:
+        yield Period(WEEK, monday, monday + 6 * _DAY)
+        monday += 7 * _DAY
+    begin = first.replace(day=1)
+    while begin <= last:
+        following = (begin + 31 * _DAY).replace(day=1)
+        yield Period(MONTH, begin, following - _DAY)
+        begin = following
+
+
+def replace(
+    db: sa.Connection, locations: Sequence[MartLocation], first: date, now: datetime
+) -> None:
+    """Compute the periods of these locations from that of ``first`` on: who is a new caller later
+    follows from the calls of before. Their marts of days are up to date."""
+    ids = [location.location_id for location in locations]
+    newest = _newest_days(db, ids)
+    begin = min(first - first.weekday() * _DAY, first.replace(day=1))
+    for table in PERIOD_MARTS:
+        # A week can begin before its month, but none that does not contain ``first`` goes.
+        db.execute(
+            sa.delete(table).where(
+                table.c.location_id.in_(ids), table.c.first_day >= begin, table.c.last_day >= first
+            )
+        )
+    cells = [
+        (location, period)
+        for location in locations
+        if location.location_id in newest
+        for period in periods(first, max(first, newest[location.location_id]))
+    ]
+    windows = [
+        (Window.of_day(period.first, one.zone).start, Window.of_day(period.last, one.zone).end)
+        for one, period in cells
+    ]
+    values = {
+        "ids": [location.location_id for location, _ in cells],
+        "kinds": [period.kind for _, period in cells],
+        "firsts": [period.first for _, period in cells],
+        "lasts": [period.last for _, period in cells],
+        "starts": [start for start, _ in windows],
+        "ends": [end for _, end in windows],
+        "now": now,
+        "small": SMALL,
+    }
+    db.execute(sa.text(_OF_LOCATIONS), values)
+    db.execute(sa.text(_OF_AGENTS), values)
+
+
+def _newest_days(db: sa.Connection, location_ids: Sequence[str]) -> dict[str, date]:
+    table = daily_call_metrics
+    query = (
+        sa.select(table.c.location_id, sa.func.max(table.c.day))
+        .where(table.c.location_id.in_(location_ids))
+        .group_by(table.c.location_id)
+    )
+    return {row[0]: row[1] for row in db.execute(query)}
+
+
+_OF_CALLS: Final = ("unique_callers", "p50_duration_seconds", "p90_duration_seconds")
+_DERIVED: Final = {
+    "avg_duration_seconds": "s.talk_seconds / nullif(s.calls - s.calls_without_duration, 0)",
+    "max_duration_seconds": "s.max_duration_seconds",
+    "talk_minutes": "s.talk_seconds / 60",
+    "is_small_sample": "s.calls < :small",
+    "is_engaged_small_sample": "s.engaged_calls < :small",
+    **{name: f"s.{over}::float8 / nullif(s.{under}, 0)" for name, over, under in RATIOS},
+    **{name: f"CASE WHEN s.calls IS NOT NULL THEN c.{name} END" for name in _OF_CALLS},
+}
+_SUMMED: Final = [name for name in MEASURES if name not in _DERIVED]
+_MEASURED: Final = ", ".join(f"{_DERIVED.get(name, f's.{name}')} AS {name}" for name in MEASURES)
+_SUMS: Final = (
+    ", ".join(f"sum(d.{name}) AS {name}" for name in _SUMMED)
+    + ", max(d.max_duration_seconds) AS max_duration_seconds"
+)
+_PERIODS: Final = (
+    "unnest(CAST(:ids AS text[]), CAST(:kinds AS text[]), CAST(:firsts AS date[]), "
+    "CAST(:lasts AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) "
+    "AS p(location_id, period, first_day, last_day, starts, ends)"
+)
+_CALLS_OF: Final = (
+    "f.location_id = p.location_id AND f.started_at >= p.starts AND f.started_at < p.ends "
+    "AND f.is_counted"
+)
+_SECONDS: Final = "round(f.duration_seconds * 1000) / 1000"
+_SPREAD: Final = (
+    "count(DISTINCT nullif(f.caller, 0)) AS unique_callers, "
+    f"percentile_cont(0.5) WITHIN GROUP (ORDER BY {_SECONDS}) AS p50_duration_seconds, "
+    f"percentile_cont(0.9) WITHIN GROUP (ORDER BY {_SECONDS}) AS p90_duration_seconds"
+)
+_STATUS: Final = """
+    SELECT count(d.calls) AS days_read, max(d.location_name) AS location_name,
+           max(d.timezone) AS timezone, max(d.peak_concurrent_calls) AS peak_concurrent_calls,
+           count(*) FILTER (WHERE d.is_complete) = p.last_day - p.first_day + 1 AS is_complete
+    FROM daily_call_metrics d
+    WHERE d.location_id = p.location_id AND d.day BETWEEN p.first_day AND p.last_day
+    HAVING count(*) > 0
+"""
+
+
+def _insert(table: sa.Table, names: Sequence[str], query: str) -> str:
+    assert {*names, *MEASURES} == {one.name for one in table.columns}  # noqa: S101 - both ours
+    return f"INSERT INTO {table.name} ({', '.join((*names, *MEASURES))}) {query}"
+
+
+_OF_LOCATIONS: Final = _insert(
+    period_metrics,
+    ("location_id", "period", "first_day", "last_day", "days_read", "location_name", "timezone",
+     "new_callers", "returning_callers", "callers_known_since", "peak_concurrent_calls",
+     "is_complete", "computed_at"),
+    f"""
+    SELECT p.location_id, p.period, p.first_day, p.last_day, o.days_read, o.location_name,
+           o.timezone, n.new_callers, c.unique_callers - n.new_callers, k.known_since,
+           o.peak_concurrent_calls, o.is_complete, :now, {_MEASURED}
+    FROM {_PERIODS}
+    CROSS JOIN LATERAL ({_STATUS}) AS o
+    CROSS JOIN LATERAL (
+        SELECT {_SUMS} FROM daily_call_metrics d
+        WHERE d.location_id = p.location_id AND d.day BETWEEN p.first_day AND p.last_day) AS s
+    CROSS JOIN LATERAL (SELECT {_SPREAD} FROM call_facts f WHERE {_CALLS_OF}) AS c
+    CROSS JOIN LATERAL (
+        SELECT min(d.day) AS known_since FROM daily_call_metrics d
+        WHERE d.location_id = p.location_id AND d.calls IS NOT NULL) AS k
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN k.known_since < p.first_day AND s.calls IS NOT NULL THEN (
+            SELECT count(*) FROM (SELECT DISTINCT f.caller FROM call_facts f
+                                  WHERE {_CALLS_OF} AND f.caller <> 0) AS called
+            WHERE NOT EXISTS (
+                SELECT FROM call_facts e WHERE e.caller = called.caller AND e.is_counted
+                AND e.location_id = p.location_id AND e.started_at < p.starts)) END
+            AS new_callers) AS n
+    """,  # noqa: S608 - our own text
+)  # fmt: skip
+_OF_AGENTS: Final = _insert(
+    agent_period_metrics,
+    ("location_id", "period", "first_day", "agent_id", "last_day", "days_read", "agent_name",
+     "is_agent_deleted", "is_complete", "computed_at"),
+    f"""
+    SELECT p.location_id, p.period, p.first_day, s.agent_id, p.last_day, o.days_read,
+           s.agent_name, s.is_agent_deleted, o.is_complete, :now, {_MEASURED}
+    FROM {_PERIODS}
+    CROSS JOIN LATERAL ({_STATUS}) AS o
+    CROSS JOIN LATERAL (
+        SELECT d.agent_id, (array_agg(d.agent_name ORDER BY d.day DESC))[1] AS agent_name,
+               (array_agg(d.is_agent_deleted ORDER BY d.day DESC))[1] AS is_agent_deleted, {_SUMS}
+        FROM agent_performance d
+        WHERE d.location_id = p.location_id AND d.day BETWEEN p.first_day AND p.last_day
+        GROUP BY d.agent_id) AS s
+    LEFT JOIN LATERAL (
+        SELECT f.agent_id, {_SPREAD} FROM call_facts f WHERE {_CALLS_OF}
+        GROUP BY f.agent_id) AS c ON c.agent_id = s.agent_id
+    """,  # noqa: S608 - our own text
+)  # fmt: skip
