@@ -56,8 +56,8 @@ period_metrics = sa.Table(
           f"no day before the period was read. {NOT_ADDITIVE}", _CALLERS, null=True),
     count("returning_callers", "unique_callers - new_callers; NULL where that is. " + NOT_ADDITIVE,
           _CALLERS, null=True),
-    column("callers_known_since", sa.Date, "The first day of the location that was read: whoever "
-           "called before it counts as new.", _CALLERS, null=True),
+    column("callers_known_since", sa.Date, "The first day of the location that was read: a caller "
+           "from before it counts as new.", _CALLERS, null=True),
     count("peak_concurrent_calls", "The most calls in progress at one moment. NULL: "
           f"{_UNREAD} {NOT_ADDITIVE}", "started_at duration_seconds", null=True),
     *marks(),
