@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from voiceai_pipeline.calls import user_syncs
 from voiceai_pipeline.core.connection import SERVICE, User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass
@@ -115,6 +116,15 @@ def unread_users(db: sa.Connection) -> set[UUID]:
         "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
     )
     return set(db.execute(query).scalars())
+
+
+def failed_days(db: sa.Connection, user_ids: Collection[UUID]) -> list[date]:
+    """The days that failed for any of these users, oldest first."""
+    query = sa.text(
+        "SELECT DISTINCT day FROM sync_ledger "
+        "WHERE state = 'failed' AND user_id = ANY(:users) ORDER BY day"
+    ).bindparams(sa.bindparam("users", list(user_ids), ARRAY(sa.Uuid)))
+    return list(db.execute(query).scalars())
 
 
 def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
@@ -294,6 +304,8 @@ def record_with_statuses(
         by_user[outcome.user.id].append(outcome)
     concerned = {outcome.user.id for outcome in outcomes}
     record_statuses(db, {user: _status(by_user[user]) for user in concerned})
+    if run_id is not None:
+        user_syncs.add(db, outcomes, run_id)
 
 
 def _status(outcomes: Sequence[DayResult]) -> UserStatus:

@@ -34,6 +34,7 @@ from voiceai_pipeline.database.schema import (
     VERSION_TABLE,
     metadata,
 )
+from voiceai_pipeline.database.user_sync_table import user_syncs
 from voiceai_pipeline.database.webhook_tables import (
     call_hints,
     hinted_days,
@@ -70,6 +71,7 @@ __all__ = [
     "sync_status",
     "token_circuit",
     "token_events",
+    "user_syncs",
     "users",
     "webhook_messages",
     "webhook_refusals",

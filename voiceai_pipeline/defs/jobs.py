@@ -7,6 +7,7 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
+from voiceai_pipeline.calls import user_syncs
 from voiceai_pipeline.calls.sync import Mode
 from voiceai_pipeline.connections import alert_channels, alert_delivery, alerts
 from voiceai_pipeline.connections import queries as connections
@@ -143,15 +144,21 @@ def correct_days(
 
 
 @dg.op
-def delete_old_runs(context: dg.OpExecutionContext, config: Memory) -> None:
-    """Delete the old runs of this code location that the UI no longer needs, with their events."""
+def delete_old_runs(
+    context: dg.OpExecutionContext, config: Memory, database: dg.ResourceParam[sa.Engine]
+) -> None:
+    """Delete the old runs of this code location that the UI no longer needs, with their events, and
+    what users' histories say of them."""
+    before = datetime.now(UTC) - timedelta(days=config.keep_days)
+    with database.begin() as db:
+        user_syncs.purge(db, before)
     ours = [BY_COMMAND_LINE]
     if location := context.run.tags.get(REPOSITORY_LABEL_TAG):
         ours.append({REPOSITORY_LABEL_TAG: location})
     purged = retention.purge(
         context.instance,
         ours,
-        datetime.now(UTC) - timedelta(days=config.keep_days),
+        before,
         config.at_most,
     )
     more = "" if purged.is_complete else " There are more; the next run deletes them."

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import dagster as dg
 
+from voiceai_pipeline.calls import user_syncs
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.calls.sync import Mode, SyncRequestError
@@ -46,6 +47,24 @@ _AUTOMATIC: Final = frozenset(
 """Tags of runs that no operator asked for."""
 
 
+def _asked_by(tags: Mapping[str, str]) -> str:
+    """What asked for a run, for the users' history."""
+    for tag, what in _ASKERS.items():
+        if tag in tags:
+            return what or tags[tag]
+    return "Dagster's UI"
+
+
+_ASKERS: Final = {
+    "dagster/retry_number": "automatic retry",
+    "dagster/schedule_name": "schedule",
+    "dagster/sensor_name": "sensor",
+    "dagster/backfill": "backfill",
+    "voiceai/launched_by": "",
+}
+"""What a run's tag says about who asked for it; empty: its value says it."""
+
+
 def sync_and_record(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     pipeline: Pipeline,
@@ -69,6 +88,8 @@ def sync_and_record(
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
+    with pipeline.engine.begin() as db:
+        user_syncs.attribute(db, context.run.run_id, _asked_by(context.run.tags))
     statuses = read_statuses(context, pipeline, page, days)
     for status in statuses:
         if status.report.is_green:

@@ -22,6 +22,7 @@ from voiceai_pipeline.web.daemon_monitor import DaemonMonitor, monitoring
 from voiceai_pipeline.web.hint_reader import reading
 from voiceai_pipeline.web.server import listen, serve_until_stopped
 from voiceai_pipeline.web.site import ACTOR, DAGSTER_UI, open_site
+from voiceai_pipeline.web.sync_watch import watching
 
 log = logging.getLogger("voiceai_pipeline.web")
 
@@ -74,6 +75,7 @@ def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | 
         with (
             monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)),
             reading(pipeline, site.inbox),
+            watching(site.watch),
         ):
             log.info("The page listens at %s", page.url)
             serve_until_stopped(

@@ -47,6 +47,9 @@ _OPEN: Final = frozenset({LOGIN, CALLBACK_PATH})
 MAX_BODY: Final = 64 * 1024
 """Maximum size of a request body in bytes; ours have a few hundred."""
 
+MAX_FIELDS: Final = 150
+"""Fields of a form; a page of users has a box for each of a hundred."""
+
 BODY_TIMEOUT: Final = 20.0
 """Seconds until a request's body has to be there."""
 
@@ -181,7 +184,7 @@ def refuse_analysts(request: Request) -> None:
 def parse_form(body: bytes) -> dict[str, str]:
     """The fields of a form. Starlette's own parser needs another package."""
     try:
-        return dict(parse_qsl(body.decode(), max_num_fields=50))
+        return dict(parse_qsl(body.decode(), max_num_fields=MAX_FIELDS))
     except ValueError:
         return {}
 

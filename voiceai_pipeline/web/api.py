@@ -188,10 +188,11 @@ def _patience(request: Request) -> int:
 
 
 def _launched(site: Site, user_id: UUID, launched: Launched) -> dict[str, Any]:
+    did = "The user is being synced already:" if launched.was_under_way else "Launched a sync of"
     query = urlencode({"runId": launched.run_ids}, doseq=True)
     return {
         "success": True,
-        "message": f"Launched a sync of {launched.first} to {launched.last}.",
+        "message": f"{did} {launched.first} to {launched.last}.",
         "runIds": launched.run_ids,
         "startDate": launched.first.isoformat(),
         "endDate": launched.last.isoformat(),

@@ -20,7 +20,17 @@ from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
 from voiceai_pipeline.core.installation import START
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
-from voiceai_pipeline.web import access, api, connect, insights, installs, users, webhooks
+from voiceai_pipeline.web import (
+    access,
+    api,
+    connect,
+    insights,
+    installs,
+    live,
+    user_list,
+    users,
+    webhooks,
+)
 from voiceai_pipeline.web.dagster_proxy import DagsterProxy
 from voiceai_pipeline.web.guard import Guard
 from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
@@ -60,7 +70,9 @@ def create_app(site: Site) -> ASGIApp:
                 "/",
                 routes=[
                     *access.routes(),
+                    *user_list.routes(),
                     *users.routes(),
+                    *live.routes(),
                     *connect.routes(),
                     *installs.routes(),
                     *insights.routes(),

@@ -114,6 +114,26 @@ class Dagster:
             return Run(answer["runId"], answer["status"])
         return None
 
+    def runs(self, run_ids: Collection[str]) -> dict[str, Run]:
+        """These runs; those that Dagster does not have, or has deleted, are absent."""
+        query = """query Runs($ids: [String!]) { runsOrError(filter: {runIds: $ids}) {
+            __typename ... on Runs { results { runId status } } } }"""
+        answer = self._ask(query, {"ids": list(run_ids)})["runsOrError"]
+        if answer["__typename"] != "Runs":
+            raise DagsterError(f"Dagster did not list its runs ({answer['__typename']}).")
+        return {one["runId"]: Run(one["runId"], one["status"]) for one in answer["results"]}
+
+    def cancel(self, run_id: str) -> None:
+        """Ask for the end of a run; one that is queued ends at once, one that has ended stays."""
+        query = """mutation Cancel($id: String!) { terminateRun(runId: $id) {
+            __typename ... on TerminateRunFailure { message } } }"""
+        answer = self._ask(query, {"id": run_id})["terminateRun"]
+        if answer["__typename"] != "TerminateRunSuccess":
+            raise DagsterError(
+                f"Dagster did not cancel the run ({answer['__typename']}): it may have ended. "
+                "Reload the page."
+            )
+
     def last_sign_of_life(self) -> datetime | None:
         """When the daemon and our sensors were last active (UTC): the oldest heartbeat of the
         daemon's parts or the newest sensor tick, whichever is earlier; None if never."""

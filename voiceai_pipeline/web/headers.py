@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voiceai_pipeline.core.settings import PageSettings
@@ -31,6 +32,14 @@ def security_headers(page: PageSettings) -> dict[str, str]:
     if page.url.startswith("https://"):
         found["Strict-Transport-Security"] = "max-age=31536000"
     return found
+
+
+def with_scripts(response: Response, page: PageSettings) -> Response:
+    """The response, whose page may run the scripts of ours that it names, and no others."""
+    policy = security_headers(page)["Content-Security-Policy"]
+    ours = "script-src 'self'; connect-src 'self'"
+    response.headers["Content-Security-Policy"] = f"{policy}; {ours}"
+    return response
 
 
 class SecurityHeaders:

@@ -95,27 +95,32 @@ def safe_back(path: str) -> str:
 def render(request: Request, template: str, *, status: int = 200, **content: Any) -> Response:
     """A page: the template with its content, below the result of the last action."""
     site = site_of(request)
-    session = session_of(request)
     flash = cookies.read_flash(site.jar, request.cookies)
+    html = fragment(request, template, flash=flash and _named(site, flash), **content)
+    response = HTMLResponse(html, status)
+    if flash:
+        site.jar.delete(response, cookies.FLASH)
+    return response
+
+
+def fragment(request: Request, template: str, **content: Any) -> str:
+    """A template with its content and what all of them know: the visitor, times, addresses."""
+    site = site_of(request)
+    session = session_of(request)
     now = datetime.now(UTC)
     zone = site.pipeline.zone
-    html = site.templates.get_template(template).render(
+    return site.templates.get_template(template).render(
         session=session,
         may_see_users=may_see_users(request),
         is_operator=role_of(request) is Role.OPERATOR,
         needs_login=site.page.secret is not None,
         form_token=cookies.form_token(site.signer, session) if session else "",
-        flash=flash and _named(site, flash),
         dagster_url=site.page.dagster_url,
         sandbox_url=site.highlevel.api_url if site.highlevel.is_sandbox else "",
         moment=lambda at: filters.moment(at, zone),
         distance=lambda at: filters.distance(at, now),
         **content,
     )
-    response = HTMLResponse(html, status)
-    if flash:
-        site.jar.delete(response, cookies.FLASH)
-    return response
 
 
 def _named(site: Site, flash: Flash) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from voiceai_pipeline.calls.ledger import UserStatus
+from voiceai_pipeline.calls.user_syncs import UserSync
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web import filters
@@ -39,10 +40,15 @@ _RECONNECT: Final = Button("Reconnect", "connect", is_listed=False)
 
 @dataclass(frozen=True)
 class Row:
-    """A user in the list or on the user's own page."""
+    """A user in the list or on the user's own page.
+
+    Attributes:
+        sync: the one under way that an operator asked for.
+    """
 
     connection: Connection
     last_sync: UserStatus | None
+    sync: UserSync | None = None
 
     @property
     def user_id(self) -> UUID:
@@ -63,7 +69,7 @@ class Row:
     @property
     def urgency(self) -> int:
         """Sort key: broken connections first, then users who are not connected, then the rest."""
-        if self.connection.state in _NOT_CONNECTED:
+        if self.is_unconnected:
             return 1
         return 0 if self.tone in ("bad", "warn") else _FINE
 
@@ -71,7 +77,7 @@ class Row:
     def buttons(self) -> tuple[Button, ...]:
         connection = self.connection
         token = Button("Enter a token", "private-token", is_link=True, is_listed=False)
-        if connection.state in _NOT_CONNECTED:
+        if self.is_unconnected:
             return (Button("Connect", "connect", is_main=True), token)
         test = Button("Test", "test")
         disconnect = Button("Disconnect", "disconnect", is_link=True)
@@ -97,6 +103,16 @@ class Row:
             enter = replace(token, is_main=True, is_listed=True)
             return (enter, test, _RECONNECT, disconnect)
         return (Button("Reconnect", "connect", is_main=True), test, token, disconnect)
+
+    @property
+    def is_unconnected(self) -> bool:
+        return self.connection.state in _NOT_CONNECTED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last sync failed, and none is under way that may fix it."""
+        failed = self.last_sync is not None and self.last_sync.status == "failure"
+        return failed and self.sync is None
 
     @property
     def last_message(self) -> str:

@@ -24,6 +24,7 @@ from voiceai_pipeline.web.cookies import Jar, Signer
 from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.dagster_upstream import Upstream
 from voiceai_pipeline.web.logouts import Logouts
+from voiceai_pipeline.web.sync_watch import SyncWatch
 from voiceai_pipeline.web.throttle import Throttle
 from voiceai_pipeline.web.webhooks import Inbox
 
@@ -58,6 +59,7 @@ class Site:
         signer: signs cookies and form tokens.
         logouts: sessions that were logged out before they expired.
         inbox: keeps HighLevel's webhook messages.
+        watch: follows the syncs that operators asked for.
         channels: the names of the channels that alerts are sent to.
         failed_logins: limits password guessing.
         dashboard_logins: of the replaced dashboard's users; None: they open nothing.
@@ -72,6 +74,7 @@ class Site:
     signer: Signer
     logouts: Logouts
     inbox: Inbox
+    watch: SyncWatch
     channels: tuple[str, ...] = ()
     failed_logins: Throttle = field(default_factory=Throttle)
     dashboard_logins: DashboardLogins | None = None
@@ -142,12 +145,13 @@ def open_site(
         DAGSTER_UI if page.dagster_url == page.url + DAGSTER_PATH else page.dagster_url
     )
     jwks_url = page.jwks_url
+    dagster = Dagster(inner, page.dagster_key)
     return Site(
         pipeline=pipeline,
         home=settings.home,
         highlevel=settings.highlevel,
         page=page,
-        dagster=Dagster(inner, page.dagster_key),
+        dagster=dagster,
         upstreams={
             Role.OPERATOR: Upstream(inner),
             Role.ANALYST: Upstream(dagster_url_for_analysts or inner),
@@ -155,6 +159,7 @@ def open_site(
         signer=Signer(page.secret, page.analyst_secret),
         logouts=Logouts(settings.home / "logouts"),
         inbox=Inbox(pipeline.engine, settings.highlevel),
+        watch=SyncWatch(pipeline.engine, dagster),
         channels=tuple(one.name for one in alert_channels.channels(settings.alerts)),
         dashboard_logins=DashboardLogins(jwks_url, page.jwt_audience) if jwks_url else None,
     )

@@ -1,20 +1,21 @@
-"""Launches a user's sync as Dagster runs, for the page's buttons and ``/functions/v1`` alike, and
-waits for its end.
+"""Launches users' syncs as Dagster runs, for the page's buttons and ``/functions/v1`` alike, and
+waits for their end.
 
 Consent, tests and refreshes are functions of ``voiceai_pipeline.connections``.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from voiceai_pipeline.core.connection import ConnectionState
+from voiceai_pipeline.calls import user_syncs
+from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, days_to_sync, stretches
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.web.dagster_client import DagsterError
@@ -23,11 +24,31 @@ from voiceai_pipeline.web.site import Site
 
 @dataclass(frozen=True)
 class Launched:
-    """Runs that sync the days ``first`` to ``last`` of the pipeline's time zone, inclusive."""
+    """Runs that sync the days ``first`` to ``last`` of the pipeline's time zone, inclusive.
+
+    Attributes:
+        was_under_way: nothing was launched: these runs sync the user already.
+    """
 
     run_ids: tuple[str, ...]
     first: date
     last: date
+    was_under_way: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchedForMany(Launched):
+    """The same for several users.
+
+    Attributes:
+        users: how many are synced by these runs.
+        busy: how many were being synced already.
+        blocked: how many need action first.
+    """
+
+    users: int = 0
+    busy: int = 0
+    blocked: int = 0
 
 
 class PartlyLaunchedError(DagsterError):
@@ -50,10 +71,11 @@ def launch(
     first: date | None = None,
     last: date | None = None,
 ) -> Launched:
-    """Launch the runs that sync or re-sync a user's days.
+    """Launch the runs that sync or re-sync a user's days, unless a run that includes them is under
+    way.
 
     Args:
-        launched_by: for the runs' tags.
+        launched_by: for the runs' tags and the user's history.
         first: None: ``TRAILING_DAYS`` before ``last``, as the nightly schedule does.
         last: inclusive; None: today.
 
@@ -65,23 +87,105 @@ def launch(
         DagsterError: Dagster does not respond, or refuses.
     """
     connection = site.connection(user_id)
-    # A pause may be over: a sync that names the user finds out.
-    if connection.obstacle is not None and connection.state is not ConnectionState.PAUSED:
+    if not _may_try(connection):
+        assert connection.obstacle is not None  # noqa: S101 - why it may not be tried
         raise PipelineError(connection.obstacle)
+    days = _days(site, first, last)
+    run_ids, busy = _launch_once(site, [user_id], days, launched_by)
+    if run_ids:
+        return Launched(run_ids, days[0], days[-1])
+    return Launched(
+        tuple(one.run_id for one in busy),
+        min(one.first_day for one in busy),
+        max(one.last_day for one in busy),
+        was_under_way=True,
+    )
+
+
+def launch_for_many(
+    site: Site,
+    connections: Collection[Connection],
+    launched_by: str,
+    days: Sequence[date] = (),
+) -> LaunchedForMany:
+    """The same for several users, by one run for each stretch of consecutive days. Users who need
+    action first, and those who are being synced already, are left out.
+
+    Args:
+        days: oldest first, and none in the future; none: as the nightly schedule does.
+
+    Raises:
+        DagsterError: as ``launch``.
+    """
+    able = [one.user.id for one in connections if _may_try(one)]
+    earliest = site.dagster.first_day()
+    days = [day for day in days if day >= earliest] or _days(site, None, None)
+    run_ids, busy = _launch_once(site, able, days, launched_by) if able else ((), [])
+    busy_users = len({one.user_id for one in busy})
+    return LaunchedForMany(
+        run_ids,
+        days[0],
+        days[-1],
+        users=len(able) - busy_users,
+        busy=busy_users,
+        blocked=len(connections) - len(able),
+    )
+
+
+def _may_try(connection: Connection) -> bool:
+    """Whether a sync that names the user can succeed: a pause may be over, and it finds out."""
+    return connection.obstacle is None or connection.state is ConnectionState.PAUSED
+
+
+def _days(site: Site, first: date | None, last: date | None) -> list[date]:
     earliest, today = site.dagster.first_day(), site.today()
     last = last or today
     if first is None:
         first = max(earliest, last - timedelta(days=TRAILING_DAYS))
-    days = days_to_sync(first, last, earliest=earliest, today=today)
+    return days_to_sync(first, last, earliest=earliest, today=today)
+
+
+def _launch_once(
+    site: Site, user_ids: Sequence[UUID], days: Sequence[date], launched_by: str
+) -> tuple[tuple[str, ...], list[user_syncs.UserSync]]:
+    """Launch runs for those of these users whose days no run syncs yet.
+
+    Returns:
+        The launched runs, and what was under way before.
+    """
     run_ids: list[str] = []
-    for stretch in stretches(days, DAYS_PER_RUN):
-        try:
-            run_ids.append(site.dagster.launch_sync(stretch, [user_id], launched_by))
-        except DagsterError as error:
-            if not run_ids:
-                raise
-            raise PartlyLaunchedError(run_ids, error) from error
-    return Launched(tuple(run_ids), first, last)
+    wanted = set(user_ids)
+    failed: PartlyLaunchedError | None = None
+    # Held while Dagster answers: a click meanwhile waits, and then finds this sync.
+    with site.pipeline.engine.begin() as db:
+        user_syncs.lock(db)
+        busy = [
+            one
+            for one in user_syncs.under_way(db)
+            if one.user_id in wanted and one.first_day <= days[0] and one.last_day >= days[-1]
+        ]
+        idle = [one for one in user_ids if one not in {sync.user_id for sync in busy}]
+        for stretch in stretches(days, DAYS_PER_RUN) if idle else ():
+            try:
+                run_id = site.dagster.launch_sync(stretch, idle, launched_by)
+            except DagsterError as error:
+                if not run_ids:
+                    raise
+                failed = PartlyLaunchedError(run_ids, error)
+                break
+            run_ids.append(run_id)
+            user_syncs.ask(
+                db,
+                idle,
+                run_id,
+                (stretch[0], stretch[-1]),
+                asked_by=launched_by,
+                now=datetime.now(UTC),
+            )
+    site.watch.wake()
+    if failed is not None:
+        raise failed
+    return tuple(run_ids), busy
 
 
 _FIRST_PAUSE: Final = 0.25

@@ -1,85 +1,41 @@
-"""The list of all users, each user's own page, and their buttons; Connect is in ``connect``.
+"""Each user's own page, and a user's buttons; Connect is in ``connect``, the list in
+``user_list``."""
 
-The list never leaves a user out: neither without a connection, nor because other data is
-unavailable.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Final, TypeVar
-from urllib.parse import urlencode
+from datetime import date, timedelta
+from typing import Final
 from uuid import UUID
 
-import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from voiceai_pipeline.calls import freshness, ledger
+from voiceai_pipeline.calls import freshness, user_syncs
 from voiceai_pipeline.calls.freshness import Freshness
-from voiceai_pipeline.connections import circuit_breaker, consent_requests, history, installs
-from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.connections.consent_requests import ConnectRequest
-from voiceai_pipeline.connections.installs import Install
+from voiceai_pipeline.connections import history
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
-from voiceai_pipeline.core.disk import room_warning
 from voiceai_pipeline.core.failures import PipelineError
-from voiceai_pipeline.web import overview, sync_runs
+from voiceai_pipeline.web import lookups, sync_runs
 from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
-from voiceai_pipeline.web.pages import HOME, reading, redirect, render, safe_back
+from voiceai_pipeline.web.headers import with_scripts
+from voiceai_pipeline.web.pages import reading, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
 from voiceai_pipeline.web.sync_runs import PartlyLaunchedError
 
-PER_PAGE: Final = 100
 MONTH: Final = 31
 """Days that a user's page suggests for a re-sync: one run."""
 
 HISTORY: Final = 50
-"""Number of events shown for a user."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ListQuery:
-    """Search, filter and page of the list, from the query string."""
-
-    q: str = ""
-    show: str = ""
-    page: int = 1
-
-    @classmethod
-    def of(cls, request: Request) -> "ListQuery":
-        query = request.query_params
-        page = query.get("page", "1")
-        return cls(
-            q=query.get("q", "").strip()[:100],
-            show="attention" if query.get("show") == "attention" else "",
-            page=int(page) if page.isdecimal() and len(page) < 6 else 1,
-        )
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether it shows a part of the list, and not the first page."""
-        return self != ListQuery()
-
-    def address(self, **changed: object) -> str:
-        """The list's URL with a changed search, filter or page; page 1 unless given."""
-        values = {"q": self.q, "show": self.show, "page": 1, **changed}
-        query = urlencode({k: v for k, v in values.items() if v and (k, v) != ("page", 1)})
-        return f"{HOME}?{query}" if query else HOME
+"""Number of events, and of syncs, shown for a user."""
 
 
 def routes() -> list[Route]:
-    """The list, the users' pages, and their buttons except Connect."""
+    """The users' pages, and their buttons except Connect."""
     user = "/users/{user_id:uuid}"
     return [
-        Route(HOME, reading(_list), methods=["GET"]),
         Route(user, reading(_detail), methods=["GET"]),
         Route(f"{user}/test", posted(_test), methods=["POST"]),
         Route(f"{user}/sync", posted(_sync), methods=["POST"]),
@@ -91,100 +47,34 @@ def routes() -> list[Route]:
 # Pages -------------------------------------------------------------------------------------------
 
 
-def _list(request: Request) -> Response:
-    site = site_of(request)
-    query = ListQuery.of(request)
-    with site.pipeline.engine.begin() as db:
-        listed = connections.all_connections(db)
-    statuses = _last_syncs(site)
-    rows = [Row(one, (statuses or {}).get(one.user.id)) for one in listed]
-    rows.sort(key=lambda row: (row.urgency, row.name.casefold(), str(row.user_id)))
-    found = [row for row in rows if row.matches(query.q)]
-    needing_action = [row for row in found if row.needs_action]
-    shown = needing_action if query.show == "attention" else found
-    pages = max(1, -(-len(shown) // PER_PAGE))
-    page = min(max(1, query.page), pages)
-    return render(
-        request,
-        "users.html",
-        query=query,
-        rows=shown[(page - 1) * PER_PAGE : page * PER_PAGE],
-        total=len(rows),
-        found=len(found),
-        needing_action=len(needing_action),
-        page=page,
-        pages=pages,
-        back=query.address(page=page),
-        last_syncs_are_known=statuses is not None,
-        circuit=_open_circuit(site),
-        disk=room_warning(site.home),
-        held=_held(site),
-        installs=_installs(site, listed),
-        overview=None if query.is_narrowed else _overview(site, listed),
-    )
-
-
-def _overview(site: Site, listed: Sequence[Connection]) -> overview.Overview | None:
-    return _read_or_none(site, lambda db: overview.read(db, site, listed))
-
-
-def _held(site: Site) -> Sequence[ConnectRequest]:
-    """Consents from HighLevel's marketplace that wait for an operator."""
-    now = datetime.now(UTC)
-    return _read_or_none(site, lambda db: consent_requests.held(db, now)) or ()
-
-
-def _installs(site: Site, listed: Sequence[Connection]) -> Sequence[Install]:
-    """Locations of connected agencies that installed the app and have no user."""
-    return _read_or_none(site, lambda db: installs.offered(db, listed)) or ()
-
-
-def _last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
-    """The last sync of these users, or of all."""
-    return _read_or_none(site, lambda db: ledger.statuses(db, user_ids or None))
-
-
-def _open_circuit(site: Site) -> circuit_breaker.Circuit | None:
-    """The circuit breaker while it suspends all refreshes."""
-    circuit = _read_or_none(site, circuit_breaker.read)
-    return circuit if circuit is not None and circuit.is_open else None
-
-
-def _read_or_none(site: Site, read: Callable[[sa.Connection], T]) -> T | None:
-    """What ``read`` returns; None if the database cannot provide it: the pages work without."""
-    try:
-        with site.pipeline.engine.begin() as db:
-            return read(db)
-    except sa.exc.SQLAlchemyError:
-        return None
-
-
 def _detail(request: Request) -> Response:
     site = site_of(request)
     user_id: UUID = request.path_params["user_id"]
-    connection = site.connection(user_id)
-    statuses = _last_syncs(site, user_id)
+    row, last_sync_is_known = lookups.row_of(site, user_id)
+    connection = row.connection
     today = site.today()
-    return render(
+    response = render(
         request,
         "user.html",
         today=today,
         month_ago=today - timedelta(days=MONTH - 1),
-        row=Row(connection, (statuses or {}).get(user_id)),
+        row=row,
         back=f"/users/{user_id}",
         scopes=_scopes(connection),
-        history=_read_or_none(site, lambda db: history.of_user(db, user_id, HISTORY)),
-        last_syncs_are_known=statuses is not None,
-        circuit=_open_circuit(site),
+        history=lookups.read_or_none(site, lambda db: history.of_user(db, user_id, HISTORY)),
+        syncs=lookups.read_or_none(site, lambda db: user_syncs.of_user(db, user_id, HISTORY)),
+        last_syncs_are_known=last_sync_is_known,
+        circuit=lookups.open_circuit(site),
         freshness=_freshness(site, connection),
     )
+    return with_scripts(response, site.page)
 
 
 def _freshness(site: Site, connection: Connection) -> Freshness | None:
     location_id = connection.location_id
     if not location_id or not connection.can_sync:
         return None
-    found = _read_or_none(site, lambda db: freshness.of_locations(db, [location_id]))
+    found = lookups.read_or_none(site, lambda db: freshness.of_locations(db, [location_id]))
     return found[location_id] if found else None
 
 
@@ -231,10 +121,11 @@ def _sync(request: Request, form: Form) -> Response:
         run_ids = error.run_ids if isinstance(error, PartlyLaunchedError) else ()
         flash = Flash.about(user_id, "bad", "{user}: sync not started", str(error), run_ids)
     else:
+        did = "is being synced already" if launched.was_under_way else "sync started"
         flash = Flash.about(
             user_id,
-            "good",
-            "{user}: sync started",
+            "plain" if launched.was_under_way else "good",
+            f"{{user}}: {did}",
             f"Dagster is syncing {launched.first} to {launched.last}. The result appears here when "
             "the run has finished.",
             launched.run_ids,

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from uuid import uuid4
 
+from voiceai_pipeline.web.dagster_client import ENDED
+
 
 @dataclass
 class DagsterStandIn:
@@ -18,6 +20,7 @@ class DagsterStandIn:
 
     Attributes:
         launched: the parameters of every launch, oldest first.
+        statuses: of runs, as Dagster calls them; QUEUED unless said otherwise.
         first_day: the first partition.
         asked_for_a_run: called whenever one is; returns its status.
         refuse_after: how many launches are accepted; None: all.
@@ -29,6 +32,7 @@ class DagsterStandIn:
 
     launched: list[dict[str, Any]] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
+    statuses: dict[str, str] = field(default_factory=dict)
     first_day: str = "2025-01-01"
     asked_for_a_run: Callable[[], str] = lambda: "QUEUED"
     refuse_after: int | None = None
@@ -89,6 +93,16 @@ class DagsterStandIn:
             }
         if "launchRun" in query:
             return {"launchRun": self._launch(variables["params"])}
+        if "terminateRun" in query:
+            ended = self.statuses.get(variables["id"], "QUEUED") in ENDED
+            self.statuses[variables["id"]] = "CANCELED"
+            return {
+                "terminateRun": {"__typename": f"TerminateRun{'Failure' if ended else 'Success'}"}
+            }
+        if "runsOrError" in query:
+            known = [run_id for run_id in variables["ids"] if run_id in self.run_ids]
+            runs = [{"runId": one, "status": self.statuses.get(one, "QUEUED")} for one in known]
+            return {"runsOrError": {"__typename": "Runs", "results": runs}}
         if "runOrError" in query:
             known = variables["id"] in self.run_ids
             run = {"__typename": "Run", "runId": variables["id"], "status": ""}

@@ -19,6 +19,7 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.app import create_app
 from voiceai_pipeline.web.server import serve_in_thread
 from voiceai_pipeline.web.site import Site
+from voiceai_pipeline.web.sync_watch import watching
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.visitor import Visitor
@@ -65,6 +66,11 @@ class Installation:
         assert found is not None
         return found
 
+    def end_runs(self) -> None:
+        """Let every launched run have ended well, and the pages know."""
+        self.dagster.statuses |= dict.fromkeys(self.dagster.run_ids, "SUCCESS")
+        self.site.watch.look()
+
     @property
     def exchanges(self) -> int:
         """How many codes were sent to HighLevel."""
@@ -89,5 +95,8 @@ def running(
     site: Site, listener: socket, sandbox: RunningSandbox, dagster: DagsterStandIn
 ) -> Iterator[Installation]:
     """Serve the pages in a background thread."""
-    with serve_in_thread(create_app(site), listener, "page", websockets=True) as url:
+    with (
+        watching(site.watch),
+        serve_in_thread(create_app(site), listener, "page", websockets=True) as url,
+    ):
         yield Installation(url, site, sandbox, dagster)

@@ -98,6 +98,7 @@ def test_a_sync_launches_the_same_run_as_the_page_and_returns_its_addresses(
     connected: Caller,
 ) -> None:
     answer = connected.sync()
+    connected.installation.end_runs()
     with connected.installation.visitor() as visitor:
         visitor.post(f"/users/{HARBOR}/sync")
 
@@ -123,6 +124,7 @@ def test_dates_are_days_or_times_with_or_without_an_offset(connected: Caller) ->
         ("2026-03-01T00:00:00", "2026-03-01T23:59:59"),
     ):
         assert connected.sync(startDate=start, endDate=end).status_code == 202
+        connected.installation.end_runs()
 
     assert ranges(connected) == [
         ("2026-03-01", "2026-03-02"),
@@ -309,3 +311,15 @@ def test_unknown_addresses_methods_and_ids_are_answered_as_json(caller: Caller) 
     assert (no_uuid.status_code, no_uuid.json()["error"]) == (422, "invalid_user_id")
     assert (no_user.status_code, no_user.json()["error"]) == (404, "unknown_user")
     assert (no_run.status_code, no_run.json()["error"]) == (422, "invalid_run_id")
+
+
+def test_days_that_are_being_synced_are_not_launched_again_and_others_are(
+    connected: Caller,
+) -> None:
+    first = connected.sync(startDate="2026-03-01", endDate="2026-03-09").json()
+    within = connected.sync(startDate="2026-03-02", endDate="2026-03-03").json()
+    beyond = connected.sync(startDate="2026-03-09", endDate="2026-03-10").json()
+
+    assert within["runIds"] == first["runIds"]
+    assert "being synced already: 2026-03-01 to 2026-03-09" in within["message"]
+    assert beyond["runIds"] != first["runIds"]

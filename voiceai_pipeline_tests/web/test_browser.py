@@ -18,7 +18,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline.sandbox.world import World
-from voiceai_pipeline.web import users
+from voiceai_pipeline.web import user_list
 from voiceai_pipeline_tests.support.chromium import OpenWindow
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.hostile_texts import REQUESTED, hostile_texts
@@ -332,7 +332,7 @@ def test_every_page_fits_its_window_and_is_accessible(
 def test_a_thousand_hostile_texts_ask_for_nothing(
     installation: Installation, open_window: OpenWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "PER_PAGE", 1000)  # all of them on one page
+    monkeypatch.setattr(user_list, "PER_PAGE", 1000)  # all of them on one page
     texts = [text.replace("\0", "") for text in hostile_texts()]  # PostgreSQL has no NUL
     now = datetime.now(UTC)
     with installation.pipeline.engine.begin() as db:

@@ -1,0 +1,137 @@
+"""Follows the syncs that operators asked for, from Dagster's queue to their end.
+
+A thread of the web process asks Dagster about their runs, only while there are any. Every process
+may do so: what they write is the same.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.calls import user_syncs
+from voiceai_pipeline.calls.user_syncs import SyncState, UserSync
+from voiceai_pipeline.core.unexpected import unexpected
+from voiceai_pipeline.database.engine import autocommit
+from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, Run
+
+log = logging.getLogger(__name__)
+
+POLL: Final = 1.0
+"""Seconds between two looks while a sync is under way or a page is open."""
+
+IDLE: Final = 10.0
+"""The same while neither is: another process may have been asked."""
+
+_PATIENCE: Final = timedelta(minutes=1)
+"""A run that Dagster does not know is lost only after this: it may have just been launched."""
+
+_ENDS: Final = {
+    "SUCCESS": SyncState.COMPLETE,
+    "FAILURE": SyncState.INCOMPLETE,
+    "CANCELED": SyncState.CANCELED,
+}
+
+
+class SyncWatch:
+    """What is under way, as of the last look; shared by all requests of a process.
+
+    Attributes:
+        under_way: the syncs that operators wait for, oldest first.
+    """
+
+    def __init__(self, engine: sa.Engine, dagster: Dagster) -> None:
+        self._engine = engine
+        self._dagster = dagster
+        self._woken = threading.Event()
+        self._watchers = 0
+        self._lock = threading.Lock()
+        self.under_way: tuple[UserSync, ...] = ()
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look every second while the ``with`` block runs: a page is open."""
+        with self._lock:
+            self._watchers += 1
+        self.wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers -= 1
+
+    def wake(self) -> None:
+        """Look now: something was asked for."""
+        self._woken.set()
+
+    def look(self) -> None:
+        """Read what is under way, after writing what has begun or ended in Dagster."""
+        with autocommit(self._engine) as db:
+            found = user_syncs.under_way(db)
+        if found and self._follow(found):
+            with autocommit(self._engine) as db:
+                found = user_syncs.under_way(db)
+        self.under_way = tuple(found)
+
+    def _follow(self, found: list[UserSync]) -> bool:
+        """Write what Dagster says of these syncs' runs; whether anything was to write."""
+        started = {one.run_id: one.started_at for one in found}
+        queued = {one.run_id for one in found if one.state is SyncState.QUEUED}
+        try:
+            runs = self._dagster.runs(started)
+        except DagsterError:
+            return False  # it is away; nothing is known
+        now = datetime.now(UTC)
+        ends = {
+            run_id: end
+            for run_id, at in started.items()
+            if (end := _end(runs.get(run_id), now - at)) is not None
+        }
+        begun = {run_id for run_id in queued - ends.keys() if _has_begun(runs.get(run_id))}
+        if not ends and not begun:
+            return False
+        with self._engine.begin() as db:
+            user_syncs.begin(db, begun)
+            for run_id, end in ends.items():
+                user_syncs.finish(db, run_id, end, now)
+        return True
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                self.look()
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the database is unavailable: %s", type(error).__name__)
+            except Exception as error:
+                unexpected(error)
+            self._woken.wait(POLL if self.under_way or self._watchers else IDLE)
+            self._woken.clear()
+
+
+def _end(run: Run | None, age: timedelta) -> SyncState | None:
+    if run is None:
+        return SyncState.LOST if age > _PATIENCE else None
+    return _ENDS.get(run.status)
+
+
+def _has_begun(run: Run | None) -> bool:
+    return run is not None and run.status in ("STARTING", "STARTED", "CANCELING")
+
+
+@contextlib.contextmanager
+def watching(watch: SyncWatch) -> Iterator[None]:
+    """Follow syncs in a background thread until the ``with`` block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=watch.run, args=(stop,), name="sync watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watch.wake()
+        thread.join(10)
