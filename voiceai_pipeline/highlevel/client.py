@@ -307,16 +307,15 @@ class HighLevelClient:
 
         def once() -> Mapping[str, Any]:
             self.limits.wait(resource_id, path=template)
-            request = requests.Request(
-                "GET",
-                f"{self._settings.api_url}{path}",
-                params=dict(query),
-                headers=self._version(template),
-                auth=bearer(token),
-            )
             try:
-                answer = self._transport.send(
-                    request, path=template, timeout=self._read_timeout, chunk_size=_WHOLE_PAGE
+                answer = self._transport.read(
+                    f"{self._settings.api_url}{path}",
+                    query,
+                    self._version(template),
+                    bearer(token),
+                    path=template,
+                    timeout=self._read_timeout,
+                    chunk_size=_WHOLE_PAGE,
                 )
             except HighLevelError:
                 self.limits.lost(resource_id)
