@@ -35,6 +35,7 @@ from voiceai_pipeline.database.copy_format import (
     text,
     timestamptz,
 )
+from voiceai_pipeline.database.driver import rows_of
 from voiceai_pipeline.database.engine import autocommit
 from voiceai_pipeline.database.tables import call_logs
 
@@ -201,10 +202,9 @@ class Intake:
         """What the table holds between the first and the last call of the batch."""
         if not self._batch:
             return {}
-        bounds = {"first": self._batch[0].started_at, "last": self._batch[-1].started_at}
+        bounds = (self.location_id, self._batch[0].started_at, self._batch[-1].started_at)
         with autocommit(self._engine) as db:
-            found = db.execute(_KNOWN, {"location": self.location_id} | bounds)
-            return {call_id: _Known(content_hash, mark) for call_id, content_hash, mark in found}
+            return {row[0]: _Known(*row[1:]) for row in rows_of(db, _KNOWN, bounds)}
 
     def _sift(self) -> None:
         """Keep the calls of the batch that the table does not hold as they are, and empty the
@@ -240,9 +240,9 @@ class Intake:
         )
 
 
-_KNOWN: Final = sa.text(
-    "SELECT call_id, content_hash, fingerprint FROM call_logs WHERE location_id = :location "
-    "AND started_at >= :first AND started_at <= :last AND missing_since IS NULL"
+_KNOWN: Final = (
+    "SELECT call_id, content_hash, fingerprint FROM call_logs WHERE location_id = %s "
+    "AND started_at >= %s AND started_at <= %s AND missing_since IS NULL"
 )
 
 
