@@ -46,6 +46,9 @@ many locations read concurrently holds one in memory."""
 _IN_MEMORY: Final = 1 << 18
 """Bytes of a file that stay in memory; a larger one is on disk, unnamed and private to us."""
 
+_AT_ONCE: Final = 64
+"""Rows written to the file at once; all of a batch, of many locations, would be 20 MB."""
+
 _LIGHT: Final = 1 << 16
 """Bytes of calls: a day of a small location."""
 
@@ -223,6 +226,9 @@ class Intake:
                 self.listed_rest.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
                     rows.append(_call_row(full, fingerprint))
+                    if len(rows) == _AT_ONCE:
+                        self.rows.write(b"".join(rows))
+                        rows.clear()
                     self.new[self.part_of(call.started_at)] += not known
                     self.are_all_new &= not known
             # Calls come in order, so one that is listed twice is listed twice in a row.
