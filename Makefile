@@ -82,6 +82,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { \
 	  echo "The packages could not be installed; pip says why above. Check the network and the disk, then repeat." >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# Once, and not by each of the processes that start side by side.
+	@$(BIN)/python -m compileall -q voiceai_pipeline
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock

@@ -84,7 +84,8 @@ class EmbeddedPostgres:
         """Create a database; an existing one is fine unless a template is given."""
         command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            # For a small template a third of the work of copying it through the log.
+            command += sql.SQL(" TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(template))
         try:
             self._execute(command)
         # The second of two that create one name at once may violate the catalog's own key instead.

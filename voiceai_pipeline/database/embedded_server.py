@@ -23,7 +23,7 @@ import psycopg
 
 from voiceai_pipeline.database import embedded_account, embedded_programs
 from voiceai_pipeline.database.embedded_account import Account
-from voiceai_pipeline.database.engine import ignore_environment
+from voiceai_pipeline.database.libpq_environment import ignore_environment
 
 SUPERUSER = "postgres"
 PORT = 5432  # names the socket file; always given, so that the user's PGPORT changes nothing

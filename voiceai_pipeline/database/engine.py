@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import pq
 
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database.libpq_environment import ignore_environment
 
 DEFAULT_POOL_SIZE: Final = 8
 """Connections kept open; up to as many more are opened temporarily."""
@@ -55,29 +55,6 @@ _SETTINGS: Final = {
 
 _REPORTED: Final = ("TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings")
 """The settings whose values a server reports unasked."""
-
-_PASSWORDS: Final = ("PGPASSWORD", "PGPASSFILE")
-"""The variables of libpq that stay in force: they can only open the door, not choose another."""
-
-_UNLISTED: Final = (
-    "PGTZ",
-    "PGDATESTYLE",
-    "PGGEQO",
-    "PGSYSCONFDIR",
-    "PGSERVICEFILE",
-    "PGREQUIRESSL",
-)
-"""Variables that libpq reads besides those of its parameters."""
-
-
-def ignore_environment() -> None:
-    """Remove libpq's variables from the environment, of this process and those it starts.
-
-    No parameter beats PGSERVICE, PGHOSTADDR or PGTZ, so they have to go.
-    """
-    listed = (option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar)
-    for name in {*listed, *_UNLISTED} - {*_PASSWORDS}:
-        os.environ.pop(name, None)
 
 
 def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:

@@ -71,8 +71,10 @@ def _copy(db: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
 
 def _values(column: pd.Series) -> list[Any]:
     """As plain Python values, None where one is missing."""
-    plain = column.astype(object)
-    return list(plain.where(plain.notna(), None))
+    return [
+        None if is_missing else value
+        for value, is_missing in zip(column.tolist(), column.isna().tolist(), strict=True)
+    ]
 
 
 _TOTALS: Final = f"""

@@ -1,5 +1,6 @@
 """What every request handler works with, assembled once per process."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -35,6 +36,7 @@ ACTOR: Final = "connections page"
 """The actor, in the history of connections and in the tags of runs."""
 
 
+@functools.cache
 def _templates() -> Environment:
     templates = Environment(
         loader=PackageLoader("voiceai_pipeline", "web/templates"),
