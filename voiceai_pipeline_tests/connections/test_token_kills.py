@@ -180,7 +180,7 @@ def test_random_kills_lose_nothing_that_can_be_kept_and_nothing_silently(
     dice = random.Random(20261125)  # noqa: S311 - to repeat it
     world = CountingWorld()
     results: Counter[str] = Counter()
-    rounds = repeated(10, 100)
+    rounds = repeated(5, 100)
     with running(world, limits=False) as sandbox:
         world.grace_seconds = grace
         with HighLevelClient(highlevel_settings(sandbox.url)) as client:

@@ -121,7 +121,7 @@ def test_programs_that_start_at_once_create_dagsters_tables_once(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     for process in started:
         _, said = process.communicate(timeout=120)

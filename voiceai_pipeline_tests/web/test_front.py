@@ -45,10 +45,13 @@ FLIP = "mutation { setAutoMaterializePaused(paused: %s) }"
 
 @pytest.fixture(scope="module")
 def front(
-    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedPostgres,
+    template: str,
+    dagster_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Front]:
     postgres.create_database("front", template=template)
-    postgres.create_database("front_dagster")
+    postgres.create_database("front_dagster", template=dagster_template)
     dagsters = postgres.url("front_dagster", driver="psycopg2")
     home = tmp_path_factory.mktemp("front") / "home"
     with (
