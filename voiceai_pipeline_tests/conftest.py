@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from voiceai_pipeline.calls.sync import Sync
 from voiceai_pipeline.connections.consent import Consent
@@ -25,6 +26,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox, running
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.clock import Clock
+from voiceai_pipeline_tests.support.compiled import open_compiler, use_compiled
 from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.keys import KEYS
@@ -34,6 +36,9 @@ pytest_plugins = [
     "voiceai_pipeline_tests.support.token_endpoint",
     "voiceai_pipeline_tests.support.token_fleet",
     "voiceai_pipeline_tests.support.product",
+    "voiceai_pipeline_tests.support.wheel",
+    "voiceai_pipeline_tests.support.running_product",
+    "voiceai_pipeline_tests.support.order",
     "voiceai_pipeline_tests.support.chromium",
     "voiceai_pipeline_tests.support.supabase_js",
 ]
@@ -49,33 +54,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let Hypothesis make its table of characters before there are workers: it keeps the table in
+    ``.hypothesis``, and each of them would take two seconds to make it at the same time."""
+    if not hasattr(session.config, "workerinput"):
+        st.text().validate()
+
+
 # A busy machine is slow without being wrong.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
-
-
-LONG = (
-    "test_operating.py",
-    "cli/test_up.py",
-    "defs/test_large_backfill.py",
-    "web/test_browser.py",
-    "cli/test_supervisor.py",
-    "test_benchmark.py",
-    "test_step_processes.py",
-    "defs/test_foreign_text_in_dagster.py",
-    "cli/test_launch.py",
-    "database/test_embedded_server.py",
-    "calls/test_location_queue.py",
-    "defs/test_assets.py",
-)
-"""Modules that take longest: they start first, so that no worker is left with one at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the long modules run first, the longest ahead."""
-    folder = Path(__file__).parent
-    ranks = {folder / name: rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
 
 
 @pytest.fixture
@@ -122,9 +111,16 @@ def database(postgres: EmbeddedPostgres, template: str) -> Iterator[Secret]:
     postgres.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def compiler(postgres: EmbeddedPostgres) -> sa.Engine:
+    """The engine that compiles the statements of all tests (``support/compiled.py``)."""
+    return open_compiler(Secret(postgres.url("postgres")))
+
+
 @pytest.fixture
-def engine(database: Secret) -> Iterator[sa.Engine]:
+def engine(database: Secret, compiler: sa.Engine) -> Iterator[sa.Engine]:
     engine = open_engine(database)
+    use_compiled(engine, compiler)
     yield engine
     engine.dispose()
 

@@ -1,64 +1,12 @@
 """The wheel, installed into an environment of its own and used in an empty folder."""
 
 import json
-import subprocess
-import sys
-import sysconfig
 import zipfile
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
-import pytest
-
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline_tests.support.processes import wait_until
-from voiceai_pipeline_tests.support.up import Up, answers, ended, graphql, partition_stats
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=PROJECT,
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (built,) = folder.iterdir()
-    return built
-
-
-@pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel. What it depends on is borrowed from the tests' own."""
-    folder = tmp_path_factory.mktemp("environment")
-    python = str(folder / "bin" / "python")
-    for command in (
-        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
-        [
-            *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet"),
-            *("--no-index", "--no-deps", "--ignore-installed", "--no-compile", str(wheel)),
-        ],
-    ):
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-    (site,) = folder.glob("lib/python*/site-packages")
-    # Not its .pth files, which name the repository.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def installed(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """`voiceai-pipeline up` in an empty folder, running."""
-    folder = tmp_path_factory.mktemp("empty")
-    # The tests' environment may name the repository.
-    env = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    up = Up(folder / ".voiceai", env, program=str(environment / "bin" / "voiceai-pipeline"))
-    with ended(up):
-        up.start()
-        yield up
+from voiceai_pipeline_tests.support.up import Up, answers, graphql
 
 
 def test_the_wheel_has_what_is_not_python(wheel: Path) -> None:
@@ -74,13 +22,12 @@ def test_the_wheel_has_what_is_not_python(wheel: Path) -> None:
 
 
 def test_everything_starts_in_an_empty_folder_and_a_sync_shows_in_the_ui(
-    installed: Up, environment: Path
+    running_product: Up, product_day: date, wheel_environment: Path
 ) -> None:
+    installed, environment = running_product, wheel_environment
     assert answers(f"{installed.page}/health")
     assert len(graphql(installed.url, "{ assetNodes { id } }")["assetNodes"]) == 12
-    # The demo's first backfill: every day but the one that is red.
-    wait_until(lambda: partition_stats(installed.url)["numMaterialized"] >= 6, pause=1)
-    day = (datetime.now(UTC) - timedelta(days=1)).date()
+    day = product_day - timedelta(days=1)
     before = _written(environment)
     done = installed.run("sync", "--start", str(day), "--user", "Harbor Dental", "--json")
     assert done.returncode == 0, done.stderr
@@ -96,11 +43,9 @@ def test_everything_starts_in_an_empty_folder_and_a_sync_shows_in_the_ui(
     assert _written(environment) == before
 
 
-def test_its_messages_name_commands_that_it_has(installed: Up) -> None:
-    refused = installed.try_to_start()
-    assert refused.returncode == 1
-    assert "make" not in installed.output + refused.stderr
-    assert "Stopped" not in installed.output
+def test_its_messages_name_commands_that_it_has(running_product: Up) -> None:
+    # What it says when it stops or is refused is in cli/test_up_kills.py.
+    assert "make" not in running_product.output
 
 
 def _written(environment: Path) -> dict[Path, float]:

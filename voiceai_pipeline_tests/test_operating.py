@@ -9,8 +9,7 @@ their screenshots; to take new ones:
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +19,16 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
-from voiceai_pipeline_tests.support.today import A_MODULE, today_for
-from voiceai_pipeline_tests.support.up import Up, ended, partition_stats
+from voiceai_pipeline_tests.support.up import Up, partition_stats
 
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]
 CALLS = "/voice-ai/dashboard/call-logs"
 
 
-@dataclass(frozen=True)
-class Days:
-    """The days of the product, counted from the day on which it starts."""
-
-    today: date
-
-    @property
-    def first(self) -> date:
-        return self.today - timedelta(days=10)
-
-    @property
-    def bad(self) -> date:
-        return self.today - timedelta(days=3)
-
-    @property
-    def yesterday(self) -> date:
-        return self.today - timedelta(days=1)
-
-
 @pytest.fixture(scope="module")
-def days() -> Days:
-    return Days(today_for(A_MODULE))
-
-
-@pytest.fixture(scope="module")
-def product(days: Days, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """`make up`, after its first week was read: one day is red, and earlier days have not been
-    read."""
-    home = tmp_path_factory.mktemp("operating") / "home"
-    with ended(Up(home, {"VOICEAI_START_DATE": str(days.first)})) as product:
-        product.start()
-        wait_until(lambda: colours(product) == {"numFailed": 1, "numMaterialized": 6})
-        yield product
+def product(running_product: Up) -> Up:
+    return running_product
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +75,11 @@ def materialize(page: Page) -> Locator:
 
 
 def test_the_first_screen_says_whether_yesterday_is_complete_and_which_users_need_action(
-    product: Up, days: Days, window: Page
+    product: Up, week: list[date], window: Page
 ) -> None:
     window.set_viewport_size({"width": 1440, "height": 720})
     window.goto(f"{product.url}/assets/sync_status")
-    yesterday = days.yesterday
+    yesterday = week[5]
     answer = window.get_by_role("row", name="is_yesterday_complete")
     expect(answer).to_contain_text(f"Yes, for all 8 who can be synced. {yesterday:%A} {yesterday}:")
     in_need = window.get_by_role("row", name="who_needs_something")
@@ -126,9 +94,9 @@ def test_the_first_screen_says_whether_yesterday_is_complete_and_which_users_nee
 
 
 def test_the_answer_of_a_red_day_leads_to_the_dialog_that_re_syncs_it(
-    product: Up, days: Days, window: Page
+    product: Up, week: list[date], window: Page
 ) -> None:
-    window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={days.bad}")
+    window.goto(f"{product.url}/assets/sync_status?view=partitions&partition={week[3]}")
     answer = window.get_by_role("row", name="is_this_day_complete")
     expect(answer).to_contain_text("No, 87.5 % of the 8 who can be synced; 58.3 % of all users.")
     expect(answer).to_contain_text("Missing: Copper Kettle Catering.")
@@ -137,61 +105,61 @@ def test_the_answer_of_a_red_day_leads_to_the_dialog_that_re_syncs_it(
     window.wait_for_url("**/assets/call_logs**")
     dialog = materialize(window)
     expect(dialog).to_contain_text("1 partition")
-    expect(dialog.get_by_role("textbox").first).to_have_value(str(days.bad))
+    expect(dialog.get_by_role("textbox").first).to_have_value(str(week[3]))
     expect(dialog.get_by_role("button", name="Launch 1 run")).to_be_enabled()
     picture(window, "read-a-day-again")
 
 
 def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_must(
-    product: Up, days: Days, window: Page
+    product: Up, week: list[date], window: Page
 ) -> None:
     sandbox(product, "heal", location_id=COPPER.location_id)
     sandbox(product, "faults", kind="server_error", location_id=COPPER.location_id, status=503)
     window.goto(f"{product.url}/assets/call_logs?view=partitions")
     dialog = materialize(window)
     box = dialog.get_by_role("textbox").first
-    box.fill(f"[{days.first}...{days.yesterday}]")
+    box.fill(f"[{week[0]}...{week[5]}]")
     box.press("Enter")
-    expect(dialog).to_contain_text("10 partitions")
+    expect(dialog).to_contain_text("6 partitions")
     dialog.get_by_text("Preview").click()
     preview = window.get_by_role("dialog").filter(has_text="Backfill preview")
-    expect(preview).to_contain_text(f"{days.first}...{days.yesterday}")
+    expect(preview).to_contain_text(f"{week[0]}...{week[5]}")
     picture(window, "since-a-date")
     preview.get_by_role("button", name="OK").click()
     launch(dialog, "Launch backfill")
     # The backfill itself ends at the daemon's next look, up to half a minute later.
-    wait_until(lambda: colours(product) == {"numFailed": 10, "numMaterialized": 1})
+    wait_until(lambda: colours(product) == {"numFailed": 6, "numMaterialized": 50})
     # All other users have every call of these days.
     complete = product.ask(
         "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "
-        "AND day < current_date"
+        "AND day BETWEEN current_date - 6 AND current_date - 1"
     )
-    assert complete == [(10 * 7, 7)]
+    assert complete == [(6 * 7, 7)]
 
 
 def test_many_red_days_are_one_choice_in_the_dialog(product: Up, window: Page) -> None:
     sandbox(product, "heal", location_id=COPPER.location_id)
     requested_locations(product)
     window.goto(f"{product.url}/assets/call_logs?view=partitions")
-    expect(window.get_by_text("Failed (10)")).to_be_visible()
+    expect(window.get_by_text("Failed (6)")).to_be_visible()
     dialog = materialize(window)
     dialog.get_by_role("button", name="Failed and missing").click()
-    expect(dialog).to_contain_text("10 partitions")
+    expect(dialog).to_contain_text("6 partitions")
     picture(window, "failed-and-missing")
     launch(dialog, "Launch backfill")
-    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 11)
+    wait_until(lambda: partition_stats(product.url)["numMaterialized"] == 56)
     assert requested_locations(product) == {COPPER.location_id}
 
 
 def test_a_month_of_one_user_is_re_synced_from_the_users_page(
-    product: Up, days: Days, window: Page
+    product: Up, week: list[date], window: Page
 ) -> None:
     window.goto(product.page)
     window.get_by_role("link", name=HARBOR.business_name, exact=True).click()
     expect(window.get_by_label("From")).to_have_value(re.compile(r"\d{4}-\d\d-\d\d"))
     picture(window, "a-month-of-one-user")
+    first = window.get_by_label("From").input_value()
     window.get_by_role("button", name="Re-sync these days").click()
-    # The 31 days start before the first partition.
     said = window.get_by_role("status")
-    expect(said).to_contain_text(f"Dagster is syncing {days.first} to {days.today}")
+    expect(said).to_contain_text(f"Dagster is syncing {first} to {week[6]}")
     expect(said.get_by_role("link", name="Open run")).to_be_visible()

@@ -6,7 +6,6 @@ colours changes anything meanwhile: failed days are retried after 15 minutes onl
 
 import os
 import signal
-from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +17,7 @@ from voiceai_pipeline.defs import partitions
 from voiceai_pipeline.web.dagster_client import ENDED, Dagster
 from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
-from voiceai_pipeline_tests.support.today import A_MODULE, today_for
-from voiceai_pipeline_tests.support.up import Up, ended, graphql
+from voiceai_pipeline_tests.support.up import Up, graphql
 
 COPPER, HARBOR = DEMO["Copper Kettle Catering"], DEMO["Harbor Dental"]
 BROKEN = [DEMO[name] for name in ("Copper Kettle Catering", "Maple Plumbing", "Pine Realty")]
@@ -109,59 +107,47 @@ class Demo(Up):
 
 
 @pytest.fixture(scope="module")
-def today() -> date:
-    return today_for(A_MODULE)
+def demo(running_product: Up, week: list[date]) -> Demo:
+    """Green days of twelve users."""
+    demo = Demo(**vars(running_product))
+    demo.heal()
+    wait_until(demo.is_true)
+    demo.ended(demo.launch("sync_calls", week))
+    wait_until(lambda: not demo.red() and demo.is_true())
+    return demo
 
 
-@pytest.fixture(scope="module")
-def days(today: date) -> list[date]:
-    """The week of the demo; the last of them is not over."""
-    return [today - timedelta(days=ago) for ago in range(6, -1, -1)]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, days: list[date]) -> Iterator[Demo]:
-    """Seven green days of twelve users."""
-    with ended(Demo(tmp_path_factory.mktemp("colours") / "home")) as demo:
-        demo.start()
-        demo.heal()
-        wait_until(lambda: len(demo.colours()) == len(days) and demo.is_true())
-        demo.ended(demo.launch("sync_calls", days))
-        wait_until(lambda: not demo.red() and demo.is_true())
-        yield demo
-
-
-def test_a_failed_sync_now_of_one_user_makes_its_day_red(demo: Demo, days: list[date]) -> None:
-    demo.fault(kind="server_error", location_id=COPPER.location_id, day=str(days[1]), status=503)
-    run_id = demo.dagster.launch_sync([days[1]], [UUID(COPPER.id)], "a test")
+def test_a_failed_sync_now_of_one_user_makes_its_day_red(demo: Demo, week: list[date]) -> None:
+    demo.fault(kind="server_error", location_id=COPPER.location_id, day=str(week[1]), status=503)
+    run_id = demo.dagster.launch_sync([week[1]], [UUID(COPPER.id)], "a test")
     assert demo.ended(run_id) == "FAILURE"
     wait_until(demo.is_true)
-    assert demo.red() == {str(days[1])}
+    assert demo.red() == {str(week[1])}
 
 
 def test_after_a_cancelled_backfill_exactly_the_incomplete_days_are_red(
-    demo: Demo, days: list[date]
+    demo: Demo, week: list[date]
 ) -> None:
     for user in BROKEN:
-        for day in days[2:4]:
+        for day in week[2:4]:
             demo.fault(kind="server_error", location_id=user.location_id, day=str(day), status=503)
     demo.fault(kind="latency", location_id=HARBOR.location_id, seconds=10)
-    run_id = demo.launch("sync_calls", days)
-    wait_until(lambda: {str(days[2]), str(days[3])} <= demo.incomplete())
+    run_id = demo.launch("sync_calls", week)
+    wait_until(lambda: {str(week[2]), str(week[3])} <= demo.incomplete())
     terminate = f'mutation {{ terminateRun(runId: "{run_id}") {{ __typename }} }}'
     assert graphql(demo.url, terminate)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert demo.ended(run_id) == "CANCELED"
     demo.requested()
     wait_until(demo.is_true)
-    assert {str(days[2]), str(days[3])} <= demo.red() < set(map(str, days))
+    assert {str(week[2]), str(week[3])} <= demo.red() < set(map(str, week))
     assert demo.requested() == []
 
 
 def test_after_a_run_that_was_killed_before_its_first_step_the_complete_days_are_green(
-    demo: Demo, days: list[date]
+    demo: Demo, week: list[date]
 ) -> None:
     red = demo.red()
-    run_id = demo.launch("sync_calls", days)
+    run_id = demo.launch("sync_calls", week)
     started = (
         "SELECT substring(event from 'Started process for run \\(pid: (\\d+)\\)') "  # noqa: S608
         f"FROM event_logs WHERE run_id = '{run_id}' AND event LIKE '%Started process for run%'"
@@ -175,11 +161,11 @@ def test_after_a_run_that_was_killed_before_its_first_step_the_complete_days_are
     assert demo.requested() == []
 
 
-def test_a_day_that_reconciliation_opens_is_red(demo: Demo, days: list[date]) -> None:
+def test_a_day_that_reconciliation_opens_is_red(demo: Demo, week: list[date]) -> None:
     demo.heal()
     ((call,),) = demo.ask(
         "SELECT call_id FROM call_logs "  # noqa: S608
-        f"WHERE location_id = '{HARBOR.location_id}' AND started_at::date = '{days[5]}' LIMIT 1"
+        f"WHERE location_id = '{HARBOR.location_id}' AND started_at::date = '{week[5]}' LIMIT 1"
     )
     gone = {"location_id": HARBOR.location_id, "remove": call}
     requests.post(f"{demo.sandbox}/sandbox/calls", json=gone, timeout=30).raise_for_status()
@@ -187,13 +173,13 @@ def test_a_day_that_reconciliation_opens_is_red(demo: Demo, days: list[date]) ->
     demo.ended(demo.launch("reconcile"))
     demo.requested()
     wait_until(demo.is_true)
-    assert demo.red() == red | {str(days[5])}
+    assert demo.red() == red | {str(week[5])}
     assert demo.requested() == []
 
 
-def test_a_sync_of_no_users_changes_no_colour(demo: Demo, days: list[date]) -> None:
+def test_a_sync_of_no_users_changes_no_colour(demo: Demo, week: list[date]) -> None:
     colours = demo.colours()
-    assert demo.ended(demo.dagster.launch_sync([days[4]], [], "a test")) == "FAILURE"
+    assert demo.ended(demo.dagster.launch_sync([week[4]], [], "a test")) == "FAILURE"
     assert demo.colours() == colours
     assert demo.requested() == []
 

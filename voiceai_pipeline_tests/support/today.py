@@ -11,8 +11,8 @@ from datetime import time as clock_time
 A_TEST = timedelta(minutes=3)
 """What one test takes at most on a busy machine."""
 
-A_MODULE = timedelta(minutes=20)
-"""What the tests of one module take together on a busy machine that share running processes."""
+A_PRODUCT = timedelta(minutes=20)
+"""What all tests that share a running product take together on a busy machine."""
 
 
 NIGHT_IS_OVER = clock_time(0, 25)
@@ -22,7 +22,7 @@ NIGHT_IS_OVER = clock_time(0, 25)
 def today_for(needed: timedelta = A_TEST) -> date:
     """Today in UTC, once at least ``needed`` is left of it."""
     now = datetime.now(UTC)
-    if needed >= A_MODULE and now.time() < NIGHT_IS_OVER:
+    if needed >= A_PRODUCT and now.time() < NIGHT_IS_OVER:
         time.sleep((datetime.combine(now.date(), NIGHT_IS_OVER, UTC) - now).total_seconds())
         return now.date()
     left = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC) - now

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.core.secret import Secret
@@ -17,6 +18,7 @@ from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.server import listen
 from voiceai_pipeline.web.site import ACTOR, open_site
 from voiceai_pipeline_tests.support.api_caller import Caller
+from voiceai_pipeline_tests.support.compiled import use_compiled
 from voiceai_pipeline_tests.support.dagster_stand_in import DagsterStandIn
 from voiceai_pipeline_tests.support.installation import API_KEY, HARBOR, Installation, Open, running
 from voiceai_pipeline_tests.support.keys import KEYRING
@@ -51,7 +53,11 @@ def dagster() -> Iterator[DagsterStandIn]:
 
 @pytest.fixture
 def open_page(
-    database: Secret, sandbox: RunningSandbox, dagster: DagsterStandIn, tmp_path: Path
+    database: Secret,
+    sandbox: RunningSandbox,
+    dagster: DagsterStandIn,
+    compiler: sa.Engine,
+    tmp_path: Path,
 ) -> Open:
     """Opens an installation, with environment variables that differ from the usual ones."""
 
@@ -73,11 +79,10 @@ def open_page(
             **more,
         }
         settings = Settings.load(env)
-        with (
-            open_pipeline(settings, actor=Actor(ACTOR)) as pipeline,
-            running(open_site(settings, pipeline), listener, sandbox, dagster) as installation,
-        ):
-            yield installation
+        with open_pipeline(settings, actor=Actor(ACTOR)) as pipeline:
+            use_compiled(pipeline.engine, compiler)
+            with running(open_site(settings, pipeline), listener, sandbox, dagster) as installation:
+                yield installation
 
     return opened
 

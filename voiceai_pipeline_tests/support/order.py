@@ -1,0 +1,52 @@
+"""The order of the modules, and which of them a worker of pytest-xdist runs together."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+SHARING: Final = (
+    "cli/test_up.py",
+    "test_installed_package.py",
+    "test_operating.py",
+    "defs/test_colours_of_a_running_product.py",
+    "cli/test_up_kills.py",
+)
+"""The modules that share ``running_product``, in their order: in the last one it is killed."""
+
+LONG: Final = (
+    *SHARING,
+    "defs/test_large_backfill.py",
+    "web/test_browser.py",
+    "cli/test_supervisor.py",
+    "test_benchmark.py",
+    "test_step_processes.py",
+    "defs/test_foreign_text_in_dagster.py",
+    "cli/test_launch.py",
+    "database/test_embedded_server.py",
+    "calls/test_location_queue.py",
+    "defs/test_assets.py",
+)
+"""Modules that take longest: they start first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long modules run first, the longest ahead."""
+    folder = Path(__file__).parents[1]
+    ranks = {folder / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
+
+
+class OneWorkerPerProduct(LoadFileScheduling):
+    """Keeps the tests of a module together, and the modules that share the running product."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "running product" if module.endswith(SHARING) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Schedule by module, with one exception, where ``--dist loadfile`` is given."""
+    return OneWorkerPerProduct(config, log) if config.getoption("dist") == "loadfile" else None
