@@ -8,7 +8,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up parquet test lint types sure soak distributed bench lock sbom clean
+.PHONY: help up parquet test acceptance lint types sure soak distributed bench lock sbom clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,9 +20,13 @@ parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format pa
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
 # Hundreds of processes start: without bytecode each would compile the package again.
-test soak: export PYTHONDONTWRITEBYTECODE :=
-test: $(VENV)/.installed-dev ## run all tests, against real services
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+test acceptance soak: export PYTHONDONTWRITEBYTECODE :=
+PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.installed-dev ## run the tests, against real services
+	$(PYTEST) -m "not acceptance"
+
+acceptance: $(VENV)/.installed-dev ## run the tests of the whole product: started, killed, clicked in a browser
+	$(PYTEST) -m acceptance
 
 soak: $(VENV)/.installed-dev ## repeat random tests often, then simulate a day of faults with 200 users
 	VOICEAI_THOROUGH=1 $(BIN)/pytest -m soak
@@ -38,7 +42,7 @@ lint: $(VENV)/.installed-dev ## ruff: lint and format
 types: $(VENV)/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
-sure: lint types test ## everything that CI runs
+sure: lint types test acceptance ## everything that CI runs
 
 bench: $(VENV)/.installed-bench ## compare the speed with other tools (about an hour; ARGS="--scale 0.1" for less)
 	$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -135,3 +135,25 @@ def test_no_test_reads_the_time_when_it_is_imported() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in CLOCKS
     ]
     assert reading == []
+
+
+WHOLE = {
+    *("voiceai_pipeline_tests.support.up.ended", "voiceai_pipeline_tests.support.up.graphql"),
+    "voiceai_pipeline_tests.support.front.running_front",
+    "voiceai_pipeline_tests.support.chromium.running_chromium",
+    "dagster._daemon.controller.DagsterDaemonController",
+}
+"""What a test module imports that starts a whole product, Dagster's daemon or a browser. Tests that
+ask for one as a fixture are marked by ``support/order.py``."""
+
+
+def test_what_starts_a_whole_product_or_a_browser_is_for_make_acceptance() -> None:
+    for path in TESTS.rglob("test_*.py"):
+        imported = {
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(_tree(path))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        if imported & WHOLE:
+            assert "\npytestmark = pytest.mark.acceptance\n" in path.read_text(), path

@@ -21,6 +21,8 @@ from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.up import answers, graphql
 
+pytestmark = pytest.mark.acceptance
+
 BIN = Path(sys.executable).parent
 IN_PROCESS = ("-m", "voiceai_pipeline.definitions")
 WORKSPACE = ("-w", "workspace.yaml")
@@ -31,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "list envs": ("dg", "list", "envs"),
     "validate": ("dagster", "definitions", "validate", *WORKSPACE),
     "materialize": ("dagster", "asset", "materialize", "--select", "agents", *IN_PROCESS),
+    "job execute": ("dagster", "job", "execute", *IN_PROCESS, "-j", "inspect_connections"),
 }
 
 
@@ -96,8 +99,8 @@ def test_runs_are_in_the_same_postgresql_as_those_of_make_up_and_nothing_is_left
     with EmbeddedPostgres.hold(home) as server:
         url = server.url("dagster").replace("+psycopg", "")
         with psycopg.connect(url) as db:
-            runs = db.execute("SELECT pipeline_name, status FROM runs").fetchall()
-    assert runs == [("__ASSET_JOB", "SUCCESS")]
+            runs = db.execute("SELECT pipeline_name, status FROM runs ORDER BY 1").fetchall()
+    assert runs == [("__ASSET_JOB", "SUCCESS"), ("inspect_connections", "SUCCESS")]
     assert list((home / "dagster" / "compute_logs").iterdir())
     assert {path.name for path in clone.iterdir()} == {
         ".voiceai",

@@ -5,8 +5,12 @@ import zipfile
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
+
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline_tests.support.up import Up, answers, graphql
+
+pytestmark = pytest.mark.acceptance
 
 
 def test_the_wheel_has_what_is_not_python(wheel: Path) -> None:

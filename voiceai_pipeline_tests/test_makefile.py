@@ -93,7 +93,7 @@ def test_make_up_says_what_to_do_when_packages_cannot_be_installed(makefile: Pat
 def test_make_alone_lists_every_target(makefile: Path) -> None:
     listed = make(makefile).stdout
 
-    for target in ("up", "test", "lint", "types", "sure", "lock", "clean"):
+    for target in ("up", "test", "acceptance", "lint", "types", "sure", "lock", "clean"):
         assert f"make {target} " in listed
 
 

@@ -21,6 +21,8 @@ from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.up import Up, partition_stats
 
+pytestmark = pytest.mark.acceptance
+
 COPPER = DEMO["Copper Kettle Catering"]
 HARBOR = DEMO["Harbor Dental"]
 CALLS = "/voice-ai/dashboard/call-logs"

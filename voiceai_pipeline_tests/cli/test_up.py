@@ -28,6 +28,8 @@ from voiceai_pipeline_tests.support.up import (
     partition_stats,
 )
 
+pytestmark = pytest.mark.acceptance
+
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET)
 
 

@@ -18,6 +18,8 @@ from voiceai_pipeline.web.dagster_client import ENDED, Dagster
 from voiceai_pipeline_tests.support.processes import is_alive, wait_until
 from voiceai_pipeline_tests.support.up import Up, answers, partition_stats, port_in_use, taken
 
+pytestmark = pytest.mark.acceptance
+
 SECRETS = ("SANDBOX-ACCESS", "SANDBOX-REFRESH", "SANDBOX-CODE", SANDBOX_CLIENT_SECRET)
 
 

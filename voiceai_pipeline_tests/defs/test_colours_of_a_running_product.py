@@ -19,6 +19,8 @@ from voiceai_pipeline_tests.support.demo_users import DEMO
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.up import Up, graphql
 
+pytestmark = pytest.mark.acceptance
+
 COPPER, HARBOR = DEMO["Copper Kettle Catering"], DEMO["Harbor Dental"]
 BROKEN = [DEMO[name] for name in ("Copper Kettle Catering", "Maple Plumbing", "Pine Realty")]
 

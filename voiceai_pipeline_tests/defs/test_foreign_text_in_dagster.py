@@ -26,6 +26,8 @@ from voiceai_pipeline_tests.support.chromium import running_chromium
 from voiceai_pipeline_tests.support.hostile_texts import REQUESTED, hostile_texts
 from voiceai_pipeline_tests.support.product import Product
 
+pytestmark = pytest.mark.acceptance
+
 
 def hostile(whose: str) -> str:
     """A name that, taken for Markdown, asks for /probe, is bold, and links."""

@@ -32,6 +32,8 @@ from voiceai_pipeline_tests.support.product import Product
 from voiceai_pipeline_tests.support.today import A_PRODUCT, today_for
 from voiceai_pipeline_tests.support.up import graphql
 
+pytestmark = pytest.mark.acceptance
+
 BAD = slice(28, 34)
 """Days in two of the backfill's three runs, whose other days must not suffer."""
 

@@ -1,4 +1,6 @@
-"""The order of the modules, and which of them a worker of pytest-xdist runs together."""
+"""The order of the modules, which of them a worker of pytest-xdist runs together, and which tests
+are for ``make acceptance``.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,9 @@ SHARING: Final = (
     "cli/test_up_kills.py",
 )
 """The modules that share ``running_product``, in their order: in the last one it is killed."""
+
+WHOLE: Final = {"running_product", "chromium"}
+"""Fixtures that start a whole product or a browser: their tests are for ``make acceptance``."""
 
 LONG: Final = (
     *SHARING,
@@ -33,7 +38,10 @@ LONG: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the long modules run first, the longest ahead."""
+    """Let the long modules run first, the longest ahead; mark what needs a product or a browser."""
+    for item in items:
+        if isinstance(item, pytest.Function) and WHOLE & {*item.fixturenames}:
+            item.add_marker(pytest.mark.acceptance)
     folder = Path(__file__).parents[1]
     ranks = {folder / name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONG)))

@@ -33,6 +33,8 @@ from voiceai_pipeline_tests.support.installation import (
 from voiceai_pipeline_tests.support.receivers import serving
 from voiceai_pipeline_tests.support.visitor import PASSWORD
 
+pytestmark = pytest.mark.acceptance
+
 # The contrast of every text with its background (WCAG 2, 1.4.3).
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});

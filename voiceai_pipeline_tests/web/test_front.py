@@ -1,7 +1,4 @@
-"""The guarded front with real processes: attacks, roles, the login, live logs (REQUIREMENTS X14).
-
-One start for all of them; the last test stops the UI process.
-"""
+"""The guarded front as real processes (REQUIREMENTS X14); the last test stops the UI process."""
 
 import json
 import re
@@ -39,6 +36,8 @@ from voiceai_pipeline_tests.support.processes import is_alive, wait_until
 from voiceai_pipeline_tests.support.up import graphql
 from voiceai_pipeline_tests.support.visitor import Visitor
 
+pytestmark = pytest.mark.acceptance
+
 SWITCH = "{ instance { autoMaterializePaused } }"
 FLIP = "mutation { setAutoMaterializePaused(paused: %s) }"
 
@@ -59,8 +58,6 @@ def front(
         running_front(home, Secret(postgres.url("front")), dagsters, highlevel.url) as front,
     ):
         yield front
-    postgres.drop_database("front")
-    postgres.drop_database("front_dagster")
 
 
 def is_paused(front: Front) -> bool:
