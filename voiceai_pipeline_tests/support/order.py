@@ -23,16 +23,21 @@ WHOLE: Final = {"running_product", "chromium"}
 
 LONG: Final = (
     *SHARING,
+    "test_dagster_commands.py",
+    "web/test_front.py",
     "defs/test_large_backfill.py",
-    "web/test_browser.py",
-    "cli/test_supervisor.py",
-    "test_benchmark.py",
-    "test_step_processes.py",
-    "defs/test_foreign_text_in_dagster.py",
-    "cli/test_launch.py",
-    "database/test_embedded_server.py",
-    "calls/test_location_queue.py",
-    "defs/test_assets.py",
+    "marts/test_metrics.py",
+    "defs/test_colours.py",
+    "marts/test_build.py",
+    "defs/test_sensors.py",
+    "connections/test_refresh_outcome.py",
+    "marts/test_build_failures.py",
+    "web/test_connect.py",
+    "connections/test_token_kills.py",
+    "web/test_main.py",
+    "cli/test_oauth_callback.py",
+    "defs/test_jobs.py",
+    "defs/test_retention.py",
 )
 """Modules that take longest: they start first, so that no worker is left with one at the end."""
 
