@@ -104,7 +104,7 @@ class Victim:
 
         def kill() -> None:
             if next(asked) == number:
-                started.wait(30)
+                started.wait(120)
                 os.kill(process.pid, signal.SIGKILL)
                 killed.set()
 

@@ -68,7 +68,7 @@ def test_an_export_whose_reader_stops_early_prints_no_error(program: Program, ca
         assert command.stdout.readline().startswith("location_id,")
         command.stdout.close()
         assert command.stderr is not None
-        assert (command.wait(20), command.stderr.read()) == (1, "")
+        assert (command.wait(120), command.stderr.read()) == (1, "")
 
 
 @pytest.mark.parametrize(

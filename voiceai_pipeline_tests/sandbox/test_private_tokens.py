@@ -17,7 +17,7 @@ def test_a_private_token_reads_its_location_until_it_is_rotated(sandbox: Running
     client = Client(sandbox)
     token = client.control("private-token", location_id=HARBOR.id).json()["token"]
     client.tokens = {"access_token": token}
-    assert token in client.session.get(sandbox.url, timeout=10).text
+    assert token in client.session.get(sandbox.url, timeout=60).text
     assert client.calls(HARBOR.id).status_code == 200
     assert client.get(f"/locations/{HARBOR.id}").status_code == 200
     wrong = (401, "This location is not accessible from this token!")

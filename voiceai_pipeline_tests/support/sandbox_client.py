@@ -108,7 +108,7 @@ class Client:
             "Version": "v3" if self.v3 else "2021-04-15",
         }
         headers |= keywords.pop("headers", {})
-        keywords.setdefault("timeout", 10)
+        keywords.setdefault("timeout", 60)
         return self.session.request(method, self.sandbox.url + path, headers=headers, **keywords)
 
     def get(self, path: str, **params: Any) -> requests.Response:

@@ -226,7 +226,7 @@ def deadlocked(stage: Stage) -> Iterator[None]:
             db.execute(sa.text("SELECT call_id FROM call_logs FOR UPDATE"))
 
     with in_a_thread(other_session):
-        assert held.wait(10)
+        assert held.wait(120)
         yield
 
 

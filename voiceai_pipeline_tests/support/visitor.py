@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+import time
 import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -49,8 +50,12 @@ class Visitor:
         )
 
     def token(self, path: str = "/") -> str:
-        found = re.search(r'name="form_token" value="([^"]+)"', self.get(path).text)
-        assert found is not None
+        """The token of the forms of a page; on a busy machine it may have to be reloaded."""
+        deadline = time.monotonic() + 120
+        while (page := self.get(path)).status_code == 503 and time.monotonic() < deadline:
+            pass  # the page itself waits five seconds for the database
+        found = re.search(r'name="form_token" value="([^"]+)"', page.text)
+        assert found is not None, page.text
         return found[1]
 
     def begin(self, user_id: UUID, back: str = "/") -> str:

@@ -83,7 +83,7 @@ def test_it_starts_answers_and_stops_and_its_log_holds_no_address_and_no_secret(
             refused = visitor.get("/oauth/callback?code=SANDBOX-CODE.x&state=SANDBOX-CODE.y")
             requests.get(f"{url}/\x7f?code=SANDBOX-CODE.z", timeout=60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
 
     assert "Harbor Dental is connected" in connected.text
     assert refused.status_code == 400
@@ -99,7 +99,7 @@ def test_a_taken_port_is_a_message(environment: dict[str, str], tmp_path: Path) 
         other.bind(("127.0.0.1", int(environment["VOICEAI_PAGE_PORT"])))
         other.listen()
         with started(environment, tmp_path) as process:
-            assert process.wait(30) == 1
+            assert process.wait(120) == 1
 
     port = environment["VOICEAI_PAGE_PORT"]
     assert (tmp_path / "page.log").read_text() == (
@@ -113,7 +113,7 @@ def test_it_does_not_start_without_a_password_beyond_loopback(
 ) -> None:
     environment |= {"VOICEAI_PAGE_HOST": "0.0.0.0", "VOICEAI_PAGE_SECRET": ""}  # noqa: S104
     with started(environment, tmp_path) as process:
-        assert process.wait(30) == 1
+        assert process.wait(120) == 1
 
     assert "VOICEAI_PAGE_SECRET is not set" in (tmp_path / "page.log").read_text()
 
