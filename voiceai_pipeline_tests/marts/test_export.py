@@ -210,7 +210,7 @@ def test_a_day_without_calls_is_a_file_with_columns(
     if format_ is Format.CSV:
         assert path.read_text().startswith("location_id,location_name,")
     else:
-        assert parquet.read_table(path).num_columns == 14
+        assert parquet.read_table(path).column_names[:2] == ["location_id", "location_name"]
 
 
 def mode(path: Path) -> int:
