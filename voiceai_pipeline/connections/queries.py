@@ -46,7 +46,8 @@ def all_connections(
     query = as_of(now)
     if user_ids is not None:
         query = query.where(users.c.id.in_(user_ids))
-    return [connection_of(row) for row in db.execute(query).mappings()]
+    # All at once: row by row takes twice as long.
+    return [connection_of(row) for row in db.execute(query).mappings().all()]
 
 
 def user_ids(db: sa.Connection) -> set[UUID]:

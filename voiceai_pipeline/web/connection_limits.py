@@ -2,13 +2,14 @@
 
 Opening connections and sending nothing, or a header a minute, costs an attacker nothing. uvicorn
 limits only how many there are, and would refuse everyone else from then on. Here a connection has
-seconds to send its header, and where there are too many the one that has waited longest goes.
+seconds to send its header, and where there are too many the one that has waited longest goes; also
+one whose body does not come.
 """
 
 import asyncio
 from typing import Final, cast
 
-from h11 import Request
+from h11 import SEND_BODY, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_TIMEOUT: Final = 10.0
@@ -16,11 +17,11 @@ HEAD_TIMEOUT: Final = 10.0
 request's header."""
 
 MAX_CONNECTIONS: Final = 500
-"""Open connections, idle ones included; with more the one that has waited longest is closed, and
-requests get status 503 if none waits."""
+"""Open connections, idle ones included; with more the one that has waited longest is closed. If
+none waits, there may be twice as many before requests get status 503."""
 
 _waiting: dict["LimitedProtocol", None] = {}
-"""Connections of this process without a request in progress, the longest waiting first."""
+"""Connections of this process without a whole request, the longest waiting first."""
 
 
 class LimitedProtocol(H11Protocol):
@@ -40,7 +41,9 @@ class LimitedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._leave()
+            self._stop_timer()  # bodies have a limit of their own, where they are read
+            if self.conn.their_state is not SEND_BODY:
+                self._leave()
         elif self in _waiting and self._timer is None:
             self._start_timer()
 
@@ -62,6 +65,9 @@ class LimitedProtocol(H11Protocol):
 
     def _leave(self) -> None:
         _waiting.pop(self, None)
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

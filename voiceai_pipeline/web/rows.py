@@ -4,6 +4,7 @@ Pure functions of a connection and the last sync; nothing is read here.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
@@ -58,7 +59,7 @@ class Row:
     def name(self) -> str:
         return self.connection.user.name
 
-    @property
+    @cached_property
     def tone(self) -> str:
         return filters.tone(self.connection)
 
@@ -66,7 +67,7 @@ class Row:
     def needs_action(self) -> bool:
         return self.urgency < _FINE
 
-    @property
+    @cached_property
     def urgency(self) -> int:
         """Sort key: broken connections first, then users who are not connected, then the rest."""
         if self.is_unconnected:
@@ -129,6 +130,8 @@ class Row:
 
     def matches(self, wanted: str) -> bool:
         """Whether a search by name, location or id finds the user."""
+        if not wanted:
+            return True
         connection = self.connection
         ids = (connection.location_name, connection.location_id, str(connection.user.id))
         return any(wanted.casefold() in text.casefold() for text in (self.name, *filter(None, ids)))

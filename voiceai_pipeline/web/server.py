@@ -140,8 +140,8 @@ class _Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                # The one more is the request that finds all others busy.
-                limit_concurrency=connection_limits.MAX_CONNECTIONS + 1,
+                # Twice: what a closed connection had begun ends a moment later.
+                limit_concurrency=2 * connection_limits.MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=_MAX_HEAD,
                 # Not from a header that any program on this machine can send.
                 proxy_headers=bool(trusted_proxies),

@@ -1,9 +1,12 @@
 """The overview on top of the first page."""
 
 import re
+import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -105,6 +108,45 @@ def test_a_red_day_names_who_is_missing_by_cause(installation: Installation) -> 
         html = visitor.get("/").text
     assert f"/assets/call_logs?view=partitions&amp;partition={day}" in html
     assert f'href="/users/{MAPLE}">Maple Plumbing</a>' in html
+
+
+TWO_THOUSAND = """
+INSERT INTO users (id, business_name) SELECT gen_random_uuid(), 'Business ' || n
+FROM generate_series(1, 2000) AS n;
+INSERT INTO api_keys (id, user_id, service, location_id, access_token, refresh_token,
+                      token_expires_at, is_active, connection_state)
+SELECT gen_random_uuid(), id, 'highlevel', 'Loc' || id, 'enc:v2:test:x', 'enc:v2:test:y',
+       now() + interval '1 day', true, 'connected' FROM users;
+INSERT INTO sync_status (id, service, user_id, last_sync_status, records_synced)
+SELECT gen_random_uuid(), 'highlevel', id, 'success', 5 FROM users;
+INSERT INTO sync_ledger (user_id, location_id, day, state, api_total, stored, read_until)
+SELECT user_id, location_id, day::date, 'complete', 5, 5, day + interval '1 day'
+FROM api_keys, generate_series(current_date - 30, current_date, interval '1 day') AS day;
+ANALYZE;
+"""
+
+
+def test_the_first_page_of_two_thousand_users_takes_less_than_300_ms(
+    installation: Installation,
+) -> None:
+    """In CPU time of this process and of the server, so that what else the machine does is of no
+    account; of three times the shortest."""
+    with installation.pipeline.engine.begin() as db:
+        db.exec_driver_sql(TWO_THOUSAND)
+        (folder,) = db.execute(sa.text("SHOW data_directory")).one()
+    server = psutil.Process(int((Path(folder) / "postmaster.pid").read_text().splitlines()[0]))
+
+    def spent() -> float:
+        backends = [one.cpu_times() for one in server.children()]
+        return time.process_time() + sum(one.user + one.system for one in backends)
+
+    with installation.visitor() as visitor:
+        took = []
+        for _ in range(4):
+            before = spent()
+            assert "complete for 2000 of 2000 users" in visitor.get().text
+            took.append(spent() - before)
+    assert min(took) < 0.3
 
 
 def test_what_is_not_well_says_so(installation: Installation) -> None:

@@ -68,8 +68,13 @@ def test_of_too_many_connections_the_one_that_waited_longest_is_closed(
         assert [_is_closed(client) for client in clients[:30]] == [True] * 30
 
 
+HALF_A_HEADER = b"GET / HTTP/1.1\r\nHost: x\r\n"
+HALF_A_BODY = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\npassword="
+
+
+@pytest.mark.parametrize("sent", [HALF_A_HEADER, HALF_A_BODY], ids=["header", "body"])
 def test_a_thousand_half_open_connections_do_not_keep_others_out(
-    installation: Installation,
+    installation: Installation, sent: bytes
 ) -> None:
     """The health of the whole application is answered within a second throughout; of three times
     the shortest counts, for a busy machine may stop this process for longer."""
@@ -81,7 +86,7 @@ def test_a_thousand_half_open_connections_do_not_keep_others_out(
 
     with contextlib.ExitStack() as stack:
         for number in range(1000):
-            stack.enter_context(half_open(installation.url))
+            stack.enter_context(half_open(installation.url, sent))
             if number % 100 == 0:
                 assert takes() < 1
         assert takes() < 1
