@@ -16,6 +16,7 @@ from playwright.sync_api import (
     BrowserContext,
     ConsoleMessage,
     Page,
+    Request,
     expect,
     sync_playwright,
 )
@@ -91,6 +92,11 @@ def open_window(chromium: Browser) -> Iterator[OpenWindow]:
         if not said.text.startswith("Autofocus processing was blocked"):
             complaints.append(f"{said.type}: {said.text}")
 
+    def complain(request: Request) -> None:
+        # A stream ends with its page.
+        if request.resource_type != "eventsource":
+            complaints.append(f"failed: {request.url}")
+
     def opened(**options: object) -> Page:
         context = chromium.new_context(**options)  # type: ignore[arg-type]
         context.set_default_timeout(60_000)
@@ -98,7 +104,7 @@ def open_window(chromium: Browser) -> Iterator[OpenWindow]:
         page = context.new_page()
         page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("requestfailed", complain)
         return page
 
     yield opened
