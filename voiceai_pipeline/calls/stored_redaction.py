@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from msgspec import Raw
 from sqlalchemy.dialects.postgresql import JSONB
 
-from voiceai_pipeline.calls import row_passes
+from voiceai_pipeline.calls import call_words, row_passes
 from voiceai_pipeline.calls.row_passes import Keys, RowPass
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.database.tables import agents, call_logs, set_aside_calls
@@ -66,6 +66,7 @@ def _redact_calls(db: sa.Connection, keys: Keys) -> int:
         )
     if changes:
         db.execute(_UPDATE_CALL, changes)
+        call_words.index_again(db, [(one["of_location"], one["of_call"]) for one in changes])
     return len(changes)
 
 

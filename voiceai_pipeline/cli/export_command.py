@@ -59,7 +59,7 @@ def export_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Write calls, or a table of metrics, to a CSV or Parquet file.
+    """Write calls, or a table of metrics, to a CSV, JSON Lines or Parquet file.
 
     Days are in VOICEAI_TIMEZONE for calls and in the location's time zone for metrics. Times are in
     UTC. Test calls and calls that HighLevel no longer lists are left out, as in every metric;
@@ -76,7 +76,8 @@ def export_command(
             "include such calls; separate columns count them."
         )
     file = None if output is None or str(output) == "-" else output
-    guess = Format.PARQUET if file and file.suffix == ".parquet" else Format.CSV
+    by_suffix = {f".{one.value}": one for one in Format}
+    guess = by_suffix.get(file.suffix if file else "", Format.CSV)
     format_ = Format(format_name) if format_name else guess
     if file is None and format_ is Format.PARQUET:
         raise click.UsageError("Parquet needs a file: -o FILE.parquet.")

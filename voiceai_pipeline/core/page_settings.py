@@ -37,6 +37,7 @@ class PageSettings:
         jwt_audience: what these logins have to be for.
         allowed_origins: origins that may call ``/functions/v1`` from a browser.
         analyst_secret: the password of those who may look only; None: there is none.
+        analysts_see_content: they may read what callers said, and their numbers.
         trusted_proxies: addresses of proxies that say for whom they ask.
         dagster_key: what Dagster's UI process answers to; None: it is not shown at ``/dagster``.
     """
@@ -53,6 +54,7 @@ class PageSettings:
     trusted_proxies: tuple[str, ...] = ()
     jwks_url: str | None = None
     jwt_audience: str = "authenticated"
+    analysts_see_content: bool = False
 
 
 def page_of(given: Mapping[str, str]) -> PageSettings:
@@ -111,6 +113,7 @@ def page_of(given: Mapping[str, str]) -> PageSettings:
         analyst_secret=analyst_secret,
         dagster_key=long_secret_of(given, "VOICEAI_DAGSTER_KEY"),
         trusted_proxies=proxies,
+        analysts_see_content=_analysts_see_content(given),
         api_key=long_secret_of(given, "VOICEAI_API_KEY"),
         allowed_origins=origins,
         jwks_url=_jwks_url(given),
@@ -126,3 +129,12 @@ def _jwks_url(given: Mapping[str, str]) -> str | None:
             "who changes the keys on the way could log in as any user."
         )
     return url
+
+
+def _analysts_see_content(given: Mapping[str, str]) -> bool:
+    choice = given.get("VOICEAI_ANALYST_CONTENT", "refuse")
+    if choice not in ("allow", "refuse"):
+        raise SettingsError(
+            f"VOICEAI_ANALYST_CONTENT is {choice!r}. Set it to allow, or leave it out."
+        )
+    return choice == "allow"

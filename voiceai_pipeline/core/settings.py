@@ -26,6 +26,7 @@ from voiceai_pipeline.core.settings_parsing import (
     port_of,
     signing_keys_of,
     timezone_of,
+    web_address_of,
     whole_number_of,
 )
 
@@ -44,6 +45,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "pasted whole",
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
     "HIGHLEVEL_API_URL": "the API's base URL",
+    "HIGHLEVEL_APP_URL": "HighLevel's web application, for links to contacts; white-label: your "
+    "own domain; default https://app.gohighlevel.com",
     "HIGHLEVEL_WEBHOOK_KEYS": "public keys that HighLevel signs its webhooks with, as published, "
     "comma separated; default: the one published in 2026",
     "HIGHLEVEL_API_VERSION": "dated (2021-04-15 and 2021-07-28, the default) or v3",
@@ -65,6 +68,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "but loopback",
     "VOICEAI_ANALYST_SECRET": "second password, 16 characters or more, with which everything can "
     "be seen and nothing changed; unset: none",
+    "VOICEAI_ANALYST_CONTENT": "allow: analysts may read what callers said and their numbers, on "
+    "the pages of calls and in their exports; unset: operators only",
     "VOICEAI_TRUSTED_PROXIES": "addresses or networks of the proxies before the page, comma "
     "separated: their X-Forwarded-For is believed; unset: none",
     "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default: /dagster at the page's URL",
@@ -100,6 +105,8 @@ _REAL: Final[Mapping[str, str]] = {
 _WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg="
 """HighLevel's, one for all apps (CONTRACT 13.3)."""
 
+_APP_URL: Final = "https://app.gohighlevel.com"
+
 CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
 
@@ -118,6 +125,7 @@ class HighLevelSettings:
         app_version_id: the app's version that consent is asked for; without it, or while it is a
             draft, the authorize page answers ``noAppVersionIdFound`` (CONTRACT 15).
         auth_url: may have a query, which is kept.
+        app_url: HighLevel's web application, for links; "" in the sandbox, which has none.
         webhook_keys: raw Ed25519 public keys; any of them may have signed a webhook message.
     """
 
@@ -131,6 +139,7 @@ class HighLevelSettings:
     api_version: str
     is_sandbox: bool
     webhook_keys: tuple[bytes, ...] = ()
+    app_url: str = ""
 
     @property
     def app_id(self) -> str:
@@ -279,6 +288,9 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
         webhook_keys=signing_keys_of(
             given, "HIGHLEVEL_WEBHOOK_KEYS", SANDBOX_WEBHOOK_KEY if is_sandbox else _WEBHOOK_KEY
         ),
+        app_url=""
+        if is_sandbox and "HIGHLEVEL_APP_URL" not in given
+        else web_address_of(given, "HIGHLEVEL_APP_URL", _APP_URL),
     )
 
 

@@ -17,6 +17,7 @@ _ALL: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 VERBS: Final = dict.fromkeys(metadata.tables, _ALL) | {
     "token_events": ("SELECT", "INSERT"),
     "page_logins": ("SELECT", "INSERT"),
+    "content_openings": ("SELECT", "INSERT"),
     # Written by ``migrate``, that is by the owner.
     "redaction_progress": ("SELECT",),
     VERSION_TABLE: ("SELECT",),

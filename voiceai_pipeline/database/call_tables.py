@@ -50,9 +50,13 @@ call_logs = sa.Table(
     instant("first_seen_at", nullable=False, comment="When the call was first stored."),
     instant("last_changed_at", nullable=False, comment="When its stored content last changed."),
     instant("missing_since", comment="Set when a complete read no longer lists the call."),
-    sa.Index("call_logs_location_id_started_at_idx", "location_id", "started_at"),
+    # Lists, counts and sorts of the pages read it alone, without the wide rows.
+    sa.Index("call_logs_list_idx", "location_id", "started_at", "call_id",
+             postgresql_include=["agent_id", "duration_seconds", "is_trial", "missing_since",
+                                 "first_seen_at"]),
     sa.Index("call_logs_agent_id_idx", "agent_id"),
     sa.Index("call_logs_started_at_idx", "started_at", postgresql_using="brin"),
+    sa.Index("call_logs_last_changed_at_idx", "last_changed_at", postgresql_using="brin"),
     comment="Every call that HighLevel lists, in its latest state. A call belongs to a location; "
             "users see calls through their connection.",
 )  # fmt: skip

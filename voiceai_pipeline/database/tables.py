@@ -1,9 +1,13 @@
 """Every table except the marts, to import from one place.
 
 A table is defined in the module of its concept: ``connection_tables``, ``call_tables``,
-``webhook_tables``, ``page_tables`` or ``work_tables``.
+``call_page_tables``, ``webhook_tables``, ``page_tables`` or ``work_tables``.
 """
 
+from voiceai_pipeline.database.call_page_tables import (
+    call_words,
+    content_openings,
+)
 from voiceai_pipeline.database.call_tables import (
     agent_names,
     agent_settings,
@@ -56,7 +60,9 @@ __all__ = [
     "call_facts",
     "call_hints",
     "call_logs",
+    "call_words",
     "connect_requests",
+    "content_openings",
     "drifting_days",
     "hinted_days",
     "hinted_reads",

@@ -1,9 +1,10 @@
-"""Exports: writes the calls or metrics of some days to a CSV or Parquet file for other tools.
+"""Exports: writes the calls or metrics of some days to a CSV, JSON Lines or Parquet file.
 
 Rows pass through in batches, so a million calls take no more memory than one batch. A file appears
 complete under its name, or not at all. Which rows and columns it has is in ``extracts.py``.
 """
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -17,11 +18,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, Protocol, cast
 from zoneinfo import ZoneInfo
 
+import msgspec
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls.call_filter import CallFilter
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.installation import INSTALL_PARQUET
 from voiceai_pipeline.marts import extracts
@@ -39,6 +42,7 @@ _DECIMALS: Final = 6
 
 class Format(StrEnum):
     CSV = "csv"
+    JSONL = "jsonl"
     PARQUET = "parquet"
 
 
@@ -81,7 +85,7 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
     """
     extract = _extract(order)
     at_once = _AT_ONCE_WITH_CONTENT if order.content else _AT_ONCE
-    open_writer = _parquet() if format_ is Format.PARQUET else _Csv
+    open_writer = _writer_of(format_)
     with contextlib.ExitStack() as stack:
         if isinstance(target, Path):
             target = stack.enter_context(_new_file(target, private=order.content))
@@ -93,6 +97,61 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
                 count += len(rows)
         writer.close()
     return count
+
+
+def stream(
+    engine: sa.Engine, wanted: CallFilter, format_: Format, *, content: bool
+) -> Iterator[bytes]:
+    """The calls of a list as a file, piece by piece: CSV with the mark (BOM) by which Excel knows
+    UTF-8. Nothing is read before the first piece is asked for.
+
+    Raises:
+        ExportError: the package for Parquet is not installed; at once.
+    """
+    return _stream(engine, wanted, _writer_of(format_), format_, content)
+
+
+def _stream(
+    engine: sa.Engine, wanted: CallFilter, open_writer: "_Open", format_: Format, content: bool
+) -> Iterator[bytes]:
+    extract = extracts.listed_calls(content=content)
+    at_once = _AT_ONCE_WITH_CONTENT if content else _AT_ONCE
+    pieces = _Pieces()
+    if format_ is Format.CSV:
+        pieces.write(codecs.BOM_UTF8)
+    writer = open_writer(cast("IO[bytes]", pieces), extract.fields)
+    with extracts.read_listed(engine, extract, wanted, at_once) as batches:
+        for rows in batches:
+            writer.write(rows)
+            yield pieces.take()
+    writer.close()
+    yield pieces.take()
+
+
+class _Pieces:
+    """A file that is only written to, and whose content is taken away as it grows."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        self._length += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._length
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def take(self) -> bytes:
+        """What was written since."""
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
 
 
 def _extract(order: Order) -> Extract:
@@ -154,6 +213,15 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
+_Open = Callable[[IO[bytes], Sequence[Field]], _Writer]
+
+
+def _writer_of(format_: Format) -> _Open:
+    if format_ is Format.PARQUET:
+        return _parquet()
+    return _Jsonl if format_ is Format.JSONL else _Csv
+
+
 # CSV ---------------------------------------------------------------------------------------------
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -176,6 +244,7 @@ def _instant(value: datetime) -> str:
 
 _AS_TEXT: Final[dict[Kind, Callable[[Any], Any]]] = {
     Kind.TEXT: _harmless,
+    Kind.JSON: _harmless,
     Kind.INSTANT: _instant,
     Kind.BOOLEAN: lambda value: "true" if value else "false",
 }
@@ -207,10 +276,33 @@ class _Csv:
         self._file.write(text.getvalue().encode())
 
 
+# JSON Lines --------------------------------------------------------------------------------------
+
+
+class _Jsonl:
+    """An object a line, in UTF-8, with every column; what is JSON stays JSON."""
+
+    def __init__(self, file: IO[bytes], fields: Sequence[Field]) -> None:
+        self._file = file
+        self._fields = [(field.name, field.kind is Kind.JSON) for field in fields]
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> None:
+        encode = msgspec.json.Encoder(decimal_format="number").encode
+        for row in rows:
+            values = {
+                name: msgspec.Raw(value.encode()) if is_json and value is not None else value
+                for (name, is_json), value in zip(self._fields, row, strict=True)
+            }
+            self._file.write(encode(values) + b"\n")
+
+    def close(self) -> None:
+        self._file.flush()
+
+
 # Parquet -----------------------------------------------------------------------------------------
 
 
-def _parquet() -> Callable[[IO[bytes], Sequence[Field]], _Writer]:
+def _parquet() -> _Open:
     """The writer for Parquet, whose package is imported only if it is needed."""
     try:
         import pyarrow as pa
@@ -223,6 +315,7 @@ def _parquet() -> Callable[[IO[bytes], Sequence[Field]], _Writer]:
 
     types = {
         Kind.TEXT: pa.string(),
+        Kind.JSON: pa.string(),
         Kind.INTEGER: pa.int64(),
         Kind.NUMBER: pa.float64(),
         Kind.DECIMAL: pa.decimal128(38, _DECIMALS),

@@ -1,6 +1,6 @@
 """Extracts for export: which rows and columns of calls or of a mart, read as a stream.
 
-One statement reads one snapshot, without what is written meanwhile. File formats are in
+One transaction reads one snapshot, without what is written meanwhile. File formats are in
 ``export.py``.
 """
 
@@ -14,6 +14,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from voiceai_pipeline.calls import call_search
+from voiceai_pipeline.calls.call_filter import CallFilter
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.period_tables import ALL_MARTS
@@ -32,9 +34,10 @@ MART_NAMES: Final = tuple(mart.name for mart in ALL_MARTS)
 
 
 class Kind(StrEnum):
-    """The Python type of a column's values; JSON and ids are text."""
+    """The Python type of a column's values; ids are text."""
 
     TEXT = "str"
+    JSON = "str of JSON"
     INTEGER = "int"
     NUMBER = "float"
     DECIMAL = "Decimal"
@@ -76,6 +79,26 @@ def calls(
         missing: include calls that HighLevel no longer lists.
         content: include what was said and by whom.
     """
+    query = (
+        _calls(content)
+        .where(call_logs.c.started_at >= window.start, call_logs.c.started_at < window.end)
+        .order_by(call_logs.c.started_at, call_logs.c.location_id, call_logs.c.call_id)
+    )
+    if not trial:
+        query = query.where(call_logs.c.is_trial.is_not(True))
+    if not missing:
+        query = query.where(call_logs.c.missing_since.is_(None))
+    if location_ids is not None:
+        query = query.where(call_logs.c.location_id.in_(location_ids))
+    return _extract(query)
+
+
+def listed_calls(*, content: bool = False) -> Extract:
+    """The columns of every call, for ``read_listed``."""
+    return _extract(_calls(content))
+
+
+def _calls(content: bool) -> sa.Select[Any]:
     columns: list[sa.ColumnElement[Any]] = [
         call_logs.c.location_id,
         LOCATION_NAME.label("location_name"),
@@ -95,19 +118,7 @@ def calls(
     ]
     if content:
         columns += CALL_CONTENT
-    query = (
-        sa.select(*columns)
-        .select_from(CALLS_WITH_NAMES)
-        .where(call_logs.c.started_at >= window.start, call_logs.c.started_at < window.end)
-        .order_by(call_logs.c.started_at, call_logs.c.location_id, call_logs.c.call_id)
-    )
-    if not trial:
-        query = query.where(call_logs.c.is_trial.is_not(True))
-    if not missing:
-        query = query.where(call_logs.c.missing_since.is_(None))
-    if location_ids is not None:
-        query = query.where(call_logs.c.location_id.in_(location_ids))
-    return _extract(query)
+    return sa.select(*columns).select_from(CALLS_WITH_NAMES)
 
 
 def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
@@ -135,19 +146,76 @@ def read_batches(
         yield db.execute(extract.query).partitions()
 
 
+@contextmanager
+def read_listed(
+    engine: sa.Engine, extract: Extract, wanted: CallFilter, at_once: int
+) -> Iterator[Iterator[Sequence[Sequence[Any]]]]:
+    """The calls of a list, in its order and in batches of ``at_once``.
+
+    Only keys are sorted: a million transcripts would not fit in the server's memory.
+
+    Args:
+        extract: ``listed_calls``.
+    """
+    with engine.connect().execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    ) as db:
+        # A client that reads no further must not keep old rows alive.
+        db.execute(sa.text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE}"))
+        keys = db.execution_options(yield_per=at_once).execute(call_search.all_rows(wanted))
+        yield (_rows_of(db, extract, part) for part in keys.partitions())
+
+
+_IDLE: Final = 120_000
+"""Milliseconds for which an export waits for its reader."""
+
+
+def _rows_of(
+    db: sa.Connection, extract: Extract, keys: Sequence[sa.Row[Any]]
+) -> Sequence[sa.Row[Any]]:
+    """The rows with these keys, in their order."""
+    texts = sa.ARRAY(sa.Text)
+    wanted = (
+        sa.func.unnest(
+            sa.literal([key.location_id for key in keys], texts),
+            sa.literal([key.call_id for key in keys], texts),
+        )
+        .table_valued("location_id", "call_id", with_ordinality="nth", name="wanted")
+        .render_derived()
+    )
+    query = (
+        extract.query.join(
+            wanted,
+            (wanted.c.location_id == call_logs.c.location_id)
+            & (wanted.c.call_id == call_logs.c.call_id),
+        )
+        .order_by(wanted.c.nth)
+        .execution_options(yield_per=None)
+    )
+    return db.execute(query).all()
+
+
 def _extract(query: sa.Select[Any]) -> Extract:
     """The query, with types that no file format has cast to text."""
     plain = [
         sa.cast(column, sa.Text).label(column.name)
-        if isinstance(column.type, (JSONB, sa.Uuid)) or column.name == ACTION_TYPES.name
+        if _is_json(column) or isinstance(column.type, sa.Uuid)
         else column
         for column in query.selected_columns
     ]
     fields = [
-        Field(column.name, _kind(new.type), _comment(column))
+        Field(
+            column.name,
+            Kind.JSON if _is_json(column) else _kind(new.type),
+            _comment(column),
+        )
         for column, new in zip(query.selected_columns, plain, strict=True)
     ]
     return Extract(fields, query.with_only_columns(*plain))
+
+
+def _is_json(column: sa.ColumnElement[Any]) -> bool:
+    return isinstance(column.type, JSONB) or column.name == ACTION_TYPES.name
 
 
 def _comment(column: sa.ColumnElement[Any]) -> str:

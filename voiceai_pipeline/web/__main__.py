@@ -1,5 +1,5 @@
-"""`python -m voiceai_pipeline.web`: serves the pages, does what HighLevel's messages ask for, and
-monitors Dagster's daemon."""
+"""`python -m voiceai_pipeline.web`: serves the pages, does what HighLevel's messages ask for, keeps
+the full-text index of calls, and monitors Dagster's daemon."""
 
 import argparse
 import contextlib
@@ -23,6 +23,7 @@ from voiceai_pipeline.web.hint_reader import reading
 from voiceai_pipeline.web.server import listen, serve_until_stopped
 from voiceai_pipeline.web.site import ACTOR, DAGSTER_UI, open_site
 from voiceai_pipeline.web.sync_watch import watching
+from voiceai_pipeline.web.word_keeper import keeping_words
 
 log = logging.getLogger("voiceai_pipeline.web")
 
@@ -76,6 +77,7 @@ def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | 
             monitoring(DaemonMonitor(pipeline.engine, last_sign, channels, page)),
             reading(pipeline, site.inbox),
             watching(site.watch),
+            keeping_words(pipeline.engine),
         ):
             log.info("The page listens at %s", page.url)
             serve_until_stopped(

@@ -23,6 +23,8 @@ from voiceai_pipeline.database.engine import database_error, database_sentence
 from voiceai_pipeline.web import (
     access,
     api,
+    call_export,
+    call_page,
     connect,
     insights,
     installs,
@@ -76,6 +78,8 @@ def create_app(site: Site) -> ASGIApp:
                     *connect.routes(),
                     *installs.routes(),
                     *insights.routes(),
+                    *call_export.routes(),
+                    *call_page.routes(),
                     Mount(DAGSTER_PATH, _dagster(site)),
                 ],
                 middleware=[Middleware(access.Access)],

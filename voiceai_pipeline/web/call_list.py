@@ -1,0 +1,174 @@
+"""The list of calls: narrowed, sorted and turned page by page by its address alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from starlette.requests import Request
+from starlette.responses import Response
+
+from voiceai_pipeline.calls import call_content, call_options, call_search, call_words
+from voiceai_pipeline.calls.call_content import Kind
+from voiceai_pipeline.calls.call_filter import Show, Sort
+from voiceai_pipeline.calls.call_options import Coverage
+from voiceai_pipeline.calls.call_search import CallRow, Counts
+from voiceai_pipeline.core.call import ACTION_TYPES
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.web import call_scope, call_texts
+from voiceai_pipeline.web.access import refuse_analysts
+from voiceai_pipeline.web.call_export import formats
+from voiceai_pipeline.web.call_query import PRESETS, CallQuery, call_path
+from voiceai_pipeline.web.call_scope import CallScope
+from voiceai_pipeline.web.call_texts import Part
+from voiceai_pipeline.web.headers import with_scripts
+from voiceai_pipeline.web.pages import render
+from voiceai_pipeline.web.site import Site, site_of
+
+PER_PAGE: Final = 50
+OPENINGS: Final = 200
+"""Openings of content that operators are shown."""
+
+MOST_CHOICES: Final = 300
+"""Locations, users or agents of a list to choose from; above it their names are typed."""
+
+INDEXED_WITHIN: Final = timedelta(minutes=2)
+"""After this long a call should be found by its words."""
+
+_SHOWN: Final = {
+    Show.LIVE: "Live",
+    Show.TEST: "Test",
+    Show.GONE: "No longer listed",
+    Show.ALL: "All",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row as the page shows it.
+
+    Attributes:
+        day, time: in the zone that was chosen, which ``time`` names.
+        source, text: what the call was about, or the sentence that the search found.
+    """
+
+    row: CallRow
+    address: str
+    day: str
+    time: str
+    duration: str
+    agent: str
+    actions: Sequence[str]
+    first_seen: str
+    source: str
+    text: Sequence[Part]
+
+
+def list_page(request: Request) -> Response:
+    """``/calls``."""
+    site = site_of(request)
+    query = CallQuery.of(request.query_params)
+    content = call_scope.may_see_content(request)
+    now = datetime.now(UTC)
+    try:
+        with site.pipeline.engine.begin() as db:
+            call_search.be_patient(db)
+            scope = call_scope.read_scope(db, site, query, content=content)
+            rows = call_search.page(
+                db,
+                scope.wanted,
+                PER_PAGE + 1,
+                after=query.after,
+                before=query.before,
+                content=content,
+            )
+            shown = rows[-PER_PAGE:] if query.before else rows[:PER_PAGE]
+            if content and shown:
+                call_scope.record(db, request, Kind.LIST, len(shown))
+            extra = _extra(db, site, scope, now)
+            is_behind = scope.wanted.search is not None and call_words.is_behind(
+                db, now, INDEXED_WITHIN
+            )
+    except sa.exc.OperationalError as error:
+        if call_search.took_too_long(error):
+            raise call_scope.too_long() from None
+        raise
+    is_more = len(rows) > PER_PAGE
+    answer = render(
+        request,
+        "calls.html",
+        query=query,
+        scope=scope,
+        rows=[_listed(one, scope, query, site) for one in shown],
+        newer=shown[0].position if shown and (query.after or (query.before and is_more)) else None,
+        older=shown[-1].position if shown and (query.before or is_more) else None,
+        content=content,
+        presets=PRESETS,
+        kinds=_SHOWN,
+        sorts=Sort,
+        action_types=sorted(ACTION_TYPES, key=call_texts.action),
+        action_words=call_texts.action,
+        cleaned=cleaned,
+        most_choices=MOST_CHOICES,
+        formats=formats(),
+        is_behind=is_behind,
+        **extra,
+    )
+    return with_scripts(answer, site.page)
+
+
+def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Mapping[str, Any]:
+    """What stands around the rows: counts, agents, how far the days have been read."""
+    chosen = [one.location_id for one in scope.chosen]
+    agents = call_options.agents_of(db, chosen, MOST_CHOICES + 1)
+    return {
+        "counts": _counts(db, scope),
+        "agents": agents,
+        "coverage": _coverage(db, site, scope, now),
+    }
+
+
+def _counts(db: sa.Connection, scope: CallScope) -> Counts | None:
+    """None: counting takes too long; the list is shown without."""
+    try:
+        with db.begin_nested():
+            return call_search.counts(db, scope.wanted)
+    except sa.exc.OperationalError as error:
+        if call_search.took_too_long(error):
+            return None
+        raise
+
+
+def _coverage(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Coverage | None:
+    return call_options.coverage(db, scope.wanted.scopes, site.pipeline.zone, now)
+
+
+def _listed(row: CallRow, scope: CallScope, query: CallQuery, site: Site) -> Listed:
+    zone = scope.zone_of(row.location_id, query.zone, site.pipeline.zone)
+    day, time = call_texts.day_and_time(row.started_at, zone)
+    wanted = call_texts.words_of(scope.wanted.search)
+    source, text = call_texts.sentence_with_hit(row, wanted)
+    if not text and row.summary:
+        text = [Part(cleaned(row.summary, call_texts.SUMMARY_LENGTH))]
+    return Listed(
+        row=row,
+        address=query.call_address(row.location_id, row.call_id),
+        day=day,
+        time=time,
+        duration=call_texts.duration(row.duration_seconds),
+        agent=call_texts.agent(row),
+        actions=call_texts.actions(row.actions),
+        first_seen=" ".join(call_texts.day_and_time(row.first_seen_at, zone)),
+        source=source,
+        text=text,
+    )
+
+
+def openings_page(request: Request) -> Response:
+    """``/calls/openings``: who opened what callers said, for operators."""
+    refuse_analysts(request)
+    site = site_of(request)
+    with site.pipeline.engine.begin() as db:
+        found = call_content.openings(db, OPENINGS)
+    return render(request, "openings.html", openings=found, most=OPENINGS, call_path=call_path)

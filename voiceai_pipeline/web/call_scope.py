@@ -1,0 +1,158 @@
+"""What a visitor's list of calls is made of: the address, read against locations, users and zones;
+and what of a call the visitor may see."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from starlette.requests import Request
+
+from voiceai_pipeline.calls import call_content, call_options, call_search
+from voiceai_pipeline.calls.call_content import Kind, Opening
+from voiceai_pipeline.calls.call_filter import CallFilter, Scope, Search
+from voiceai_pipeline.calls.call_options import Location
+from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.dagster_access import Role
+from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.web.access import address_of
+from voiceai_pipeline.web.call_query import CallQuery
+from voiceai_pipeline.web.pages import PageError, role_of, session_of
+from voiceai_pipeline.web.site import Site, site_of
+
+
+@dataclass(frozen=True)
+class CallScope:
+    """A list of calls, ready to be read.
+
+    Attributes:
+        locations: all there are.
+        chosen: those whose calls the list shows.
+        users: all users, to narrow by.
+        complaints: what of the address was left out.
+    """
+
+    wanted: CallFilter
+    locations: Sequence[Location]
+    chosen: Sequence[Location]
+    users: Sequence[Connection]
+    complaints: tuple[str, ...]
+
+    def zone_of(self, location_id: str, zone: str, otherwise: ZoneInfo) -> ZoneInfo:
+        """The zone to show a call's times in: ``zone``, else its location's own."""
+        if zone:
+            return ZoneInfo(zone)
+        own = (one.zone for one in self.locations if one.location_id == location_id)
+        return next(own, otherwise)
+
+
+def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool) -> CallScope:
+    """What ``query`` names.
+
+    Args:
+        content: whether the visitor may see it: else a search looks at ids of calls only.
+    """
+    now = datetime.now(UTC)
+    users = connections.all_connections(db)
+    locations = call_options.all_locations(db, site.pipeline.zone, users)
+    chosen, complaints = _chosen(query, locations, users)
+    days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
+    zone = site.pipeline.zone
+    changed = datetime.combine(query.changed, time.min, zone) if query.changed else None
+    wanted = CallFilter(
+        scopes=[Scope(one.location_id, _window(*days[one.zone], one.zone)) for one in chosen],
+        agent_ids=query.agents,
+        actions=query.actions,
+        outcomes=query.outcomes,
+        min_seconds=query.shortest,
+        max_seconds=query.longest,
+        changed_since=changed,
+        search=Search.of(query.q),
+        only_ids=not content,
+        show=query.show,
+        sort=query.sort,
+        is_ascending=query.is_ascending,
+    )
+    return CallScope(wanted, locations, chosen, users, query.complaints + complaints)
+
+
+def _chosen(
+    query: CallQuery, locations: Sequence[Location], users: Sequence[Connection]
+) -> tuple[list[Location], tuple[str, ...]]:
+    found, complaints = list(locations), []
+    for asked in query.locations and (query.locations,):
+        part = [one for one in found if _is_named(one, asked)]
+        if not part:
+            complaints.append("No location has this name or id.")
+        found = part
+    if query.user:
+        named = query.user.casefold()
+        theirs = {
+            one.location_id
+            for one in users
+            if str(one.user.id) == query.user or named in one.user.name.casefold()
+        }
+        if not theirs:
+            complaints.append("No user has this name or id.")
+        elif theirs == {None}:
+            complaints.append("This user has never had a location, so there are no calls.")
+        found = [one for one in found if one.location_id in theirs]
+    return found, tuple(complaints)
+
+
+def _is_named(location: Location, asked: Sequence[str]) -> bool:
+    return any(
+        one == location.location_id or one.casefold() in location.name.casefold() for one in asked
+    )
+
+
+def _window(first: date | None, last: date | None, zone: ZoneInfo) -> Window | None:
+    if first is None and last is None:
+        return None
+    start = Window.of_day(first, zone).start if first else datetime(2000, 1, 1, tzinfo=UTC)
+    end = Window.of_day(last, zone).end if last else datetime(2101, 1, 2, tzinfo=UTC)
+    return Window(start, end)
+
+
+# Who sees what -----------------------------------------------------------------------------------
+
+
+def may_see_content(request: Request) -> bool:
+    """Whether the visitor may read what callers said, and who they are."""
+    role = role_of(request)
+    return role is Role.OPERATOR or (
+        role is Role.ANALYST and site_of(request).page.analysts_see_content
+    )
+
+
+def record(db: sa.Connection, request: Request, kind: Kind, calls: int, *key: str) -> None:
+    """Note that the visitor gets the content of ``calls`` calls; of one, with its key."""
+    session = session_of(request)
+    browser = hashlib.sha256((session.id if session else "").encode()).hexdigest()[:8]
+    location_id, call_id = key or (None, None)
+    call_content.record(
+        db,
+        Opening(
+            at=datetime.now(UTC),
+            role=(role_of(request) or Role.OPERATOR).value,
+            visitor=f"session {browser}, {address_of(request)}",
+            kind=kind,
+            calls=calls,
+            location_id=location_id,
+            call_id=call_id,
+        ),
+    )
+
+
+def too_long() -> PageError:
+    """The page for a question that takes too long to answer."""
+    return PageError(
+        503,
+        "This takes too long",
+        f"The database was still looking after {call_search.PATIENCE // 1000} seconds, and was "
+        "stopped. Nothing was changed.",
+        "Go back and choose fewer days, or a location.",
+    )
