@@ -16,7 +16,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from voiceai_pipeline.calls import call_words
 from voiceai_pipeline.calls.call_filter import CallFilter, Position, Scope, Show, Sort
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.engine import UtcDateTime
+from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
 from voiceai_pipeline.database.tables import agents, call_logs
 from voiceai_pipeline.database.views import ACTION_TYPES, CALLS_WITH_NAMES, LOCATION_NAME
 
@@ -38,6 +40,7 @@ class CallRow:
     Attributes:
         agent_name: its latest name; None: never read.
         actions: HighLevel's types, in order.
+        outcome: derived (``core/outcome.py``).
         summary, transcript, from_number, contact_id: content; None also where it was not asked for.
     """
 
@@ -53,6 +56,7 @@ class CallRow:
     first_seen_at: datetime
     last_changed_at: datetime
     actions: Sequence[str]
+    outcome: str
     from_number: str | None = None
     contact_id: str | None = None
     summary: str | None = None
@@ -351,6 +355,8 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
         found.append(call_logs.c.duration_seconds <= wanted.max_seconds)
     if wanted.changed_since is not None:
         found.append(call_logs.c.last_changed_at >= wanted.changed_since)
+    if wanted.outcomes:
+        found.append(_has_outcome(wanted.outcomes))
     if wanted.actions:
         found.append(
             sa.or_(
@@ -363,6 +369,17 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
             )
         )
     return found
+
+
+def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
+    """An outcome that is not derived yet, or may change, is NOT_FINAL."""
+    final = sa.exists().where(
+        call_facts.c.location_id == call_logs.c.location_id,
+        call_facts.c.call_id == call_logs.c.call_id,
+        sa.not_(IS_NOT_FINAL),
+    )
+    one_of = final.where(call_facts.c.outcome.in_(outcomes))
+    return one_of | ~final if Outcome.NOT_FINAL in outcomes else one_of
 
 
 def _rows(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
@@ -384,6 +401,7 @@ def _rows(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
         call_logs.c.first_seen_at,
         call_logs.c.last_changed_at,
         ACTION_TYPES,
+        OUTCOME,
         *(call_logs.c[name] for name in names if content),
     ).select_from(keys.join(CALLS_WITH_NAMES, same))
 

@@ -16,6 +16,7 @@ from voiceai_pipeline.calls.call_options import Coverage
 from voiceai_pipeline.calls.call_search import CallRow, Counts
 from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.outcome import Outcome, label, sentences
 from voiceai_pipeline.web import call_scope, call_texts
 from voiceai_pipeline.web.access import refuse_analysts
 from voiceai_pipeline.web.call_export import formats
@@ -60,6 +61,7 @@ class Listed:
     duration: str
     agent: str
     actions: Sequence[str]
+    outcome: str
     first_seen: str
     source: str
     text: Sequence[Part]
@@ -109,6 +111,8 @@ def list_page(request: Request) -> Response:
         sorts=Sort,
         action_types=sorted(ACTION_TYPES, key=call_texts.action),
         action_words=call_texts.action,
+        outcomes=_outcomes(site),
+        rules=sentences(site.pipeline.metrics),
         cleaned=cleaned,
         most_choices=MOST_CHOICES,
         formats=formats(),
@@ -116,6 +120,12 @@ def list_page(request: Request) -> Response:
         **extra,
     )
     return with_scripts(answer, site.page)
+
+
+def _outcomes(site: Site) -> Mapping[str, str]:
+    """What each outcome is called, in the order of the rules."""
+    goals = site.pipeline.metrics.goal_actions
+    return {one.value: label(one, goals) for one in Outcome}
 
 
 def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Mapping[str, Any]:
@@ -159,6 +169,7 @@ def _listed(row: CallRow, scope: CallScope, query: CallQuery, site: Site) -> Lis
         duration=call_texts.duration(row.duration_seconds),
         agent=call_texts.agent(row),
         actions=call_texts.actions(row.actions),
+        outcome=_outcomes(site)[row.outcome],
         first_seen=" ".join(call_texts.day_and_time(row.first_seen_at, zone)),
         source=source,
         text=text,

@@ -16,6 +16,7 @@ from voiceai_pipeline.calls import call_content, call_search
 from voiceai_pipeline.calls.call_content import Action, CallContent, Kind
 from voiceai_pipeline.calls.call_search import CallRow
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.outcome import Outcome, label, sentences
 from voiceai_pipeline.web import call_scope, call_texts
 from voiceai_pipeline.web.call_list import list_page, openings_page
 from voiceai_pipeline.web.call_query import PATH, CallQuery
@@ -94,6 +95,8 @@ def _call_page(request: Request) -> Response:
         duration=call_texts.duration,
         agent=call_texts.agent(row),
         location_name=cleaned(row.location_name, NAME_LENGTH),
+        outcome=label(Outcome(row.outcome), site.pipeline.metrics.goal_actions),
+        rule=sentences(site.pipeline.metrics)[Outcome(row.outcome)],
         kinds=call_texts.actions(row.actions),
         actions=[_action(one, row, zone) for one in said.actions] if said else [],
         marked=lambda text: call_texts.marked(text, wanted),

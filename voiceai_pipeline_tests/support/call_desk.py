@@ -111,6 +111,16 @@ class CallDesk:
         self._run(f"INSERT INTO call_logs ({names}) VALUES ({slots})", **row)  # noqa: S608
         return str(row["call_id"])
 
+    def outcome(self, call_id: str, outcome: str, at: datetime = MORNING) -> None:
+        """What a build of the marts has derived of a call in HARBOR."""
+        self._run(
+            "INSERT INTO call_facts (location_id, call_id, started_at, agent_id, caller, "
+            "is_counted, has_transcript, is_engaged, is_goal_reached, is_transferred, "
+            "is_data_captured, outcome, rules_version, row_version) VALUES (:place, :id, :at, "
+            "'', 0, true, true, true, false, false, false, :outcome, '', 0)",
+            place=HARBOR, id=call_id, at=at, outcome=outcome,
+        )  # fmt: skip
+
     def index(self) -> None:
         """What the web process does in the background."""
         with self.engine.begin() as db:
@@ -125,8 +135,8 @@ class CallDesk:
     def clear(self) -> None:
         """Forget every call, location and opening."""
         self._run(
-            "TRUNCATE call_logs, call_words, content_openings, locations, voiceai_agents, "
-            "sync_ledger, api_keys, users CASCADE"
+            "TRUNCATE call_logs, call_words, call_facts, content_openings, locations, "
+            "voiceai_agents, sync_ledger, api_keys, users CASCADE"
         )
 
     @contextmanager

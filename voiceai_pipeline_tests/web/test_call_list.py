@@ -150,6 +150,25 @@ def test_each_filter_finds_exactly_its_calls(desk: CallDesk) -> None:
         assert found == expected, query
 
 
+def test_calls_are_found_by_their_outcome_and_those_without_one_are_not_final(
+    desk: CallDesk,
+) -> None:
+    booked, answered, fresh = desk.call(), desk.call(), desk.call()
+    desk.outcome(booked, "goal")
+    desk.outcome(answered, "answered")
+    for query, expected in {
+        "outcome=goal": {booked},
+        "outcome=goal&outcome=answered": {booked, answered},
+        "outcome=not_final": {fresh},
+        "outcome=not_final&outcome=goal": {booked, fresh},
+        "outcome=transferred": set(),
+    }.items():
+        assert set(ids(shown(desk, f"{DAY}&{query}"))) == expected, query
+    page = re.sub(r"<[^>]+>", " ", shown(desk, DAY))
+    for name in ("Booked", "Answered", "Not final yet"):
+        assert name in page
+
+
 def test_each_kind_of_call_is_counted_whichever_is_shown(desk: CallDesk) -> None:
     for n in range(7):
         desk.call(is_trial=n in (1, 2), missing_since=MORNING if n == 3 else None)
