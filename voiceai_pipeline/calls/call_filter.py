@@ -88,7 +88,7 @@ MIN_DIGITS: Final = 3
 """Digits from which a search may be a telephone number's end or beginning."""
 
 _NUMBER: Final = re.compile(r"[+0-9 ().\-/]+")
-_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_\-:.]{6,128}")
+_IDENTIFIER: Final = re.compile(r"(?=.*[0-9]|.{16})[A-Za-z0-9_\-:.]{6,128}")
 
 
 @dataclass(frozen=True)

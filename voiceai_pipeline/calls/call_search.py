@@ -1,8 +1,7 @@
 """Lists of stored calls, page by page, and how many there are.
 
 A page costs the same wherever it is in a list of millions: it starts after a call, not after a
-number of calls. Each location is walked in the order of ``call_logs_list_idx``, and only as far as
-the page needs; the rows themselves are read for the page alone.
+number of calls. How filters become SQL is in ``call_queries.py``.
 """
 
 from collections.abc import Sequence
@@ -11,16 +10,11 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from voiceai_pipeline.calls import call_words
-from voiceai_pipeline.calls.call_filter import CallFilter, Position, Scope, Show, Sort
+from voiceai_pipeline.calls import call_queries, call_words
+from voiceai_pipeline.calls.call_filter import CallFilter, Position, Scope, Sort
 from voiceai_pipeline.core.days import Window
-from voiceai_pipeline.core.outcome import Outcome
-from voiceai_pipeline.database.engine import UtcDateTime
-from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
-from voiceai_pipeline.database.tables import agents, call_logs
-from voiceai_pipeline.database.views import ACTION_TYPES, CALLS_WITH_NAMES, LOCATION_NAME
+from voiceai_pipeline.database.tables import call_logs
 
 COUNTED: Final = 100_000
 COUNTED_HITS: Final = 10_000
@@ -29,8 +23,6 @@ may."""
 
 PATIENCE: Final = 4_000
 """Milliseconds after which a query is given up."""
-
-_UNKNOWN_DURATION: Final = -1.0
 
 
 @dataclass(frozen=True)
@@ -125,11 +117,13 @@ def one(
 ) -> CallRow | None:
     """A call as a list sorted by ``sort`` shows it; None: there is no such call."""
     keys = (
-        sa.select(_key(sort).label("key"), call_logs.c.location_id, call_logs.c.call_id)
+        sa.select(
+            call_queries.key_of(sort).label("key"), call_logs.c.location_id, call_logs.c.call_id
+        )
         .where(call_logs.c.location_id == location_id, call_logs.c.call_id == call_id)
         .subquery("keys")
     )
-    found = db.execute(_rows(keys, content)).one_or_none()
+    found = db.execute(call_queries.rows_of(keys, content)).one_or_none()
     return None if found is None else _row(found)
 
 
@@ -141,18 +135,21 @@ def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
     """
     if not wanted.scopes:
         return Counts(0, 0, 0)
-    found = _found(wanted, sa.true(), [call_logs.c.is_trial, call_logs.c.missing_since])
     most = COUNTED if wanted.search is None else COUNTED_HITS
-    some = found.limit(most + 1).subquery()
+    hits = call_queries.hits_of(wanted, most + 1)
+    columns: list[call_queries.Column] = [call_logs.c.is_trial, call_logs.c.missing_since]
+    some = call_queries.all_of(wanted, sa.true(), columns, hits).limit(most + 1).subquery()
     gone, test = some.c.missing_since.is_not(None), some.c.is_trial.is_(True)
+    looked_at = sa.select(sa.func.count()).select_from(hits if hits is not None else some)
     row = db.execute(
         sa.select(
             sa.func.count().label("every"),
             sa.func.count().filter(gone).label("gone"),
             sa.func.count().filter(~gone, test).label("test"),
+            looked_at.scalar_subquery().label("looked_at"),
         ).select_from(some)
     ).one()
-    return Counts(row.every - row.gone - row.test, row.test, row.gone, is_more=row.every > most)
+    return Counts(row.every - row.gone - row.test, row.test, row.gone, is_more=row.looked_at > most)
 
 
 def exact_count(db: sa.Connection, wanted: CallFilter) -> int:
@@ -163,13 +160,14 @@ def exact_count(db: sa.Connection, wanted: CallFilter) -> int:
 
 def all_rows(wanted: CallFilter) -> sa.Select[Any]:
     """The keys of every call of the list, in its order: ``location_id``, ``call_id``, ``key``."""
-    key = _key(wanted.sort)
-    found = _found(
+    key = call_queries.key_of(wanted.sort)
+    found = call_queries.all_of(
         wanted,
-        _shown(wanted.show),
+        call_queries.is_shown(wanted.show),
         [call_logs.c.location_id, call_logs.c.call_id, key.label("key")],
+        call_queries.hits_of(wanted),
     )
-    return found.order_by(*_order(wanted.is_ascending))
+    return found.order_by(*call_queries.order(wanted.is_ascending))
 
 
 def location_ids(db: sa.Connection) -> list[str]:
@@ -200,8 +198,8 @@ def _page(
 ) -> list[CallRow]:
     if not wanted.scopes:
         return []
-    keys = _keys(wanted, limit, edge, is_up=is_up)
-    query = _rows(keys, content).order_by(*_order(is_up))
+    keys = call_queries.page_of(wanted, limit, edge, is_up=is_up)
+    query = call_queries.rows_of(keys, content).order_by(*call_queries.order(is_up))
     return [_row(one) for one in db.execute(query)]
 
 
@@ -226,8 +224,6 @@ def _first_part(
     return replace(wanted, scopes=scopes)
 
 
-# Queries -----------------------------------------------------------------------------------------
-
 _LOCATIONS: Final = sa.text(
     "WITH RECURSIVE found AS ("
     "(SELECT location_id FROM call_logs ORDER BY location_id LIMIT 1) UNION ALL "
@@ -235,175 +231,6 @@ _LOCATIONS: Final = sa.text(
     "ORDER BY c.location_id LIMIT 1) FROM found f WHERE f.location_id IS NOT NULL) "
     "SELECT location_id FROM found WHERE location_id IS NOT NULL"
 )
-
-
-def _key(sort: Sort) -> sa.ColumnElement[Any]:
-    if sort is Sort.DURATION:
-        return sa.func.coalesce(call_logs.c.duration_seconds, _UNKNOWN_DURATION)
-    return call_logs.c.started_at if sort is Sort.TIME else call_logs.c.first_seen_at
-
-
-def _order(is_up: bool) -> list[Any]:
-    names: list[sa.ColumnClause[Any]] = [
-        sa.column(name) for name in ("key", "location_id", "call_id")
-    ]
-    return [name.asc() if is_up else name.desc() for name in names]
-
-
-def _keys(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: bool) -> sa.Subquery:
-    """The keys of one page: of each location no more than the page can hold."""
-    key = _key(wanted.sort)
-    where = _shown(wanted.show)
-    if edge is not None:
-        here = sa.tuple_(key, call_logs.c.location_id, call_logs.c.call_id)
-        kind: Any = sa.Double() if wanted.sort is Sort.DURATION else UtcDateTime()
-        there = sa.tuple_(
-            sa.literal(edge.value, kind), sa.literal(edge.location_id), sa.literal(edge.call_id)
-        )
-        bound = sa.literal(edge.value, kind)
-        # The second bound is the first one's, in words that an index understands.
-        where &= here > there if is_up else here < there
-        where &= key >= bound if is_up else key <= bound
-    columns = [call_logs.c.location_id, call_logs.c.call_id, key.label("key")]
-    if wanted.search is not None:
-        found = _found(wanted, where, columns)
-    else:
-        scope = _scopes(wanted)
-        own = (
-            sa.select(*columns)
-            .where(_in_scope(scope), *_conditions(wanted), where)
-            .order_by(*_order(is_up))
-            .limit(limit)
-            .correlate(scope)
-            .lateral("own")
-        )
-        found = sa.select(own).select_from(scope.join(own, sa.true()))
-    return found.order_by(*_order(is_up)).limit(limit).subquery("keys")
-
-
-def _found(
-    wanted: CallFilter, where: sa.ColumnElement[bool], columns: Sequence[sa.ColumnElement[Any]]
-) -> sa.Select[Any]:
-    """Every call of the filter, in no order."""
-    scope = _scopes(wanted)
-    query = sa.select(*columns).where(_in_scope(scope), *_conditions(wanted), where)
-    if wanted.search is None:
-        return query.select_from(scope.join(call_logs, _in_scope(scope)))
-    hits: sa.SelectBase = call_words.hits(wanted.search, wanted.scopes, only_ids=wanted.only_ids)
-    if wanted.search.identifier:
-        # A call that is looked for by its id is found before its words are.
-        by_id = (
-            sa.select(call_logs.c.location_id, call_logs.c.call_id)
-            .select_from(scope.join(call_logs, _in_scope(scope)))
-            .where(call_logs.c.call_id == wanted.search.identifier)
-        )
-        hits = sa.union(hits, by_id)
-    keys = hits.subquery("hits")
-    matches = (keys.c.location_id == call_logs.c.location_id) & (
-        keys.c.call_id == call_logs.c.call_id
-    )
-    return query.select_from(keys.join(call_logs, matches).join(scope, _in_scope(scope)))
-
-
-def _scopes(wanted: CallFilter) -> sa.TableValuedAlias:
-    """The locations and their windows as a table."""
-    windows = [one.window for one in wanted.scopes]
-    arrays: list[Any] = [
-        sa.literal([one.location_id for one in wanted.scopes], ARRAY(sa.Text)),
-        sa.literal([one and one.start for one in windows], ARRAY(UtcDateTime)),
-        sa.literal([one and one.end for one in windows], ARRAY(UtcDateTime)),
-    ]
-    return (
-        sa.func.unnest(*arrays)
-        .table_valued(
-            sa.column("location_id", sa.Text),
-            sa.column("first", UtcDateTime),
-            sa.column("last", UtcDateTime),
-            name="scope",
-        )
-        .render_derived()
-    )
-
-
-def _in_scope(scope: sa.TableValuedAlias) -> sa.ColumnElement[bool]:
-    first = sa.func.coalesce(scope.c.first, sa.text("'-infinity'"))
-    last = sa.func.coalesce(scope.c.last, sa.text("'infinity'"))
-    return sa.and_(
-        call_logs.c.location_id == scope.c.location_id,
-        call_logs.c.started_at >= first,
-        call_logs.c.started_at < last,
-    )
-
-
-def _shown(show: Show) -> sa.ColumnElement[bool]:
-    is_listed, is_test = call_logs.c.missing_since.is_(None), call_logs.c.is_trial.is_(True)
-    return {
-        Show.LIVE: is_listed & call_logs.c.is_trial.is_not(True),
-        Show.TEST: is_listed & is_test,
-        Show.GONE: ~is_listed,
-        Show.ALL: sa.true(),
-    }[show]
-
-
-def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = []
-    if wanted.agent_ids:
-        found.append(call_logs.c.agent_id.in_(wanted.agent_ids))
-    if wanted.min_seconds is not None:
-        found.append(call_logs.c.duration_seconds >= wanted.min_seconds)
-    if wanted.max_seconds is not None:
-        found.append(call_logs.c.duration_seconds <= wanted.max_seconds)
-    if wanted.changed_since is not None:
-        found.append(call_logs.c.last_changed_at >= wanted.changed_since)
-    if wanted.outcomes:
-        found.append(_has_outcome(wanted.outcomes))
-    if wanted.actions:
-        found.append(
-            sa.or_(
-                *(
-                    call_logs.c.executed_call_actions.contains(
-                        sa.literal([{"actionType": kind}], JSONB)
-                    )
-                    for kind in wanted.actions
-                )
-            )
-        )
-    return found
-
-
-def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
-    """An outcome that is not derived yet, or may change, is NOT_FINAL."""
-    final = sa.exists().where(
-        call_facts.c.location_id == call_logs.c.location_id,
-        call_facts.c.call_id == call_logs.c.call_id,
-        sa.not_(IS_NOT_FINAL),
-    )
-    one_of = final.where(call_facts.c.outcome.in_(outcomes))
-    return one_of | ~final if Outcome.NOT_FINAL in outcomes else one_of
-
-
-def _rows(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
-    is_gone = call_logs.c.is_agent_deleted.is_(True) | agents.c.missing_since.is_not(None)
-    same = (keys.c.location_id == call_logs.c.location_id) & (keys.c.call_id == call_logs.c.call_id)
-    names: tuple[str, ...] = ("from_number", "contact_id", "summary", "transcript")
-    return sa.select(
-        keys.c.key,
-        keys.c.location_id,
-        keys.c.call_id,
-        LOCATION_NAME.label("location_name"),
-        call_logs.c.agent_id,
-        agents.c.name.label("agent_name"),
-        is_gone.label("is_agent_deleted"),
-        call_logs.c.started_at,
-        call_logs.c.duration_seconds,
-        call_logs.c.is_trial,
-        call_logs.c.missing_since,
-        call_logs.c.first_seen_at,
-        call_logs.c.last_changed_at,
-        ACTION_TYPES,
-        OUTCOME,
-        *(call_logs.c[name] for name in names if content),
-    ).select_from(keys.join(CALLS_WITH_NAMES, same))
 
 
 def _row(found: sa.Row[Any]) -> CallRow:

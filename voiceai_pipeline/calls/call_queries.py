@@ -1,0 +1,229 @@
+"""The queries of lists of calls: from a filter to SQL. Which of them a page asks is in
+``call_search.py``.
+
+Each location is walked in the order of ``call_logs_list_idx``, and only as far as the page needs; a
+search starts from its hits instead. The wide rows are read for the keys of the page alone.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from voiceai_pipeline.calls import call_words
+from voiceai_pipeline.calls.call_filter import CallFilter, Position, Show, Sort
+from voiceai_pipeline.core.outcome import Outcome
+from voiceai_pipeline.database.engine import UtcDateTime
+from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
+from voiceai_pipeline.database.tables import agents, call_logs
+from voiceai_pipeline.database.views import ACTION_TYPES, CALLS_WITH_NAMES, LOCATION_NAME
+
+_UNKNOWN_DURATION: Final = -1.0
+
+
+Column = sa.Column[Any] | sa.Label[Any]
+
+
+def key_of(sort: Sort) -> sa.ColumnElement[Any]:
+    """What a list is sorted by: a time, or seconds, -1 where unknown."""
+    if sort is Sort.DURATION:
+        return sa.func.coalesce(call_logs.c.duration_seconds, _UNKNOWN_DURATION)
+    return call_logs.c.started_at if sort is Sort.TIME else call_logs.c.first_seen_at
+
+
+def order(is_up: bool) -> list[Any]:
+    """A total order: location and call id follow."""
+    names: list[sa.ColumnClause[Any]] = [
+        sa.column(name) for name in ("key", "location_id", "call_id")
+    ]
+    return [name.asc() if is_up else name.desc() for name in names]
+
+
+def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: bool) -> sa.Subquery:
+    """The keys of one page: of each location no more than the page can hold."""
+    key = key_of(wanted.sort)
+    where = is_shown(wanted.show)
+    if edge is not None:
+        here = sa.tuple_(key, call_logs.c.location_id, call_logs.c.call_id)
+        kind: Any = sa.Double() if wanted.sort is Sort.DURATION else UtcDateTime()
+        there = sa.tuple_(
+            sa.literal(edge.value, kind), sa.literal(edge.location_id), sa.literal(edge.call_id)
+        )
+        bound = sa.literal(edge.value, kind)
+        # The second bound is the first one's, in words that an index understands.
+        where &= here > there if is_up else here < there
+        where &= key >= bound if is_up else key <= bound
+    columns: list[Column] = [call_logs.c.location_id, call_logs.c.call_id, key.label("key")]
+    if wanted.search is not None:
+        found = all_of(wanted, where, columns, hits_of(wanted))
+    else:
+        scope = _scopes(wanted)
+        own = (
+            sa.select(*columns)
+            .where(_in_scope(scope), *_conditions(wanted), where)
+            .order_by(*order(is_up))
+            .limit(limit)
+            .correlate(scope)
+            .lateral("own")
+        )
+        found = sa.select(own).select_from(scope.join(own, sa.true()))
+    return found.order_by(*order(is_up)).limit(limit).subquery("keys")
+
+
+def all_of(
+    wanted: CallFilter,
+    where: sa.ColumnElement[bool],
+    columns: Sequence[Column],
+    hits: sa.CTE | None,
+) -> sa.Select[Any]:
+    """Every call of the filter, in no order.
+
+    Args:
+        hits: what its search finds.
+    """
+    scope = _scopes(wanted)
+    if hits is None:
+        query = sa.select(*columns).where(_in_scope(scope), *_conditions(wanted), where)
+        return query.select_from(scope.join(call_logs, _in_scope(scope)))
+    location, start = call_logs.c.location_id.label("of"), call_logs.c.started_at.label("at")
+    hit = (
+        sa.select(*columns, location, start)
+        .where(
+            call_logs.c.location_id == hits.c.location_id,
+            call_logs.c.call_id == hits.c.call_id,
+            *_conditions(wanted),
+            where,
+        )
+        # Each hit is looked up: the server cannot estimate the scopes, and would walk them.
+        .offset(0)
+        .lateral("hit")
+    )
+    inside = (hit.c.of == scope.c.location_id) & _is_between(hit.c.at, scope)
+    found = hits.join(hit, sa.true()).join(scope, inside)
+    return sa.select(*(hit.c[column.name] for column in columns)).select_from(found)
+
+
+def hits_of(wanted: CallFilter, most: int | None = None) -> sa.CTE | None:
+    """What a search finds, at most ``most``, before other filters; None: no search."""
+    if wanted.search is None:
+        return None
+    found: Any = call_words.hits(wanted.search, wanted.scopes, only_ids=wanted.only_ids).limit(most)
+    if wanted.search.identifier:
+        # A call that is looked for by its id is found before its words are.
+        scope = _scopes(wanted)
+        by_id = (
+            sa.select(call_logs.c.location_id, call_logs.c.call_id)
+            .select_from(scope.join(call_logs, _in_scope(scope)))
+            .where(call_logs.c.call_id == wanted.search.identifier)
+        )
+        found = sa.union(sa.select(found.subquery("words")), by_id)
+    cte: sa.CTE = found.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
+    return cte
+
+
+def _scopes(wanted: CallFilter) -> sa.TableValuedAlias:
+    """The locations and their windows as a table."""
+    windows = [one.window for one in wanted.scopes]
+    arrays: list[Any] = [
+        sa.literal([one.location_id for one in wanted.scopes], ARRAY(sa.Text)),
+        sa.literal([one and one.start for one in windows], ARRAY(UtcDateTime)),
+        sa.literal([one and one.end for one in windows], ARRAY(UtcDateTime)),
+    ]
+    return (
+        sa.func.unnest(*arrays)
+        .table_valued(
+            sa.column("location_id", sa.Text),
+            sa.column("first", UtcDateTime),
+            sa.column("last", UtcDateTime),
+            name="scope",
+        )
+        .render_derived()
+    )
+
+
+def _in_scope(scope: sa.TableValuedAlias) -> sa.ColumnElement[bool]:
+    is_there = call_logs.c.location_id == scope.c.location_id
+    return is_there & _is_between(call_logs.c.started_at, scope)
+
+
+def _is_between(
+    at: sa.ColumnElement[datetime], scope: sa.TableValuedAlias
+) -> sa.ColumnElement[bool]:
+    first = sa.func.coalesce(scope.c.first, sa.text("'-infinity'"))
+    last = sa.func.coalesce(scope.c.last, sa.text("'infinity'"))
+    return (at >= first) & (at < last)
+
+
+def is_shown(show: Show) -> sa.ColumnElement[bool]:
+    """Whether a call is of this kind."""
+    is_listed, is_test = call_logs.c.missing_since.is_(None), call_logs.c.is_trial.is_(True)
+    return {
+        Show.LIVE: is_listed & call_logs.c.is_trial.is_not(True),
+        Show.TEST: is_listed & is_test,
+        Show.GONE: ~is_listed,
+        Show.ALL: sa.true(),
+    }[show]
+
+
+def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.agent_ids:
+        found.append(call_logs.c.agent_id.in_(wanted.agent_ids))
+    if wanted.min_seconds is not None:
+        found.append(call_logs.c.duration_seconds >= wanted.min_seconds)
+    if wanted.max_seconds is not None:
+        found.append(call_logs.c.duration_seconds <= wanted.max_seconds)
+    if wanted.changed_since is not None:
+        found.append(call_logs.c.last_changed_at >= wanted.changed_since)
+    if wanted.outcomes:
+        found.append(_has_outcome(wanted.outcomes))
+    if wanted.actions:
+        found.append(
+            sa.or_(
+                *(
+                    call_logs.c.executed_call_actions.contains(
+                        sa.literal([{"actionType": kind}], JSONB)
+                    )
+                    for kind in wanted.actions
+                )
+            )
+        )
+    return found
+
+
+def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
+    """An outcome that is not derived yet, or may change, is NOT_FINAL."""
+    final = sa.exists().where(
+        call_facts.c.location_id == call_logs.c.location_id,
+        call_facts.c.call_id == call_logs.c.call_id,
+        sa.not_(IS_NOT_FINAL),
+    )
+    one_of = final.where(call_facts.c.outcome.in_(outcomes))
+    return one_of | ~final if Outcome.NOT_FINAL in outcomes else one_of
+
+
+def rows_of(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
+    """The rows with these keys, in no order."""
+    is_gone = call_logs.c.is_agent_deleted.is_(True) | agents.c.missing_since.is_not(None)
+    same = (keys.c.location_id == call_logs.c.location_id) & (keys.c.call_id == call_logs.c.call_id)
+    names: tuple[str, ...] = ("from_number", "contact_id", "summary", "transcript")
+    return sa.select(
+        keys.c.key,
+        keys.c.location_id,
+        keys.c.call_id,
+        LOCATION_NAME.label("location_name"),
+        call_logs.c.agent_id,
+        agents.c.name.label("agent_name"),
+        is_gone.label("is_agent_deleted"),
+        call_logs.c.started_at,
+        call_logs.c.duration_seconds,
+        call_logs.c.is_trial,
+        call_logs.c.missing_since,
+        call_logs.c.first_seen_at,
+        call_logs.c.last_changed_at,
+        ACTION_TYPES,
+        OUTCOME,
+        *(call_logs.c[name] for name in names if content),
+    ).select_from(keys.join(CALLS_WITH_NAMES, same))
