@@ -1,6 +1,6 @@
 """What was said in one call and by whom, and the record of who opened it.
 
-Content is read here and in ``call_search`` (on request) only. Whoever sends it to a browser or into
+Content is read here and in ``call_search`` (on request) only. What sends it to a browser or into
 a file records it first, in the same transaction: without the record there is no content.
 """
 
@@ -117,11 +117,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Opening:
-    """Content that was sent to somebody.
+    """Content that was sent to a visitor.
 
     Attributes:
         at: UTC.
-        role: operator or analyst; nobody has a name of their own here.
+        role: operator or analyst: visitors have no names of their own.
         visitor: the browser's session, as a short hash, and the address it came from.
         location_id, call_id: None: several calls.
         calls: how many.

@@ -58,7 +58,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Search:
-    """What somebody looks for, taken apart.
+    """What a visitor looks for, taken apart.
 
     Attributes:
         text: as it was typed.

@@ -171,7 +171,7 @@ def all_rows(wanted: CallFilter) -> sa.Select[Any]:
 
 
 def location_ids(db: sa.Connection) -> list[str]:
-    """Every location that has calls, whoever may read them now, from the index alone."""
+    """Every location that has calls, even if no user can read them now, from the index alone."""
     return list(db.execute(_LOCATIONS).scalars())
 
 

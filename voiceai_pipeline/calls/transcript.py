@@ -21,7 +21,7 @@ class Turn:
     """A turn, or a step of the agent's tools.
 
     Attributes:
-        number: of the turn, from 1; None: a tool's step, which nobody says.
+        number: of the turn, from 1; None: a step of a tool, which is not said.
         text: what is said; of a tool, its name.
         seconds: from the start of the call; None: not given.
     """

@@ -11,7 +11,7 @@ def test_lines_without_a_label_go_on_with_the_turn_before_them() -> None:
     ]
 
 
-def test_a_transcript_without_known_labels_is_one_turn_of_nobody_known() -> None:
+def test_a_transcript_without_known_labels_is_one_turn_of_an_unknown_speaker() -> None:
     assert turns("Speaker 1: Hello\nSpeaker 2: Hi", []) == [
         Turn(1, Speaker.UNKNOWN, "Speaker 1: Hello\nSpeaker 2: Hi")
     ]
