@@ -116,3 +116,9 @@ class CallFilter:
     show: Show = Show.LIVE
     sort: Sort = Sort.TIME
     is_ascending: bool = False
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether many calls may have to be looked at for each that is found."""
+        chosen = (self.agent_ids, self.actions, self.outcomes, self.changed_since)
+        return any(chosen) or self.show in (Show.TEST, Show.GONE)

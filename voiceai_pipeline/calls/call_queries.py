@@ -123,6 +123,25 @@ def hits_of(wanted: CallFilter, most: int | None = None) -> sa.CTE | None:
     return cte
 
 
+def with_outcome(wanted: CallFilter, most: int) -> sa.CTE | None:
+    """The calls that have one of the wanted outcomes for good, at most ``most``; None: the filter
+    asks for none, or also for calls whose outcome is not final, of which there is no list."""
+    if not wanted.outcomes or Outcome.NOT_FINAL in wanted.outcomes:
+        return None
+    scope = _scopes(wanted)
+    inside = (call_facts.c.location_id == scope.c.location_id) & _is_between(
+        call_facts.c.started_at, scope
+    )
+    found = (
+        sa.select(call_facts.c.location_id, call_facts.c.call_id)
+        .select_from(scope.join(call_facts, inside))
+        .where(call_facts.c.outcome.in_(wanted.outcomes), sa.not_(IS_NOT_FINAL))
+        .limit(most)
+    )
+    cte: sa.CTE = found.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
+    return cte
+
+
 def _scopes(wanted: CallFilter) -> sa.TableValuedAlias:
     """The locations and their windows as a table."""
     windows = [one.window for one in wanted.scopes]

@@ -4,9 +4,9 @@ A page costs the same wherever it is in a list of millions: it starts after a ca
 number of calls. How filters become SQL is in ``call_queries.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,9 +17,10 @@ from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.tables import call_logs
 
 COUNTED: Final = 100_000
-COUNTED_HITS: Final = 10_000
-"""Calls up to which a list, or what a search finds, is counted: beyond it takes longer than a page
-may."""
+COUNTED_OUTCOMES: Final = 5_000
+COUNTED_HITS: Final = 2_000
+"""Calls up to which a list is counted, one of some outcomes, and what a search finds: beyond it
+takes longer than a page may."""
 
 PATIENCE: Final = 4_000
 """Milliseconds after which a query is given up."""
@@ -104,8 +105,8 @@ def page(
     is_up = wanted.is_ascending is not (before is not None)
     edge = after or before
     rows: list[CallRow] = []
-    if wanted.search is not None and wanted.sort is Sort.TIME:
-        part = _first_part(db, wanted, edge, is_up=is_up)
+    part = _first_part(db, wanted, edge, is_up=is_up) if wanted.sort is Sort.TIME else None
+    if part is not None:
         rows = _page(db, part, limit, edge, is_up=is_up, content=content)
     if len(rows) < limit:
         rows = _page(db, wanted, limit, edge, is_up=is_up, content=content)
@@ -135,8 +136,13 @@ def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
     """
     if not wanted.scopes:
         return Counts(0, 0, 0)
-    most = COUNTED if wanted.search is None else COUNTED_HITS
+    most = COUNTED_OUTCOMES if wanted.outcomes else COUNTED
+    most = most if wanted.search is None else COUNTED_HITS
     hits = call_queries.hits_of(wanted, most + 1)
+    if hits is None:
+        hits = call_queries.with_outcome(wanted, most + 1)
+        # Not asked again of each of them.
+        wanted = wanted if hits is None else replace(wanted, outcomes=())
     columns: list[call_queries.Column] = [call_logs.c.is_trial, call_logs.c.missing_since]
     some = call_queries.all_of(wanted, sa.true(), columns, hits).limit(most + 1).subquery()
     gone, test = some.c.missing_since.is_not(None), some.c.is_trial.is_(True)
@@ -205,23 +211,34 @@ def _page(
 
 def _first_part(
     db: sa.Connection, wanted: CallFilter, edge: Position | None, *, is_up: bool
-) -> CallFilter:
-    """The filter within the time where the page probably ends, if what is looked for is common.
-    Where the page is full there, nothing outside of it would come first."""
+) -> CallFilter | None:
+    """The filter within the time where the page probably ends, if what is looked for is common;
+    None: it is no use. Where the page is full there, nothing outside of it would come first."""
+    windows = [one.window for one in wanted.scopes if one.window]
+    is_bounded = bool(windows) and len(windows) == len(wanted.scopes)
     at = edge.value if edge is not None and isinstance(edge.value, datetime) else None
-    ends = [(one.window.start if is_up else one.window.end) for one in wanted.scopes if one.window]
-    if at is None and len(ends) == len(wanted.scopes):
-        at = min(ends) if is_up else max(ends)
-    part = call_words.first_part(db, at, is_up=is_up)
-    if part is None:
-        return replace(wanted, scopes=())
-    scopes = []
-    for one in wanted.scopes:
+    if at is None and is_bounded:
+        at = min(w.start for w in windows) if is_up else max(w.end for w in windows)
+    if wanted.search is not None:
+        part = call_words.first_part(db, at, is_up=is_up)
+    elif wanted.is_selective and is_bounded and at is not None:
+        length = (max(w.end for w in windows) - min(w.start for w in windows)) / _PARTS
+        part = Window(at, at + length) if is_up else Window(at - length, at + _INSTANT)
+    else:
+        part = None
+    return None if part is None else replace(wanted, scopes=list(_within(wanted.scopes, part)))
+
+
+_PARTS: Final = 10
+_INSTANT: Final = timedelta(microseconds=1)
+
+
+def _within(scopes: Sequence[Scope], part: Window) -> Iterator[Scope]:
+    for one in scopes:
         whole = one.window or part
         start, end = max(whole.start, part.start), min(whole.end, part.end)
         if start < end:
-            scopes.append(Scope(one.location_id, Window(start, end)))
-    return replace(wanted, scopes=scopes)
+            yield Scope(one.location_id, Window(start, end))
 
 
 _LOCATIONS: Final = sa.text(
