@@ -19,6 +19,8 @@ from voiceai_pipeline_tests.support.chromium import OpenWindow
 from voiceai_pipeline_tests.support.contrast import CONTRAST
 from voiceai_pipeline_tests.support.visitor import PASSWORD
 
+pytestmark = pytest.mark.acceptance
+
 LIST = "/calls?from=2026-11-18&to=2026-11-18"
 
 
