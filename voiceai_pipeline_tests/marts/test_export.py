@@ -200,7 +200,7 @@ def test_parquet_has_types_and_comments_and_every_value_as_it_is(
 
 
 @pytest.mark.parametrize("format_", Format)
-def test_a_day_without_calls_is_a_file_with_columns(
+def test_a_day_without_calls_is_a_file_with_the_columns_that_its_format_has(
     engine: sa.Engine, tmp_path: Path, format_: Format
 ) -> None:
     path = tmp_path / "empty"
@@ -209,6 +209,8 @@ def test_a_day_without_calls_is_a_file_with_columns(
 
     if format_ is Format.CSV:
         assert path.read_text().startswith("location_id,location_name,")
+    elif format_ is Format.JSONL:
+        assert path.read_bytes() == b""
     else:
         assert parquet.read_table(path).column_names[:2] == ["location_id", "location_name"]
 
