@@ -83,6 +83,7 @@ def _serve(settings: Settings, dagster: str | None, dagster_for_analysts: str | 
             serve_until_stopped(
                 create_app(site),
                 listener,
+                stopping=site.watch.end,
                 websockets=True,
                 trusted_proxies=page.trusted_proxies,
             )

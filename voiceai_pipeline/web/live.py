@@ -21,6 +21,9 @@ from voiceai_pipeline.web.pages import fragment, redirect, safe_back
 from voiceai_pipeline.web.site import Site, site_of
 from voiceai_pipeline.web.sync_watch import POLL
 
+_STEPS: Final = 5
+"""How often within ``POLL`` a stream looks whether the process stops."""
+
 _QUIET: Final = 15
 """Looks without news after which a comment is sent: a closed page is noticed then."""
 
@@ -44,7 +47,10 @@ async def _events(request: Request) -> AsyncIterator[str]:
     yield "retry: 3000\n\n"
     with site.watch.looking():
         while site.page.secret is None or is_still_in(request):
-            await asyncio.sleep(POLL)
+            for _ in range(_STEPS):
+                await asyncio.sleep(POLL / _STEPS)
+                if site.watch.is_over:
+                    return
             now = _by_user(site)
             changed = [user for user in {*shown, *now} if shown.get(user) != now.get(user)]
             shown = now

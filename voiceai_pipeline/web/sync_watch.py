@@ -42,6 +42,7 @@ class SyncWatch:
 
     Attributes:
         under_way: the syncs that operators wait for, oldest first.
+        is_over: the process stops: open pages must not keep it.
     """
 
     def __init__(self, engine: sa.Engine, dagster: Dagster) -> None:
@@ -51,6 +52,7 @@ class SyncWatch:
         self._watchers = 0
         self._lock = threading.Lock()
         self.under_way: tuple[UserSync, ...] = ()
+        self.is_over = False
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
@@ -67,6 +69,10 @@ class SyncWatch:
     def wake(self) -> None:
         """Look now: something was asked for."""
         self._woken.set()
+
+    def end(self) -> None:
+        """Let the streams of open pages end."""
+        self.is_over = True
 
     def look(self) -> None:
         """Read what is under way, after writing what has begun or ended in Dagster."""

@@ -97,6 +97,8 @@ def running(
     """Serve the pages in a background thread."""
     with (
         watching(site.watch),
-        serve_in_thread(create_app(site), listener, "page", websockets=True) as url,
+        serve_in_thread(
+            create_app(site), listener, "page", stopping=site.watch.end, websockets=True
+        ) as url,
     ):
         yield Installation(url, site, sandbox, dagster)

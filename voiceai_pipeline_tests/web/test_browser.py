@@ -213,7 +213,7 @@ def test_connect_works_with_the_keyboard_alone(
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     connect = page.get_by_role("button", name="Connect: Harbor Dental")
-    for _ in range(12):
+    for _ in range(30):
         page.keyboard.press("Tab")
         if connect.evaluate("e => e === document.activeElement"):
             break
