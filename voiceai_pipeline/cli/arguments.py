@@ -8,6 +8,7 @@ import click
 import sqlalchemy as sa
 
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.new_users import new_user
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.secret import Secret
@@ -27,7 +28,19 @@ def find_user(engine: sa.Engine, name: str) -> Connection:
     if found:
         ids = ", ".join(str(one.user.id) for one in found)
         raise UnknownUserError(f"{len(found)} users are called {name!r}; use an id: {ids}")
-    raise UnknownUserError(f"No user {name!r}. List the users with: voiceai-pipeline users")
+    raise UnknownUserError(
+        f"No user {name!r}. List the users with: voiceai-pipeline users; add one with: "
+        "voiceai-pipeline connect NAME --new"
+    )
+
+
+def added_user(engine: sa.Engine, name: str) -> Connection:
+    """A new user of this name.
+
+    Raises:
+        NewUserError: the user cannot be added.
+    """
+    return find_user(engine, str(new_user(engine, name)))
 
 
 def entered_token(location: str | None) -> tuple[Secret, str]:
@@ -82,4 +95,11 @@ to_option = click.option(
     metavar="YYYY-MM-DD",
     help="Last day, inclusive; default: the first.",
 )
+private_token_option = click.option(
+    "--private-token",
+    is_flag=True,
+    help="Connect a location of your own with a private integration token instead of an app. It is "
+    "asked for, or read from standard input: token and location id on a line each.",
+)
+new_option = click.option("--new", is_flag=True, help="Add USER, a name, before.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -74,7 +74,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
         raise DumpError(f"{folder} cannot be written: {error.strerror}.") from None
     if as_json:
         facts = {"folder": str(folder), "at": at, "revision": revision, "has_keys": has_key}
-        click.echo(json.dumps(facts, indent=2))
+        output.show_json(facts)
         return
     click.echo(f"Wrote a backup to {folder}.")
     if not has_key:
@@ -121,7 +121,7 @@ def restore_command(folder: Path, as_json: bool) -> None:
     if as_json:
         lost = [str(user_id) for user_id, error in found.items() if error]
         facts = {"at": about["at"], "newer_connections": updated, "lost_user_ids": lost}
-        click.echo(json.dumps(facts, indent=2))
+        output.show_json(facts)
         return
     click.echo(f"Restored the backup of {about['at']}.")
     click.echo(f"{updated} connections are newer in {pairs_path(settings)}, and taken from there.")

@@ -1,12 +1,12 @@
 """``voiceai-pipeline keys``: the keys that encrypt tokens, and changing them while all goes on."""
 
-import json
 import os
 from typing import Any
 
 import click
 import sqlalchemy as sa
 
+from voiceai_pipeline.cli import output
 from voiceai_pipeline.cli.arguments import json_option
 from voiceai_pipeline.cli.existing_data import require_data
 from voiceai_pipeline.cli.progress import rows_bar
@@ -42,7 +42,7 @@ def keys_command(context: click.Context, as_json: bool) -> None:
         vault = open_vault(settings, engine)
         usage = _usage(settings, engine)
         if as_json:
-            _print_json(_facts(usage, vault.key_ids))
+            output.show_json(_facts(usage, vault.key_ids))
         else:
             _show(usage, vault.key_ids, in_file=not settings.token_keys)
 
@@ -68,7 +68,7 @@ def add(key_id: str | None, as_json: bool) -> None:
     facts = {"key_id": key_id, "added_to": None, "entry": None}
     if settings.database_url is not None or settings.token_keys:
         if as_json:
-            _print_json({**facts, "entry": key_file.line_of(key_id, key)})
+            output.show_json({**facts, "entry": key_file.line_of(key_id, key)})
             return
         click.echo(
             f"{key_file.line_of(key_id, key)}\n\nKeep it secret. 1. Add it at the END of "
@@ -80,7 +80,7 @@ def add(key_id: str | None, as_json: bool) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     key_file.write(path, {key_id: key, **keys})
     if as_json:
-        _print_json({**facts, "added_to": str(path)})
+        output.show_json({**facts, "added_to": str(path)})
         return
     click.echo(f"Added the key {key_id} to {path}. Run now: voiceai-pipeline keys encrypt")
 
@@ -102,7 +102,7 @@ def encrypt(as_json: bool) -> None:
             result = key_rotation.encrypt_again(engine, vault, spool, show, pairs)
         usage = _usage(settings, engine)
         if as_json:
-            _print_json(
+            output.show_json(
                 {
                     "encrypted": result.done,
                     "busy": result.busy,
@@ -148,7 +148,7 @@ def remove(key_id: str, as_json: bool) -> None:
             key_path(settings), {name: key for name, key in keys.items() if name != key_id}
         )
     if as_json:
-        _print_json({"key_id": key_id, "removed": True})
+        output.show_json({"key_id": key_id, "removed": True})
         return
     click.echo(f"Removed the key {key_id}. Backups from before still need it: keep a copy as long.")
 
@@ -171,10 +171,6 @@ def _facts(usage: Usage, key_ids: list[str]) -> list[dict[str, Any]]:
     missing = [fact(key_id, "missing") for key_id in sorted(usage.key_ids.difference(key_ids))]
     plain = [fact(PLAIN, "needs none")] if usage.rows[PLAIN] else []
     return [*(fact(one, state(n, one)) for n, one in enumerate(key_ids)), *missing, *plain]
-
-
-def _print_json(facts: Any) -> None:
-    click.echo(json.dumps(facts, indent=2))
 
 
 def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:

@@ -4,7 +4,6 @@ Exit codes: 0 success, 1 failure (stderr says why and what to do), 2 wrong usage
 """
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,14 @@ from voiceai_pipeline.cli import doctor as diagnosis
 from voiceai_pipeline.cli import oauth_callback, output
 from voiceai_pipeline.cli import up as running
 from voiceai_pipeline.cli.arguments import (
+    added_user,
     day_range,
     entered_token,
     find_user,
     from_option,
     json_option,
+    new_option,
+    private_token_option,
     to_option,
 )
 from voiceai_pipeline.cli.backup_command import backup_command, restore_command
@@ -41,15 +43,16 @@ from voiceai_pipeline.cli.supervisor import ChildError
 from voiceai_pipeline.connections import history
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent_errors import (
+    NO_APP,
     NO_APP_VERSION,
     ChooseLocationError,
     ConsentError,
 )
 from voiceai_pipeline.connections.history import Actor
+from voiceai_pipeline.connections.new_users import NewUserError
 from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core import env_file, installation
-from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError, DayState
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.settings import Settings
@@ -70,6 +73,7 @@ _EXPECTED = (
     ConsentError,
     DaysError,
     ExportError,
+    NewUserError,
     NoDataError,
     PipelineError,
     PostgresError,
@@ -158,16 +162,17 @@ def up(port: int) -> None:
 @cli.command()
 @click.argument("user")
 @click.option("--location", help="Id of the location: of an agency, or of a private token.")
-@click.option(
-    "--private-token",
-    is_flag=True,
-    help="Connect a location of your own with a private integration token instead of an app. It is "
-    "asked for, or read from standard input: token and location id on a line each.",
-)
+@new_option
+@private_token_option
 @click.option("--no-browser", is_flag=True, help="Print the URL; do not open it.")
 @json_option
 def connect(
-    user: str, location: str | None, private_token: bool, no_browser: bool, as_json: bool
+    user: str,
+    location: str | None,
+    new: bool,
+    private_token: bool,
+    no_browser: bool,
+    as_json: bool,
 ) -> None:
     """Connect or reconnect USER in the browser, or with a private integration token.
 
@@ -175,11 +180,15 @@ def connect(
     """
     settings = _settings()
     with _pipeline() as pipeline:
-        before = find_user(pipeline.engine, user)
+        before = (added_user if new else find_user)(pipeline.engine, user)
         if private_token:
             token, where = entered_token(location)
-            _show(pipeline.private_tokens.connect(before.user.id, token, where), as_json)
+            output.show_result(
+                pipeline.private_tokens.connect(before.user.id, token, where), as_json=as_json
+            )
             return
+        if not settings.highlevel.has_app:
+            raise ConsentError(NO_APP)
         begun = pipeline.consent.begin(before.user.id, location)
         # Where the result is JSON, this is for the person in front of it.
         output.show_consent(before.user.name, begun.url, err=as_json)
@@ -193,7 +202,7 @@ def connect(
             open_browser=not no_browser,
         )
         after = find_user(pipeline.engine, str(before.user.id))
-    _show(after, as_json)
+    output.show_result(after, as_json=as_json)
     if after.obstacle:
         sys.exit(1)
 
@@ -206,7 +215,7 @@ def disconnect(user: str, as_json: bool) -> None:
     """Delete USER's tokens. The user and all calls are kept."""
     with _pipeline() as pipeline:
         after = pipeline.consent.disconnect(find_user(pipeline.engine, user).user.id)
-    _show(after, as_json)
+    output.show_result(after, as_json=as_json)
 
 
 @cli.command()
@@ -226,11 +235,11 @@ def users(user: str | None, as_json: bool) -> None:
     facts = [output.user_facts(each, statuses.get(each.user.id)) for each in listed]
     if one and as_json:
         events = [output.event_facts(entry) for entry in entries]
-        _print_json({**facts[0], "history": events})
+        output.show_json({**facts[0], "history": events})
     elif one:
         output.show_user(one, statuses.get(one.user.id), entries)
     elif as_json:
-        _print_json(facts)
+        output.show_json(facts)
     else:
         output.show_users(listed, statuses)
 
@@ -246,7 +255,7 @@ def check(user: str, as_json: bool) -> None:
     with _pipeline() as pipeline:
         result = pipeline.tokens.check(find_user(pipeline.engine, user).user.id)
     if as_json:
-        _print_json(
+        output.show_json(
             {
                 **output.user_facts(result.connection, None),
                 "ok": result.failure is None,
@@ -286,7 +295,7 @@ def sync(
         with pipeline.engine.begin() as db:
             rows = ledger.results(db, days=days, user_ids=wanted)
     if as_json:
-        _print_json([output.day_facts(row) for row in rows])
+        output.show_json([output.day_facts(row) for row in rows])
     else:
         output.show_rows(rows)
     if error or any(row.state is DayState.FAILED for row in rows):
@@ -326,7 +335,7 @@ def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
     if as_json:
         facts = {"before": before, "after": after, "needed": migrate.head(), "redacted": redacted}
         pending = is_behind or is_unredacted
-        _print_json({**facts, "pending": pending, "missing_roles": sorted(missing)})
+        output.show_json({**facts, "pending": pending, "missing_roles": sorted(missing)})
     if is_behind:
         _fail(
             f"A migration is pending: {before or 'none'} to {migrate.head()}. "
@@ -358,22 +367,11 @@ def doctor(as_json: bool) -> None:
     """
     report = diagnosis.examine(os.environ)
     if as_json:
-        _print_json(report.as_json())
+        output.show_json(report.as_json())
     else:
         output.show_findings(report.findings)
     if report.has_errors:
         sys.exit(1)
-
-
-def _print_json(facts: object) -> None:
-    click.echo(json.dumps(facts, indent=2))
-
-
-def _show(connection: Connection, as_json: bool) -> None:
-    if as_json:
-        _print_json(output.user_facts(connection, None))
-    else:
-        output.show_users([connection])
 
 
 def _settings() -> Settings:

@@ -1,5 +1,6 @@
 """What the commands print: tables and sentences for the terminal, facts for JSON."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -56,6 +57,19 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def show_json(facts: object) -> None:
+    """Print facts of plain types."""
+    click.echo(json.dumps(facts, indent=2))
+
+
+def show_result(connection: Connection, *, as_json: bool) -> None:
+    """Print what became of a connection."""
+    if as_json:
+        show_json(user_facts(connection, None))
+    else:
+        show_users([connection])
+
+
 def show_consent(name: str, url: str, *, err: bool) -> None:
     """Print where a user's consent is given."""
     say(f"Give consent for {cleaned(name)} here:\n\n  {url}\n", err=err)
@@ -65,6 +79,9 @@ def show_users(
     connections: Sequence[Connection], statuses: Mapping[UUID, ledger.UserStatus] | None = None
 ) -> None:
     """Print a row per user; with the last sync if ``statuses`` are given."""
+    if not connections:
+        say("No users yet. Add and connect one: voiceai-pipeline connect NAME --new", err=True)
+        return
     console = _console()
     table = Table("User", box=None, pad_edge=False)
     if is_wide := console.width >= _WIDE:

@@ -22,6 +22,13 @@ class ConsentError(ValueError):
     what to do."""
 
 
+NO_APP = (
+    "No app is configured: HIGHLEVEL_CLIENT_ID is not set. For a location of your own, use a private "
+    "integration token: press Enter a token on the user's page, or run voiceai-pipeline connect USER "
+    "--private-token. For other locations, make an app: docs/highlevel-app.md."
+)
+
+
 class FinishedError(ConsentError):
     """The consent was finished before, so this request did nothing.
 

@@ -20,6 +20,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings_parsing import (
     SettingsError,
     is_link,
+    is_local,
     is_safe,
     list_of,
     parse_keys,
@@ -44,7 +45,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "HIGHLEVEL_AUTH_URL": "the authorize page, v2, older or white-label; an install link may be "
     "pasted whole",
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
-    "HIGHLEVEL_API_URL": "the API's base URL",
+    "HIGHLEVEL_API_URL": "the API's base URL; without a client id, HighLevel's own means: no app, "
+    "private integration tokens only",
     "HIGHLEVEL_APP_URL": "HighLevel's web application, for links to contacts; white-label: your "
     "own domain; default https://app.gohighlevel.com",
     "HIGHLEVEL_WEBHOOK_KEYS": "public keys that HighLevel signs its webhooks with, as published, "
@@ -106,6 +108,7 @@ _WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDi
 """HighLevel's, one for all apps (CONTRACT 13.3)."""
 
 _APP_URL: Final = "https://app.gohighlevel.com"
+_LOOPBACK: Final = "http://127.0.0.1"
 
 CALLBACK_PATH: Final = "/oauth/callback"
 API_VERSIONS: Final = ("dated", "v3")
@@ -140,6 +143,11 @@ class HighLevelSettings:
     is_sandbox: bool
     webhook_keys: tuple[bytes, ...] = ()
     app_url: str = ""
+
+    @property
+    def has_app(self) -> bool:
+        """Whether users can be sent to HighLevel for consent; private tokens need no app."""
+        return bool(self.client_id)
 
     @property
     def app_id(self) -> str:
@@ -242,7 +250,9 @@ class Settings:
 
 def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     client_id = given.get("HIGHLEVEL_CLIENT_ID")
-    is_sandbox = client_id is None
+    # HighLevel's own address alone: private integration tokens need no app.
+    has_no_app = client_id is None and not is_local(given.get("HIGHLEVEL_API_URL", _LOOPBACK))
+    is_sandbox = client_id is None and not has_no_app
     version = given.get("HIGHLEVEL_API_VERSION", "dated")
     if version not in API_VERSIONS:
         raise SettingsError(
@@ -253,7 +263,9 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
             "HIGHLEVEL_CLIENT_SECRET is set but HIGHLEVEL_CLIENT_ID is not. Set both, or neither "
             "to use the sandbox."
         )
-    if client_id is None:
+    if has_no_app:
+        client_id, secret, urls = "", "", dict(_REAL)
+    elif client_id is None:
         client_id, secret = SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
         sandbox = f"http://127.0.0.1:{port_of(given, 'VOICEAI_SANDBOX_PORT', 8790)}"
         urls = {

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.connections.consent_errors import (
     CONNECTED,
+    NO_APP,
     NO_APP_VERSION,
     ChooseLocationError,
     ConsentError,
@@ -85,6 +86,8 @@ def leave(request: Request, user_id: UUID, back: str, location_id: str | None = 
             "address that users open), add it to the app in the HighLevel marketplace, and "
             "restart.",
         )
+    if not site.highlevel.has_app:
+        raise PageError(409, "No app is configured", *NO_APP.split(". ", 1))
     user = site.connection(user_id).user
     started = site.pipeline.consent.begin(user_id, location_id, browser_bound=True)
     address = started.url

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from voiceai_pipeline.calls import freshness, user_syncs
 from voiceai_pipeline.calls.freshness import Freshness
 from voiceai_pipeline.connections import history
+from voiceai_pipeline.connections.new_users import NewUserError, new_user
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError
@@ -36,12 +37,22 @@ def routes() -> list[Route]:
     """The users' pages, and their buttons except Connect."""
     user = "/users/{user_id:uuid}"
     return [
+        Route("/users", posted(_add), methods=["POST"]),
         Route(user, reading(_detail), methods=["GET"]),
         Route(f"{user}/test", posted(_test), methods=["POST"]),
         Route(f"{user}/sync", posted(_sync), methods=["POST"]),
         Route(f"{user}/disconnect", _ask_disconnect, methods=["GET"]),
         Route(f"{user}/disconnect", posted(_disconnect), methods=["POST"]),
     ]
+
+
+def _add(request: Request, form: Form) -> Response:
+    try:
+        user_id = new_user(site_of(request).pipeline.engine, form.get("name", ""))
+    except NewUserError as error:
+        return redirect(request, HOME, Flash("bad", "No user was added", str(error)))
+    added = Flash.about(user_id, "good", "{user} was added", "Connect the user now.")
+    return redirect(request, f"/users/{user_id}", added)
 
 
 # Pages -------------------------------------------------------------------------------------------

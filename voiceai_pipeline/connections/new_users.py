@@ -1,0 +1,42 @@
+"""Adds a user, where no other application does: for one's own location, and for a first trial."""
+
+from typing import Final
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from voiceai_pipeline.connections import queries
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+
+_LOCK: Final = sa.text("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+"""Two requests for one name, as of a form sent twice, add one user."""
+
+
+class NewUserError(Exception):
+    """The user was not added; the text says why and what to do."""
+
+
+def new_user(engine: sa.Engine, name: str) -> UUID:
+    """Add a user of this name; returns the new id.
+
+    Raises:
+        NewUserError: there is one of this name, the name is empty, or the table ``users`` belongs
+            to another application that does not let us.
+    """
+    name = cleaned(name, NAME_LENGTH).strip()
+    if not name:
+        raise NewUserError("Enter a name, such as that of the business.")
+    user_id = uuid4()
+    try:
+        with engine.begin() as db:
+            db.execute(_LOCK)
+            taken = {one.user.name.casefold() for one in queries.all_connections(db)}
+            if name.casefold() in taken:
+                raise NewUserError(f"There is a user {name} already.")
+            queries.add_user(db, user_id, business_name=name)
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
+        raise NewUserError(
+            "The table users demands what only the application knows that it belongs to, or we may "
+            "not write to it. Add the user there; it appears here immediately."
+        ) from None
+    return user_id
