@@ -183,9 +183,8 @@ def connect(
         before = (added_user if new else find_user)(pipeline.engine, user)
         if private_token:
             token, where = entered_token(location)
-            output.show_result(
-                pipeline.private_tokens.connect(before.user.id, token, where), as_json=as_json
-            )
+            after = pipeline.private_tokens.connect(before.user.id, token, where)
+            output.show_result(after, as_json=as_json)
             return
         if not settings.highlevel.has_app:
             raise ConsentError(NO_APP)

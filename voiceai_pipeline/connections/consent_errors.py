@@ -23,8 +23,8 @@ class ConsentError(ValueError):
 
 
 NO_APP = (
-    "No app is configured: HIGHLEVEL_CLIENT_ID is not set. For a location of your own, use a private "
-    "integration token: press Enter a token on the user's page, or run voiceai-pipeline connect USER "
+    "No app is configured: HIGHLEVEL_CLIENT_ID is not set. For a location of your own, use a "
+    "private integration token: Enter a token on the user's page, or voiceai-pipeline connect USER "
     "--private-token. For other locations, make an app: docs/highlevel-app.md."
 )
 

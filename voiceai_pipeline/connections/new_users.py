@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.connections import queries
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 
-_LOCK: Final = sa.text("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+_ONE_AT_A_TIME: Final = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('new user', 0))")
 """Two requests for one name, as of a form sent twice, add one user."""
 
 
@@ -29,7 +29,7 @@ def new_user(engine: sa.Engine, name: str) -> UUID:
     user_id = uuid4()
     try:
         with engine.begin() as db:
-            db.execute(_LOCK)
+            db.execute(_ONE_AT_A_TIME)
             taken = {one.user.name.casefold() for one in queries.all_connections(db)}
             if name.casefold() in taken:
                 raise NewUserError(f"There is a user {name} already.")

@@ -21,7 +21,7 @@ from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.headers import with_scripts
-from voiceai_pipeline.web.pages import reading, redirect, render, safe_back
+from voiceai_pipeline.web.pages import HOME, reading, redirect, render, safe_back
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline.web.site import ACTOR, Site, site_of
 from voiceai_pipeline.web.sync_runs import PartlyLaunchedError

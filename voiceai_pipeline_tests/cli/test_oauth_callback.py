@@ -208,6 +208,33 @@ def test_a_private_token_is_read_from_standard_input_and_never_printed(program: 
     assert program.ask("SELECT user_type FROM api_keys") == [("Private",)]
 
 
+def test_a_location_of_ones_own_is_connected_where_there_are_no_users_yet(
+    program: Program,
+) -> None:
+    location = DEMO["Harbor Dental"].installs_on
+    token = program.highlevel.world.private_tokens.of(location)
+    new = ("connect", "My business", "--new", "--private-token")
+    none = program("users")
+    done = program(*new, typed=f"{token}\n{location}\n")
+    again = program(*new, typed=f"{token}\n{location}\n")
+    unknown = program("connect", "Ada")
+    address = "https://services.leadconnectorhq.com"
+    without_app = program("connect", "My business", HIGHLEVEL_API_URL=address)
+
+    assert (none.code, none.err) == (
+        0,
+        "No users yet. Add and connect one: voiceai-pipeline connect NAME --new\n",
+    )
+    assert done.code == 0, done.err
+    assert program.ask(
+        "SELECT business_name, user_type FROM users JOIN api_keys ON user_id = users.id"
+    ) == [("My business", "Private")]
+    assert (again.code, again.err) == (1, "Error: There is a user My business already.\n")
+    assert "connect NAME --new" in unknown.err
+    assert without_app.code == 1
+    assert "No app is configured: HIGHLEVEL_CLIENT_ID is not set." in without_app.err
+
+
 def printed_url(command: subprocess.Popen[str]) -> str:
     """The authorize page, which the command prints before it waits for the redirect."""
     assert command.stdout is not None

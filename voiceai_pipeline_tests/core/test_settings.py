@@ -69,6 +69,16 @@ def test_a_client_id_means_the_real_highlevel() -> None:
     assert highlevel.client_secret.reveal() == "EXAMPLE-SECRET"
 
 
+def test_highlevels_address_alone_means_no_app_and_private_tokens_only() -> None:
+    highlevel = Settings.load(
+        {"HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com"}
+    ).highlevel
+    assert (highlevel.is_sandbox, highlevel.has_app) == (False, False)
+    assert highlevel.client_secret.reveal() == ""
+    assert Settings.load({"HIGHLEVEL_API_URL": "http://127.0.0.1:1"}).highlevel.is_sandbox
+    assert Settings.load(REAL).highlevel.has_app
+
+
 def test_the_version_of_the_app_comes_from_its_setting_its_install_link_or_the_client_id() -> None:
     link = (
         "https://marketplace.example.test/oauth/chooselocation?client_id=x&version_id=of-the-link"

@@ -2,10 +2,30 @@
 
 import re
 
+from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, Installation
 from voiceai_pipeline_tests.support.listed_users import row
 
 # A user's own page -------------------------------------------------------------------------------
+
+
+def test_an_operator_adds_a_user_and_is_led_to_connect_it(installation: Installation) -> None:
+    installation.add("Harbor Dental")
+    with installation.visitor() as visitor:
+        added = visitor.post("/users", {"name": "  Oak & Elm <b> "})
+        twice = visitor.post("/users", {"name": "oak & elm <b>"})
+        empty = visitor.post("/users", {"name": " "})
+
+    assert "Oak &amp; Elm &lt;b&gt; was added" in added.text
+    assert "/users/" in added.url
+    assert "Connect" in added.text
+    assert "already" in twice.text
+    assert "Enter a name" in empty.text
+    with installation.pipeline.engine.begin() as db:
+        assert sorted(one.user.name for one in connections.all_connections(db)) == [
+            "Harbor Dental",
+            "Oak & Elm <b>",
+        ]
 
 
 def test_a_users_page_answers_why_it_no_longer_works(installation: Installation) -> None:
