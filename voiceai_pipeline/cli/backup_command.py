@@ -8,8 +8,10 @@ before anything is spent (``connections/restoration.py``).
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -53,6 +55,8 @@ def backup_command(folder: Path, as_json: bool) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True)
         with ExitStack() as stack:
+            unfinished = stack.enter_context(ExitStack())
+            unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
             engines = _databases(settings, stack)
             # Before the dump: a pair leaves the spool for the database. The pairs after it: they
             # must not be older than the database.
@@ -68,6 +72,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
                 revision = migrate.current(db)
             at = datetime.now(UTC).isoformat(timespec="seconds")
             write_private(folder / _ABOUT, json.dumps({"at": at, "revision": revision}))
+            unfinished.pop_all()
     except FileExistsError:
         raise DumpError(f"{folder} exists already. Name a folder that does not.") from None
     except OSError as error:
@@ -132,7 +137,9 @@ def restore_command(folder: Path, as_json: bool) -> None:
 
 def _databases(settings: Settings, stack: ExitStack) -> Mapping[str, sa.Engine]:
     """Our database and Dagster's, by the name of their dumps."""
-    ours = stack.enter_context(open_database(settings, pool_size=1))
+    # The login that runs the product cannot read all of it, and can create nothing.
+    owners = replace(settings, database_url=settings.owner_url or settings.database_url)
+    ours = stack.enter_context(open_database(owners, pool_size=1))
     env = stack.enter_context(dagster_environment(settings))
     dagster = sa.create_engine(env["DAGSTER_POSTGRES_URL"], poolclass=sa.NullPool)
     return dict(zip(_DUMPS, (ours, dagster), strict=True))

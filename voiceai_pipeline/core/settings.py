@@ -34,7 +34,7 @@ from voiceai_pipeline.core.settings_parsing import (
 VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_DATABASE_URL": "PostgreSQL for users, tokens and calls; unset: the embedded server",
     "VOICEAI_OWNER_DATABASE_URL": "the same database by the login that owns the tables, for "
-    "`migrate` only; unset: VOICEAI_DATABASE_URL",
+    "`migrate`, `backup` and `restore`; unset: VOICEAI_DATABASE_URL",
     "DAGSTER_POSTGRES_URL": "PostgreSQL for Dagster's own tables, as postgresql+psycopg2://...; "
     "unset: the embedded server",
     "HIGHLEVEL_CLIENT_ID": "the app's client id in the HighLevel marketplace; unset: the sandbox",
