@@ -95,3 +95,23 @@ def test_a_restore_that_cannot_be_whole_changes_nothing(
     assert installation("restore", str(folder), typed="n\n").code == 130
     shutil.rmtree(folder)
     assert installation("restore", str(folder), "--yes").code == 2
+
+
+def test_the_owner_backs_up_what_the_login_of_the_product_may_not_read(
+    installation: Program, tmp_path: Path
+) -> None:
+    owners = installation.env["VOICEAI_DATABASE_URL"]
+    runtime = owners.replace("//postgres@", "//backup_runtime@")
+    installation.execute("CREATE ROLE backup_runtime LOGIN IN ROLE voiceai_app")
+    folder = tmp_path / "backup"
+    try:
+        alone = installation("backup", str(folder), VOICEAI_DATABASE_URL=runtime)
+        assert (alone.code, folder.exists()) == (1, False)
+        both = {"VOICEAI_DATABASE_URL": runtime, "VOICEAI_OWNER_DATABASE_URL": owners}
+        whole = installation("backup", str(folder), **both)
+        assert whole.code == 0, whole.err
+        installation.engine.dispose()
+        again = installation("restore", str(folder), "--yes", **both)
+        assert again.code == 0, again.err
+    finally:
+        installation.execute("DROP ROLE backup_runtime")
