@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.cli import output
 from voiceai_pipeline.cli.arguments import json_option
+from voiceai_pipeline.cli.existing_data import require_data
 from voiceai_pipeline.cli.up import dagster_environment
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.newest_pairs import NewestPairs
@@ -52,6 +53,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
     pipeline may keep running. Only you can read the folder: its reader could use the tokens.
     """
     settings = Settings.load(os.environ)
+    require_data(settings, dagster=True)
     try:
         folder.mkdir(mode=0o700, parents=True)
         with ExitStack() as stack:

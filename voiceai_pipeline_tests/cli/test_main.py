@@ -319,6 +319,8 @@ def test_a_bug_is_a_sentence_and_its_frames_and_never_its_text(
         ["sync", "--from", "2026-11-20"],
         ["export", "calls", "--from", "2026-11-20"],
         ["migrate", "--check"],
+        ["backup", "folder"],
+        ["keys"],
     ],
     ids=lambda words: str(words[0]),
 )
