@@ -19,8 +19,8 @@ def test_an_unknown_user_is_one_sentence(program: Program, words: Sequence[str])
 
     assert refused.code == 1
     assert refused.err == (
-        "Error: No user 'Unknown & Sons'. List the users with: voiceai-pipeline users; add one with: "
-        "voiceai-pipeline connect NAME --new\n"
+        "Error: No user 'Unknown & Sons'. List the users with: voiceai-pipeline users; "
+        "add one with: voiceai-pipeline connect NAME --new\n"
     )
 
 
