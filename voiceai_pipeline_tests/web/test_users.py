@@ -6,7 +6,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline_tests.support.installation import CEDAR, HARBOR, Installation
 from voiceai_pipeline_tests.support.listed_users import row
 
-# A user's own page -------------------------------------------------------------------------------
+# Adding ------------------------------------------------------------------------------------------
 
 
 def test_an_operator_adds_a_user_and_is_led_to_connect_it(installation: Installation) -> None:
@@ -26,6 +26,9 @@ def test_an_operator_adds_a_user_and_is_led_to_connect_it(installation: Installa
             "Harbor Dental",
             "Oak & Elm <b>",
         ]
+
+
+# A user's own page -------------------------------------------------------------------------------
 
 
 def test_a_users_page_answers_why_it_no_longer_works(installation: Installation) -> None:
