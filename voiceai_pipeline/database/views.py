@@ -15,6 +15,7 @@ from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database import share_queries
+from voiceai_pipeline.database.captured_values import CAPTURED_COMMENTS, CAPTURED_VALUES
 from voiceai_pipeline.database.fact_tables import OUTCOME, call_facts
 from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import (
@@ -298,6 +299,14 @@ VIEWS: Final = (
             WHOLE_ITEM,
         ),
         {"raw": "The whole item as HighLevel lists it, redacted."},
+        is_content=True,
+    ),
+    View(
+        "captured_values",
+        "The values that agents captured, a row for each that is not empty: count them to find the "
+        "most frequent. Also of trial calls and calls that HighLevel no longer lists: join calls.",
+        CAPTURED_VALUES,
+        CAPTURED_COMMENTS,
         is_content=True,
     ),
     View(

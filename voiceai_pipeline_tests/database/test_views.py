@@ -82,6 +82,21 @@ def test_users_who_share_a_location_both_see_its_calls_and_only_those(
     assert {row["call_id"] for row in everything if row["missing_since"]} == {"gone"}
 
 
+def test_captured_values_are_those_that_are_not_empty(
+    engine: sa.Engine, database: Secret, logins: None
+) -> None:
+    data = {"name": "Pat", "vip": False, "n": 0, "a": "", "b": " ", "c": None, "d": [], "e": {}}
+    with engine.begin() as db:
+        add_call(db, "call1", extracted_data=data | {"said": "[]", "list": [1]})
+        add_call(db, "call2", extracted_data=["a list"])
+        add_call(db, "call3", extracted_data=None)
+
+    rows = read("bea", database, "SELECT * FROM voiceai.captured_values ORDER BY data_key")
+
+    found = {row["data_key"]: row["value"] for row in rows}
+    assert found == {"list": "[1]", "n": "0", "name": "Pat", "said": "[]", "vip": "false"}
+
+
 STATES: list[Mapping[str, Any]] = [
     {"connection_state": None},
     {"connection_state": None, "is_active": False},
