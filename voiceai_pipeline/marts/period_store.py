@@ -80,6 +80,7 @@ def replace(
         "lasts": [period.last for _, period in cells],
         "starts": [start for start, _ in windows],
         "ends": [end for _, end in windows],
+        "earliest": min((start for start, _ in windows), default=now),
         "now": now,
         "small": SMALL,
     }
@@ -97,7 +98,7 @@ def _newest_days(db: sa.Connection, location_ids: Sequence[str]) -> dict[str, da
     return {row[0]: row[1] for row in db.execute(query)}
 
 
-_OF_CALLS: Final = ("unique_callers", "p50_duration_seconds", "p90_duration_seconds")
+_PERCENTILES: Final = ("p50_duration_seconds", "p90_duration_seconds")
 _DERIVED: Final = {
     "avg_duration_seconds": "s.talk_seconds / nullif(s.calls - s.calls_without_duration, 0)",
     "max_duration_seconds": "s.max_duration_seconds",
@@ -105,7 +106,8 @@ _DERIVED: Final = {
     "is_small_sample": "s.calls < :small",
     "is_engaged_small_sample": "s.engaged_calls < :small",
     **{name: f"s.{over}::float8 / nullif(s.{under}, 0)" for name, over, under in RATIOS},
-    **{name: f"CASE WHEN s.calls IS NOT NULL THEN c.{name} END" for name in _OF_CALLS},
+    "unique_callers": "CASE WHEN s.calls IS NOT NULL THEN coalesce(c.unique_callers, 0) END",
+    **{name: f"CASE WHEN s.calls IS NOT NULL THEN c.{name} END" for name in _PERCENTILES},
 }
 _SUMMED: Final = [name for name in MEASURES if name not in _DERIVED]
 _MEASURED: Final = ", ".join(f"{_DERIVED.get(name, f's.{name}')} AS {name}" for name in MEASURES)
@@ -113,21 +115,39 @@ _SUMS: Final = (
     ", ".join(f"sum(d.{name}) AS {name}" for name in _SUMMED)
     + ", max(d.max_duration_seconds) AS max_duration_seconds"
 )
-_PERIODS: Final = (
-    "unnest(CAST(:ids AS text[]), CAST(:kinds AS text[]), CAST(:firsts AS date[]), "
-    "CAST(:lasts AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])) "
-    "AS p(location_id, period, first_day, last_day, starts, ends)"
-)
-_CALLS_OF: Final = (
-    "f.location_id = p.location_id AND f.started_at >= p.starts AND f.started_at < p.ends "
-    "AND f.is_counted"
-)
-_SECONDS: Final = "round(f.duration_seconds * 1000) / 1000"
-_SPREAD: Final = (
-    "count(DISTINCT nullif(f.caller, 0)) AS unique_callers, "
-    f"percentile_cont(0.5) WITHIN GROUP (ORDER BY {_SECONDS}) AS p50_duration_seconds, "
-    f"percentile_cont(0.9) WITHIN GROUP (ORDER BY {_SECONDS}) AS p90_duration_seconds"
-)
+# Steps on sets, each materialized: the facts were written in this transaction, so PostgreSQL has no
+# statistics of them, and looking each period or caller up took minutes.
+_WITH: Final = """
+    WITH p AS MATERIALIZED (
+        SELECT * FROM unnest(
+            CAST(:ids AS text[]), CAST(:kinds AS text[]), CAST(:firsts AS date[]),
+            CAST(:lasts AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]))
+        AS given(location_id, period, first_day, last_day, starts, ends)),
+    fact AS MATERIALIZED (
+        SELECT location_id, agent_id, started_at, nullif(caller, 0) AS caller,
+               round(duration_seconds * 1000) / 1000 AS seconds
+        FROM call_facts WHERE location_id = ANY(CAST(:ids AS text[])) AND is_counted
+          AND started_at >= :earliest),
+    c AS MATERIALIZED (
+        SELECT p.location_id, p.period, p.first_day, {agent}
+               count(DISTINCT fact.caller) AS unique_callers,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50_duration_seconds,
+               percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) AS p90_duration_seconds
+        FROM p JOIN fact ON fact.location_id = p.location_id
+          AND fact.started_at >= p.starts AND fact.started_at < p.ends
+        GROUP BY 1, 2, 3 {group})
+"""
+_NEW: Final = """,
+    first_call AS MATERIALIZED (
+        SELECT location_id, caller, min(started_at) AS at FROM call_facts
+        WHERE location_id = ANY(CAST(:ids AS text[])) AND is_counted AND caller <> 0
+        GROUP BY 1, 2),
+    n AS MATERIALIZED (
+        SELECT p.location_id, p.period, p.first_day, count(*) AS new_callers
+        FROM p JOIN first_call ON first_call.location_id = p.location_id
+          AND first_call.at >= p.starts AND first_call.at < p.ends
+        GROUP BY 1, 2, 3)
+"""
 _STATUS: Final = """
     SELECT count(d.calls) AS days_read, max(d.location_name) AS location_name,
            max(d.timezone) AS timezone, max(d.peak_concurrent_calls) AS peak_concurrent_calls,
@@ -149,26 +169,27 @@ _OF_LOCATIONS: Final = _insert(
      "new_callers", "returning_callers", "callers_known_since", "peak_concurrent_calls",
      "is_complete", "computed_at"),
     f"""
+    {_WITH.format(agent="", group="")}{_NEW}
     SELECT p.location_id, p.period, p.first_day, p.last_day, o.days_read, o.location_name,
-           o.timezone, n.new_callers, c.unique_callers - n.new_callers, k.known_since,
+           o.timezone, k.new_callers, c.unique_callers - k.new_callers, k.known_since,
            o.peak_concurrent_calls, o.is_complete, :now, {_MEASURED}
-    FROM {_PERIODS}
+    FROM p
     CROSS JOIN LATERAL ({_STATUS}) AS o
     CROSS JOIN LATERAL (
         SELECT {_SUMS} FROM daily_call_metrics d
         WHERE d.location_id = p.location_id AND d.day BETWEEN p.first_day AND p.last_day) AS s
-    CROSS JOIN LATERAL (SELECT {_SPREAD} FROM call_facts f WHERE {_CALLS_OF}) AS c
+    LEFT JOIN n ON (n.location_id, n.period, n.first_day) = (p.location_id, p.period, p.first_day)
+    LEFT JOIN c AS called ON (called.location_id, called.period, called.first_day)
+                           = (p.location_id, p.period, p.first_day)
     CROSS JOIN LATERAL (
-        SELECT min(d.day) AS known_since FROM daily_call_metrics d
+        SELECT coalesce(called.unique_callers, 0) AS unique_callers,
+               called.p50_duration_seconds, called.p90_duration_seconds) AS c
+    CROSS JOIN LATERAL (
+        SELECT min(d.day) AS known_since,
+               CASE WHEN min(d.day) < p.first_day AND s.calls IS NOT NULL
+               THEN coalesce(n.new_callers, 0) END AS new_callers
+        FROM daily_call_metrics d
         WHERE d.location_id = p.location_id AND d.calls IS NOT NULL) AS k
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN k.known_since < p.first_day AND s.calls IS NOT NULL THEN (
-            SELECT count(*) FROM (SELECT DISTINCT f.caller FROM call_facts f
-                                  WHERE {_CALLS_OF} AND f.caller <> 0) AS called
-            WHERE NOT EXISTS (
-                SELECT FROM call_facts e WHERE e.caller = called.caller AND e.is_counted
-                AND e.location_id = p.location_id AND e.started_at < p.starts)) END
-            AS new_callers) AS n
     """,  # noqa: S608 - our own text
 )  # fmt: skip
 _OF_AGENTS: Final = _insert(
@@ -176,9 +197,10 @@ _OF_AGENTS: Final = _insert(
     ("location_id", "period", "first_day", "agent_id", "last_day", "days_read", "agent_name",
      "is_agent_deleted", "is_complete", "computed_at"),
     f"""
+    {_WITH.format(agent="fact.agent_id,", group=", 4")}
     SELECT p.location_id, p.period, p.first_day, s.agent_id, p.last_day, o.days_read,
            s.agent_name, s.is_agent_deleted, o.is_complete, :now, {_MEASURED}
-    FROM {_PERIODS}
+    FROM p
     CROSS JOIN LATERAL ({_STATUS}) AS o
     CROSS JOIN LATERAL (
         SELECT d.agent_id, (array_agg(d.agent_name ORDER BY d.day DESC))[1] AS agent_name,
@@ -186,8 +208,7 @@ _OF_AGENTS: Final = _insert(
         FROM agent_performance d
         WHERE d.location_id = p.location_id AND d.day BETWEEN p.first_day AND p.last_day
         GROUP BY d.agent_id) AS s
-    LEFT JOIN LATERAL (
-        SELECT f.agent_id, {_SPREAD} FROM call_facts f WHERE {_CALLS_OF}
-        GROUP BY f.agent_id) AS c ON c.agent_id = s.agent_id
+    LEFT JOIN c ON (c.location_id, c.period, c.first_day, c.agent_id)
+                 = (p.location_id, p.period, p.first_day, s.agent_id)
     """,  # noqa: S608 - our own text
 )  # fmt: skip

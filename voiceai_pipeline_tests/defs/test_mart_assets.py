@@ -105,7 +105,7 @@ def test_the_ui_shows_numbers_and_pictures_of_the_marts_and_nothing_of_a_caller(
         assert event is not None
         texts += [serialize_value(event), json.dumps(_rows(two, f"TABLE {mart}"), default=str)]
         shown = [v for v in event.metadata.values() if isinstance(v, dg.MarkdownMetadataValue)]
-        assert shown, mart
+        assert shown or mart.startswith(("language", "period", "agent_period")), mart
         assert all(len(str(markdown.md_str)) < LIMIT for markdown in shown)
         if mart == "daily_call_metrics":
             facts = event.metadata
