@@ -23,6 +23,15 @@ class Show(StrEnum):
     GONE = "gone"
 
 
+class Derived(StrEnum):
+    """What is derived from a call besides its outcome, as the metrics count it."""
+
+    ENGAGED = "engaged"
+    TRANSFERRED = "transferred"
+    CONTAINED = "contained"
+    CAPTURED = "captured"
+
+
 class Sort(StrEnum):
     """What a list is sorted by. Location and call id follow, so that the order is total."""
 
@@ -33,7 +42,8 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """A location and the instants of its calls; its days are days of its own time zone.
+    """A location and the instants of its calls; its days are days of its own time zone. A list may
+    have several of one location, which do not overlap.
 
     Attributes:
         window: None: all of them.
@@ -98,7 +108,9 @@ class CallFilter:
     Attributes:
         scopes: locations and their windows; none: nothing is found.
         agent_ids, actions, outcomes: any of them; empty: all.
-        min_seconds, max_seconds: of the duration, inclusive; calls without one are left out.
+        has: all of these, as they were derived (``Derived``).
+        min_seconds, max_seconds: of the duration, in whole seconds as screens show it, inclusive;
+            calls without one are left out.
         changed_since: stored content changed at or after this instant (UTC).
         search: None: nothing is looked for.
         only_ids: the search may look at ids of calls only: the rest is content.
@@ -108,6 +120,7 @@ class CallFilter:
     agent_ids: Sequence[str] = ()
     actions: Sequence[str] = ()
     outcomes: Sequence[str] = ()
+    has: Sequence[Derived] = ()
     min_seconds: float | None = None
     max_seconds: float | None = None
     changed_since: datetime | None = None
@@ -120,5 +133,5 @@ class CallFilter:
     @property
     def is_selective(self) -> bool:
         """Whether many calls may have to be looked at for each that is found."""
-        chosen = (self.agent_ids, self.actions, self.outcomes, self.changed_since)
+        chosen = (self.agent_ids, self.actions, self.outcomes, self.has, self.changed_since)
         return any(chosen) or self.show in (Show.TEST, Show.GONE)

@@ -113,12 +113,12 @@ def coverage(
         zone: the pipeline's: the ledger has its days.
         now: aware UTC.
     """
-    days = [
+    days = {
         (scope.location_id, day)
         for scope in scopes
         if scope.window is not None
         for day in _days(scope.window, zone, now)
-    ]
+    }
     if any(scope.window is None for scope in scopes) or not 0 < len(days) <= _MOST_DAYS:
         return None
     today = now.astimezone(zone).date()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from voiceai_pipeline.calls import call_words
-from voiceai_pipeline.calls.call_filter import CallFilter, Position, Show, Sort
+from voiceai_pipeline.calls.call_filter import CallFilter, Derived, Position, Show, Sort
 from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
@@ -193,9 +193,17 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.min_seconds is not None:
         found.append(call_logs.c.duration_seconds >= wanted.min_seconds)
     if wanted.max_seconds is not None:
-        found.append(call_logs.c.duration_seconds <= wanted.max_seconds)
+        found.append(call_logs.c.duration_seconds < wanted.max_seconds + 1)
     if wanted.changed_since is not None:
         found.append(call_logs.c.last_changed_at >= wanted.changed_since)
+    if wanted.has:
+        found.append(
+            sa.exists().where(
+                call_facts.c.location_id == call_logs.c.location_id,
+                call_facts.c.call_id == call_logs.c.call_id,
+                *(_DERIVED[one] for one in wanted.has),
+            )
+        )
     if wanted.outcomes:
         found.append(_has_outcome(wanted.outcomes))
     if wanted.actions:
@@ -210,6 +218,14 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
             )
         )
     return found
+
+
+_DERIVED: Final = {
+    Derived.ENGAGED: call_facts.c.is_engaged,
+    Derived.TRANSFERRED: call_facts.c.is_transferred,
+    Derived.CONTAINED: call_facts.c.is_engaged & ~call_facts.c.is_transferred,
+    Derived.CAPTURED: call_facts.c.is_data_captured,
+}
 
 
 def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:

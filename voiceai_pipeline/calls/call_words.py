@@ -107,7 +107,8 @@ def hits(search: Search, scopes: Sequence[Scope], *, only_ids: bool) -> sa.Selec
     for term in terms[1:]:
         asked = asked.op("||", return_type=TSQUERY())(term)
     windows = [one.window for one in scopes]
-    locations = [one.location_id for one in scopes] if len(scopes) <= _LOCATIONS else []
+    locations = sorted({one.location_id for one in scopes})
+    locations = locations if len(locations) <= _LOCATIONS else []
     within: sa.ColumnElement[Any] = asked
     for letter, names in (("m", _months(windows)), ("l", locations)):
         if names:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from starlette.datastructures import QueryParams
 
-from voiceai_pipeline.calls.call_filter import MAX_SEARCH, Position, Show, Sort
+from voiceai_pipeline.calls.call_filter import MAX_SEARCH, Derived, Position, Show, Sort
 from voiceai_pipeline.core.foreign_text import cleaned
 
 PATH: Final = "/calls"
@@ -37,6 +37,16 @@ PRESETS: Final[Mapping[str, str]] = {
 """By what the address calls them. Weeks begin on Monday; the last N days end with today."""
 
 DEFAULT: Final = "30d"
+
+_WEEKDAYS: Final = (
+    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+)  # fmt: skip
+_HAS: Final[Mapping[Derived, str]] = {
+    Derived.ENGAGED: "engaged calls",
+    Derived.TRANSFERRED: "transferred calls",
+    Derived.CONTAINED: "engaged calls that were not transferred",
+    Derived.CAPTURED: "calls with captured data",
+}
 
 ZONE_OF_LOCATION: Final = ""
 _ID: Final = re.compile(r"[^\x00-\x1f]{1,500}")
@@ -58,6 +68,8 @@ class CallQuery:
         first, last: days of each location's own zone, inclusive.
         locations: ids, or parts of names.
         user: a user's id; "": all.
+        has: what was derived from the calls besides their outcome.
+        weekday, hour: 1 is Monday; of each location's own time.
         shortest, longest: seconds, inclusive.
         changed: content changed on this day of the pipeline's zone or later.
         zone: in which times are shown: "" each location's own, else an IANA name.
@@ -72,6 +84,9 @@ class CallQuery:
     agents: tuple[str, ...] = ()
     outcomes: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+    has: tuple[Derived, ...] = ()
+    weekday: int | None = None
+    hour: int | None = None
     shortest: int | None = None
     longest: int | None = None
     changed: date | None = None
@@ -101,6 +116,9 @@ class CallQuery:
             agents=reader.several("agent"),
             outcomes=reader.several("outcome"),
             actions=reader.several("action"),
+            has=tuple(one for one in Derived if one.value in given.getlist("has")),
+            weekday=reader.number("weekday", 1, 7),
+            hour=reader.number("hour", 0, 23),
             shortest=reader.seconds("min"),
             longest=reader.seconds("max"),
             changed=reader.day("changed"),
@@ -126,6 +144,9 @@ class CallQuery:
             *(("agent", one) for one in self.agents),
             *(("outcome", one) for one in self.outcomes),
             *(("action", one) for one in self.actions),
+            *(("has", one.value) for one in self.has),
+            ("weekday", self.weekday),
+            ("hour", self.hour),
             ("min", self.shortest),
             ("max", self.longest),
             ("changed", self.changed),
@@ -175,6 +196,16 @@ class CallQuery:
                 ),
             )
         )
+
+    @property
+    def only(self) -> str:
+        """What narrows the list besides the form, in words; "" if nothing does."""
+        words = [_HAS[one] for one in self.has]
+        if self.weekday is not None:
+            words.append(f"{_WEEKDAYS[self.weekday - 1]}s")
+        if self.hour is not None:
+            words.append(f"{self.hour:02}:00 to {(self.hour + 1) % 24:02}:00, local time")
+        return "; ".join(words)
 
     def _without_view(self) -> "CallQuery":
         usual = CallQuery()
@@ -270,6 +301,14 @@ class _Reader:
         except ValueError:
             self._complain(name)
             return None
+
+    def number(self, name: str, least: int, most: int) -> int | None:
+        text = self.given.get(name, "")
+        if re.fullmatch(r"[0-9]{1,2}", text) and least <= int(text) <= most:
+            return int(text)
+        if text:
+            self._complain(name)
+        return None
 
     def seconds(self, name: str) -> int | None:
         """Seconds, or minutes and seconds as ``m:ss``."""

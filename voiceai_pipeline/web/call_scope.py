@@ -4,7 +4,8 @@ and what of a call the visitor may see."""
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from voiceai_pipeline.calls.call_options import Location
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.dagster_access import Role
-from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.core.days import Window, day_range
 from voiceai_pipeline.web.access import address_of
 from voiceai_pipeline.web.call_query import CallQuery
 from voiceai_pipeline.web.pages import PageError, role_of, session_of
@@ -60,10 +61,12 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
     locations = call_options.all_locations(db, site.pipeline.zone, users)
     chosen, complaints = _chosen(query, locations, users)
     days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
+    windows = {zone: _windows(query, *found, zone) for zone, found in days.items()}
     zone = site.pipeline.zone
     changed = datetime.combine(query.changed, time.min, zone) if query.changed else None
     wanted = CallFilter(
-        scopes=[Scope(one.location_id, _window(*days[one.zone], one.zone)) for one in chosen],
+        scopes=[Scope(one.location_id, window) for one in chosen for window in windows[one.zone]],
+        has=query.has,
         agent_ids=query.agents,
         actions=query.actions,
         outcomes=query.outcomes,
@@ -107,6 +110,35 @@ def _is_named(location: Location, asked: Sequence[str]) -> bool:
     return any(
         one == location.location_id or one.casefold() in location.name.casefold() for one in asked
     )
+
+
+def _windows(
+    query: CallQuery, first: date | None, last: date | None, zone: ZoneInfo
+) -> list[Window | None]:
+    """The whole time, or the days and hours of it that are asked for."""
+    if query.weekday is None and query.hour is None:
+        return [_window(first, last, zone)]
+    last = last or datetime.now(zone).date()
+    first = max(first or date.min, last - _MOST_DAYS)
+    days = [day for day in day_range(first, last) if query.weekday in (None, day.isoweekday())]
+    if query.hour is None:
+        return [Window.of_day(day, zone) for day in days]
+    hours = [_hour(day, query.hour, zone) for day in days]
+    # Where clocks go forward, an hour of the day is missing.
+    return [window for window in hours if window.start < window.end]
+
+
+_MOST_DAYS: Final = timedelta(days=92)
+"""As far back as single hours and weekdays are looked at: as far as the insights go."""
+
+
+def _hour(day: date, hour: int, zone: ZoneInfo) -> Window:
+    """An hour of the local day; where clocks go back, the repeated hour is one."""
+    if hour == 23:
+        end = Window.of_day(day, zone).end
+    else:
+        end = datetime.combine(day, time(hour + 1), zone).astimezone(UTC)
+    return Window(datetime.combine(day, time(hour), zone).astimezone(UTC), end)
 
 
 def _window(first: date | None, last: date | None, zone: ZoneInfo) -> Window | None:

@@ -169,6 +169,30 @@ def test_calls_are_found_by_their_outcome_and_those_without_one_are_not_final(
         assert name in page
 
 
+def test_the_insights_links_find_the_calls_behind_their_numbers(desk: CallDesk) -> None:
+    """A weekday, an hour of local time, a span of whole seconds, what was derived."""
+    early = desk.call(at=MORNING - timedelta(hours=2), duration_seconds=29.7)
+    call = desk.call(duration_seconds=30.0)
+    desk.outcome(call, "answered")
+    days = "from=2026-11-16&to=2026-11-22"
+    for query, expected in {
+        "weekday=3": {early, call},
+        "weekday=2": set(),
+        "weekday=3&hour=10": {call},
+        "hour=8": {early},
+        "min=10&max=29": {early},
+        "min=30&max=59": {call},
+        "has=engaged": {call},
+        "has=contained": {call},
+        "has=transferred": set(),
+    }.items():
+        page = shown(desk, f"{days}&{query}")
+        assert set(ids(page)) == expected, query
+    assert "Only Wednesdays; 10:00 to 11:00, local time." in shown(
+        desk, f"{days}&weekday=3&hour=10"
+    )
+
+
 def test_each_kind_of_call_is_counted_whichever_is_shown(desk: CallDesk) -> None:
     for n in range(7):
         desk.call(is_trial=n in (1, 2), missing_since=MORNING if n == 3 else None)
