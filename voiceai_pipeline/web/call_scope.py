@@ -61,6 +61,8 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
     locations = call_options.all_locations(db, site.pipeline.zone, users)
     chosen, complaints = _chosen(query, locations, users)
     days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
+    if (query.weekday, query.hour) != (None, None) and any(map(_is_long, days.values())):
+        complaints += (f"Weekdays and hours are shown of the last {_MOST_DAYS.days} days.",)
     windows = {zone: _windows(query, *found, zone) for zone, found in days.items()}
     zone = site.pipeline.zone
     changed = datetime.combine(query.changed, time.min, zone) if query.changed else None
@@ -126,6 +128,11 @@ def _windows(
     hours = [_hour(day, query.hour, zone) for day in days]
     # Where clocks go forward, an hour of the day is missing.
     return [window for window in hours if window.start < window.end]
+
+
+def _is_long(days: tuple[date | None, date | None]) -> bool:
+    first, last = days
+    return first is None or (last is not None and last - first > _MOST_DAYS)
 
 
 _MOST_DAYS: Final = timedelta(days=92)
