@@ -34,7 +34,10 @@ def apart(part: Callable[..., list[Row]], *args: Any) -> list[Row]:
 
 
 def _report(sender: Any, part: Callable[..., list[Row]], args: Any) -> None:
-    sender.send(part(*args))
+    rows = part(*args)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    rows.append(("  CPU, with the imports", used.ru_utime + used.ru_stime, "s", None))
+    sender.send(rows)
 
 
 # The table ----------------------------------------------------------------------------------------

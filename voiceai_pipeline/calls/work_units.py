@@ -8,6 +8,7 @@ deleted, by its holder only: a worker that lost it to another has no say any mor
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,6 +17,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.calls.location_queue import Task
 from voiceai_pipeline.database.tables import work_units
+
+_AT_ONCE: Final = 5_000
+"""Units that are offered in one statement."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class Unit:
 
 def post(db: sa.Connection, leader: str, tasks: Iterable[Task], since: datetime) -> None:
     """Offer tasks to helpers."""
-    rows = [_row(task) | {"leader": leader, "since": since} for task in tasks]
-    if rows:
-        db.execute(sa.insert(work_units), rows)
+    rows = (_row(task) | {"leader": leader, "since": since} for task in tasks)
+    # A hundred thousand at once are a hundred MB.
+    while batch := list(islice(rows, _AT_ONCE)):
+        db.execute(sa.insert(work_units), batch)
 
 
 def _row(task: Task) -> dict[str, Any]:
