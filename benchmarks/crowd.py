@@ -11,6 +11,7 @@ CPU of one idle user (``benchmarks.orchestration``) and the latency.
 import argparse
 import multiprocessing
 import os
+import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -59,9 +60,13 @@ def marts() -> list[Row]:
     from voiceai_pipeline.pipeline import open_pipeline
 
     with open_pipeline(Settings.load(os.environ)) as pipeline, measured() as figures:
-        pipeline.marts.build([YESTERDAY])
+        built = pipeline.marts.build([YESTERDAY])
+    wrong = [*built.failures, *built.disagreements]
+    if wrong:
+        sys.stdout.write(f"{wrong[0]}\n")
     return [
-        ("marts of a day", figures.seconds, "s", None),
+        (f"marts of a day, {built.locations} locations", figures.seconds, "s", None),
+        ("  of them wrong", len(wrong), "", 0),
         ("  memory", figures.peak_mb, "MB", 500),
     ]
 
