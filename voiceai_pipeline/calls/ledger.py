@@ -303,12 +303,12 @@ def record_with_statuses(
     for outcome in so_far:
         by_user[outcome.user.id].append(outcome)
     concerned = {outcome.user.id for outcome in outcomes}
-    record_statuses(db, {user: _status(by_user[user]) for user in concerned})
+    record_statuses(db, {user: status_of(by_user[user]) for user in concerned})
     if run_id is not None:
         user_syncs.add(db, outcomes, run_id)
 
 
-def _status(outcomes: Sequence[DayResult]) -> UserStatus:
+def status_of(outcomes: Sequence[DayResult]) -> UserStatus:
     """A user's ``sync_status`` after these days: success only if every one is complete."""
     unfinished = [outcome for outcome in outcomes if outcome.state is not DayState.COMPLETE]
     stored = sum(outcome.stored or 0 for outcome in outcomes)

@@ -25,7 +25,7 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DaysError
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.unexpected import unexpected
-from voiceai_pipeline.database.engine import database_error
+from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import read_body
 from voiceai_pipeline.web.callers import CallError, caller_of
@@ -162,8 +162,8 @@ class Days:
 
 async def _sync(request: Request, fields: Fields, user_id: UUID) -> Response:
     site, patience = site_of(request), _patience(request)
-    started_at = datetime.now(UTC)
-    days = requested_days(fields, started_at, site)
+    days = requested_days(fields, datetime.now(UTC), site)
+    started_at = await run_in_threadpool(_now, site)
     launched = await run_in_threadpool(
         sync_runs.launch, site, user_id, "functions API", days.first, days.last
     )
@@ -175,6 +175,12 @@ async def _sync(request: Request, fields: Fields, user_id: UUID) -> Response:
         said = f"The sync still runs after {patience} seconds. It continues; ask statusUrl."
         return JSONResponse({**body, "message": said}, 202)
     return await run_in_threadpool(_ended, site, user_id, launched, started_at)
+
+
+def _now(site: Site) -> datetime:
+    """The database's time, by which results are dated."""
+    with site.pipeline.engine.begin() as db:
+        return database_now(db)
 
 
 def _patience(request: Request) -> int:
@@ -203,11 +209,15 @@ def _launched(site: Site, user_id: UUID, launched: Launched) -> dict[str, Any]:
 
 def _ended(site: Site, user_id: UUID, launched: Launched, started_at: datetime) -> Response:
     """The result of runs that have ended, as the source system answered: what it wrote into
-    ``sync_status``."""
+    ``sync_status``. Of these days alone: the row may be another sync's by now."""
+    count = (launched.last - launched.first).days + 1
+    days = [launched.first + timedelta(days=ahead) for ahead in range(count)]
     with site.pipeline.engine.begin() as db:
-        status = ledger.statuses(db, [user_id]).get(user_id)
-    if status is None or status.last_sync_at is None or status.last_sync_at < started_at:
-        said = "The sync ended without a result. Its run says why; start it again."
+        listed = ledger.results(db, days=days, user_ids=[user_id])
+    results = [one for one in listed if one.finished_at and one.finished_at >= started_at]
+    status = ledger.status_of(results)
+    if {one.day for one in results} != set(days):
+        said = "The sync ended without a result for all days. Its run says why; start it again."
         body = {**_launched(site, user_id, launched), "success": False, "error": "sync_failed"}
         return JSONResponse({**body, "message": said}, 503)
     body = {

@@ -1,22 +1,53 @@
 """Waiting for the end of a sync that was asked for over the API."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import requests
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
+from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline_tests.support.api_caller import Caller
 from voiceai_pipeline_tests.support.installation import HARBOR
 
+COMPLETE = DayState.COMPLETE
 
-def ending(connected: Caller, status: str, message: str, run: str = "SUCCESS") -> None:
-    """Let the next run end when it is asked for, with this row of ``sync_status``."""
+
+def record(caller: Caller, state: DayState, message: str = "", ago: int = 0) -> None:
+    """A result of each of the last four days, `ago` hours old; and another sync's `sync_status`."""
+    user = caller.installation.connection(HARBOR).user
+    at = datetime.now(UTC) - timedelta(hours=ago)
+    failure = None if state is COMPLETE else FailureClass.UNREACHABLE
+    rows = [
+        DayResult(
+            user=user,
+            location_id="LocHarborDental000001",
+            day=day,
+            state=state,
+            failure=failure,
+            message=message,
+            stored=2 if state is COMPLETE else None,
+            started_at=at,
+            finished_at=at,
+        )
+        for day in last_days()
+    ]
+    with caller.installation.pipeline.engine.begin() as db:
+        ledger.record(db, rows, None)
+        ledger.record_statuses(db, {HARBOR: UserStatus(at, "success", "another sync", 99)})
+
+
+def last_days() -> list[date]:
+    today = datetime.now(UTC).date()
+    return [today - timedelta(days=ago) for ago in range(4)]
+
+
+def ending(connected: Caller, state: DayState, message: str = "", run: str = "SUCCESS") -> None:
+    """Let the next run end when it is asked for, with these results."""
 
     def end() -> str:
-        row = UserStatus(datetime.now(UTC), status, message, 7)
-        with connected.installation.pipeline.engine.begin() as db:
-            ledger.record_statuses(db, {HARBOR: row})
+        record(connected, state, message)
         return run
 
     connected.installation.dagster.asked_for_a_run = end
@@ -29,16 +60,16 @@ def wait(caller: Caller, seconds: object) -> requests.Response:
 def test_who_waits_for_the_end_gets_what_the_sync_wrote_into_sync_status(
     connected: Caller,
 ) -> None:
-    ending(connected, "success", "Synced 4 days: 7 calls, 7 new, 0 changed")
+    ending(connected, COMPLETE)
     done = wait(connected, 30)
-    ending(connected, "failure", "HighLevel API error: 502", run="FAILURE")
+    ending(connected, DayState.FAILED, "HighLevel API error: 502", run="FAILURE")
     failed = wait(connected, 30)
 
     assert done.status_code == 200
     body = done.json()
-    assert (body["success"], body["records_synced"]) == (True, 7)
+    assert (body["success"], body["records_synced"]) == (True, 8)
     assert (
-        body["message"] == body["last_sync_message"] == "Synced 4 days: 7 calls, 7 new, 0 changed"
+        body["message"] == body["last_sync_message"] == "Synced 4 days: 8 calls, 0 new, 0 changed"
     )
     assert body["runIds"] == connected.installation.dagster.run_ids[:1]
     assert failed.status_code == 503
@@ -50,9 +81,7 @@ def test_who_waits_for_the_end_gets_what_the_sync_wrote_into_sync_status(
 
 
 def test_a_run_that_ends_without_a_result_is_no_success(connected: Caller) -> None:
-    with connected.installation.pipeline.engine.begin() as db:
-        old = UserStatus(datetime.now(UTC) - timedelta(hours=1), "success", "before", 3)
-        ledger.record_statuses(db, {HARBOR: old})
+    record(connected, COMPLETE, ago=1)
     connected.installation.dagster.asked_for_a_run = lambda: "CANCELED"
     answer = wait(connected, 30)
 
@@ -64,9 +93,7 @@ def test_a_connection_lost_during_the_sync_is_named_with_its_fix(connected: Call
     def end() -> str:
         connected.installation.sandbox.world.revoke("LocHarborDental000001")
         connected.call("oauth-refresh", {"userId": str(HARBOR)})
-        row = UserStatus(datetime.now(UTC), "failure", "Failed to refresh token", 0)
-        with connected.installation.pipeline.engine.begin() as db:
-            ledger.record_statuses(db, {HARBOR: row})
+        record(connected, DayState.FAILED, "Failed to refresh token")
         return "FAILURE"
 
     connected.installation.dagster.asked_for_a_run = end
