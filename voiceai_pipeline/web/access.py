@@ -175,8 +175,8 @@ def refuse_analysts(request: Request) -> None:
         raise PageError(
             403,
             "Only operators can do this",
-            "You are logged in as an analyst, who can see everything and change nothing. Nothing "
-            "was changed.",
+            "You are logged in as an analyst, who can look and change nothing. Nothing was "
+            "changed.",
             "Log out, and log in with the operators' password.",
         )
 
