@@ -8,6 +8,7 @@ session-level advisory locks, no prepared statements), so a pooler in transactio
 """
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -32,6 +33,15 @@ _POOL_TIMEOUT: Final = 300.0
 """Seconds to wait for a connection from the pool. Transactions are short, but the last of many
 workers may wait behind some that write a lot."""
 
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+    """SQLAlchemy logs every row that it reads at DEBUG; ``hide_parameters`` is about what it
+    writes."""
+    return record.levelno > logging.DEBUG
+
+
+# A filter of this logger: a level would log statements unasked.
+logging.getLogger("sqlalchemy.engine.Engine").addFilter(_is_no_row)
 
 _SETTINGS: Final = {
     "TimeZone": "UTC",

@@ -1,5 +1,6 @@
 """Connections to the database: the pool never hands out one whose server has gone meanwhile."""
 
+import logging
 from datetime import datetime
 
 import pytest
@@ -24,6 +25,17 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     with idle.connect() as db:
         assert db.execute(PID).scalar_one() != ended
     idle.dispose()
+
+
+def test_no_value_that_is_read_or_written_is_in_a_log_whatever_its_level(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with engine.begin() as db:
+        said = db.execute(sa.text("SELECT CAST(:word AS text)"), {"word": "what a caller said"})
+        assert said.scalar_one() == "what a caller said"
+    assert "SELECT CAST(" in caplog.text
+    assert "what a caller said" not in caplog.text
 
 
 def test_a_naive_time_never_reaches_the_database() -> None:
