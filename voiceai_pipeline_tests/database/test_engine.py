@@ -30,7 +30,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(
 def test_no_value_that_is_read_or_written_is_in_a_log_whatever_its_level(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
     with engine.begin() as db:
         said = db.execute(sa.text("SELECT CAST(:word AS text)"), {"word": "what a caller said"})
         assert said.scalar_one() == "what a caller said"
