@@ -218,8 +218,12 @@ def test_a_location_of_ones_own_is_connected_where_there_are_no_users_yet(
     done = program(*new, typed=f"{token}\n{location}\n")
     again = program(*new, typed=f"{token}\n{location}\n")
     unknown = program("connect", "Ada")
-    address = "https://services.leadconnectorhq.com"
-    without_app = program("connect", "My business", HIGHLEVEL_API_URL=address)
+    no_app = {
+        "HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com",
+        "HIGHLEVEL_CLIENT_ID": "",
+        "HIGHLEVEL_CLIENT_SECRET": "",
+    }
+    without_app = program("connect", "My business", "--no-browser", **no_app)
 
     assert (none.code, none.err) == (
         0,
