@@ -67,6 +67,6 @@ def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
     assert "Traceback" not in answer.text
     wait_until(lambda: "Unexpected error" in caplog.text)
     assert "jinja2.exceptions.TemplateNotFound" in caplog.text
-    assert "voiceai_pipeline/web/users.py" in caplog.text
+    assert "voiceai_pipeline/web/user_list.py" in caplog.text
     assert "users.html" not in caplog.text  # the error's text
     assert "Traceback" not in caplog.text
