@@ -196,7 +196,8 @@ def _ranked(scope: Scope, agent: AgentSums, query: InsightQuery) -> Ranked:
         (
             _number(measure, agent.now[number]),
             _share(agent.now, over, under) if agent.now[under or "calls"] else "",
-            calls_address(own, more=more),
+            # No address names calls without an agent.
+            calls_address(own, more=more) if agent.agent_id else "",
             bool(under and agent.now[under] < SMALL),
             change(measure, agent.now[number], agent.before and agent.before[number]),
         )
@@ -207,6 +208,6 @@ def _ranked(scope: Scope, agent: AgentSums, query: InsightQuery) -> Ranked:
     return Ranked(
         f"{name} (deleted)" if agent.is_deleted else name,
         cleaned(agent.location_name or agent.location_id, NAME_LENGTH),
-        query.address(location=agent.location_id, agent=agent.agent_id),
+        query.address(location=agent.location_id, agent=agent.agent_id) if agent.agent_id else "",
         cells,
     )

@@ -3,10 +3,15 @@
 import html
 import re
 from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
+from starlette.datastructures import QueryParams
 
+from voiceai_pipeline.calls import call_search
+from voiceai_pipeline.web import call_scope
+from voiceai_pipeline.web.call_query import CallQuery
 from voiceai_pipeline.web.insight_numbers import UNKNOWN
 from voiceai_pipeline_tests.support.installation import Installation
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
@@ -84,6 +89,29 @@ def test_a_total_is_the_sum_of_the_mart_and_leads_to_its_calls(shop: Installatio
     assert text.count('role="img"') == 3
     assert "<script" not in text
     assert "style=" not in text
+
+
+def test_every_number_leads_to_as_many_calls(shop: Installation) -> None:
+    engine, today = shop.pipeline.engine, shop.site.today()
+    Book(engine, seed=5, _calls=1_000).at_random(LOCATION, today - 14 * DAY, today - DAY, 250)
+    shop.pipeline.marts.build([today - n * DAY for n in range(16)])
+    checked = 0
+    for address in ("", f"?location={LOCATION}&agent=agent-days"):
+        counts: dict[str, set[int]] = {}
+        links = re.findall(r'href="(/calls[^"]+)"[^>]*>([\d,]+)</a>', page(shop, address))
+        for href, number in links:
+            counts.setdefault(html.unescape(href), set()).add(int(number.replace(",", "")))
+        for href, numbers in counts.items():
+            query = CallQuery.of(QueryParams(urlsplit(href).query))
+            with engine.begin() as db:
+                wanted = call_scope.read_scope(db, shop.site, query, content=True).wanted
+                found = call_search.exact_count(db, wanted)
+            # The minutes of these calls lead to them too.
+            assert not query.complaints
+            assert found in numbers, href
+            assert len(numbers) <= 2, href
+            checked += 1
+    assert checked > 100
 
 
 def test_days_that_were_not_read_are_said_and_shown_as_a_dash(shop: Installation) -> None:
