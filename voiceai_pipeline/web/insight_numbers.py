@@ -102,6 +102,11 @@ MEASURES: Final = {
 """Name, number, numerator and denominator of its share, and how a list of calls narrows to it."""
 
 
+def in_order(rank: str) -> list[tuple[str, Any]]:
+    """The measures of the ranking, first what it ranks by: a phone shows the first columns."""
+    return sorted(MEASURES.items(), key=lambda one: one[0] != rank)
+
+
 def column_name(measure: str, report: Report) -> str:
     name = MEASURES[measure][0]
     return label(Outcome.GOAL, report.goal_actions) if measure == "booked" else name
@@ -201,7 +206,7 @@ def _ranked(scope: Scope, agent: AgentSums, query: InsightQuery) -> Ranked:
             bool(under and agent.now[under] < SMALL),
             change(measure, agent.now[number], agent.before and agent.before[number]),
         )
-        for measure, (_, number, over, under, more) in MEASURES.items()
+        for measure, (_, number, over, under, more) in in_order(query.rank)
     ]
     nameless = f"agent {agent.agent_id[:8]}" if agent.agent_id else "no agent"
     name = cleaned(agent.name or nameless, NAME_LENGTH)

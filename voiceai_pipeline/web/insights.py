@@ -20,10 +20,10 @@ from voiceai_pipeline.marts import insights
 from voiceai_pipeline.marts.insights import Report, Scope
 from voiceai_pipeline.web import insight_charts
 from voiceai_pipeline.web.insight_numbers import (
-    MEASURES,
     UNKNOWN,
     column_name,
     coverage,
+    in_order,
     minutes,
     ranking,
     sums,
@@ -89,7 +89,7 @@ def page(request: Request) -> Response:
         heat=heat(scope, report),
         zone=_zone(report.zones),
         ranking=ranking(scope, report, query),
-        ranks_in_order=[(one, column_name(one, report)) for one in MEASURES],
+        ranks_in_order=[(one, column_name(one, report)) for one, _ in in_order(query.rank)],
         agents_total=report.agents_total,
         rules=_rules(report),
         small=SMALL,
