@@ -99,8 +99,11 @@ def test_a_new_key_is_found_at_once_and_a_withdrawn_one_ends_within_minutes(
     assert user(logins, service.token(HARBOR)) == HARBOR
     with pytest.raises(LoginError):
         user(logins, old)
+    second = service.token(HARBOR)
     service.rotate("third")
     hands.now += module.KEPT + 1
+    with pytest.raises(LoginError):
+        user(logins, second)
     assert user(logins, service.token(HARBOR)) == HARBOR
 
 
