@@ -61,10 +61,6 @@ def engine_at_work(product: Product, tmp_path: Path) -> Iterator[CeleryEngine]:
         for name, value in os.environ.items()
         if name.startswith(("VOICEAI_", "HIGHLEVEL_")) or name == "DAGSTER_POSTGRES_URL"
     }
-    for folder in tmp_path.parents:  # workers are users of their own
-        if folder.name.startswith("pytest-"):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
     with celery_engine(tmp_path / "engine", environment | {"VOICEAI_HELPERS": "1"}) as engine:
         yield engine
 

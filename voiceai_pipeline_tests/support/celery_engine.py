@@ -1,5 +1,7 @@
 """A real Celery engine on loopback, from the files of ``deploy/celery``: Redis as the broker,
-workers as users of their own, and Dagster's daemon, each a process of its own.
+workers and Dagster's daemon, each a process of its own.
+
+All of one user: the embedded server's socket is of whoever started it.
 """
 
 import os
@@ -19,7 +21,6 @@ from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline_tests.support.ports import free_port
 
 FILES: Final = PROJECT / "deploy" / "celery"
-_FIRST_USER: Final = 20_001
 
 
 @dataclass
@@ -29,19 +30,14 @@ class CeleryEngine:
     Attributes:
         home: DAGSTER_HOME.
         environment: of every process; a worker's has a VOICEAI_HOME of its own.
-        has_users: whether each worker is a user of its own, which takes root and an interpreter
-            that others may execute.
     """
 
     home: Path
     environment: Mapping[str, str]
-    has_users: bool
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(
-        self, *command: str, user: int | None = None, **extra: str
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **extra: str) -> subprocess.Popen[bytes]:
         """Start a process in a group of its own; its output is in ``home``."""
         log = self.home / f"{len(self.started)}-{Path(command[0]).name}.log"
         with log.open("wb") as output:
@@ -52,9 +48,6 @@ class CeleryEngine:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                user=user,
-                group=user,
-                extra_groups=[] if user else None,
             )
         self.started.append(process)
         return process
@@ -64,14 +57,10 @@ class CeleryEngine:
         number = len(self.workers)
         folder = self.home / f"worker-{number}"
         folder.mkdir()
-        user = _FIRST_USER + number if self.has_users else None
-        if user:
-            os.chown(folder, user, user)
         worker = self.start(
             *(sys.executable, "-m", "celery", "--app", "worker", "worker", "--concurrency", "2"),
             *("--prefetch-multiplier", "1", "--queues", "dagster", "--hostname", f"w{number}@%h"),
             *("--without-mingle", "--without-gossip", "--loglevel", "WARNING"),
-            user=user,
             VOICEAI_HOME=str(folder),
             HOME=str(folder),
         )
@@ -126,7 +115,6 @@ def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[Celery
         environment: the variables of a run.
     """
     home.mkdir()
-    home.chmod(0o755)
     config = yaml.safe_load((FILES / "dagster.yaml").read_text())
     config["local_artifact_storage"]["config"]["base_dir"] = str(home / "artifacts")
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
@@ -142,7 +130,6 @@ def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[Celery
             "DAGSTER_CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0",
             **environment,
         },
-        has_users=os.geteuid() == 0 and _is_open_to_others(),
     )
     try:
         engine.start(
@@ -158,20 +145,3 @@ def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[Celery
         yield engine
     finally:
         engine.end()
-
-
-def _is_open_to_others() -> bool:
-    """Whether a user without rights can run this interpreter and our code."""
-    try:
-        seen = subprocess.run(
-            [sys.executable, "-c", "import voiceai_pipeline"],
-            cwd=PROJECT,
-            user=_FIRST_USER,
-            group=_FIRST_USER,
-            extra_groups=[],
-            capture_output=True,
-            check=False,
-        )
-    except PermissionError:
-        return False
-    return seen.returncode == 0
