@@ -8,7 +8,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up parquet test acceptance lint types sure soak distributed bench lock sbom clean
+.PHONY: help up parquet test acceptance lint types sure soak distributed bench lock sbom dbt clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -68,6 +68,8 @@ lock: ## regenerate the lock files (needs uv)
 	    --custom-compile-command "make lock" -c requirements.lock - -o deploy/requirements-$${image%:*}.lock || exit 1; done
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	  --custom-compile-command "make lock" --group sbom -o requirements-sbom.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	  --custom-compile-command "make lock" --group dbt -o requirements-dbt.lock
 
 sbom: ## write dist/*.cdx.json: what each image consists of (CycloneDX)
 	@$(PYTHON) -m venv $(VENV)-sbom
@@ -77,8 +79,15 @@ sbom: ## write dist/*.cdx.json: what each image consists of (CycloneDX)
 	  $(VENV)-sbom/bin/cyclonedx-py requirements $$lock.lock --pyproject pyproject.toml --output-reproducible \
 	    --of JSON -o dist/$$(basename $$lock).cdx.json || exit 1; done
 
+# Its packages fight Dagster's, hence an environment of its own.
+dbt: ## check docs/dbt with a real dbt
+	@$(PYTHON) -m venv $(VENV)-dbt
+	@$(VENV)-dbt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dbt.lock
+	@$(VENV)-dbt/bin/dbt --no-send-anonymous-usage-stats --warn-error parse --project-dir docs/dbt --profiles-dir docs/dbt \
+	  --target-path $(abspath $(VENV)-dbt)/target --log-path $(abspath $(VENV)-dbt)/logs
+
 clean: ## delete .venv (the data in .voiceai are kept)
-	rm -rf $(VENV) $(VENV)-sbom
+	rm -rf $(VENV) $(VENV)-sbom $(VENV)-dbt
 
 # Installing: from the lock files, hashes checked; repeated only when they change.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip

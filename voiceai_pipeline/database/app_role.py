@@ -20,6 +20,7 @@ VERBS: Final = dict.fromkeys(metadata.tables, _ALL) | {
     "content_openings": ("SELECT", "INSERT"),
     # Written by ``migrate``, that is by the owner.
     "redaction_progress": ("SELECT",),
+    "caller_key": ("SELECT",),
     VERSION_TABLE: ("SELECT",),
 }
 """What the application may do, by table."""

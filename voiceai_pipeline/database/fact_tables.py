@@ -45,12 +45,50 @@ call_facts = sa.Table(
               comment="Fingerprint of the rules of outcomes."),
     sa.Column("row_version", sa.BigInteger, nullable=False,
               comment="Of the row of call_logs that it was derived from: its xmin."),
+    sa.Column("timezone", sa.Text,
+              comment="IANA name of the location's zone, else the pipeline's, that local_day and "
+                      "local_hour are in; NULL: derived before these were."),
+    sa.Column("local_day", sa.Date,
+              comment="Day on which the call started, in its location's time zone, else the "
+                      "pipeline's: the day of the marts. NULL: not derived yet."),
+    sa.Column("local_hour", sa.SmallInteger,
+              comment="Hour of local_day in which the call started, 0 to 23; the hour that repeats "
+                      "in autumn is one. NULL: not derived yet."),
     sa.Index("call_facts_location_id_started_at_idx", "location_id", "started_at"),
     sa.Index("call_facts_caller_idx", "caller", "started_at"),
     sa.Index("call_facts_outcome_idx", "location_id", "outcome", "started_at"),
     comment="What is derived from each call: outcome, flags, turns. Derived again when marts are "
             "built, if the call or the rules changed.",
 )  # fmt: skip
+
+caller_key = sa.Table(
+    "caller_key",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, server_default="1",
+              comment="1: there is one key."),
+    sa.Column("key", sa.LargeBinary, nullable=False, comment="Secret; 32 bytes."),
+    sa.CheckConstraint("id = 1"),
+    comment="The key of callers' pseudonyms in the views. Without it a pseudonym leads to no "
+            "number, not even by trying all numbers.",
+)  # fmt: skip
+
+CALLER_PSEUDONYM: Final = sa.case(
+    (
+        call_facts.c.caller != 0,
+        sa.func.left(
+            sa.func.encode(
+                sa.func.sha256(
+                    sa.select(caller_key.c.key)
+                    .scalar_subquery()
+                    .op("||")(sa.func.int8send(call_facts.c.caller))
+                ),
+                "hex",
+            ),
+            16,
+        ),
+    )
+).label("caller_pseudonym")
+"""The same text for each call of a caller; NULL: unknown, withheld, or not derived yet."""
 
 _MIDNIGHT: Final = "date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'"
 NOT_FINAL_SINCE: Final[sa.ColumnElement[Any]] = sa.literal_column(

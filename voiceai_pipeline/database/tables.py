@@ -31,7 +31,7 @@ from voiceai_pipeline.database.connection_tables import (
     token_events,
     users,
 )
-from voiceai_pipeline.database.fact_tables import call_facts
+from voiceai_pipeline.database.fact_tables import call_facts, caller_key
 from voiceai_pipeline.database.page_tables import page_logins
 from voiceai_pipeline.database.schema import (
     ADOPTED,
@@ -61,6 +61,7 @@ __all__ = [
     "call_hints",
     "call_logs",
     "call_words",
+    "caller_key",
     "connect_requests",
     "content_openings",
     "drifting_days",

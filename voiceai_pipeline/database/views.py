@@ -16,7 +16,7 @@ from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database import share_queries
 from voiceai_pipeline.database.captured_values import CAPTURED_COMMENTS, CAPTURED_VALUES
-from voiceai_pipeline.database.fact_tables import OUTCOME, call_facts
+from voiceai_pipeline.database.fact_tables import CALLER_PSEUDONYM, OUTCOME, call_facts
 from voiceai_pipeline.database.period_tables import ALL_MARTS
 from voiceai_pipeline.database.tables import (
     agents,
@@ -109,6 +109,9 @@ CALL_COMMENTS: Final = {
     "action_types": "The agent's actions, as a JSON array of HighLevel's types.",
     "outcome": "Derived, by the first rule that holds (docs/metrics.md): goal, transferred, "
     "follow_up, data_taken, answered, unclear or no_conversation; not_final: it may still change.",
+    "caller_pseudonym": "The same text for each call of a caller (docs/metrics.md) at a location, "
+    "to count distinct and returning callers by; leads to no number or contact. NULL: the caller "
+    "is unknown or withheld, or the call is not derived yet (is_engaged is NULL too).",
 }
 
 CALL_CONTENT: Final = (
@@ -150,6 +153,9 @@ DERIVED: Final = (
     call_facts.c.is_data_captured,
 )
 """What is derived from a call; all but the outcome are NULL until it is."""
+
+_COUNTED_BY: Final = (call_facts.c.local_day, call_facts.c.local_hour, CALLER_PSEUDONYM)
+"""What analysts without content count calls by."""
 
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
     # Calls of a location that no user holds any more stay, without a user.
@@ -278,13 +284,13 @@ VIEWS: Final = (
         "location, and all users of a shared location see it; user_id is NULL where no user has "
         "the location any more. Without trial calls and calls that "
         "HighLevel no longer lists.",
-        _CALLS.where(COUNTED).add_columns(*DERIVED),
+        _CALLS.where(COUNTED).add_columns(*DERIVED, *_COUNTED_BY),
         _USER | CALL_COMMENTS,
     ),
     View(
         "all_calls",
         "Like calls, but with trial calls and calls that HighLevel no longer lists.",
-        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since, *DERIVED),
+        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since, *DERIVED, *_COUNTED_BY),
         _USER | CALL_COMMENTS,
     ),
     View(

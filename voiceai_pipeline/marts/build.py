@@ -208,7 +208,8 @@ class Marts:
             for location_id, rows in ledger.items()
         }
         locations = location_reader.read_locations(db, location_ids, windows, self._zone)
-        call_fact_store.refresh(db, location_ids, first, last, self._rules)
+        zones = {one.location_id: one.zone for one in locations}
+        call_fact_store.refresh(db, zones, first, last, self._rules)
         stored = call_reader.read_calls(db, location_ids, first, last, now)
         rows = metrics.compute(locations, days, stored, self._rules)
         status = mart_status.status(locations, ledger, days, now, self._zone)

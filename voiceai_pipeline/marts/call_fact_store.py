@@ -3,9 +3,10 @@
 The sentences of the rules are in ``core/outcome.py``; here is the SQL that applies them.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
 from voiceai_pipeline.database.fact_tables import call_facts
+from voiceai_pipeline.marts import offsets
 from voiceai_pipeline.marts.call_sql import (
     CALLER,
     CALLS,
@@ -40,12 +42,18 @@ _REFRESH: Final = f"""
                missing_since IS NULL AND is_trial IS NOT TRUE AS is_counted,
                CASE WHEN jsonb_typeof(translation -> 'language') = 'string' THEN
                nullif(left(lower(btrim(translation ->> 'language')), 35), '') END AS language,
-               call_logs.xmin::text::bigint AS row_version, said.has_words, said.is_unknown,
-               said.turns, action.has_goal, action.has_transfer, action.has_follow_up,
-               action.has_extraction, EXISTS (SELECT FROM jsonb_each(
+               call_logs.xmin::text::bigint AS row_version, zoned.zone,
+               (started_at AT TIME ZONE 'UTC') + make_interval(secs => zoned.seconds) AS local_at,
+               said.has_words, said.is_unknown, said.turns,
+               action.has_goal, action.has_transfer, action.has_follow_up, action.has_extraction,
+               EXISTS (SELECT FROM jsonb_each(
                    CASE jsonb_typeof(extracted_data) WHEN 'object' THEN extracted_data
                    ELSE '{{}}' END) AS entry WHERE {IS_FILLED}) AS is_filled
         FROM {CALLS}
+        JOIN unnest(%(places)s::text[], %(zones)s::text[], %(starts)s::timestamptz[],
+                    %(ends)s::timestamptz[], %(offsets)s::int[])
+            AS zoned(place, zone, starts, ends, seconds)
+            ON place = location_id AND started_at >= starts AND started_at < ends
         CROSS JOIN LATERAL (
             SELECT {HAS_WORDS} AS has_words, {IS_SPEAKER_UNKNOWN} AS is_unknown, {TURNS} AS turns
             FROM (SELECT {SAID} AS said OFFSET 0) AS transcribed OFFSET 0) AS said
@@ -63,7 +71,7 @@ _REFRESH: Final = f"""
             SELECT FROM call_facts AS fact
             WHERE (fact.location_id, fact.call_id) = (call_logs.location_id, call_logs.call_id)
               AND fact.row_version = call_logs.xmin::text::bigint
-              AND fact.rules_version = %(rules)s)),
+              AND fact.rules_version = %(rules)s AND fact.timezone = zoned.zone)),
     judged AS (
         SELECT *, coalesce(turns >= %(turns)s AND round(duration * 1000) >= %(seconds)s * 1000,
                            false) AS is_engaged FROM call)
@@ -78,7 +86,7 @@ _REFRESH: Final = f"""
                 WHEN is_engaged THEN '{Outcome.ANSWERED}'
                 WHEN is_unknown OR duration IS NULL THEN '{Outcome.UNCLEAR}'
                 ELSE '{Outcome.NO_CONVERSATION}' END,
-           %(rules)s, row_version
+           %(rules)s, row_version, zone, local_at::date, extract(hour FROM local_at)
     FROM judged
     ON CONFLICT (location_id, call_id) DO UPDATE SET {_UPDATES}
 """  # noqa: S608 - our own text
@@ -86,17 +94,22 @@ _REFRESH: Final = f"""
 
 def refresh(
     db: sa.Connection,
-    location_ids: Collection[str],
+    zones: Mapping[str, ZoneInfo],
     first: datetime,
     last: datetime,
     rules: MetricRules,
 ) -> int:
     """Bring the facts of the calls from ``first`` to before ``last`` (UTC) up to date; returns how
-    many were derived. These locations are locked (``mart_store.lock``)."""
-    where = {"ids": list(location_ids), "first": first, "last": last}
+    many were derived. These locations are locked (``mart_store.lock``).
+
+    Args:
+        zones: the locations, each with the time zone of its local days.
+    """
+    where = {"ids": list(zones), "first": first, "last": last}
     values = {
         **where,
         **spellings(db, where),
+        **_offsets(zones, first, last),
         "goals": list(rules.goal_actions),
         "follow_ups": list(rules.follow_up_actions),
         "turns": rules.engaged_turns,
@@ -108,3 +121,17 @@ def refresh(
     with errors_as_sqlalchemys(), driver.cursor() as cursor:
         count: int = cursor.execute(_REFRESH, values).rowcount
     return count
+
+
+def _offsets(zones: Mapping[str, ZoneInfo], first: datetime, last: datetime) -> dict[str, Any]:
+    """Each location's offsets from UTC in seconds, and from when to when they hold. The server is
+    not asked: it may not know the zone."""
+    known = {zone: offsets.between(zone, first, last) for zone in set(zones.values())}
+    rows = [(place, zone, one) for place, zone in zones.items() for one in known[zone]]
+    return {
+        "places": [place for place, _, _ in rows],
+        "zones": [zone.key for _, zone, _ in rows],
+        "starts": [one.start for _, _, one in rows],
+        "ends": [one.end for _, _, one in rows],
+        "offsets": [one.seconds for _, _, one in rows],
+    }

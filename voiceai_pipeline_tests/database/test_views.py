@@ -72,6 +72,9 @@ def test_users_who_share_a_location_both_see_its_calls_and_only_those(
         "is_goal_reached": None,
         "is_transferred": None,
         "is_data_captured": None,
+        "local_day": None,
+        "local_hour": None,
+        "caller_pseudonym": None,
     }
     assert (counted[-1]["location_name"], counted[-1]["location_timezone"]) == (
         "Loc2",

@@ -1,9 +1,11 @@
 """Outcomes of calls: exactly one each, by the printed rule, whatever a call contains."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from voiceai_pipeline.core.outcome import Outcome, not_final_since
 from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.marts import call_fact_store
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
-from voiceai_pipeline_tests.support.mart_desk import LOCATION, D, Desk
+from voiceai_pipeline_tests.support.mart_desk import LOCATION, UTC_ZONE, D, Desk
 from voiceai_pipeline_tests.support.repetition import repeated, soak
 
 GONE: Final = datetime(2026, 11, 20, tzinfo=UTC)
@@ -113,8 +115,8 @@ def test_every_call_has_exactly_the_outcome_of_the_first_rule_that_holds(
 
     with engine.begin() as db:
         window = now - 9 * DAY, now + DAY
-        derived = call_fact_store.refresh(db, [LOCATION], *window, rules)
-        again = call_fact_store.refresh(db, [LOCATION], *window, rules)
+        derived = call_fact_store.refresh(db, {LOCATION: UTC_ZONE}, *window, rules)
+        again = call_fact_store.refresh(db, {LOCATION: UTC_ZONE}, *window, rules)
         found = db.exec_driver_sql("SELECT call_id, outcome FROM voiceai.all_calls")
         assert {row.call_id: row.outcome for row in found} == expected
     assert (derived, again) == (len(calls), 0)
@@ -177,3 +179,56 @@ def test_the_rules_that_marts_were_built_by_are_printed_in_them(book: Book, desk
     assert [line.partition(":")[0] for line in lines] == [str(one) for one in Outcome]
     assert lines[0] == "goal: A goal action was run: SMS."
     assert lines[2] == "follow_up: Another action was run: CUSTOM_ACTION."
+
+
+def test_local_days_and_hours_are_those_of_the_marts_also_when_the_zone_changes(
+    book: Book, desk: Desk
+) -> None:
+    first, last = D - 10 * DAY, D + DAY  # New York sets its clocks back on 1 November
+    book.location(LOCATION, "America/New_York")
+    book.location("LocNowhere", "Mars/Olympus")
+    for place in (LOCATION, "LocNowhere"):
+        book.read(place, first - DAY, last + DAY)
+        book.at_random(place, first, last, 60, is_trial=False, missing_since=None)
+    counted = "count(*)::int FROM voiceai.calls GROUP BY 1, 2, 3"
+    marts = "SELECT location_id, day, hour, sum(calls)::int FROM hourly_activity GROUP BY 1, 2, 3"
+
+    def rows(query: str) -> set[tuple[Any, ...]]:
+        with desk.engine.begin() as db:
+            return {tuple(row) for row in db.exec_driver_sql(query)}
+
+    for zone in ("America/New_York", "Asia/Kathmandu"):
+        with desk.engine.begin() as db:
+            db.execute(
+                sa.text("UPDATE locations SET timezone = :zone WHERE location_id = :id"),
+                {"zone": zone, "id": LOCATION},
+            )
+        desk.build(*(first + n * DAY for n in range(-1, (last - first).days + 2)))
+        assert rows(f"SELECT location_id, local_day, local_hour, {counted}") == rows(marts)
+
+
+def test_a_caller_has_one_pseudonym_in_all_calls_which_only_the_key_can_make(
+    book: Book, desk: Desk
+) -> None:
+    book.location(LOCATION, "UTC")
+    book.read(LOCATION, D, D)
+    noon = datetime(2026, 11, 10, 12, tzinfo=UTC)
+    for number in ("+15550100001", "+1 555 010 0001", "+15550100002", "anonymous", None):
+        book.call(LOCATION, noon, contact_id=None, from_number=number)
+    desk.build(D)
+    with desk.engine.begin() as db:
+        db.exec_driver_sql("SET LOCAL ROLE voiceai_analyst")
+        found = db.exec_driver_sql("SELECT caller_pseudonym FROM voiceai.calls ORDER BY call_id")
+        one, same, other, withheld, unknown = found.scalars()
+    assert one == same
+    assert one != other
+    assert (withheld, unknown) == (None, None)
+    with desk.engine.begin() as db:  # the key alone makes pseudonyms of hashes
+        key = db.exec_driver_sql("SELECT key FROM caller_key").scalar_one()
+        caller = db.exec_driver_sql("SELECT caller FROM call_facts WHERE call_id = 'call-1'")
+        data = bytes(key) + caller.scalar_one().to_bytes(8, "big", signed=True)
+    assert (len(key), one) == (32, hashlib.sha256(data).hexdigest()[:16])
+    with desk.engine.connect() as db:
+        db.exec_driver_sql("SET ROLE voiceai_analyst")
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+            db.exec_driver_sql("SELECT key FROM caller_key")
