@@ -49,7 +49,7 @@ def test_the_page_on_commands_says_what_they_say() -> None:
 
 
 def test_the_dbt_sources_are_the_views_with_their_comments() -> None:
-    written = (PROJECT / "docs" / "dbt" / "sources.yml").read_text()
+    written = (PROJECT / "docs" / "dbt" / "models" / "sources.yml").read_text()
     assert written == dbt_sources.dbt_sources(), dbt_sources.HOW_TO_WRITE_IT
 
 

@@ -1,4 +1,4 @@
-"""docs/dbt/sources.yml, from the views and their comments; run as a program it prints the file."""
+"""docs/dbt's sources, from the views and their comments; run as a program it prints the file."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from voiceai_pipeline.database.view_sources import SCHEMA
 from voiceai_pipeline.database.views import VIEWS, View
 
 HOW_TO_WRITE_IT: Final = (
-    "python -m voiceai_pipeline_tests.support.dbt_sources > docs/dbt/sources.yml"
+    "python -m voiceai_pipeline_tests.support.dbt_sources > docs/dbt/models/sources.yml"
 )
 
 _HEAD: Final = f"# Written by: {HOW_TO_WRITE_IT}\n"
