@@ -17,7 +17,7 @@ from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline.definitions import defs
 from voiceai_pipeline.defs.numbers import of_status
 from voiceai_pipeline.highlevel.errors import RULES, Rule
-from voiceai_pipeline_tests.support import dbt_sources
+from voiceai_pipeline_tests.support import dbt_sources, superset_dashboard
 from voiceai_pipeline_tests.support.cli_page import HOW_TO_WRITE_IT, cli_page
 
 EMPTY = DayReport(date(2026, 11, 20), (), (), (), ())
@@ -51,6 +51,11 @@ def test_the_page_on_commands_says_what_they_say() -> None:
 def test_the_dbt_sources_are_the_views_with_their_comments() -> None:
     written = (PROJECT / "docs" / "dbt" / "models" / "sources.yml").read_text()
     assert written == dbt_sources.dbt_sources(), dbt_sources.HOW_TO_WRITE_IT
+
+
+def test_the_dashboard_for_superset_is_as_the_views_are() -> None:
+    written = (PROJECT / "docs" / "superset-dashboard.zip").read_bytes()
+    assert written == superset_dashboard.superset_dashboard(), superset_dashboard.HOW_TO_WRITE_IT
 
 
 def test_every_link_of_the_documents_leads_to_a_file() -> None:
