@@ -98,7 +98,10 @@ def networks_of(given: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def is_local(url: str) -> bool:
     """Whether a URL names this machine: a request to it never goes through a proxy."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
     return is_loopback(host) or is_every_address(host)
 
 

@@ -81,7 +81,7 @@ def test_an_export_whose_reader_stops_early_prints_no_error(program: Program, ca
             "--from 'yesterday' is not a valid day. Use YYYY-MM-DD.",
         ),
         (["calls", "--start", NEXT_DAY, "--end", A_DAY], f"is after --to {A_DAY}."),
-        (["calls", "--from", A_DAY, "--format", "xlsx"], "'xlsx' is not one of 'csv', 'parquet'."),
+        (["calls", "--from", A_DAY, "--format", "xlsx"], "'xlsx' is not one of 'csv',"),
         (["calls", "--from", A_DAY, "--format", "parquet"], "Parquet needs a file: -o FILE"),
     ],
 )

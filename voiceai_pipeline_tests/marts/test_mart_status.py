@@ -1,5 +1,6 @@
 """Unknown is NULL, never 0: days that were never read, and trends over weeks that were not."""
 
+import csv
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def test_a_day_that_was_never_read_has_no_numbers_and_shows_dashes(
     order = export.Order("daily_call_metrics", D, D, location_ids=[LOCATION], zone=UTC_ZONE)
     path = tmp_path / "day.csv"
     export.export(desk.engine, order, export.Format.CSV, path)
-    header, row = path.read_text().splitlines()
-    assert dict(zip(header.split(","), row.split(","), strict=True))["calls"] == ""
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["calls"] == ""
 
     facts = mart_numbers.of_days(desk.engine, [D])["daily_call_metrics"][D]
     table = facts["locations_of_the_day"].md_str

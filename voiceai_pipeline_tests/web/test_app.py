@@ -52,13 +52,16 @@ def test_unknown_users_and_addresses_have_an_error_page(installation: Installati
 
 
 def test_a_bug_is_a_page_with_the_same_headers_and_no_details(
-    installation: Installation, caplog: pytest.LogCaptureFixture
+    installation: Installation,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     templates = installation.site.templates
     whole = templates.loader
     assert whole is not None
     kept = {name: whole.get_source(templates, name)[0] for name in ("base.html", "problem.html")}
-    templates.loader = DictLoader(kept)  # the list's own template has gone
+    # The list's own template has gone; all sites of a process share the templates.
+    monkeypatch.setattr(templates, "loader", DictLoader(kept))
     answer = requests.get(installation.url, timeout=60)
 
     assert answer.status_code == 500
