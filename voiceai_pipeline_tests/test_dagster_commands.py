@@ -87,7 +87,7 @@ def test_the_commands_say_what_there_is(
     done: Mapping[str, subprocess.CompletedProcess[str]],
 ) -> None:
     listed = json.loads(done["list defs"].stdout)
-    assert len(listed["assets"]) == 12
+    assert len(listed["assets"]) == 16
     assert "All code locations passed validation" in done["validate"].stdout
     assert "VOICEAI_DATABASE_URL" in done["list envs"].stdout
 
@@ -129,7 +129,7 @@ def test_dg_dev_serves_the_assets_and_its_sensors_find_their_tables(
         wait_until(lambda: answers(f"{url}/server_info"), pause=0.5)
         wait_until(lambda: len(_ended_ticks(url)) == len(definitions.defs.sensors or ()), pause=1)
         assert {*_ended_ticks(url)} == {("SKIPPED", None)}
-        assert len(graphql(url, "{ assetNodes { id } }")["assetNodes"]) == 12
+        assert len(graphql(url, "{ assetNodes { id } }")["assetNodes"]) == 16
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)

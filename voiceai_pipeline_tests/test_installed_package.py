@@ -30,7 +30,7 @@ def test_everything_starts_in_an_empty_folder_and_a_sync_shows_in_the_ui(
 ) -> None:
     installed, environment = running_product, wheel_environment
     assert answers(f"{installed.page}/health")
-    assert len(graphql(installed.url, "{ assetNodes { id } }")["assetNodes"]) == 12
+    assert len(graphql(installed.url, "{ assetNodes { id } }")["assetNodes"]) == 16
     day = product_day - timedelta(days=1)
     before = _written(environment)
     done = installed.run("sync", "--start", str(day), "--user", "Harbor Dental", "--json")
