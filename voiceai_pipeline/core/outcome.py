@@ -13,7 +13,7 @@ from typing import Final
 from voiceai_pipeline.core.days import TRAILING_DAYS
 from voiceai_pipeline.core.settings import BOOKING, MetricRules
 
-_REVISION: Final = 2
+_REVISION: Final = 3
 """Increase this when a rule or another fact changes: all are derived again."""
 
 

@@ -173,15 +173,16 @@ def measures() -> Iterable[sa.Column[Any]]:
                  "within 24 hours.", back)  # fmt: skip
     yield ratio("callback_rate", "called_back_calls", "callback_judged_calls", back)
     limit = "duration_seconds agent_id agents.raw"
-    yield count("max_duration_known_calls", "Calls of agents whose maxCallDuration is known.",
-                 limit)  # fmt: skip
-    yield count("calls_at_max_duration", "Of these: within 2 seconds of the agent's current "
-                 "maxCallDuration, or longer.", limit)  # fmt: skip
+    yield count("max_duration_known_calls", "Calls of known duration, of agents whose "
+                 "maxCallDuration was known.", limit)  # fmt: skip
+    yield count("calls_at_max_duration", "Of these: within 2 seconds of the maxCallDuration that "
+                 "applied when the call started, or longer.", limit)  # fmt: skip
     yield ratio("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls", limit)
     hours = "started_at agent_id agents.raw agents.timezone"
-    yield count("hours_known_calls", "Calls of agents whose working hours are known.", hours)
-    yield count("after_hours_calls", "Of these: outside the agent's current working hours, in the "
-                 "agent's time zone.", hours)  # fmt: skip
+    yield count("hours_known_calls", "Calls of agents whose working hours were known.", hours)
+    yield count("after_hours_calls", "Of these: outside the working hours that applied when "
+                 "the call started, in the agent's time zone, else the location's.",
+                 hours)  # fmt: skip
     yield ratio("after_hours_rate", "after_hours_calls", "hours_known_calls", hours)
     yield column("is_small_sample", sa.Boolean, "calls < 20: shares of calls are not meaningful.",
                   "call_id")  # fmt: skip

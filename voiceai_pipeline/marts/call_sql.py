@@ -50,7 +50,7 @@ TURNS: Final = " + ".join(
 """How often the caller of ``SAID`` spoke."""
 
 HAS_WORDS: Final = "said ~ '\\S'"
-IS_SPEAKER_UNKNOWN: Final = f"{HAS_WORDS} AND said !~ '\\n *(human|user|bot|agent|assistant|ai) *:'"
+IS_SPEAKER_UNKNOWN: Final = f"{HAS_WORDS} AND said !~ '\\n(human|user|bot|agent|assistant|ai):'"
 
 # False and 0 are answers.
 IS_FILLED: Final = (

@@ -60,7 +60,12 @@ def test_speaker_labels_count_in_any_case_and_unknown_ones_are_counted(
         "AGENT: Hello\nUSER: Hi\nuser: Bye",
         "bot:Hello\r\nhuman:Hi\r\nHUMAN: Bye",
     )
-    unknown = ("Speaker 1: Hello\nSpeaker 2: Hi", "Just text.")
+    unknown = (
+        "Speaker 1: Hello\nSpeaker 2: Hi",
+        "Just text.",
+        " bot: Hello\n human: Hi\n human: Bye",  # no line begins with a label
+        "Bot : Hello\nHuman : Hi\nHuman : Bye",
+    )
     for transcript in (*known, *unknown, "bot:Hello?", None):
         book.call(LOCATION, NOON, transcript=transcript)
     desk.build(D)

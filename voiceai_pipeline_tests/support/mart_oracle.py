@@ -57,7 +57,7 @@ WITH facts AS (
     (SELECT count(*) FROM regexp_split_to_table(coalesce(c.transcript, ''), '\n') AS line
       WHERE line ~* '^(human|user):') AS turns,
     coalesce(c.transcript ~ '\S' AND c.transcript
-      !~* '(^|\n) *(human|user|bot|agent|assistant|ai) *:', false) AS nobody_known,
+      !~* '(^|\n)(human|user|bot|agent|assistant|ai):', false) AS nobody_known,
     (SELECT count(*) FROM jsonb_array_elements(c.executed_call_actions) x
       WHERE jsonb_typeof(x) = 'object') AS actions,
     (SELECT count(*) FROM jsonb_array_elements(c.executed_call_actions) x
