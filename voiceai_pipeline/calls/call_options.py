@@ -72,8 +72,9 @@ def all_locations(
     """Every location, by name.
 
     Args:
-        zone: of those that have none.
-        connections: their locations may have no calls yet, and may know a name or a zone.
+        zone: of locations that have none.
+        connections: their locations are added, which may have no calls yet; a connection may
+            also know a name or a zone.
     """
     said = {one.location_id: one for one in connections if one.location_id}
     known = {row.location_id: row for row in db.execute(sa.select(locations))}

@@ -176,7 +176,7 @@ def _is_between(
 
 
 def is_shown(show: Show) -> sa.ColumnElement[bool]:
-    """Whether a call is of this kind."""
+    """Whether a call is of the kind that ``show`` asks for."""
     is_listed, is_test = call_logs.c.missing_since.is_(None), call_logs.c.is_trial.is_(True)
     return {
         Show.LIVE: is_listed & call_logs.c.is_trial.is_not(True),

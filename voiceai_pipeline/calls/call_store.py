@@ -1,8 +1,8 @@
 """``call_logs`` and ``set_aside_calls``: writes verified windows, and counts stored calls.
 
 The caller owns the transaction, so calls, ledger and status commit together. Unchanged rows are not
-written at all: a content hash decides (decision 10, with what it costs). How a read is taken in
-is in ``intake``.
+written at all: a content hash decides (decision 10, with what it costs). ``intake`` has how
+a window is read.
 """
 
 import io

@@ -3,9 +3,10 @@
 It is a table beside ``call_logs`` (``call_words``), filled a moment later by the web process: an
 index on the calls themselves would cost every sync several times the write of a call. Words are as
 they were spoken, in lower case, without a language's rules (``simple``): a location's callers speak
-several. Besides words a row holds terms that no text can contain: the number forwards and backwards
-(for its beginning and its end), the contact, and the month and the location, which let a search of
-a few weeks or locations pass over all others inside the index.
+several languages. Besides words a row holds terms that no text can contain: the number forwards
+and backwards (for its beginning and its end), the contact, and the month
+and the location, which let a search of a few weeks or locations pass over all others inside the
+index.
 """
 
 from collections.abc import Sequence

@@ -124,7 +124,7 @@ class Intake:
         self._latest_id: str | None = None
 
     def close(self) -> None:
-        """Discard the read."""
+        """Delete the temporary files of what was read."""
         self.rows.close()
         self.listed_rows.close()
 

@@ -1,8 +1,8 @@
 """The logins of the replaced dashboard: which of its users a bearer token (a JWT) speaks for.
 
 The login service, such as Supabase Auth, publishes the public keys that it signs with
-(VOICEAI_JWKS_URL). They are kept for minutes: a key that it withdrew ends with them, and one that
-it added is looked up when the first token names it.
+(VOICEAI_JWKS_URL). They are kept for minutes: a withdrawn key is refused after that time at the
+latest, and a new one is fetched when a token names it.
 """
 
 import json

@@ -117,7 +117,8 @@ class Restoration:
         """Bring every user's row up to date, also of users without one.
 
         Returns:
-            The users of whom something newer was on disk: None, or why it could not be read.
+            Each user of whom the disk held something newer: None if it was restored, else why it
+            could not be read.
         """
         kept = list(self._pairs.users()) if self._pairs else []
         found: dict[UUID, PipelineError | None] = {}

@@ -244,8 +244,8 @@ def leave_in_doubt(
     actor: Actor,
     detail: str,
 ) -> bool:
-    """Record that the result of the exchange is unknown: the lease stays, already expired, for the
-    one replay.
+    """Record that the result of the exchange is unknown. The lease is kept, as expired, so that one
+    replay may take it over.
 
     Args:
         lost: no answer came; False if a replay got an answer that settles nothing.

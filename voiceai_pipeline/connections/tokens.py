@@ -285,7 +285,8 @@ class Tokens:
         return self._spend(user_id, self.get_valid_token(user_id, force=force), request, force)
 
     def spender(self, user_id: UUID) -> "Spender":
-        """``spend`` for many requests of one user in a row. Not to be shared between threads."""
+        """What does the same as ``spend`` for many requests of one user in a row. Not to be shared
+        between threads."""
         return Spender(self, user_id)
 
     def _spend(

@@ -41,8 +41,8 @@ def statements() -> list[str]:
 
 
 def standing(db: sa.Connection) -> tuple[bool, str]:
-    """Whether the present login is an application's that can do its work and no more, and a
-    sentence about it."""
+    """Whether the present login has exactly the application's rights, and a sentence that says so
+    or what to change."""
     login, is_owner, may_create, lacks = db.execute(_STANDING).one()
     if is_owner:
         return False, (

@@ -42,7 +42,7 @@ def shown(text: str, limit: int = SENTENCE_LENGTH) -> Markup:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """The lines of a table: the heads, a rule, the rows. What is no ``Markup`` is foreign."""
+    """The lines of a table: heads, a rule, the rows. A cell that is no ``Markup`` is escaped."""
     return [_row(heads), _row([Markup("--")] * len(heads)), *map(_row, rows)]
 
 

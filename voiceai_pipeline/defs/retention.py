@@ -1,4 +1,5 @@
-"""How long Dagster remembers: runs that ended long ago go, what an asset shows stays.
+"""Which old runs Dagster forgets: all but those with the last word on what an asset shows. After
+how many days: ``Memory`` in ``jobs.py``.
 
 Dagster purges ticks (``dagster.yaml``, retention) but neither runs nor events. What an asset shows
 is read from events: of each partition the last materialization, the last plan of one (red, if its

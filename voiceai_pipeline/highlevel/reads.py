@@ -24,7 +24,8 @@ class Connection(Protocol):
 
 
 class Reads:
-    """The reads of one client: the connections that nothing else uses. Shared by threads."""
+    """The reads of one client, on connections that no token request uses, so that all of them can
+    be ended at once. Shared by threads."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()

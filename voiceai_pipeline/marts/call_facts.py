@@ -1,4 +1,5 @@
-"""Facts about each call: one column of 0 and 1 for every count. ``metrics.py`` sums them.
+"""What each call adds to every count, as columns of 0 and 1, which ``metrics.py`` sums. The table
+``call_facts`` is another thing: ``call_fact_store.py`` writes it.
 
 Pandas only: no SQL, no clock, no Dagster. Callers and calls are numbers, transcripts are counts of
 turns, so nothing personal gets here.

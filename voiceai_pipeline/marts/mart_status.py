@@ -118,7 +118,7 @@ def published(rows: MartRows, status: pd.DataFrame) -> MartRows:
     ledger entry nor a call.
 
     Args:
-        status: of every day, with the other columns that all of its rows have.
+        status: a row for every location and day, with the columns that all marts share.
     """
     keys = ["location", "day"]
     daily = rows.daily_call_metrics.merge(status, on=keys)

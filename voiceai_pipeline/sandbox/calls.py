@@ -87,7 +87,7 @@ def iso(moment: int) -> str:
 
 
 def calls_of_day(seed: int, location: SandboxLocation, day: dt.date) -> list[dict[str, Any]]:
-    """Every call of a UTC day as it will read once nothing is missing any more."""
+    """Every call of a UTC day in its final form, late texts included."""
     return [body_of(seed, location, call) for call in outline_of_day(seed, location, day)]
 
 

@@ -110,7 +110,7 @@ class Fault:
     def concerns(
         self, location_ids: Iterable[str], path: str, window: tuple[float, float] | None
     ) -> bool:
-        """Whether a request to `path` for these locations (and this date window) is meant."""
+        """Whether this rule applies to a request to `path` for these locations and this window."""
         if self.location_id != EVERYWHERE and self.location_id not in location_ids:
             return False
         if self.path:

@@ -167,7 +167,7 @@ class CallQuery:
         return f"{path}?{query}" if query else path
 
     def hidden(self, *shown: str) -> list[tuple[str, str]]:
-        """What a form has to carry besides its own fields."""
+        """The hidden fields of a form: the parts of the address that it does not change."""
         first = replace(self, after=None, before=None)
         return [(name, value) for name, value in first.parameters if name not in shown]
 

@@ -1,4 +1,6 @@
-"""Charts as SVG within the page, drawn by pygal; their colours are in ``static/insights.css``.
+"""Draws bars as SVG within the page, by pygal; which charts there are is in ``insights``.
+
+Their colours are in ``static/insights.css``.
 
 Each has a title, labels and a tooltip for each bar, and no script or style of its own: the pages
 allow none. Beside each stands a table with the same numbers.

@@ -21,8 +21,8 @@ UNKNOWN: Final = "\N{EN DASH}"
 def sums(
     by_day: Sequence[DaySums], days: insights.Days, *, of_all: bool = False
 ) -> dict[str, Any] | None:
-    """The sums of what was read of these days; None: nothing was, or with ``of_all`` not all was: a
-    sum that misses a day compares with nothing."""
+    """The sums over those of these days that were read. None if no day was read; with ``of_all``,
+    also if one was not: such a sum compares with nothing."""
     read = [one.sums for one in by_day if one.day in days and one.read]
     if not read or (of_all and len(read) < days.count):
         return None

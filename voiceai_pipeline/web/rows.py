@@ -1,4 +1,4 @@
-"""How the pages show a user: urgency, colour and buttons.
+"""How the pages show a user: urgency and buttons. The colour is ``filters.tone``.
 
 Pure functions of a connection and the last sync; nothing is read here.
 """
