@@ -8,7 +8,7 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up parquet test acceptance lint types sure soak distributed bench lock sbom dbt clean
+.PHONY: help up parquet test acceptance canary lint types sure soak distributed bench lock sbom dbt clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,13 +20,16 @@ parquet: $(VENV)/.installed ## install what `voiceai-pipeline export --format pa
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-parquet.lock
 
 # Hundreds of processes start: without bytecode each would compile the package again.
-test acceptance soak: export PYTHONDONTWRITEBYTECODE :=
+test acceptance canary soak: export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.installed-dev ## run the tests, against real services
 	$(PYTEST) -m "not acceptance"
 
 acceptance: $(VENV)/.installed-dev ## run the tests of the whole product: started, killed, clicked in a browser
-	$(PYTEST) -m acceptance
+	$(PYTEST) -m "acceptance and not canary"
+
+canary: $(VENV)/.installed-dev ## send invented secrets through everything and look for them everywhere
+	$(BIN)/pytest voiceai_pipeline_tests/canary
 
 soak: $(VENV)/.installed-dev ## repeat random tests often, then simulate a day of faults with 200 users
 	VOICEAI_THOROUGH=1 $(BIN)/pytest -m soak

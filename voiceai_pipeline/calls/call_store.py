@@ -15,15 +15,23 @@ from itertools import islice
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.calls.intake import COPIED, Intake, listed_row, row_id
 from voiceai_pipeline.core.call import SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
-from voiceai_pipeline.database.copy_format import copy, framed, read_rows, timestamptz
+from voiceai_pipeline.database.copy_format import (
+    JSONB_VERSION,
+    copy,
+    framed,
+    read_rows,
+    row,
+    text,
+    timestamptz,
+)
 from voiceai_pipeline.database.engine import is_of_data
-from voiceai_pipeline.database.tables import call_logs, set_aside_calls
+from voiceai_pipeline.database.tables import call_logs
 
 MILLISECOND: Final = timedelta(milliseconds=1)
 """The unit of HighLevel's dates (CONTRACT 2.1)."""
@@ -290,22 +298,41 @@ def _by_part(db: sa.Connection, query: str, values: dict[str, Any]) -> list[int]
 def _write_set_aside(
     db: sa.Connection, location_id: str, calls: Sequence[SetAsideCall], now: datetime
 ) -> None:
-    for call in calls:
-        db.execute(
-            insert(set_aside_calls)
-            .values(
-                location_id=location_id,
-                content_hash=call.content_hash,
-                reason=call.reason,
-                raw=call.raw,
-                started_at=call.started_at,
-                first_seen_at=now,
-                last_seen_at=now,
-            )
-            .on_conflict_do_update(
-                index_elements=["location_id", "content_hash"], set_={"last_seen_at": now}
-            )
+    """By COPY, as the calls: the values of a statement would be in PostgreSQL's log, where it is
+    set to log statements (REQUIREMENTS X1)."""
+    if not calls:
+        return
+    common = (text(location_id), timestamptz(now), timestamptz(now))
+    rows = [
+        row(
+            [
+                *common,
+                call.content_hash,
+                text(call.reason),
+                JSONB_VERSION + json.dumps(call.raw).encode(),
+                timestamptz(call.started_at) if call.started_at else None,
+            ]
         )
+        for call in calls
+    ]
+    columns = ", ".join(_SET_ASIDE)
+    db.exec_driver_sql(
+        "CREATE TEMPORARY TABLE incoming_items ON COMMIT DROP AS "  # noqa: S608 - our own names
+        f"SELECT {columns} FROM set_aside_calls WITH NO DATA"
+    )
+    copy(db, "incoming_items", _SET_ASIDE, [(io.BytesIO(b"".join(rows)), {})])
+    db.exec_driver_sql(
+        f"INSERT INTO set_aside_calls ({columns}) "  # noqa: S608
+        f"SELECT DISTINCT ON (content_hash) {columns} FROM incoming_items "
+        "ON CONFLICT (location_id, content_hash) DO UPDATE SET last_seen_at = excluded.last_seen_at"
+    )
+    db.exec_driver_sql("DROP TABLE incoming_items")
+
+
+_SET_ASIDE: Final = (
+    *("location_id", "first_seen_at", "last_seen_at"),
+    *("content_hash", "reason", "raw", "started_at"),
+)
 
 
 def count(db: sa.Connection, parts: Sequence[tuple[str, Window]]) -> list[int]:
