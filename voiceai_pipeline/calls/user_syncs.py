@@ -81,6 +81,14 @@ def together(syncs: Sequence[UserSync]) -> UserSync:
     )
 
 
+def by_user(syncs: Iterable[UserSync]) -> dict[UUID, list[UserSync]]:
+    """The syncs of each user who has one, in their order."""
+    found: defaultdict[UUID, list[UserSync]] = defaultdict(list)
+    for one in syncs:
+        found[one.user_id].append(one)
+    return dict(found)
+
+
 def ask(
     db: sa.Connection,
     user_ids: Iterable[UUID],
@@ -188,15 +196,15 @@ _ADD: Final = sa.text(
 )
 
 
-def attribute(db: sa.Connection, run_id: str, asked_by: str) -> None:
-    """Say what asked for a run, where no operator did."""
-    db.execute(_ATTRIBUTE, {"run_id": run_id, "asked_by": asked_by})
+def attribute(db: sa.Connection, user_ids: Collection[UUID], run_id: str, asked_by: str) -> None:
+    """Say what asked for a run of these users, where no operator did."""
+    db.execute(_ATTRIBUTE, {"users": list(user_ids), "run_id": run_id, "asked_by": asked_by})
 
 
 _ATTRIBUTE: Final = sa.text(
-    "UPDATE user_syncs SET asked_by = :asked_by "
-    "WHERE run_id = :run_id AND asked_by IS NULL AND ended_at IS NOT NULL"
-)
+    "UPDATE user_syncs SET asked_by = :asked_by WHERE user_id = ANY(:users) "
+    "AND run_id = :run_id AND asked_by IS NULL AND ended_at IS NOT NULL"
+).bindparams(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
 
 
 def begin(db: sa.Connection, run_ids: Collection[str]) -> None:

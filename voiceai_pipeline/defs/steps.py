@@ -89,7 +89,8 @@ def sync_and_record(
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
     with pipeline.engine.begin() as db:
-        user_syncs.attribute(db, context.run.run_id, _asked_by(context.run.tags))
+        users = {outcome.user.id for outcome in outcomes}
+        user_syncs.attribute(db, users, context.run.run_id, _asked_by(context.run.tags))
     statuses = read_statuses(context, pipeline, page, days)
     for status in statuses:
         if status.report.is_green:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,13 +12,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from voiceai_pipeline.calls import user_syncs
-from voiceai_pipeline.calls.user_syncs import UserSync
 from voiceai_pipeline.web import lookups
 from voiceai_pipeline.web.access import Form, is_still_in, posted
 from voiceai_pipeline.web.cookies import Flash
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import fragment, redirect, safe_back
-from voiceai_pipeline.web.site import Site, site_of
+from voiceai_pipeline.web.site import site_of
 from voiceai_pipeline.web.sync_watch import POLL
 
 _STEPS: Final = 5
@@ -42,7 +41,7 @@ async def _stream(request: Request) -> Response:
 
 async def _events(request: Request) -> AsyncIterator[str]:
     site = site_of(request)
-    shown = _by_user(site)
+    shown = user_syncs.by_user(site.watch.under_way)
     quiet = 0
     yield "retry: 3000\n\n"
     with site.watch.looking():
@@ -51,7 +50,7 @@ async def _events(request: Request) -> AsyncIterator[str]:
                 await asyncio.sleep(POLL / _STEPS)
                 if site.watch.is_over:
                     return
-            now = _by_user(site)
+            now = user_syncs.by_user(site.watch.under_way)
             changed = [user for user in {*shown, *now} if shown.get(user) != now.get(user)]
             shown = now
             for user_id in changed:
@@ -60,13 +59,6 @@ async def _events(request: Request) -> AsyncIterator[str]:
             if quiet >= _QUIET:
                 quiet = 0
                 yield ": still here\n\n"
-
-
-def _by_user(site: Site) -> Mapping[UUID, Sequence[UserSync]]:
-    found: dict[UUID, list[UserSync]] = {}
-    for one in site.watch.under_way:
-        found.setdefault(one.user_id, []).append(one)
-    return found
 
 
 def _event(request: Request, user_id: UUID) -> str:

@@ -32,9 +32,7 @@ def last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | N
 
 def under_way(site: Site) -> Mapping[UUID, UserSync]:
     """The sync of each user for whom an operator asked for one that has not ended."""
-    found: dict[UUID, list[UserSync]] = {}
-    for one in read_or_none(site, user_syncs.under_way) or ():
-        found.setdefault(one.user_id, []).append(one)
+    found = user_syncs.by_user(read_or_none(site, user_syncs.under_way) or ())
     return {user_id: user_syncs.together(syncs) for user_id, syncs in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""A sync and its helpers: the days are complete and exact, whoever comes, dies or lags behind."""
+"""A sync and its helpers: the days are complete and exact, whichever helper dies or lags behind."""
 
 import threading
 from collections import Counter
@@ -91,7 +91,7 @@ def test_helpers_take_their_share_and_the_leader_answers_for_all(
     assert digest(engine) == once
     assert read_requests(sandbox) == asked
     assert units(engine) == 0
-    with engine.begin() as db:  # the run that was asked for these days, whoever read them
+    with engine.begin() as db:  # the run asked for these days, not a helper
         assert set(db.execute(sa.text("SELECT run_id FROM sync_ledger")).scalars()) == {LEADER}
 
 

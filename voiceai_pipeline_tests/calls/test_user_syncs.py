@@ -57,7 +57,7 @@ def test_a_sync_that_only_confirms_what_is_stored_leaves_no_row(db: sa.Connectio
 )
 def test_news_and_failures_stay(db: sa.Connection, outcome: DayResult, state: SyncState) -> None:
     user_syncs.add(db, [outcome], "run1")
-    user_syncs.attribute(db, "run1", "schedule")
+    user_syncs.attribute(db, [USER.id], "run1", "schedule")
 
     found = only(db)
     assert (found.state, found.asked_by, found.new_calls) == (state, "schedule", outcome.new)
@@ -83,7 +83,7 @@ def test_a_sync_that_was_asked_for_shows_how_far_it_is_and_ends_with_its_run(
     assert only(db).state is SyncState.QUEUED
 
     user_syncs.add(db, [result()], "run1")
-    user_syncs.attribute(db, "run1", "schedule")
+    user_syncs.attribute(db, [USER.id], "run1", "schedule")
     (under_way,) = user_syncs.under_way(db)
     assert (under_way.state, under_way.days, under_way.all_days) == (SyncState.RUNNING, 1, 3)
     assert under_way.asked_by == "page"

@@ -48,7 +48,7 @@ _TALKATIVE: Final = {
 """As someone sets PostgreSQL who looks for a fault."""
 
 
-_MENDED: Final = """
+_HEALED: Final = """
 UPDATE api_keys SET is_active = true, connection_state = 'connected', connection_reason = NULL,
     next_attempt_at = NULL, lease_id = NULL, lease_expires_at = NULL, failed_attempts = 0
 WHERE refresh_token IS NOT NULL
@@ -118,9 +118,9 @@ class Canaries:
         """Of yesterday."""
         return datetime.combine(self.yesterday, time(12), UTC)
 
-    def mend(self) -> None:
+    def heal(self) -> None:
         """Let every connection be as it was, with an expired token."""
-        self.execute(_MENDED)
+        self.execute(_HEALED)
         self.execute(EXPIRE)
         self.execute(_CLOSED)
 

@@ -176,11 +176,11 @@ def _failures_of_highlevel(canaries: Canaries) -> None:
         if user.role in ("revoked", "paused"):
             (world.revoke if user.role == "revoked" else world.pause)(user.installs_on)
     for errors in _API_ERRORS:
-        canaries.mend()
+        canaries.heal()
         canaries.highlevel.errors = _by_location(errors)
         canaries.sync()
     canaries.highlevel.errors = {}
-    canaries.mend()
+    canaries.heal()
     canaries.highlevel.token_errors = _by_location(_TOKEN_ERRORS)
     world.add_fault(Fault("lost_token_response", str(DEMO["Sunrise Clinic"].location_id), times=1))
     for name in ("Sunrise Clinic", *_TOKEN_ERRORS):
@@ -204,10 +204,10 @@ def _failures_of_the_database(canaries: Canaries) -> None:
         )
         location = str(DEMO[name].location_id)
         canaries.highlevel.world.calls.add(location, canaries.noon, **_personal())
-    canaries.mend()
+    canaries.heal()
     canaries.sync()
     # A pair that the database does not take: on disk.
-    canaries.mend()
+    canaries.heal()
     canaries.execute(
         "CREATE TRIGGER refuse_pair BEFORE UPDATE ON api_keys FOR EACH ROW "
         "WHEN (NEW.token_version > OLD.token_version) EXECUTE FUNCTION refuse('53100')"
@@ -229,7 +229,7 @@ def _kills(canaries: Canaries) -> None:
     """End a program in the middle of an exchange, as the kernel does and as a bug does."""
     world, name = canaries.highlevel.world, "Quiet Law"
     for how in (signal.SIGKILL, signal.SIGABRT):
-        canaries.mend()
+        canaries.heal()
         world.add_fault(
             Fault("stall", DEMO[name].installs_on, path=TOKEN_PATH, times=1, seconds=600)
         )

@@ -57,18 +57,4 @@ STATEMENTS = (
     "ALTER TABLE daily_call_metrics ADD COLUMN outcome_rules text",
     "UPDATE daily_call_metrics SET outcome_rules = ''",
     "ALTER TABLE daily_call_metrics ALTER COLUMN outcome_rules SET NOT NULL",
-    # On Supabase, web pages may access every table in public by default.
-    """
-    DO $$
-    DECLARE
-        page_role text;
-    BEGIN
-        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
-                EXECUTE format('REVOKE ALL ON call_facts, outcome_metrics FROM %I', page_role);
-            END IF;
-        END LOOP;
-    END
-    $$
-    """,
 )

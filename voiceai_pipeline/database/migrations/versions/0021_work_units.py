@@ -26,18 +26,4 @@ STATEMENTS = (
         PRIMARY KEY (leader, location_id)
     )
     """,
-    # On Supabase, web pages may access every table in public by default.
-    """
-    DO $$
-    DECLARE
-        page_role text;
-    BEGIN
-        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
-                EXECUTE format('REVOKE ALL ON work_units FROM %I', page_role);
-            END IF;
-        END LOOP;
-    END
-    $$
-    """,
 )

@@ -131,20 +131,4 @@ STATEMENTS = (
     "ALTER TABLE daily_call_metrics ADD COLUMN peak_concurrent_calls integer",
     "ALTER TABLE agent_performance ADD COLUMN caller_turns integer",
     "ALTER TABLE hourly_activity ADD COLUMN caller_turns integer",
-    # On Supabase, web pages may access every table in public by default.
-    """
-    DO $$
-    DECLARE
-        page_role text;
-    BEGIN
-        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
-                EXECUTE format(
-                    'REVOKE ALL ON language_metrics, period_metrics, agent_period_metrics FROM %I',
-                    page_role);
-            END IF;
-        END LOOP;
-    END
-    $$
-    """,
 )

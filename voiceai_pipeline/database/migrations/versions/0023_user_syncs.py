@@ -34,18 +34,4 @@ STATEMENTS = (
     """,
     "CREATE INDEX user_syncs_user_id_started_at_idx ON user_syncs (user_id, started_at)",
     "CREATE INDEX user_syncs_under_way_idx ON user_syncs (run_id) WHERE ended_at IS NULL",
-    # On Supabase, web pages may access every table in public by default.
-    """
-    DO $$
-    DECLARE
-        page_role text;
-    BEGIN
-        FOREACH page_role IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = page_role) THEN
-                EXECUTE format('REVOKE ALL ON user_syncs FROM %I', page_role);
-            END IF;
-        END LOOP;
-    END
-    $$
-    """,
 )
