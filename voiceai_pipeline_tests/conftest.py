@@ -30,6 +30,7 @@ from voiceai_pipeline_tests.support.compiled import open_compiler, use_compiled
 from voiceai_pipeline_tests.support.demo_users import Connector
 from voiceai_pipeline_tests.support.highlevel import open_client
 from voiceai_pipeline_tests.support.keys import KEYS
+from voiceai_pipeline_tests.support.memory import keep_files_in_memory
 
 pytest_plugins = [
     "voiceai_pipeline_tests.support.alert_receivers",
@@ -45,13 +46,14 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Let the tests and what they start be stopped, also where they run in the background.
+    """Keep files in memory; let the tests be stopped, and what they start, in the background too.
 
     A shell script's background job ignores SIGINT. Dagster copies that to SIGTERM after a run in
     this process, and every program that a test starts later would inherit it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    keep_files_in_memory()
 
 
 @pytest.hookimpl(trylast=True)

@@ -133,6 +133,7 @@ def test_connect_works_across_redirects_to_other_hosts(
         assert page.url.startswith(f"{sandbox.url}/")
         press(page, "Allow")
         expect(page.get_by_role("status")).to_contain_text("Harbor Dental is connected")
+        page.close()  # it listens to what happens, until the installation ends
 
 
 def test_a_refused_consent_changes_nothing(installation: Installation, chromium: Any) -> None:
