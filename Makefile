@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev ## run the tests, against real services
 	$(PYTEST) -m "not acceptance"
 
 acceptance: $(VENV)/.installed-dev ## run the tests of the whole product: started, killed, clicked in a browser
-	$(PYTEST) -m "acceptance and not canary"
+	$(PYTEST) -m acceptance
 
 canary: $(VENV)/.installed-dev ## send invented secrets through everything and look for them everywhere
 	$(BIN)/pytest voiceai_pipeline_tests/canary

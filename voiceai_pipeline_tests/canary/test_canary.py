@@ -14,7 +14,7 @@ from voiceai_pipeline_tests.canary.plants import ENCODINGS, PLANTED, planted
 from voiceai_pipeline_tests.canary.scenario import Canaries, canary_run
 from voiceai_pipeline_tests.canary.surfaces import SURFACES, Machine, build_wheel
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.canary]
+pytestmark = pytest.mark.acceptance
 
 Hits = dict[str, dict[str, set[str]]]
 """Canaries by surface and place."""
