@@ -5,7 +5,7 @@ import dagster as dg
 from voiceai_pipeline.defs import (
     assets,
     checks,
-    freshness,
+    freshness_check,
     helpers,
     jobs,
     mart_assets,
@@ -27,7 +27,7 @@ defs = dg.Definitions(
     ],
     asset_checks=[
         checks.no_connection_needs_a_person,
-        freshness.every_connected_user_is_up_to_date,
+        freshness_check.every_connected_user_is_up_to_date,
     ],
     jobs=[
         jobs.sync_calls,
@@ -61,7 +61,7 @@ defs = dg.Definitions(
         sensors.wrong_colours,
         sensors.silent_runs,
         sensors.open_work,
-        freshness.stale_users,
+        freshness_check.stale_users,
     ],
     resources={
         "pipeline": resources.pipeline_resource,

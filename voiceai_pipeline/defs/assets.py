@@ -23,7 +23,7 @@ from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import Settings
 from voiceai_pipeline.database import tables
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import check_texts, checks, columns, freshness, partitions
+from voiceai_pipeline.defs import check_texts, checks, columns, freshness_check, partitions
 from voiceai_pipeline.defs.recording import (
     log_materialization,
     read_statuses,
@@ -183,7 +183,7 @@ def sync_status(
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
         log_materialization(context, "sync_status", status.day, status.facts)
-    freshness.record(context, pipeline.engine)
+    freshness_check.record(context, pipeline.engine)
     yield from ()
 
 

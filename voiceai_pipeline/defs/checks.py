@@ -2,7 +2,7 @@
 
 Those of ``call_logs`` are evaluated at the end of every sync, for the days it read; that of
 ``user_tokens`` whenever connections are recorded, and on its own. Whether users are up to date is
-in ``freshness.py``; the comparison with HighLevel's totals, with its asset.
+in ``freshness_check.py``; the comparison with HighLevel's totals, with its asset.
 """
 
 from collections import Counter

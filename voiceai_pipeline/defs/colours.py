@@ -27,7 +27,7 @@ from voiceai_pipeline.core.days import DAYS_PER_RUN, DayResult
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.database.engine import database_error, database_now
-from voiceai_pipeline.defs import freshness, numbers, partitions, texts
+from voiceai_pipeline.defs import freshness_check, numbers, partitions, texts
 from voiceai_pipeline.defs.dagster_internals import (
     AssetPartitionStatus,
     never_materialized,
@@ -130,7 +130,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
                     unread.setdefault(user, []).append(report.day)
             log_materialization(context, "sync_status", status.day, status.facts)
     if days:
-        freshness.record(context, pipeline.engine)
+        freshness_check.record(context, pipeline.engine)
     if incomplete:
         plan(context, incomplete)
         raise dg.Failure(texts.failure_text(failed, cleaned, unread), allow_retries=False)

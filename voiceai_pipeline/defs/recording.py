@@ -11,7 +11,7 @@ from uuid import UUID
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import freshness as calls_freshness
+from voiceai_pipeline.calls import freshness
 from voiceai_pipeline.calls import queries as call_queries
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.queries import Talk
@@ -61,7 +61,7 @@ def read_statuses(
         places = {row.location_id for day in windows for row in reports[day].complete}
         with pipeline.engine.begin() as db:
             talk = call_queries.talk(db, windows, pipeline.zone, places)
-            arrivals = calls_freshness.of_connected(db)
+            arrivals = freshness.of_connected(db)
     except sa.exc.SQLAlchemyError as error:
         raise dg.Failure(cleaned(str(database_error(error))), allow_retries=False) from None
     except PipelineError as error:

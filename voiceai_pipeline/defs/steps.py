@@ -19,7 +19,7 @@ from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
-from voiceai_pipeline.defs import freshness, numbers, texts
+from voiceai_pipeline.defs import freshness_check, numbers, texts
 from voiceai_pipeline.defs.recording import (
     log_materialization,
     observe,
@@ -100,7 +100,7 @@ def sync_and_record(
             # The events of a red day say why, not only those of its run.
             observe(context, status)
         log_materialization(context, "sync_status", status.day, status.facts)
-    freshness.record(context, pipeline.engine)
+    freshness_check.record(context, pipeline.engine)
     return outcomes, [status.report for status in statuses]
 
 
@@ -142,7 +142,7 @@ def reconcile_and_record(
         log_materialization(context, "sync_status", status.day, status.facts)
         observe(context, status)
     if days:
-        freshness.record(context, pipeline.engine)
+        freshness_check.record(context, pipeline.engine)
     facts = numbers.of_reconciliation(locations)
     context.log_event(dg.AssetMaterialization("reconciliation", metadata=facts))
     return locations, facts

@@ -23,7 +23,7 @@ from voiceai_pipeline.database.tables import (
     hinted_days,
     sync_ledger,
 )
-from voiceai_pipeline.marts.call_facts import (
+from voiceai_pipeline.marts.call_counts import (
     StoredCalls,
 )
 from voiceai_pipeline.marts.call_sql import (

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.marts import callers
+from voiceai_pipeline.marts import phone_numbers
 
 _HASH: Final = "coalesce(hashtextextended({}, 0), 0)"
 
@@ -72,10 +72,10 @@ def spellings(db: sa.Connection, where: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         where: ``ids``, ``first`` and ``last``.
     """
-    values = {**where, "plain": callers.PLAIN}
+    values = {**where, "plain": phone_numbers.PLAIN}
     found = list(db.execute(sa.text(_SPELLINGS), values).scalars())
     return {
         "spellings": found,
-        "numbers": [callers.number_of(text) for text in found],
-        "withheld": list(callers.WITHHELD_NUMBERS),
+        "numbers": [phone_numbers.number_of(text) for text in found],
+        "withheld": list(phone_numbers.WITHHELD_NUMBERS),
     }

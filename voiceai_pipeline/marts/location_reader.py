@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.tables import agent_names, agent_settings, agents
-from voiceai_pipeline.marts.call_facts import AgentFacts, AgentSettings, MartLocation
+from voiceai_pipeline.marts.call_counts import AgentFacts, AgentSettings, MartLocation
 
 DIRECTORY: Final = (
     sa.text(

@@ -18,7 +18,7 @@ from voiceai_pipeline.database.mart_tables import (
     MARTS,
     MEASURES,
 )
-from voiceai_pipeline.marts.call_facts import MartLocation
+from voiceai_pipeline.marts.call_counts import MartLocation
 from voiceai_pipeline.marts.call_reader import LedgerDay
 from voiceai_pipeline.marts.metrics import MartRows
 

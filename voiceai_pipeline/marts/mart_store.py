@@ -25,7 +25,7 @@ from voiceai_pipeline.database.mart_tables import (
     outcome_metrics,
 )
 from voiceai_pipeline.database.tables import hinted_days, sync_ledger
-from voiceai_pipeline.marts.call_facts import MartLocation
+from voiceai_pipeline.marts.call_counts import MartLocation
 from voiceai_pipeline.marts.call_sql import DURATION
 from voiceai_pipeline.marts.location_reader import DIRECTORY, zone_of
 from voiceai_pipeline.marts.metrics import MartRows

@@ -1,7 +1,7 @@
 """The metrics: computes the rows of every mart from the stored calls, in pandas.
 
 Definitions are those of REQUIREMENTS section M; where they leave a choice, a comment says which was
-made. No SQL, no clock, no Dagster. What each call contributes is in ``call_facts.py``.
+made. No SQL, no clock, no Dagster. What each call contributes is in ``call_counts.py``.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from voiceai_pipeline.core.call import ACTION_TYPES
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.percent import SMALL
 from voiceai_pipeline.core.settings import MetricRules
-from voiceai_pipeline.marts.call_facts import (
+from voiceai_pipeline.marts.call_counts import (
     AgentFacts,
     MartLocation,
     StoredCalls,
-    with_facts,
+    with_counts,
     with_local_time,
 )
 
@@ -33,7 +33,7 @@ BOOKINGS_SINCE: Final = date(2025, 9, 9)
 _DAY: Final = timedelta(days=1)
 
 _REVISION: Final = 7
-"""Increase this when a definition changes, here or in ``call_facts.py``: every mart is rebuilt."""
+"""Increase this when a definition changes, here or in ``call_counts.py``: every mart is rebuilt."""
 
 RATIOS: Final = (
     ("engagement_rate", "engaged_calls", "calls"),
@@ -79,7 +79,7 @@ def compute(
     """
     calls = with_local_time(stored.calls, locations)
     wanted = (calls["day"] >= pd.Timestamp(days[0])) & (calls["day"] <= pd.Timestamp(days[-1]))
-    calls = with_facts(calls[wanted], locations, stored, rules)
+    calls = with_counts(calls[wanted], locations, stored, rules)
     around = with_local_time(stored.around, locations)
     by_day = _measured(calls, ["location", "day"], rules)
     return MartRows(

@@ -20,7 +20,7 @@ from voiceai_pipeline.database.period_tables import (
     agent_period_metrics,
     period_metrics,
 )
-from voiceai_pipeline.marts.call_facts import MartLocation
+from voiceai_pipeline.marts.call_counts import MartLocation
 from voiceai_pipeline.marts.metrics import RATIOS
 
 _DAY: Final = timedelta(days=1)

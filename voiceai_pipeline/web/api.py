@@ -28,7 +28,7 @@ from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_now
 from voiceai_pipeline.web import sync_runs
 from voiceai_pipeline.web.access import read_body
-from voiceai_pipeline.web.callers import CallError, caller_of
+from voiceai_pipeline.web.api_callers import CallError, caller_of
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.pages import PageError
 from voiceai_pipeline.web.site import Site, site_of

@@ -28,7 +28,7 @@ from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
-from voiceai_pipeline.web import cookies, filters
+from voiceai_pipeline.web import cookies, template_filters
 from voiceai_pipeline.web.access import Form, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash, PendingConsent
 from voiceai_pipeline.web.pages import (
@@ -201,7 +201,7 @@ def _failed(site: Site, pending: PendingConsent | None, error: PipelineError) ->
         "The connection failed",
         # Not "nothing was changed": an agency's grant is stored before its locations are listed.
         f"{error.message}. Only {_name(site, pending)} is affected.",
-        f"{filters.on_page(error.failure.explanation.fix)}. Then press Connect again.",
+        f"{template_filters.on_page(error.failure.explanation.fix)}. Then press Connect again.",
     )
 
 
@@ -294,7 +294,7 @@ def _enter_token(request: Request, form: Form) -> Response:
     except PrivateTokenError as error:
         return _token_form(request, str(error), status=422)
     except PipelineError as error:
-        fix = filters.on_page(error.failure.explanation.fix)
+        fix = template_filters.on_page(error.failure.explanation.fix)
         complaint = f"{error.message}. Nothing was changed. {fix}."
         return _token_form(request, complaint, status=_status(error))
     return connected(request, connection)

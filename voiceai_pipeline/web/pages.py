@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.dagster_access import Role
-from voiceai_pipeline.web import cookies, filters
+from voiceai_pipeline.web import cookies, template_filters
 from voiceai_pipeline.web.cookies import Flash, Session
 from voiceai_pipeline.web.site import Site, site_of
 
@@ -118,8 +118,8 @@ def fragment(request: Request, template: str, **content: Any) -> str:
         form_token=cookies.form_token(site.signer, session) if session else "",
         dagster_url=site.page.dagster_url,
         sandbox_url=site.highlevel.api_url if site.highlevel.is_sandbox else "",
-        moment=lambda at: filters.moment(at, zone),
-        distance=lambda at: filters.distance(at, now),
+        moment=lambda at: template_filters.moment(at, zone),
+        distance=lambda at: template_filters.distance(at, now),
         **content,
     )
 
@@ -133,7 +133,7 @@ def _named(site: Site, flash: Flash) -> dict[str, Any]:
     return {
         "tone": flash.tone,
         "title": flash.title.replace("{user}", name),
-        "text": filters.on_page(flash.text),
+        "text": template_filters.on_page(flash.text),
         "run_ids": flash.run_ids,
     }
 

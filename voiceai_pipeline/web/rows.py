@@ -1,4 +1,4 @@
-"""How the pages show a user: urgency and buttons. The colour is ``filters.tone``.
+"""How the pages show a user: urgency and buttons. The colour is ``template_filters.tone``.
 
 Pure functions of a connection and the last sync; nothing is read here.
 """
@@ -12,7 +12,7 @@ from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.calls.user_syncs import UserSync
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.web import filters
+from voiceai_pipeline.web import template_filters
 
 _NOT_CONNECTED: Final = (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED)
 _FINE: Final = 2
@@ -61,7 +61,7 @@ class Row:
 
     @cached_property
     def tone(self) -> str:
-        return filters.tone(self.connection)
+        return template_filters.tone(self.connection)
 
     @property
     def needs_action(self) -> bool:

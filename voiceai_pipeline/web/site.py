@@ -20,7 +20,7 @@ from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
 from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
-from voiceai_pipeline.web import filters
+from voiceai_pipeline.web import template_filters
 from voiceai_pipeline.web.cookies import Jar, Signer
 from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.dagster_upstream import Upstream
@@ -45,7 +45,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["on_page"] = filters.on_page
+    templates.filters["on_page"] = template_filters.on_page
     return templates
 
 

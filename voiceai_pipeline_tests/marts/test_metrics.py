@@ -16,7 +16,7 @@ from voiceai_pipeline.core.settings import MetricRules
 from voiceai_pipeline.database.mart_tables import MARTS, daily_call_metrics, hourly_activity
 from voiceai_pipeline.marts import metrics
 from voiceai_pipeline.marts.build import Marts
-from voiceai_pipeline.marts.call_facts import MartLocation, StoredCalls
+from voiceai_pipeline.marts.call_counts import MartLocation, StoredCalls
 from voiceai_pipeline.marts.metrics import masked
 from voiceai_pipeline_tests.support import mart_oracle
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book

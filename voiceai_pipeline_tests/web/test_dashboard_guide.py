@@ -121,7 +121,7 @@ def test_the_page_on_the_api_names_every_endpoint_and_error() -> None:
     for route in api.routes():
         assert f"{api.PREFIX}{route.path}" in API
     web = PROJECT / "voiceai_pipeline" / "web"
-    code = "".join((web / name).read_text() for name in ("api.py", "callers.py", "app.py"))
+    code = "".join((web / name).read_text() for name in ("api.py", "api_callers.py", "app.py"))
     given = r'(?:CallError|refusal)\(\s*[\w.]+,\s*"(\w+)"|"error": "(\w+)"|"(not_\w+)"'
     errors = {name for found in re.findall(given, code) for name in found if name}
     assert errors - set(re.findall(r"`(\w+)`", API.partition("## Errors")[2])) == set()

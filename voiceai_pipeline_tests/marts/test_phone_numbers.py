@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from voiceai_pipeline.marts.callers import number_of
+from voiceai_pipeline.marts.phone_numbers import number_of
 from voiceai_pipeline_tests.support.mart_calls import DAY, Book
 from voiceai_pipeline_tests.support.mart_desk import LOCATION, D, Desk
 

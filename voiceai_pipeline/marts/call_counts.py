@@ -1,5 +1,4 @@
-"""What each call adds to every count, as columns of 0 and 1, which ``metrics.py`` sums. The table
-``call_facts`` is another thing: ``call_fact_store.py`` writes it.
+"""What each call adds to every count, as columns of 0 and 1, which ``metrics.py`` sums.
 
 Pandas only: no SQL, no clock, no Dagster. Callers and calls are numbers, transcripts are counts of
 turns, so nothing personal gets here.
@@ -154,7 +153,7 @@ def with_local_time(frame: pd.DataFrame, locations: Sequence[MartLocation]) -> p
     return frame.assign(local=local, day=local.dt.floor("D"), hour=local.dt.hour)
 
 
-def with_facts(
+def with_counts(
     calls: pd.DataFrame, locations: Sequence[MartLocation], stored: StoredCalls, rules: MetricRules
 ) -> pd.DataFrame:
     """Add a column for every count and sum: what each call contributes to it."""

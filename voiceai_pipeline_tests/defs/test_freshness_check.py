@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.defs import freshness as wing
+from voiceai_pipeline.defs import freshness_check
 from voiceai_pipeline_tests.support.product import Product
 
 
@@ -25,7 +25,7 @@ class Daemon:
             cursor=self.cursor,
             resources={"database": self.product.pipeline.engine},
         )
-        found = wing.stale_users(context)
+        found = freshness_check.stale_users(context)
         if isinstance(found, dg.SkipReason):
             return None
         assert isinstance(found, dg.SensorResult)
@@ -38,7 +38,7 @@ class Daemon:
 
 def recorded(product: Product) -> list[bool]:
     """What the check said, newest first."""
-    key = dg.AssetCheckKey(dg.AssetKey("sync_status"), wing.NAME)
+    key = dg.AssetCheckKey(dg.AssetKey("sync_status"), freshness_check.NAME)
     history = product.instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
     said = []
     for one in history:
@@ -98,7 +98,7 @@ def test_a_stale_user_turns_the_check_red_and_only_their_newest_day_turns_it_gre
                 "days": [yesterday, yesterday - timedelta(days=1)],
             },
         )
-    by_hand = wing.every_connected_user_is_up_to_date(product.pipeline.engine)
+    by_hand = freshness_check.every_connected_user_is_up_to_date(product.pipeline.engine)
     assert isinstance(by_hand, dg.AssetCheckResult)
     assert f"complete up to {month_ago}: It was down. Fix: Wait." in str(by_hand.description)
 
