@@ -1,7 +1,7 @@
 """What was said in one call and by whom, and the record of who opened it.
 
-Content is read here and in ``call_search`` (on request) only. What sends it to a browser or into
-a file records it first, in the same transaction: without the record there is no content.
+The pages read content only here and, on request, in ``call_search``. Code that sends content to a
+browser or a file records that first, in the same transaction: no record, no content.
 """
 
 from collections.abc import Sequence

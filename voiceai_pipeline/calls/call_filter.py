@@ -132,6 +132,6 @@ class CallFilter:
 
     @property
     def is_selective(self) -> bool:
-        """Whether many calls may have to be looked at for each that is found."""
+        """Whether many calls may have to be examined for each match."""
         chosen = (self.agent_ids, self.actions, self.outcomes, self.has, self.changed_since)
         return any(chosen) or self.show in (Show.TEST, Show.GONE)

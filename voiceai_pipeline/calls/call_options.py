@@ -43,13 +43,14 @@ class AgentChoice:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How far the days of a list have been read, in days of locations.
+    """How much of a list has been read, counted in pairs of a location and a day.
 
     Attributes:
-        days: that have begun.
-        read: of them, read to their end, or of the last day so far.
-        failed: whose last sync failed.
-        read_until: up to when every location has been read on its last day (UTC); None: not all.
+        days: days that have begun.
+        read: days read to their end; today counts as soon as it was read.
+        failed: days without a complete read whose sync failed.
+        read_until: up to when today was read for every location (UTC); None: not for every one, or
+            today is not in the list.
     """
 
     days: int

@@ -358,9 +358,9 @@ _COUNT: Final = sa.text(
 
 
 def free_instant(db: sa.Connection, location_id: str, first: datetime, step: timedelta) -> datetime:
-    """``first``, or the nearest instant in steps of ``step`` with no call within a millisecond.
+    """``first``, or the next instant in steps of ``step`` with no call within a millisecond.
 
-    As a bound it is neither before nor after a call in doubt, whether it is inclusive or not.
+    As a bound it selects the same calls whether it is inclusive or not.
     """
     reach = timedelta(seconds=1)
     near = (call_logs.c.started_at >= first - reach) & (call_logs.c.started_at <= first + reach)

@@ -46,7 +46,7 @@ _LOCK: Final = 7_204_511_093
 def keep(db: sa.Connection, limit: int = AT_ONCE) -> int:
     """Index up to ``limit`` calls that are new or have changed; return how many were.
 
-    Safe in several processes: while one is at it, the others find nothing to do.
+    Several processes may call this: while one is indexing, the others find nothing to do.
     """
     is_mine = db.execute(
         sa.text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}

@@ -1,7 +1,7 @@
-"""Which days are complete for every user who can be synced: one query of the ledger, however many
-users and days there are.
+"""Which days are complete for every user who can be synced: one or two queries of the ledger,
+however many users and days there are.
 
-The same rule as ``day_status``, without the rows: for what looks at all days every few seconds.
+The rule of ``day_status`` without loading its rows, for checks of all days every 20 seconds.
 """
 
 from collections.abc import Collection, Sequence
@@ -36,12 +36,12 @@ def of_days(
     zone: ZoneInfo,
     now: datetime,
 ) -> dict[date, Completeness]:
-    """How each of ``days`` stands.
+    """The completeness of each of ``days``.
 
     Args:
         connections: of all users.
         zone: the time zone of the days.
-        now: aware UTC; a day that is not over counts as complete up to its last read.
+        now: aware UTC; a day in progress is complete if its last read was.
     """
     able = [one for one in connections if one.can_sync]
     fresh = [one.user.id for one in able if one.since is not None and now - one.since < DEADLINE]
@@ -65,7 +65,7 @@ def of_days(
 
 
 def synced_since(db: sa.Connection, since: datetime) -> set[date]:
-    """The days of which anything was written to the ledger after ``since`` (UTC)."""
+    """Days with a ledger row whose sync finished at or after ``since`` (UTC)."""
     query = sa.text("SELECT DISTINCT day FROM sync_ledger WHERE finished_at >= :since")
     return set(db.execute(query, {"since": since}).scalars())
 

@@ -154,7 +154,7 @@ _DUE: Final = sa.text(
 
 
 def start(db: sa.Connection, location_id: str, read_at: datetime) -> None:
-    """Note that a location is being read since ``read_at`` (UTC)."""
+    """Record that a read of the location started at ``read_at`` (UTC)."""
     values = {"location": location_id, "read_at": read_at}
     db.execute(_START, values)
 

@@ -83,14 +83,14 @@ class Intake:
             stay.
 
     Attributes:
-        window_end: of the window (UTC), known after ``finish``.
+        window_end: end of the window (UTC), known after ``finish``.
         set_aside: listed items that cannot be stored.
         listed: calls taken, by part of the window.
         new: calls the table did not hold when it was queried, by part of the window.
         are_all_new: every call of ``rows`` counts as new.
-        is_plain: the table held each listed call as it is listed, or not at all, and no call is
-            listed twice and no item set aside, as in nearly every read. Then the unique key and a
-            count of the window show that it holds exactly these.
+        is_plain: the read changes no stored call, lists none twice and sets no item aside, as
+            nearly every read. Then the unique key and a count of the window prove that the table
+            holds exactly these calls.
         rows: the ``COPIED`` columns of the calls to write, as a file of COPY rows.
         listed_rows: id and content hash of listed calls, as a file of COPY rows.
         listed_rest: the listed calls that ``listed_rows`` does not hold yet.
@@ -238,7 +238,7 @@ class Intake:
         self._batch.clear()
 
     def _set_aside(self, call: ListedCall, reason: str) -> None:
-        """Keep a call out of the table for a reason that lies in us: it costs itself only."""
+        """Set a call aside because of a fault of ours; no other call is affected."""
         self.listed[self.part_of(call.started_at)] -= 1
         content_hash = digest(hashlib.sha256(), call.sent)
         self.set_aside.append(

@@ -153,7 +153,7 @@ class LocationQueue(Generic[U]):
             ``Lease.requesting``.
         store: stores windows of several locations in one transaction.
         give_up: the results of days that other runs have held for too long.
-        interruptible: wraps the wait for reads; interrupted, it lets those under way end.
+        interruptible: wraps the wait for reads; on an interrupt it aborts the reads in progress.
     """
 
     engine: sa.Engine

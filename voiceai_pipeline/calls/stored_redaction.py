@@ -22,12 +22,12 @@ from voiceai_pipeline.highlevel.calls import call_redacted_again, item_redacted_
 
 
 def is_pending(db: sa.Connection) -> bool:
-    """Whether a table holds rows that may not have been redacted by the present rules."""
+    """Whether a table holds rows that may not have been redacted by the current rules."""
     return row_passes.is_pending(db, PASSES)
 
 
 def redact_again(engine: sa.Engine, show: Callable[[int, int], None] | None = None) -> int:
-    """Redact every row that may not have been redacted by the present rules; the number of rows
+    """Redact every row that may not have been redacted by the current rules; the number of rows
     that changed.
 
     Args:

@@ -38,7 +38,7 @@ class UserSync:
 
     Attributes:
         asked_by: who or what asked for it; None if unknown.
-        started_at: when it was asked for, or its read started (UTC).
+        started_at: when an operator asked for it; otherwise, when its first read started (UTC).
         ended_at: UTC; None while it is under way.
         days: how many of the days have a result so far.
         message: why days are not complete, with the fix.

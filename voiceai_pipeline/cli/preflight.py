@@ -22,10 +22,10 @@ class UpError(RuntimeError):
 
 
 def check_home(home: Path) -> None:
-    """Create the home, and see that it can be written and has space left.
+    """Create VOICEAI_HOME; check that it is writable and has enough free space.
 
     Raises:
-        UpError: it cannot, or has not.
+        UpError: it is not writable, or its disk has too little space.
     """
     try:
         home.mkdir(parents=True, exist_ok=True)

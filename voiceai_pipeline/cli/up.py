@@ -316,8 +316,8 @@ def _backfill(
     except DagsterError as error:
         # No reason to stop: everything else runs, and the backfill can be started in the UI.
         report(
-            f"{error} Start it in the UI: {settings.page.dagster_url}/assets/call_logs"
-            "?view=partitions, Materialize."
+            f"{error} Then start the backfill in the UI: {settings.page.dagster_url}"
+            "/assets/call_logs?view=partitions, Materialize."
         )
 
 
@@ -364,7 +364,7 @@ def _is_loaded(dagster: Dagster) -> bool:
 
 
 def _local_url(page: PageSettings) -> str:
-    """The page as this machine reaches it, whatever proxy stands before it."""
+    """The page's URL from this machine, without any proxy in front of it."""
     host = _WILDCARDS.get(page.host, page.host)
     return f"http://[{host}]:{page.port}" if ":" in host else f"http://{host}:{page.port}"
 

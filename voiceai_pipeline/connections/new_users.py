@@ -1,4 +1,4 @@
-"""Adds a user, where no other application does: for one's own location, and for a first trial."""
+"""Adds a user if no other application manages users: for your own location or a first trial."""
 
 from typing import Final
 from uuid import UUID, uuid4

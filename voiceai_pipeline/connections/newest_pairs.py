@@ -218,5 +218,5 @@ class NewestPairs:
 
 
 def with_stored(token: OAuthToken, refresh_token: Secret | None) -> OAuthToken:
-    """The pair as stored: an answer without a refresh token leaves the stored one in place."""
+    """The pair to store: if the answer has no refresh token, the stored one is kept."""
     return token if token.refresh_token else replace(token, refresh_token=refresh_token)

@@ -33,8 +33,8 @@ DOUBT_REST: Final = timedelta(hours=1)
 such as a server error."""
 
 REPLAYS_REST: Final = timedelta(hours=24)
-"""How long all replays stop, unless some refresh succeeds, after an answer was lost although the
-endpoint was responding: a partial outage would use up one replay after the other."""
+"""How long replays are suspended after an answer was lost while the endpoint was responding; any
+successful refresh ends it. A partial outage would use up one replay after the other."""
 
 OUTAGE: Final = timedelta(hours=1)
 """An outage of HighLevel that lasts this long raises an alert."""

@@ -62,7 +62,7 @@ class Need:
         return self.margin == ALWAYS
 
     def at(self, row: TokenRow) -> "Need":
-        """The same need, with a margin of ``ALWAYS`` if the row's planned refresh has come."""
+        """This need; with ``when_planned`` and if the row is due, its margin is ``ALWAYS``."""
         return replace(self, margin=ALWAYS) if self.when_planned and is_due(row) else self
 
 

@@ -1,4 +1,4 @@
-"""No core file of a process that holds tokens: it would have them in plain text."""
+"""Disables core dumps of processes that hold tokens: a dump has them in plain text."""
 
 import resource
 

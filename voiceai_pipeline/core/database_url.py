@@ -1,7 +1,7 @@
 """Reads the URL of a PostgreSQL database as it is pasted: from Supabase, Vercel, Prisma, Heroku.
 
-Their clients have parameters that libpq refuses. What they mean is translated where it matters, and
-left out where it is about those clients; any other parameter is named, never its value.
+Such URLs may have parameters that libpq refuses. Those that matter here are translated; those for
+other clients are dropped. Any other one is an error that names it, never its value.
 """
 
 import re

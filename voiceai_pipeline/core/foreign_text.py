@@ -9,10 +9,10 @@ import re
 from typing import Final
 
 NAME_LENGTH: Final = 80
-"""Characters of a name that a screen shows."""
+"""The most characters of a name that a screen shows."""
 
 SENTENCE_LENGTH: Final = 1_000
-"""Characters of a sentence, such as an error with its fix, that a screen shows."""
+"""The most characters of a sentence, such as an error with its fix, that a screen shows."""
 
 _LINE_LENGTH: Final = 10_000
 

@@ -283,7 +283,9 @@ def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     urls |= {name: given[name].rstrip("/") for name in urls if name in given}
     for name, url in urls.items():
         if not is_safe(url):
-            raise SettingsError(f"{name} must begin with https:// (plain http is for loopback).")
+            raise SettingsError(
+                f"{name} must begin with https:// (plain http is allowed for loopback only)."
+            )
     version_of_link = parse_qs(urlsplit(urls["HIGHLEVEL_AUTH_URL"]).query).get("version_id", [""])
     return HighLevelSettings(
         client_id=client_id,
@@ -317,7 +319,8 @@ def _alerts(given: Mapping[str, str]) -> AlertSettings:
     webhook, smtp = given.get("VOICEAI_ALERT_WEBHOOK_URL"), given.get("VOICEAI_SMTP_URL")
     if webhook is not None and not is_safe(webhook):
         raise SettingsError(
-            "VOICEAI_ALERT_WEBHOOK_URL must begin with https:// (plain http is for loopback)."
+            "VOICEAI_ALERT_WEBHOOK_URL must begin with https:// "
+            "(plain http is allowed for loopback only)."
         )
     recipients = list_of(given, "VOICEAI_ALERT_EMAIL_TO")
     sender = given.get("VOICEAI_ALERT_EMAIL_FROM", "")

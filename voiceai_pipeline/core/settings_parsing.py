@@ -120,7 +120,7 @@ def is_safe(url: str) -> bool:
 def port_of(given: Mapping[str, str], name: str, otherwise: int) -> int:
     text = given.get(name, str(otherwise))
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{name} is {text!r}. Write a port from 1 to 65535.")
+        raise SettingsError(f"{name} is {text!r}. Set it to a port from 1 to 65535.")
     return int(text)
 
 

@@ -64,7 +64,7 @@ _SETTINGS: Final = {
 """What every session relies on, whatever a role, a database or a server has as default."""
 
 _REPORTED: Final = ("TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings")
-"""The settings whose values a server reports unasked."""
+"""Those of them that a server reports automatically (ParameterStatus)."""
 
 
 def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine:
@@ -249,7 +249,7 @@ _UNREACHABLE: Final = {
     "does not exist": "there is no such database or user",
     "too many": "it has no free connection",
 }
-"""Drivers' connection errors, in words that repeat nothing of the URL."""
+"""Parts of drivers' connection errors, and our words for them, which reveal nothing of the URL."""
 
 _NO_RIGHT: Final = "42501"
 """SQLSTATE of a right that the database user lacks."""

@@ -300,8 +300,8 @@ action_metrics = sa.Table(
     count("executed_actions", "Actions with an execution time.", _ACTIONS),
     count("calls", "Calls in which it is listed. " + NOT_ADDITIVE, _ACTIONS),
     count("agent_calls", "Calls of the agent on that day: the denominator of call_share. Over "
-           "several days divide by agent_performance.calls: an action has no row on a day without "
-           "it. " + NOT_ADDITIVE, "agent_id"),
+           "several days, divide by the sum of agent_performance.calls: an action has no row on a "
+           "day without it. " + NOT_ADDITIVE, "agent_id"),
     ratio("call_share", "calls", "agent_calls", f"{_ACTIONS} agent_id"),
     count("timed_actions", "Actions with a trigger time and an execution time that is "
            "not earlier.", _ACTIONS),
@@ -328,8 +328,9 @@ data_capture_metrics = sa.Table(
     count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
     count("engaged_filled_calls", "Engaged calls in which it is not empty.",
            f"extracted_data {_TURNS}"),
-    count("engaged_calls", "Engaged calls of the agent on that day. Over several days divide by "
-           "agent_performance.engaged_calls. " + NOT_ADDITIVE, _TURNS),
+    count("engaged_calls", "Engaged calls of the agent on that day: the denominator of fill_rate. "
+           "Over several days, divide by the sum of agent_performance.engaged_calls. "
+           + NOT_ADDITIVE, _TURNS),
     ratio("fill_rate", "engaged_filled_calls", "engaged_calls", f"extracted_data {_TURNS}"),
     column("is_small_sample", sa.Boolean, "engaged_calls < 20: fill_rate is not meaningful.",
             _TURNS),

@@ -280,7 +280,7 @@ def _directory(found: Mapping[str, int | PipelineError], noun: str) -> dg.Materi
         if not e.failure.needs_action
     ]
     if red:
-        text = f"The {noun} of {len(red)} of {len(found)} locations could not be read:"
+        text = f"Reading {noun} failed for {len(red)} of {len(found)} locations:"
         raise dg.Failure("\n".join([text, *red]), allow_retries=False)
     return dg.MaterializeResult(
         metadata={

@@ -120,7 +120,7 @@ def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
         for one in together[-1:]
     ]
     if not odd:
-        return " ".join([*parts, f"All {len(judged)} comparisons are within their bands."])
+        return " ".join([*parts, f"All {len(judged)} comparisons are as usual."])
     lines = []
     for one in odd:
         who = names.get(one.location_id, one.location_id) if one.location_id else "All locations"
@@ -130,9 +130,9 @@ def volume_text(judged: Sequence[Judgement], names: Mapping[str, str]) -> str:
             f"{than} than the usual {one.band.low} to {one.band.high} (last {one.band.weeks} weeks)"
         )
     parts.append(
-        f"{len(odd)} of {len(judged)} comparisons are outside their bands. Every day named here is "
-        "complete, so this is what HighLevel has: ask the location, or check whether its agent or "
-        "number was changed."
+        f"Outside the usual range: {len(odd)} of {len(judged)} comparisons. Every day named here "
+        "is complete, so this is what HighLevel has: ask the location, or check whether its agent "
+        "or number was changed."
     )
     return "\n".join([" ".join(parts), "", *at_most(lines, "")])
 

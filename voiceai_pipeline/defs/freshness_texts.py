@@ -38,8 +38,8 @@ def _answer(found: Sequence[tuple[str, Freshness]], polled: Sequence[str]) -> st
     seen = [one.seen_until for _, one in found if one.seen_until]
     unseen = len(found) - len(seen)
     until = f"Calls have been seen up to {_utc(min(seen))} or later" if seen else ""
-    rest = f"; {unseen} of {len(found)} locations not at all in the last days" if unseen else ""
-    until = f"{until}{rest}." if until else "No calls have been read in the last days."
+    rest = f"; no recent read of {unseen} of {len(found)} locations" if unseen else ""
+    until = f"{until}{rest}." if until else "No location has been read recently."
     told = max((one.last_message_at for _, one in found if one.last_message_at), default=None)
     if told is None:
         return f"{until} HighLevel announces no calls: each sync finds the new ones."

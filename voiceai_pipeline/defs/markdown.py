@@ -14,7 +14,7 @@ from typing import Final
 from voiceai_pipeline.core.foreign_text import SENTENCE_LENGTH, cleaned
 
 Shown = Callable[[str, int], str]
-"""How a medium shows a foreign text of at most so many characters: ``shown`` or ``cleaned``."""
+"""Formats a foreign text for a medium, cut to a number of characters: ``shown``, ``cleaned``."""
 
 
 class Markup(str):

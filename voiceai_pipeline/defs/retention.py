@@ -13,7 +13,7 @@ With 100 users and the default schedules and sensors, a day leaves about 92 runs
 5 MB in Dagster's database: a run of ``sync_calls`` 40 to 60 rows and 45 to 70 KB, one of
 ``refresh_tokens`` 24 rows and 24 KB, 76 times a day. 90 days are 0.5 GB, and what is kept after
 that is one nightly sync a day, 50 MB a year: a budget of 1 GB is enough for ten years. Measured by
-``benchmarks/dagster_growth.py``. PostgreSQL uses freed room again and does not hand it back.
+``benchmarks/dagster_growth.py``. PostgreSQL reuses freed space but does not give it back.
 """
 
 from collections.abc import Iterable, Mapping

@@ -210,7 +210,7 @@ def failure_text(
     medium: Shown,
     unread: Mapping[User, Collection[date]] = MappingProxyType({}),
 ) -> str:
-    """The text of a red run or check: how many users, which, which days, why and what to do.
+    """The text of a red run or check: how many users, their names, the days, why and what to do.
 
     Args:
         unread: days that were not tried, by user.
@@ -225,8 +225,8 @@ def failure_text(
     days = {row.day for row in failed}.union(*unread.values())
     lines = [
         f"{len(users)} user{'s' * (len(users) != 1)} "
-        f"{'not complete' if unread else 'failed'} on {len(days)} "
-        f"day{'s' * (len(days) != 1)}; the calls of all other users are stored."
+        f"{('is' if len(users) == 1 else 'are') + ' not complete' if unread else 'failed'} on "
+        f"{len(days)} day{'s' * (len(days) != 1)}; other users are not affected."
     ]
     lines += at_most(
         [

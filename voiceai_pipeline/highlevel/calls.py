@@ -200,11 +200,11 @@ def _flaw(item: Item) -> str:
 
 
 def call_of(listed: ListedCall) -> CallLog:
-    """A listed call with its columns, redacted. A field that is not as documented is None; its
-    value is kept in ``content``.
+    """A listed call with its columns, redacted. A field that does not match the documentation is
+    None; its value is kept in ``content``.
 
     Raises:
-        PipelineError: MALFORMED: it is no JSON after all.
+        PipelineError: MALFORMED: it is not JSON after all.
     """
     return ordinary_call(listed) or _any_call(listed)
 
@@ -287,7 +287,7 @@ def value_of(sent: msgspec.Raw) -> Any:
     """An item as a JSON value, secrets included.
 
     Raises:
-        PipelineError: MALFORMED: it is no JSON after all.
+        PipelineError: MALFORMED: it is not JSON after all.
     """
     return _value_of(sent)[0]
 

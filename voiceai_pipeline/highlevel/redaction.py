@@ -124,10 +124,10 @@ def _names_a_secret(value: dict[str, Any]) -> bool:
 
 
 def _member(meaning: _Name, item: Any, is_secret: bool) -> Any:
-    """The value of a member whose name is not plain.
+    """The redacted value of a member whose name says what it holds.
 
     Args:
-        is_secret: according to a sibling member.
+        is_secret: a sibling member says that this one is a secret.
     """
     if is_secret:
         return REDACTED

@@ -208,8 +208,8 @@ class _Session(requests.Session):
 
 
 def open_session() -> requests.Session:
-    """A session whose requests go through the environment's proxy, if any, but never to this
-    machine, where the proxy would look on its own."""
+    """A session that uses the environment's proxy, if any, except for URLs of this machine: the
+    proxy would connect to its own machine instead."""
     return _Session()
 
 

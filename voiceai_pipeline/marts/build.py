@@ -98,7 +98,7 @@ class Marts:
     """Builds marts, and finds the stale ones.
 
     Args:
-        zone: the pipeline's, whose days the ledger has.
+        zone: the pipeline's time zone, which defines the ledger's days.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
 

@@ -298,7 +298,7 @@ _PARSED: Final = {"bool": "int8", "object": "str", "category": "str"}
 
 
 def _joined(parts: list[pd.DataFrame], categories: list[str]) -> pd.DataFrame:
-    """The parts as one frame; category columns stay categorical though the categories differ."""
+    """The parts as one frame; category columns stay categorical even if the categories differ."""
     if len(parts) == 1:
         return parts[0]
     for name in categories:

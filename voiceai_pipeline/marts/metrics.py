@@ -331,7 +331,7 @@ _PERSONAL: Final = re.compile(r"\+?\d[\d\s().\-/]{5,}\d|\S+@\S+")
 
 
 NAME_LENGTH: Final = 200
-"""Characters of a name in a mart: PostgreSQL cannot index a text of a few thousand."""
+"""The most characters of a name in a mart: PostgreSQL cannot index a few thousand."""
 
 
 def masked(name: str) -> str:

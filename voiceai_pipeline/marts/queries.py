@@ -118,8 +118,8 @@ def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, A
 
 
 def periods_of(db: sa.Connection, day: date) -> tuple[dict[str, int], dict[str, int]]:
-    """Of the week and the month that contain the day: sums over all locations, and how many agents
-    had calls. What is unknown of a location is not in them; what is unknown of all is absent."""
+    """For the week and the month that contain the day: sums over all locations, and the number of
+    agents with calls. A sum leaves out unknown values; without any known value it is absent."""
     names = ("calls", "new_callers", "returning_callers")
     table, agent = period_metrics, agent_period_metrics
     sums: dict[str, int | None] = {}

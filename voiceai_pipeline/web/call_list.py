@@ -32,7 +32,7 @@ OPENINGS: Final = 200
 """Openings of content that operators are shown."""
 
 MOST_CHOICES: Final = 300
-"""Locations, users or agents of a list to choose from; above it their names are typed."""
+"""The most locations, users or agents offered in a list; if there are more, a name is typed."""
 
 INDEXED_WITHIN: Final = timedelta(minutes=2)
 """After this long a call should be found by its words."""

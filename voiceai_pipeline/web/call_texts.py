@@ -54,7 +54,7 @@ def day_and_time(at: datetime, zone: ZoneInfo) -> tuple[str, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Minutes and seconds; hours where there are any; a dash if it is not known."""
+    """Minutes and seconds, with hours if any; a dash if unknown or not within 0 to 24 hours."""
     if seconds is None or not 0 <= seconds <= 86_400:
         return "–"  # noqa: RUF001 - a dash stands for no value
     minutes, rest = divmod(int(seconds), 60)
@@ -84,7 +84,7 @@ def actions(kinds: Sequence[str]) -> list[str]:
 
 
 def pretty(value: Any) -> str:
-    """JSON to read."""
+    """The value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 

@@ -25,6 +25,8 @@ _REPOSITORY: Final = {
 }
 _SYNC_JOB: Final = {**_REPOSITORY, "jobName": "sync_users"}
 
+_LOADED: Final = "Check in its UI whether the code location is loaded, then try again."
+
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 """Final statuses of a run."""
 
@@ -99,8 +101,7 @@ class Dagster:
         answer = self._ask(_LAUNCH_RUN, {"params": params})["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise DagsterError(
-                f"Dagster refused to launch the sync ({answer['__typename']}). Check in "
-                "its UI whether the code location is loaded, then try again."
+                f"Dagster refused to launch the sync ({answer['__typename']}). {_LOADED}"
             )
         run_id: str = answer["run"]["runId"]
         return run_id
@@ -120,7 +121,7 @@ class Dagster:
             __typename ... on Runs { results { runId status } } } }"""
         answer = self._ask(query, {"ids": list(run_ids)})["runsOrError"]
         if answer["__typename"] != "Runs":
-            raise DagsterError(f"Dagster did not list its runs ({answer['__typename']}).")
+            raise DagsterError(f"Dagster did not list its runs ({answer['__typename']}). {_LOADED}")
         return {one["runId"]: Run(one["runId"], one["status"]) for one in answer["results"]}
 
     def cancel(self, run_id: str) -> None:
@@ -178,7 +179,9 @@ class Dagster:
         }
         answer = self._ask(_BACKFILL, {"params": params})["launchPartitionBackfill"]
         if answer["__typename"] != "LaunchBackfillSuccess":
-            raise DagsterError(f"Dagster did not accept the backfill ({answer['__typename']}).")
+            raise DagsterError(
+                f"Dagster did not accept the backfill ({answer['__typename']}). {_LOADED}"
+            )
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         headers = {}

@@ -21,8 +21,8 @@ UNKNOWN: Final = "\N{EN DASH}"
 def sums(
     by_day: Sequence[DaySums], days: insights.Days, *, of_all: bool = False
 ) -> dict[str, Any] | None:
-    """The sums over those of these days that were read. None if no day was read; with ``of_all``,
-    also if one was not: such a sum compares with nothing."""
+    """Sums over those of these days that were read. None if no day was read; with ``of_all``, also
+    if any day was not, because an incomplete sum cannot be compared."""
     read = [one.sums for one in by_day if one.day in days and one.read]
     if not read or (of_all and len(read) < days.count):
         return None

@@ -110,7 +110,7 @@ def _unknown(
 
 
 def _rules(report: Report) -> list[tuple[str, str, str]]:
-    """Name, code and rule of each outcome, as the marts were built."""
+    """Name, code and rule of each outcome, from when the marts were built."""
     told = [line.partition(": ") for line in report.rules.splitlines()]
     return [(label(Outcome(one), report.goal_actions), one, says) for one, _, says in told]
 

@@ -22,7 +22,7 @@ from voiceai_pipeline.web.dagster_client import Dagster, DagsterError, Run
 log = logging.getLogger(__name__)
 
 POLL: Final = 1.0
-"""Seconds between two looks while a sync is under way or a page is open."""
+"""Seconds between polls while a sync is in progress or a page is open."""
 
 IDLE: Final = 10.0
 """The same while neither is: another process may have been asked."""

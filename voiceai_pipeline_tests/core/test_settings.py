@@ -156,11 +156,11 @@ def test_every_spelling_of_a_database_url_gets_the_right_driver(given: str, driv
         ),
         (
             {"VOICEAI_SANDBOX_PORT": "0"},
-            "VOICEAI_SANDBOX_PORT is '0'. Write a port from 1 to 65535.",
+            "VOICEAI_SANDBOX_PORT is '0'. Set it to a port from 1 to 65535.",
         ),
         (
             {"VOICEAI_SANDBOX_PORT": "²"},
-            "VOICEAI_SANDBOX_PORT is '²'. Write a port from 1 to 65535.",
+            "VOICEAI_SANDBOX_PORT is '²'. Set it to a port from 1 to 65535.",
         ),
         (
             {"VOICEAI_DATABASE_URL": "mysql://u:EXAMPLE-SECRET@h/x"},
@@ -198,7 +198,7 @@ def test_a_secret_never_travels_in_plain_text(name: str, url: str) -> None:
         with pytest.raises(SettingsError) as caught:
             Settings.load(env | {name: url})
         assert str(caught.value) == (
-            f"{name} must begin with https:// (plain http is for loopback)."
+            f"{name} must begin with https:// (plain http is allowed for loopback only)."
         )
 
 

@@ -36,8 +36,8 @@ def test_a_location_that_only_syncs_look_at_is_named_with_what_to_do() -> None:
 def test_without_messages_and_without_reads_nothing_is_claimed() -> None:
     never = ("New Shop", Freshness(None, None, is_polled=False))
     assert said(never) == (
-        "No calls have been read in the last days. "
+        "No location has been read recently. "
         "HighLevel announces no calls: each sync finds the new ones."
     )
-    assert "1 of 2 locations not at all in the last days" in said(FINE, never)
+    assert "no recent read of 1 of 2 locations" in said(FINE, never)
     assert freshness_texts.of_locations([]) == {}

@@ -42,7 +42,7 @@ CLOSED = Circuit(0, None, "", None, None, None, None)
 
 def test_a_red_run_says_how_many_users_failed_which_when_why_and_what_to_do() -> None:
     text = texts.failure_text([failed(1), row(2, DayState.COMPLETE, stored=3)], cleaned)
-    assert "1 user failed on 1 day; the calls of all other users are stored." in text
+    assert "1 user failed on 1 day; other users are not affected." in text
     assert "- Shop 1, 2026-11-20: HighLevel answered with a server error. Fix: No action" in text
     assert "Shop 2" not in text
     assert '"Failed and missing"' in text

@@ -1,4 +1,4 @@
-"""The pages of calls: an index that lists them, their words, and who opened their content."""
+"""For the pages of calls: an index for the list, calls' words, and a record of openings."""
 
 from alembic import op
 
