@@ -1,10 +1,7 @@
 """A full disk: a small file system that holds the database and everything else of VOICEAI_HOME."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -30,37 +27,16 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import Clock
 from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.small_disk import SmallDisk, mounted
 from voiceai_pipeline_tests.support.token_endpoint import refreshes, stored
 
 DAYS = [date(2026, 11, 16), date(2026, 11, 17), date(2026, 11, 18)]
 
 
-@dataclass
-class SmallDisk:
-    """A file system of a few megabytes that can be filled."""
-
-    folder: Path
-
-    def fill(self) -> None:
-        free = os.statvfs(self.folder)
-        with (self.folder / "filler").open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
-
-    def free(self) -> None:
-        (self.folder / "filler").unlink()
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", folder], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system")
-    yield SmallDisk(folder)
-    subprocess.run(["/bin/umount", "--lazy", folder], check=True)
+    with mounted(tmp_path / "small", 192) as disk:
+        yield disk
 
 
 def test_a_full_disk_loses_nothing_is_named_and_heals_automatically(

@@ -1,6 +1,11 @@
 """The guides say what the code does: scopes, callback, settings, and every message with its fix."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from voiceai_pipeline.cli.main import cli
 from voiceai_pipeline.cli.up import PROJECT
@@ -54,3 +59,24 @@ def test_the_source_systems_messages_and_causes_are_found() -> None:
     assert len(causes) == 4
     for cause in (*causes, "client id or secret", "redirect uri mismatch", "token url or auth url"):
         assert cause.lower() in yesterday, cause
+
+
+def unit_of_the_guide() -> str:
+    guide = (PROJECT / "docs" / "production.md").read_text()
+    (unit,) = re.findall(r"```ini\n(.+?)```", guide, re.DOTALL)
+    return str(unit)
+
+
+@pytest.mark.parametrize("name", ["docs/production.md", "deploy/celery/voiceai-worker.service"])
+def test_systemd_understands_every_unit(name: str, tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd is not installed")
+    given = unit_of_the_guide() if name.endswith(".md") else (PROJECT / name).read_text()
+    # The program is not on this machine.
+    unit = tmp_path / "voiceai.service"
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", given))
+    command = [analyze, "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+    # An unknown key is a warning.
+    assert (verified.returncode, verified.stderr) == (0, "")

@@ -225,7 +225,7 @@ class Intake:
                     continue
                 self.listed_rest.append((call.call_id, full.content_hash))
                 if not known or known.content_hash != full.content_hash:
-                    rows.append(_call_row(full, fingerprint))
+                    rows.append(call_row(full, fingerprint))
                     if len(rows) == _AT_ONCE:
                         self.rows.write(b"".join(rows))
                         rows.clear()
@@ -252,8 +252,8 @@ _KNOWN: Final = (
 )
 
 
-def _call_row(call: CallLog, fingerprint: bytes) -> bytes:
-    """The ``COPIED`` columns of a call, in their order."""
+def call_row(call: CallLog, fingerprint: bytes) -> bytes:
+    """A row of ``Intake.rows``: the ``COPIED`` columns of a call."""
     return row(
         (
             call.call_id.encode(),

@@ -2,19 +2,25 @@
 
 Batch by batch (``row_passes``). Analysts see no change: a call keeps its ``last_changed_at``, and
 gets the content hash that the present rules give, so that its next read finds it unchanged.
+
+What calls say goes to the database by COPY: the values of a statement would be in PostgreSQL's log,
+where it is set to log statements (REQUIREMENTS X1).
 """
 
+import io
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from msgspec import Raw
-from sqlalchemy.dialects.postgresql import JSONB
 
 from voiceai_pipeline.calls import call_words, row_passes
+from voiceai_pipeline.calls.intake import COPIED, call_row
 from voiceai_pipeline.calls.row_passes import Keys, RowPass
 from voiceai_pipeline.core.call import ListedCall
+from voiceai_pipeline.database.copy_format import JSONB_VERSION, copy, row, text
 from voiceai_pipeline.database.tables import agents, call_logs, set_aside_calls
 from voiceai_pipeline.database.whole_call import WHOLE_ITEM
 from voiceai_pipeline.highlevel.allow_list import RULES, redact_agent
@@ -51,81 +57,96 @@ def _rows(
 
 
 def _redact_calls(db: sa.Connection, keys: Keys) -> int:
-    changes = []
-    for row in _rows(db, call_logs, PASSES[0].are(keys), WHOLE_ITEM.element):
-        call = call_redacted_again(ListedCall(row.call_id, row.started_at, Raw(row.raw.encode())))
-        if call is None:
-            continue
-        changes.append(
-            {
-                "of_location": row.location_id,
-                "of_call": row.call_id,
-                "raw": None if call.unheld is None else call.unheld.decode(),
-                **{name: getattr(call, name) for name in _COLUMNS},
-            }
-        )
-    if changes:
-        db.execute(_UPDATE_CALL, changes)
-        call_words.index_again(db, [(one["of_location"], one["of_call"]) for one in changes])
-    return len(changes)
+    changed: dict[str, list[bytes]] = defaultdict(list)
+    changed_keys = []
+    for stored in _rows(db, call_logs, PASSES[0].are(keys), WHOLE_ITEM.element):
+        sent = Raw(stored.raw.encode())
+        call = call_redacted_again(ListedCall(stored.call_id, stored.started_at, sent))
+        if call is not None:
+            changed[stored.location_id].append(call_row(call, b""))
+            changed_keys.append((stored.location_id, stored.call_id))
+    if not changed_keys:
+        return 0
+    names = ", ".join(("location_id", *COPIED))
+    db.exec_driver_sql(
+        "CREATE TEMPORARY TABLE redacted_calls ON COMMIT DROP AS "  # noqa: S608 - our own names
+        f"SELECT {names} FROM call_logs WITH NO DATA"
+    )
+    parts = [
+        (io.BytesIO(b"".join(rows)), {"location_id": location_id.encode()})
+        for location_id, rows in changed.items()
+    ]
+    copy(db, "redacted_calls", COPIED, parts, ("location_id",))
+    db.exec_driver_sql(_UPDATE_CALLS)
+    call_words.index_again(db, changed_keys)
+    return len(changed_keys)
 
 
 _COLUMNS: Final = (
     *("agent_id", "contact_id", "from_number", "summary", "transcript", "message_id"),
-    *("executed_call_actions", "extracted_data", "translation", "content_hash"),
+    *("executed_call_actions", "extracted_data", "translation", "raw", "content_hash"),
 )
-"""The columns that hold a part of ``raw``, and its hash."""
+"""The columns that hold a part of the item, and its hash."""
 
-_UPDATE_CALL: Final = (
-    sa.update(call_logs)
-    .where(
-        call_logs.c.location_id == sa.bindparam("of_location"),
-        call_logs.c.call_id == sa.bindparam("of_call"),
-    )
-    .values(
-        raw=sa.cast(sa.bindparam("raw", type_=sa.Text), JSONB),
-        **{
-            name: sa.bindparam(
-                name, type_=JSONB(none_as_null=True) if isinstance(column.type, JSONB) else None
-            )
-            for name, column in call_logs.columns.items()
-            if name in _COLUMNS
-        },
-    )
+_UPDATE_CALLS: Final = (
+    f"UPDATE call_logs AS c SET {', '.join(f'{name} = r.{name}' for name in _COLUMNS)} "  # noqa: S608
+    "FROM redacted_calls AS r WHERE c.location_id = r.location_id AND c.call_id = r.call_id"
 )
 
 
 def _redact_set_aside(db: sa.Connection, keys: Keys) -> int:
-    table, changed = set_aside_calls, 0
-    for row in _rows(db, table, PASSES[1].are(keys)):
-        again = item_redacted_again(Raw(row.raw.encode()))
-        if again is None:
-            continue
-        raw, content_hash = again
-        of_row = (table.c.location_id == row.location_id) & (
-            table.c.content_hash == row.content_hash
-        )
+    table, changes = set_aside_calls, []
+    for stored in _rows(db, table, PASSES[1].are(keys)):
+        again = item_redacted_again(Raw(stored.raw.encode()))
+        if again is not None:
+            changes.append((stored.location_id, stored.content_hash, *again))
+    if not changes:
+        return 0
+    columns = ("location_id", "stored_hash", "content_hash", "raw")
+    db.exec_driver_sql(
+        "CREATE TEMPORARY TABLE redacted_items ON COMMIT DROP AS "
+        "SELECT location_id, content_hash AS stored_hash, content_hash, raw "
+        "FROM set_aside_calls WITH NO DATA"
+    )
+    rows = (
+        row([text(location_id), stored, new, JSONB_VERSION + json.dumps(raw).encode()])
+        for location_id, stored, raw, new in changes
+    )
+    copy(db, "redacted_items", columns, [(io.BytesIO(b"".join(rows)), {})])
+    for location_id, stored, _, new in changes:
         # Two items may differ only in what is redacted now.
         same = sa.select(sa.literal(1)).where(
-            table.c.location_id == row.location_id, table.c.content_hash == content_hash
+            table.c.location_id == location_id, table.c.content_hash == new
         )
-        if db.execute(same).first():
-            db.execute(sa.delete(table).where(of_row))
-        else:
-            db.execute(sa.update(table).where(of_row).values(raw=raw, content_hash=content_hash))
-        changed += 1
-    return changed
+        is_twin = db.execute(same).first() is not None
+        values = {"location": location_id, "stored": stored}
+        db.execute(_DELETE_ITEM if is_twin else _UPDATE_ITEM, values)
+    return len(changes)
+
+
+_DELETE_ITEM: Final = sa.text(
+    "DELETE FROM set_aside_calls WHERE location_id = :location AND content_hash = :stored"
+)
+
+_UPDATE_ITEM: Final = sa.text(
+    "UPDATE set_aside_calls AS s SET raw = r.raw, content_hash = r.content_hash "
+    "FROM redacted_items AS r WHERE s.location_id = :location AND s.content_hash = :stored "
+    "AND r.location_id = s.location_id AND r.stored_hash = s.content_hash"
+)
 
 
 def _redact_agents(db: sa.Connection, keys: Keys) -> int:
     changed = 0
-    for row in _rows(db, agents, PASSES[2].are(keys)):
-        item = json.loads(row.raw)
+    for stored in _rows(db, agents, PASSES[2].are(keys)):
+        item = json.loads(stored.raw)
         raw = redact_agent(item)
         if raw != item:
             db.execute(
                 sa.update(agents)
-                .where(agents.c.location_id == row.location_id, agents.c.agent_id == row.agent_id)
+                .where(
+                    agents.c.location_id == stored.location_id,
+                    agents.c.agent_id == stored.agent_id,
+                )
                 .values(raw=raw)
             )
             changed += 1

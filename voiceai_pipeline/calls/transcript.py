@@ -1,4 +1,8 @@
-"""A call's transcript as numbered turns, with what the agent's tools did in between."""
+"""A call's transcript as numbered turns, with what the agent's tools did in between.
+
+Whose a line is, the label at its beginning says. The marts count by the same labels
+(``marts/call_sql.py``); docs/metrics.md has the rule.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,12 +36,18 @@ class Turn:
     seconds: float | None = None
 
 
-# The same labels as the marts count (``marts/call_reader.py``).
+AGENT_LABELS: Final = ("bot", "agent", "assistant", "ai")
+CALLER_LABELS: Final = ("human", "user")
+
 _SPEAKERS: Final = {
-    **dict.fromkeys(("bot", "agent", "assistant", "ai"), Speaker.AGENT),
-    **dict.fromkeys(("human", "user"), Speaker.CALLER),
+    **dict.fromkeys(AGENT_LABELS, Speaker.AGENT),
+    **dict.fromkeys(CALLER_LABELS, Speaker.CALLER),
 }
-_LABEL: Final = re.compile(r" *(bot|agent|assistant|ai|human|user) *:", re.IGNORECASE)
+
+# Without re.ASCII a long s would be an s, which PostgreSQL's lower() does not say.
+LABEL: Final = re.compile(rf"({'|'.join(_SPEAKERS)}):", re.IGNORECASE | re.ASCII)
+"""Where a line begins with it, a turn begins: without a space before or in it."""
+
 _TOOL: Final = "action_executed"
 
 
@@ -72,8 +82,8 @@ def _timed(items: object) -> Iterable[Turn]:
 def _spoken(transcript: str) -> Iterable[Turn]:
     """Lines without a label go on with the turn before them."""
     said: list[tuple[Speaker, list[str]]] = []
-    for line in transcript.splitlines():
-        label = _LABEL.match(line)
+    for line in transcript.split("\n"):
+        label = LABEL.match(line)
         if label:
             said.append((_SPEAKERS[label[1].lower()], [line[label.end() :]]))
         elif said:

@@ -7,7 +7,7 @@ Only a hash of the state is stored, so reading the table is not enough to finish
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,8 +22,11 @@ LIFE: Final = timedelta(minutes=30)
 HELD: Final = timedelta(minutes=10)
 """How long a consent from the marketplace waits for an operator: codes do not live longer."""
 
-MOST_HELD: Final = 50
+MOST_HELD: Final = 200
 """Consents that may wait at once: anyone who knows the callback's address can send codes."""
+
+MOST_OF_ADDRESS: Final = 20
+"""How many of them may come from one address of strangers."""
 
 KEPT: Final = timedelta(days=1)
 """How long a used or expired state is kept, so that a second use gets a clear answer."""
@@ -39,6 +42,7 @@ class ConnectRequest:
         location_id: the requested location of an agency; None if none was given.
         browser_bound: only the browser that started it may finish it.
         used_at: when it was finished (UTC); None while it is pending.
+        address: where a consent from the marketplace came from; None: from an operator's browser.
         outcome: the result, for another process that waits for it.
     """
 
@@ -50,6 +54,7 @@ class ConnectRequest:
     expires_at: datetime
     used_at: datetime | None
     outcome: str | None
+    address: str | None
     sealed_code: str | None = field(repr=False)
 
 
@@ -98,6 +103,7 @@ def _request(found: sa.RowMapping) -> ConnectRequest:
         found["expires_at"],
         found["used_at"],
         found["outcome"],
+        found["address"],
         found["code"],
     )
 
@@ -110,28 +116,62 @@ def key_of(secret: Secret) -> str:
     return _hash(secret).hex()
 
 
-def hold(db: sa.Connection, key: str, sealed_code: str, now: datetime) -> bool:
-    """Keep a consent without a state; False if too many are kept. One that is known stays."""
+def hold(db: sa.Connection, key: str, sealed_code: str, address: str | None, now: datetime) -> None:
+    """Keep a consent without a state. One that is known stays.
+
+    Only so many wait. First go the oldest of the address that has the most, last those that an
+    operator's browser brought, so an address displaces mainly its own.
+
+    Args:
+        address: where it came from; None: an operator's browser.
+    """
     db.execute(sa.delete(table).where(table.c.expires_at < now - KEPT))
-    if len(held(db, now)) >= MOST_HELD:
-        return False
     db.execute(
         insert(table)
         .values(
-            state_hash=bytes.fromhex(key), code=sealed_code, created_at=now, expires_at=now + HELD
+            state_hash=bytes.fromhex(key),
+            code=sealed_code,
+            address=address,
+            created_at=now,
+            expires_at=now + HELD,
         )
         .on_conflict_do_nothing()
     )
-    return True
+    waiting = _ranked(now)
+    keys = sa.select(waiting.c.state_hash)
+    too_many = keys.where(waiting.c.rank > MOST_OF_ADDRESS)
+    last = keys.order_by(*_in_order(waiting)).offset(MOST_HELD)
+    db.execute(
+        sa.delete(table).where(table.c.state_hash.in_(too_many) | table.c.state_hash.in_(last))
+    )
 
 
 def held(db: sa.Connection, now: datetime) -> list[ConnectRequest]:
-    """The consents from the marketplace that wait for an operator; the newest first."""
-    waiting = sa.select(table).where(
-        table.c.code.is_not(None), table.c.used_at.is_(None), table.c.expires_at > now
-    )
-    rows = db.execute(waiting.order_by(table.c.created_at.desc())).mappings()
+    """The consents from the marketplace that wait for an operator.
+
+    First those from operators' browsers, then the newest of each address, the second newest of
+    each, and so on: an address that sends many stands before no other one's first.
+    """
+    waiting = _ranked(now)
+    rows = db.execute(sa.select(waiting).order_by(*_in_order(waiting))).mappings()
     return [_request(row) for row in rows]
+
+
+def _ranked(now: datetime) -> sa.Subquery:
+    """The consents that wait, with their rank among those of their address; 0: an operator's."""
+    among_theirs = sa.func.row_number().over(
+        partition_by=table.c.address, order_by=table.c.created_at.desc()
+    )
+    rank = sa.case((table.c.address.is_(None), 0), else_=among_theirs)
+    return (
+        sa.select(table, rank.label("rank"))
+        .where(table.c.code.is_not(None), table.c.used_at.is_(None), table.c.expires_at > now)
+        .subquery()
+    )
+
+
+def _in_order(waiting: sa.Subquery) -> tuple[sa.ColumnElement[Any], ...]:
+    return waiting.c.rank, waiting.c.created_at.desc()
 
 
 def assign(db: sa.Connection, key: str, user_id: UUID, now: datetime) -> bool:

@@ -23,6 +23,9 @@ from voiceai_pipeline.database.engine import read_clock
 
 _CODE: Final = "connect_requests.code"
 
+_LONGEST: Final = 2_000
+"""Characters of a code: HighLevel's have a few dozen."""
+
 
 class Marketplace:
     """Keeps the consents that wait for an operator.
@@ -45,34 +48,36 @@ class Marketplace:
         self._consent = consent
         self._now = now
 
-    def hold(self, code: Secret) -> str:
+    def hold(self, code: Secret, address: str | None) -> str:
         """Keep a consent that began in HighLevel's marketplace: it has a code and no state, so
         nothing shows who asked for it. Nothing is spent.
+
+        Args:
+            address: where it came from; None: from the browser of an operator.
 
         Returns:
             The key with which a logged-in operator says whose it is (``assign``).
 
         Raises:
             FinishedError: the code was assigned before.
-            ConsentError: too many are waiting.
+            ConsentError: it is too long to be a code.
         """
+        if len(code.reveal()) > _LONGEST:
+            raise ConsentError("This is no code of HighLevel's. Nothing was changed.")
         key = consent_requests.key_of(code)
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
             request = consent_requests.find_key(db, key)
-            sealed = self._vault.encrypt(code, _CODE, _owner(key))
-            kept = request is not None or consent_requests.hold(db, key, sealed, now)
-        if not kept:
-            raise ConsentError(
-                "Too many consents from HighLevel's marketplace are waiting for an operator. "
-                "Install the app again in ten minutes."
-            )
+            if request is None:
+                sealed = self._vault.encrypt(code, _CODE, _owner(key))
+                consent_requests.hold(db, key, sealed, address, now)
         if request is not None and request.used_at is not None:
             raise FinishedError(self._consent.ended(request))
         return key
 
     def held(self) -> list[consent_requests.ConnectRequest]:
-        """The consents from the marketplace that wait for an operator; the newest first."""
+        """The consents from the marketplace that wait for an operator, in the order in which to
+        show them."""
         with self._engine.begin() as db:
             return consent_requests.held(db, read_clock(db, self._now))
 

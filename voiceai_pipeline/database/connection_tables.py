@@ -126,6 +126,8 @@ connect_requests = sa.Table(
     instant("expires_at", nullable=False, comment="After this it cannot be finished."),
     instant("used_at", comment="When it was used; a state works once."),
     sa.Column("outcome", sa.Text, comment="The result, for a client that waits for it."),
+    sa.Column("address", sa.Text,
+              comment="Where a consent that began in HighLevel came from; NULL: an operator."),
     comment="OAuth consents in progress, from the start to HighLevel's redirect.",
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.calls.call_filter import Search
 from voiceai_pipeline.calls.call_search import CallRow
+from voiceai_pipeline.calls.transcript import LABEL
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 
 ACTIONS: Final[Mapping[str, str]] = {
@@ -144,14 +145,13 @@ def sentence_with_hit(row: CallRow, wanted: "re.Pattern[str] | None") -> tuple[s
 
 
 _ENDS: Final = re.compile(r"[.!?]\s|\n")
-_LABEL: Final = re.compile(r"(?:bot|human|agent|user|assistant|ai) *:", re.IGNORECASE)
 
 
 def _sentence_start(text: str, before: int) -> int:
     start = 0
     for end in _ENDS.finditer(text, max(0, before - 400), before):
         start = end.end()
-    label = _LABEL.match(text, start)
+    label = LABEL.match(text, start)
     return label.end() if label and label.end() <= before else start
 
 

@@ -25,11 +25,12 @@ from voiceai_pipeline.connections.consent_errors import (
 )
 from voiceai_pipeline.connections.private_tokens import PrivateTokenError
 from voiceai_pipeline.core.connection import Connection
+from voiceai_pipeline.core.dagster_access import Role
 from voiceai_pipeline.core.failures import PipelineError, Remedy
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.core.settings import CALLBACK_PATH
 from voiceai_pipeline.web import cookies, template_filters
-from voiceai_pipeline.web.access import Form, posted, refuse_analysts
+from voiceai_pipeline.web.access import Form, address_of, posted, refuse_analysts
 from voiceai_pipeline.web.cookies import Flash, PendingConsent
 from voiceai_pipeline.web.pages import (
     PageError,
@@ -37,6 +38,7 @@ from voiceai_pipeline.web.pages import (
     problem_page,
     redirect,
     render,
+    role_of,
     safe_back,
 )
 from voiceai_pipeline.web.rows import Row
@@ -220,7 +222,8 @@ def _status(error: PipelineError) -> int:
 
 def _hold(request: Request, code: Secret) -> Response:
     """Keep a consent that was not started here, for a logged-in operator."""
-    path = _HELD.format(key=site_of(request).pipeline.marketplace.hold(code))
+    address = None if role_of(request) is Role.OPERATOR else address_of(request)
+    path = _HELD.format(key=site_of(request).pipeline.marketplace.hold(code, address))
     if may_see_users(request):
         return redirect(request, path)
     return render(request, "received.html", is_good=False, held=path)

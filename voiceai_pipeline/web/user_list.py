@@ -35,6 +35,9 @@ from voiceai_pipeline.web.sync_runs import LaunchedForMany, PartlyLaunchedError
 
 PER_PAGE: Final = 100
 
+HELD_SHOWN: Final = 10
+"""Consents from HighLevel's marketplace that the list names: strangers can send them."""
+
 _CHOSEN: Final = "user:"
 """Names of the checkboxes begin with this; the user's id follows."""
 
@@ -179,7 +182,8 @@ def _overview(site: Site, listed: Sequence[Connection]) -> overview.Overview | N
 def _held(site: Site) -> Sequence[ConnectRequest]:
     """Consents from HighLevel's marketplace that wait for an operator."""
     now = datetime.now(UTC)
-    return lookups.read_or_none(site, lambda db: consent_requests.held(db, now)) or ()
+    held = lookups.read_or_none(site, lambda db: consent_requests.held(db, now)) or ()
+    return held[:HELD_SHOWN]
 
 
 def _installs(site: Site, listed: Sequence[Connection]) -> Sequence[Install]:

@@ -23,6 +23,7 @@ from voiceai_pipeline_tests.support.planted_secrets import (
     planted_actions,
     planted_texts,
 )
+from voiceai_pipeline_tests.support.statements import bound
 
 LOCATION = "LocInvented000000001"
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -40,10 +41,15 @@ def items() -> list[dict[str, Any]]:
     """Calls with secrets, without, and with what looks like a change but is none."""
     texts = planted_texts()
     plain = [item(number, summary=f"Call {number}") for number in range(3, 9)]
-    return [item(1, **texts), item(2, executedCallActions=planted_actions()), *plain]
+    acted = item(2, executedCallActions=planted_actions(), transcript=SAID)
+    return [item(1, **texts), acted, *plain]
 
 
-ASIDE = [{"id": "a", "secretless": [{"auth": secret}]} for secret in every_secret()[:2]]
+SAID = "human:My word is xylophone"
+ASIDE = [
+    {"id": "a", "transcript": SAID, "secretless": [{"auth": secret}]}
+    for secret in every_secret()[:2]
+]
 
 
 def canonical(value: Any) -> bytes:
@@ -137,6 +143,18 @@ def test_stored_rows_are_redacted_once_and_analysts_see_no_change(
     _, written = reread(old_rows, vault)
     assert (written.new, written.changed, written.missing) == ([0], [0], [0])
     assert versions(old_rows) == after
+
+
+def test_what_calls_say_is_in_no_statement(old_rows: sa.Engine) -> None:
+    with bound(old_rows) as statements:
+        assert stored_redaction.redact_again(old_rows) == 5
+    assert len(statements) > 10
+    assert [one for one in statements if "xylophone" in one or leaks(one, every_secret())] == []
+    with old_rows.begin() as db:
+        query = "SELECT transcript FROM call_logs WHERE call_id = 'call-0002'"
+        assert db.execute(sa.text(query)).scalar_one() == SAID
+        (aside,) = db.execute(sa.text("SELECT raw FROM set_aside_calls")).scalars()
+    assert aside["transcript"] == SAID
 
 
 def test_a_pass_that_was_stopped_goes_on_where_it_was(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from voiceai_pipeline.calls import stored_redaction
 from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections import alerts
 from voiceai_pipeline.core.failures import FailureClass
@@ -159,6 +160,16 @@ def _happy_path(canaries: Canaries) -> None:
     canaries.run("update_directory")
     canaries.run("inspect_connections")
     canaries.run("send_alerts")
+    _redact_again(canaries)
+
+
+def _redact_again(canaries: Canaries) -> None:
+    """As ``migrate`` does with rows of an older version, which kept more."""
+    for table in ("call_logs", "set_aside_calls"):
+        older = "coalesce(raw, '{}') || '{\"undocumented\": \"kept\"}'"
+        canaries.execute(f"UPDATE {table} SET raw = {older}")  # noqa: S608
+    canaries.execute("DELETE FROM redaction_progress")
+    assert stored_redaction.redact_again(canaries.pipeline.engine)
 
 
 def _personal() -> dict[str, str]:
