@@ -15,13 +15,14 @@ SCENARIOS = {
     "fleet": Shape(100, 7, 200, YESTERDAY),
     "heavy": Shape(1, 20, 10_000, YESTERDAY),
     "wide": Shape(2_000, 1, 5, YESTERDAY),
+    "idle": Shape(2_000, 1, 0, YESTERDAY),
     "year": Shape(100, 365, 20, YESTERDAY),
 }
 AGAIN = "again"
 """``fleet`` a second time over the same database, with nothing changed."""
 
 FRACTIONS = {
-    "plain": {"fleet": 0.2, "again": 0.2, "wide": 0.2, "heavy": 0.1, "year": 0.05},
+    "plain": {"fleet": 0.2, "again": 0.2, "wide": 0.2, "idle": 0.2, "heavy": 0.1, "year": 0.05},
     "dlt": {"heavy": 0.25},
 }
 """What is run of a scenario where all of it would take too long; the rest is extrapolated per call:
@@ -37,7 +38,8 @@ def scaled(shape: Shape, scale: float) -> Shape:
     """The same with about ``scale`` times the calls: fewer users first, then fewer calls a day."""
     locations = max(1, round(shape.locations * scale))
     per_day = round(shape.calls_per_day * scale * shape.locations / locations)
-    return replace(shape, locations=locations, calls_per_day=max(1, per_day))
+    per_day = max(1, per_day) if shape.calls_per_day else 0
+    return replace(shape, locations=locations, calls_per_day=per_day)
 
 
 @dataclass(frozen=True)

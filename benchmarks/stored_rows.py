@@ -53,6 +53,7 @@ def stored_rows(job: Job, before: int) -> tuple[int, int, bool]:
             usedforsecurity=False,
         ).hexdigest()
         for place in range(job.locations)
+        if job.shape.calls(job.days)
     }
     is_exact = {row[0]: row[2] for row in found} == expected
     return sum(row[1] for row in found), sum(row[3] for row in found), is_exact

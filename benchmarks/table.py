@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.contenders import NAMES
 from benchmarks.scenarios import SLOW_SECONDS, Delay, Measurement
 
-ORDER = ("fleet", "again", "heavy", "wide", "year")
+ORDER = ("fleet", "again", "heavy", "wide", "idle", "year")
 
 BEGIN = "<!-- benchmarks.speed: figures, begin -->"
 END = "<!-- benchmarks.speed: figures, end -->"
@@ -177,6 +177,12 @@ class Report:
             )
             text = f"median {median:+.1%}, last {last:+.1%}"
             rows.append(["a slow tenant delays the others", "<= 10 %", text])
+        idle = self._find("idle", "ours")
+        if idle:
+            spent = _share(idle.figures.cpu + idle.postgres_cpu, idle.requests) * 1e3
+            rows.append(
+                ["an idle user, CPU of client and PostgreSQL", "<= 1.5 ms", f"{spent:.2f} ms"]
+            )
         for contender in ("ours", "dagster"):
             m = self._find("again", contender)
             if m:

@@ -102,7 +102,7 @@ class Calls:
 
     def __init__(self, shape: Shape) -> None:
         self._contents = [_content(number) for number in range(CONTENTS)]
-        step = DAY_MS // shape.calls_per_day
+        step = DAY_MS // max(1, shape.calls_per_day)
         first = day_start_ms(shape.first_day)
         self._moments = array(
             "q",

@@ -61,7 +61,7 @@ COPIED: Final = tuple(
 """The columns of ``Intake.rows``."""
 
 
-class _Known(NamedTuple):
+class KnownCall(NamedTuple):
     """What the table holds of a call."""
 
     content_hash: bytes
@@ -81,6 +81,7 @@ class Intake:
         fingerprint: a keyed hash of the call as sent, which may contain secrets.
         read_at: when the read started (UTC). Rows written since then come from a newer read and
             stay.
+        known: what the table holds of the window, read after ``read_at``; None: it is queried.
 
     Attributes:
         window_end: end of the window (UTC), known after ``finish``.
@@ -104,8 +105,10 @@ class Intake:
         call_of: Callable[[ListedCall], CallLog],
         fingerprint: Callable[[msgspec.Raw], bytes],
         read_at: datetime,
+        known: Mapping[str, KnownCall] | None = None,
     ) -> None:
         self._engine = engine
+        self._known_ahead = known
         self._call_of = call_of
         self._fingerprint = fingerprint
         self.location_id = location_id
@@ -201,13 +204,15 @@ class Intake:
         bounds = pairwise([*self.starts, self.window_end])
         return [(self.location_id, Window(*part)) for part in bounds]
 
-    def _known(self) -> dict[str, _Known]:
+    def _known(self) -> Mapping[str, KnownCall]:
         """What the table holds between the first and the last call of the batch."""
+        if self._known_ahead is not None:
+            return self._known_ahead
         if not self._batch:
             return {}
         bounds = (self.location_id, self._batch[0].started_at, self._batch[-1].started_at)
         with autocommit(self._engine) as db:
-            return {row[0]: _Known(*row[1:]) for row in rows_of(db, _KNOWN, bounds)}
+            return {row[0]: KnownCall(*row[1:]) for row in rows_of(db, _KNOWN, bounds)}
 
     def _sift(self) -> None:
         """Keep the calls of the batch that the table does not hold as they are, and empty the

@@ -149,8 +149,8 @@ class LocationQueue(Generic[U]):
 
     Args:
         since: when this run was requested (UTC).
-        read: reads a location's days, in a worker thread; wraps each request in
-            ``Lease.requesting``.
+        prepare: what reads the days of each of some locations, in a worker thread; it wraps each
+            request in ``Lease.requesting``.
         store: stores windows of several locations in one transaction.
         give_up: the results of days that other runs have held for too long.
         interruptible: wraps the wait for reads; on an interrupt it aborts the reads in progress.
@@ -161,7 +161,7 @@ class LocationQueue(Generic[U]):
     run_id: str | None
     since: datetime
     zone: ZoneInfo
-    read: Callable[[Task, Lease], Found[U]]
+    prepare: Callable[[Sequence[Task]], Sequence[Callable[[Lease], Found[U]]]]
     store: Callable[[Sequence[U]], list[DayResult]]
     give_up: Callable[[Task, Holder | None], list[DayResult]]
     interruptible: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -184,7 +184,7 @@ class LocationQueue(Generic[U]):
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database stays unreachable. Also whatever else
-                ``read`` raises.
+                reading raises.
         """
         self._source = source
         self._extended_at = self.monotonic()
@@ -242,18 +242,23 @@ class LocationQueue(Generic[U]):
                 self.sleep(self.terms.poll)
             return []
         outcomes: list[DayResult] = []
+        ours: list[_Entry] = []
         for entry, task in zip(batch, tasks, strict=True):
             entry.task = task
             if not task.days:
                 outcomes += task.taken_over
                 self._to_release.append(task.location_id)
             elif task.location_id in acquired:
-                lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
-                future = self._pool.submit(partial(self.read, task, lease), lease.is_blocked)
-                self._running[future] = _Running(entry, lease)
-                entry.give_up_at = None
+                ours.append(entry)
             else:
                 outcomes += self._keep_waiting(entry, now)
+        # After the leases, so that no other run writes between the two.
+        reads = self.prepare([entry.task for entry in ours]) if ours else ()
+        for entry, read in zip(ours, reads, strict=True):
+            lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
+            future = self._pool.submit(partial(read, lease), lease.is_blocked)
+            self._running[future] = _Running(entry, lease)
+            entry.give_up_at = None
         return outcomes
 
     def _next(self, at_most: int, now: float) -> list[_Entry]:

@@ -201,7 +201,7 @@ class Sync:
             run_id,
             since=since,
             zone=self._zone,
-            read=window_sync.sync_location,
+            prepare=window_sync.prepare,
             store=window_sync.store,
             give_up=window_sync.give_up,
             interruptible=self._client.reads.interruptible,

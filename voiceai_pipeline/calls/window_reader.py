@@ -10,6 +10,7 @@ from uuid import UUID
 
 from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.calls.lease import Lease
+from voiceai_pipeline.connections.spender import RowAhead
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.call import ListedCall
 from voiceai_pipeline.core.days import Window
@@ -48,14 +49,18 @@ def read_with(
     window: Window,
     reading: Reading,
     lease: Lease,
+    ahead: RowAhead | None = None,
 ) -> WindowRead:
     """Read a window to the end of its list; all of it is in ``reading`` then.
+
+    Args:
+        ahead: the user's row, if it was read before.
 
     Raises:
         LeaseLostError: the lease expired.
         PipelineError: as ``Tokens.spend`` and ``read_window``.
     """
-    spend = tokens.spender(user_id)
+    spend = tokens.spender(user_id, ahead)
 
     def fetch(start: datetime, end: datetime, page: int) -> Page:
         with lease.requesting():

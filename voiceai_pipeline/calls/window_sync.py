@@ -22,7 +22,8 @@ from voiceai_pipeline.calls import call_store, ledger
 from voiceai_pipeline.calls.intake import Intake
 from voiceai_pipeline.calls.lease import Lease, LeaseLostError
 from voiceai_pipeline.calls.leases import Holder
-from voiceai_pipeline.calls.location_queue import Task
+from voiceai_pipeline.calls.location_queue import Found, Task
+from voiceai_pipeline.calls.read_ahead import LocationAhead, ReadsAhead
 from voiceai_pipeline.calls.verified_window import Attempt, DayIntake, VerifiedWindow
 from voiceai_pipeline.calls.window_reader import read_with
 from voiceai_pipeline.connections.shared_location import AllRefusedError, read_with_any
@@ -81,11 +82,21 @@ class WindowSync:
         self._run_id = run_id
         self._now = now
         self._clock = SharedClock(engine, now)
+        self._reads_ahead = ReadsAhead(engine, tokens, self._clock, zone)
+
+    def prepare(self, tasks: Sequence[Task]) -> list[Callable[[Lease], Found[VerifiedWindow]]]:
+        """What reads each of these locations; what they need of the database first is read for all
+        of them at once."""
+        ahead = self._reads_ahead.of(tasks)
+        return [partial(self.sync_location, task, ahead.get(task.location_id)) for task in tasks]
 
     def sync_location(
-        self, task: Task, lease: Lease
-    ) -> tuple[list[DayResult], VerifiedWindow | None]:
+        self, task: Task, ahead: LocationAhead | None, lease: Lease
+    ) -> Found[VerifiedWindow]:
         """Sync a location's days for all its users.
+
+        Args:
+            ahead: what was read of it before, if anything.
 
         Returns:
             The results of its days; and its last window, if so little in it is new that it is
@@ -99,7 +110,7 @@ class WindowSync:
         windows = stretches(task.days)
         for number, days in enumerate(windows, 1):
             progress.may_defer = number == len(windows) and not task.alone
-            self._sync_window(task, days, lease, progress)
+            self._sync_window(task, days, lease, progress, ahead if number == 1 else None)
         return progress.outcomes, progress.deferred
 
     def give_up(self, task: Task, holder: Holder | None) -> list[DayResult]:
@@ -148,14 +159,22 @@ class WindowSync:
         return outcomes
 
     def _sync_window(
-        self, task: Task, days: list[date], lease: Lease, progress: "_Progress"
+        self,
+        task: Task,
+        days: list[date],
+        lease: Lease,
+        progress: "_Progress",
+        ahead: LocationAhead | None = None,
     ) -> None:
         """Sync consecutive days as one window; day by day if a single day may be at fault."""
         lease.check()
-        connections, started_at = task.connections, self._clock.now()
+        if ahead is not None and not ahead.is_fresh:
+            ahead = None
+        connections = task.connections
+        started_at = ahead.started_at if ahead else self._clock.now()
         attempt = Attempt(task.location_id, connections, days, started_at, tuple(progress.outcomes))
         try:
-            self._read_and_store(attempt, lease, progress)
+            self._read_and_store(attempt, lease, progress, ahead)
             return
         except LeaseLostError:
             raise
@@ -179,7 +198,13 @@ class WindowSync:
         failures = dict.fromkeys((one.user.id for one in connections), failure)
         progress.outcomes += self._store_failure(attempt, failures)
 
-    def _read_and_store(self, attempt: Attempt, lease: Lease, progress: "_Progress") -> None:
+    def _read_and_store(
+        self,
+        attempt: Attempt,
+        lease: Lease,
+        progress: "_Progress",
+        ahead: LocationAhead | None,
+    ) -> None:
         days = [Window.of_day(day, self._zone) for day in attempt.days]
         window = Window(days[0].start, min(days[-1].end, attempt.started_at))
         refused: dict[UUID, PipelineError] = {}
@@ -192,7 +217,9 @@ class WindowSync:
             call_of,
             self._tokens.vault.call_fingerprint,
             attempt.started_at,
+            ahead.known if ahead else None,
         )
+        row = ahead.row if ahead else None
         with ExitStack() as stack:
             intake = stack.enter_context(closing(DayIntake(new_calls, days)))
             try:
@@ -206,6 +233,7 @@ class WindowSync:
                         window,
                         intake,
                         lease,
+                        row if row and row.user_id == one.user.id else None,
                     ),
                     refused,
                 )

@@ -44,6 +44,14 @@ class Standing:
         self._stamps: dict[UUID, Stamp] = {}
         self._asked_at = -FRESH
 
+    def clock(self) -> float:
+        """The time for ``is_fresh``."""
+        return self._monotonic()
+
+    def is_fresh(self, at: float) -> bool:
+        """Whether what was read at that time still holds."""
+        return self._monotonic() - at < FRESH
+
     def stamp(self, user_id: UUID) -> Stamp:
         """The stamp of a user's rows."""
         with self._lock:

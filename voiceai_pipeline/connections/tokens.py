@@ -24,6 +24,7 @@ from voiceai_pipeline.connections.queries import UnknownUserError, stored_connec
 from voiceai_pipeline.connections.refresh import LEASE, Refresher
 from voiceai_pipeline.connections.refresh_outcome import PAUSE, STATE_AFTER, RefreshOutcome
 from voiceai_pipeline.connections.refresh_plan import ALWAYS, ANY_LIFETIME, Need, needs_refresh
+from voiceai_pipeline.connections.spender import RowAhead, Spender
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.standing import Standing
 from voiceai_pipeline.connections.token_row import TokenRow
@@ -115,14 +116,20 @@ class Tokens:
         """
         return self._valid_token(user_id, Need(margin, rejected, when_planned, force))[0]
 
-    def _valid_token(self, user_id: UUID, need: Need) -> tuple[Secret, TokenRow]:
-        """A valid token, and the row as last read."""
+    def _valid_token(
+        self, user_id: UUID, need: Need, ahead: TokenRow | None = None
+    ) -> tuple[Secret, TokenRow]:
+        """A valid token, and the row as last read.
+
+        Args:
+            ahead: the row as it stood within the last second; None: it is read first.
+        """
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
         while time.monotonic() < deadline:
             self.reads.check(method="POST", path="/oauth/token")
             try:
-                row = self._read(user_id)
+                row, ahead = self._read(user_id, ahead), None
                 self._refuse_obstacle(row, force=need.force)
                 if row.connection.is_private:
                     return self._private.valid(row, need.rejected), row
@@ -144,9 +151,9 @@ class Tokens:
                 raise
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
-    def _read(self, user_id: UUID) -> TokenRow:
+    def _read(self, user_id: UUID, ahead: TokenRow | None = None) -> TokenRow:
         """The user's row, with a pair that was kept on disk, or that another application stored."""
-        row = self._row(user_id)
+        row = ahead or self._row(user_id)
         if row.was_replaced and row.connection.can_sync:
             with self._engine.begin() as db:
                 replaced_tokens.accept(db, row, self.vault, actor=self._actor)
@@ -284,10 +291,27 @@ class Tokens:
         """
         return self._spend(user_id, self.get_valid_token(user_id, force=force), request, force)
 
-    def spender(self, user_id: UUID) -> "Spender":
+    def read_ahead(self, user_ids: Sequence[UUID]) -> dict[UUID, RowAhead]:
+        """The rows of users whose first request is near, by one statement, for ``spender``; users
+        without one are absent.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: they cannot be read.
+        """
+        now = self._now() if self._now else None
+        read_at = self._standing.clock()
+        with autocommit(self._engine) as db:
+            rows = token_row.read_all(db, user_ids, now)
+        return {one.user_id: one for one in (RowAhead(row, read_at) for row in rows)}
+
+    def spender(self, user_id: UUID, ahead: RowAhead | None = None) -> Spender:
         """What does the same as ``spend`` for many requests of one user in a row. Not to be shared
-        between threads."""
-        return Spender(self, user_id)
+        between threads.
+
+        Args:
+            ahead: the user's row of ``read_ahead``, if it was read.
+        """
+        return Spender(self._valid_token, self._spend, self._standing, user_id, ahead)
 
     def _spend(
         self, user_id: UUID, token: Secret, request: Callable[[Secret], T], force: bool
@@ -361,37 +385,3 @@ class Tokens:
         """
         test = ConnectionTest(self._engine, self._client, self._actor, self._now)
         return test.run(user_id, lambda request: self.spend(user_id, request, force=True))
-
-
-class Spender:
-    """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
-
-    Before each request it looks at the stamp of the user's rows, so that a disconnected user's run
-    stops within a second (``standing.py``). It asks for a valid token again only if a row has
-    changed or the token is about to expire.
-    """
-
-    def __init__(self, tokens: Tokens, user_id: UUID) -> None:
-        self._tokens = tokens
-        self._user_id = user_id
-        self._token: Secret | None = None
-        self._rows: str | None = None
-
-    def __call__(self, request: Callable[[Secret], T]) -> T:
-        """Make a request.
-
-        Raises:
-            UnknownUserError, PipelineError: as ``Tokens.spend``.
-        """
-        return self._tokens._spend(self._user_id, self._valid_token(), request, force=False)
-
-    def _valid_token(self) -> Secret:
-        if self._token is None or not self._is_unchanged():
-            # A change since then, a minted location token included, shows at the next request.
-            self._token, row = self._tokens._valid_token(self._user_id, Need())
-            self._rows = row.rows
-        return self._token
-
-    def _is_unchanged(self) -> bool:
-        stamp = self._tokens._standing.stamp(self._user_id)
-        return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)

@@ -1,0 +1,92 @@
+"""Spends one user's tokens on many requests in a row, and notices within a second if the connection
+no longer stands (REQUIREMENTS T18).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from voiceai_pipeline.connections.refresh_plan import Need, needs_refresh
+from voiceai_pipeline.connections.standing import Standing
+from voiceai_pipeline.connections.token_row import TokenRow
+from voiceai_pipeline.core.secret import Secret
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RowAhead:
+    """A user's row that was read together with others, before it is needed.
+
+    Attributes:
+        read_at: just before it was read, by ``Standing.clock``.
+    """
+
+    row: TokenRow
+    read_at: float
+
+    @property
+    def user_id(self) -> UUID:
+        return self.row.connection.user.id
+
+
+class _Spend(Protocol):
+    """``Tokens.spend`` with the token to begin with."""
+
+    def __call__(
+        self, user_id: UUID, token: Secret, request: Callable[[Secret], T], force: bool
+    ) -> T: ...
+
+
+class Spender:
+    """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
+
+    Before each request it looks at the stamp of the user's rows, so that a disconnected user's run
+    stops within a second (``standing.py``). It asks for a valid token again only if a row has
+    changed or the token is about to expire.
+
+    Args:
+        valid_token: a valid token and its row, given the row if it is known.
+        ahead: the user's row, if it was read before.
+    """
+
+    def __init__(
+        self,
+        valid_token: Callable[[UUID, Need, TokenRow | None], tuple[Secret, TokenRow]],
+        spend: _Spend,
+        standing: Standing,
+        user_id: UUID,
+        ahead: RowAhead | None = None,
+    ) -> None:
+        self._find_valid_token = valid_token
+        self._spend = spend
+        self._standing = standing
+        self._user_id = user_id
+        self._ahead = ahead
+        self._token: Secret | None = None
+        self._rows: str | None = None
+
+    def __call__(self, request: Callable[[Secret], T]) -> T:
+        """Make a request.
+
+        Raises:
+            UnknownUserError, PipelineError: as ``Tokens.spend``.
+        """
+        return self._spend(self._user_id, self._valid_token(), request, False)
+
+    def _valid_token(self) -> Secret:
+        if self._token is None or not self._is_unchanged():
+            # A change since then, a minted location token included, shows at the next request.
+            self._token, row = self._find_valid_token(self._user_id, Need(), self._row_ahead())
+            self._rows = row.rows
+        return self._token
+
+    def _row_ahead(self) -> TokenRow | None:
+        """The row that was read before, once, and only if that was within the last second."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.row if ahead and self._standing.is_fresh(ahead.read_at) else None
+
+    def _is_unchanged(self) -> bool:
+        stamp = self._standing.stamp(self._user_id)
+        return stamp.rows == self._rows and not needs_refresh(stamp.expires_at, stamp.now)
