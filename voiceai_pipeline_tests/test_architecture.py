@@ -101,6 +101,7 @@ def test_only_the_highlevel_room_and_the_supervising_programs_speak_http() -> No
         or "urllib.request" in _imports(path)
     }
     assert speakers == {
+        "highlevel/adapter.py",
         "highlevel/answer.py",
         "highlevel/errors.py",
         "highlevel/client.py",

@@ -46,9 +46,6 @@ _SCOPES: Final = {
 }
 """The scope that a path requires (CONTRACT 2 to 4), to name it when it is missing."""
 
-_WHOLE_PAGE: Final = 1 << 20
-"""Bytes; a page of fifty calls has a few hundred thousand."""
-
 
 class HighLevelClient:
     """HighLevel's API for one app. Safe to share between threads.
@@ -315,7 +312,6 @@ class HighLevelClient:
                     bearer(token),
                     path=template,
                     timeout=self._read_timeout,
-                    chunk_size=_WHOLE_PAGE,
                 )
             except HighLevelError:
                 self.limits.lost(resource_id)

@@ -1,5 +1,6 @@
 """The retry policy of GETs. Token POSTs do not use it: ``connections/refresh.py`` retries those."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -40,14 +41,25 @@ class Retry:
         Raises:
             HighLevelError: of the last attempt.
         """
+        started = time.monotonic()
+        try:
+            return request()  # nearly always; what retries takes longer to set up than that
+        except HighLevelError as error:
+            first = [error]
+
+        def attempt() -> T:
+            if first:
+                raise first.pop()
+            return request()
+
+        left = self.give_up_after - (time.monotonic() - started)
         return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.attempts)
-            | tenacity.stop_before_delay(self.give_up_after),
+            stop=tenacity.stop_after_attempt(self.attempts) | tenacity.stop_before_delay(left),
             wait=self._pause,
             retry=tenacity.retry_if_exception(self._is_retried),
             sleep=sleep,
             reraise=True,
-        )(request)
+        )(attempt)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         """Exponential backoff with jitter, and at least what HighLevel asks for; ``give_up_after``

@@ -8,7 +8,7 @@ by page, and none is kept. Parsing a call is in ``calls.py``. No HTTP here: the 
 
 import itertools
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -114,6 +114,10 @@ def _refuse_drift(aside: int, listed: int) -> None:
         raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
 
 
+def _no_marks() -> "array[int]":
+    return array("q")
+
+
 @dataclass
 class _Items:
     """Receives the items of one pass: passes on calls, keeps the few items that are not calls.
@@ -134,7 +138,7 @@ class _Items:
     repeats: int = 0
     content: int = 0
     _met: set[int] = field(default_factory=set)
-    _marks: list["array[int]"] = field(default_factory=lambda: [array("q") for _ in range(64)])
+    _marks: defaultdict[int, "array[int]"] = field(default_factory=lambda: defaultdict(_no_marks))
 
     def __call__(self, items: Iterable[tuple[str, Item]]) -> None:
         calls = []
@@ -178,7 +182,7 @@ class _Items:
         """Marks of items that were passed on twice. Marks take 8 bytes each, and are compared in
         small parts: a window may hold a million calls."""
         found: set[int] = set()
-        for marks in self._marks:
+        for marks in self._marks.values():
             if len(set(marks)) < len(marks):
                 found |= {mark for mark, times in Counter(marks).items() if times > 1}
         return frozenset(found)
