@@ -95,6 +95,11 @@ def held(engine: sa.Engine) -> set[str]:
         return set(db.execute(sa.text("SELECT location_id FROM location_leases")).scalars())
 
 
+def token_reads(statements: list[str]) -> list[str]:
+    """Those that read users' tokens."""
+    return [one for one in statements if one.startswith("SELECT") and "refresh_token" in one]
+
+
 def writes(statements: list[str]) -> list[str]:
     """Those that tell how locations' days stand."""
     return [one for one in statements if one.startswith("INSERT INTO sync_ledger")]
@@ -150,6 +155,7 @@ def test_windows_with_few_new_calls_are_stored_together(
         assert len(results) == len({row.user.id for row in results}) == 30
         assert {row.finished_at for row in ledger_rows(engine, DAY)} == {clock.now}
         assert set(read_requests(many.sandbox).values()) == {1}
+        assert len(token_reads(statements)) <= 20
         assert len(writes(statements)) == 30 if light < 0 else len(writes(statements)) <= 20
     assert table(engine) == before
 
