@@ -113,6 +113,7 @@ class Kind(StrEnum):
     CALL = "call"
     LIST = "list"
     EXPORT = "export"
+    VALUES = "values"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from voiceai_pipeline.calls import call_search
 from voiceai_pipeline.calls.call_filter import Scope
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayState, Window, day_range
+from voiceai_pipeline.database.period_tables import MONTH, agent_period_metrics
 from voiceai_pipeline.database.tables import agents, locations, sync_ledger
 
 
@@ -33,10 +34,14 @@ class Location:
 
 @dataclass(frozen=True)
 class AgentChoice:
-    """An agent that calls can be narrowed to."""
+    """An agent that calls can be narrowed to.
+
+    Attributes:
+        name: its last known one; None: HighLevel never listed it.
+    """
 
     agent_id: str
-    name: str
+    name: str | None
     location_id: str
     is_deleted: bool
 
@@ -83,7 +88,7 @@ def all_locations(
     found = []
     for location_id in ids:
         row, user = known.get(location_id), said.get(location_id)
-        own = _zone(row.timezone if row else None) or _zone(
+        own = zone_of(row.timezone if row else None) or zone_of(
             user.location_timezone if user else None
         )
         name = (row.name if row else None) or (user.location_name if user else None)
@@ -92,12 +97,38 @@ def all_locations(
 
 
 def agents_of(db: sa.Connection, location_ids: Sequence[str], limit: int) -> list[AgentChoice]:
-    """The agents of some locations, those that were deleted last; at most ``limit`` of them."""
-    is_deleted = agents.c.missing_since.is_not(None)
+    """The agents of some locations, those that were deleted last, at most ``limit`` of them: all
+    that HighLevel listed, and all that the marts know from calls."""
+    ours = sa.any_(sa.literal(list(location_ids), sa.ARRAY(sa.Text)))
+    listed = sa.select(
+        agents.c.location_id,
+        agents.c.agent_id,
+        agents.c.name,
+        agents.c.missing_since.is_not(None).label("gone"),
+    ).where(agents.c.location_id == ours)
+    counted = agent_period_metrics
+    is_listed = sa.exists().where(
+        agents.c.location_id == counted.c.location_id, agents.c.agent_id == counted.c.agent_id
+    )
+    unlisted = (
+        sa.select(
+            counted.c.location_id,
+            counted.c.agent_id,
+            sa.null(),
+            sa.func.bool_or(counted.c.is_agent_deleted),
+        )
+        .where(
+            counted.c.location_id == ours,
+            counted.c.period == MONTH,
+            counted.c.agent_id != "",
+            ~is_listed,
+        )
+        .group_by(counted.c.location_id, counted.c.agent_id)
+    )
+    every = sa.union_all(listed, unlisted).subquery("every")
     query = (
-        sa.select(agents.c.agent_id, agents.c.name, agents.c.location_id, is_deleted.label("gone"))
-        .where(agents.c.location_id == sa.any_(sa.literal(list(location_ids), sa.ARRAY(sa.Text))))
-        .order_by(is_deleted, sa.func.lower(agents.c.name), agents.c.agent_id)
+        sa.select(every)
+        .order_by(every.c.gone, sa.func.lower(every.c.name), every.c.location_id, every.c.agent_id)
         .limit(limit)
     )
     return [
@@ -172,7 +203,8 @@ def _days(window: Window, zone: ZoneInfo, now: datetime) -> list[date]:
     return day_range(window.start.astimezone(zone).date(), last)
 
 
-def _zone(name: str | None) -> ZoneInfo | None:
+def zone_of(name: str | None) -> ZoneInfo | None:
+    """The time zone of an IANA name; None for no name and for an unknown one."""
     try:
         return ZoneInfo(name) if name else None
     except (KeyError, ValueError, OSError):

@@ -18,7 +18,12 @@ from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
 from voiceai_pipeline.database.tables import agents, call_logs
-from voiceai_pipeline.database.views import ACTION_TYPES, CALLS_WITH_NAMES, LOCATION_NAME
+from voiceai_pipeline.database.views import (
+    ACTION_TYPES,
+    CALLS_WITH_NAMES,
+    IS_AGENT_DELETED,
+    LOCATION_NAME,
+)
 
 _UNKNOWN_DURATION: Final = -1.0
 
@@ -241,7 +246,6 @@ def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
 
 def rows_of(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
     """The rows with these keys, in no order."""
-    is_gone = call_logs.c.is_agent_deleted.is_(True) | agents.c.missing_since.is_not(None)
     same = (keys.c.location_id == call_logs.c.location_id) & (keys.c.call_id == call_logs.c.call_id)
     names: tuple[str, ...] = ("from_number", "contact_id", "summary", "transcript")
     return sa.select(
@@ -251,7 +255,7 @@ def rows_of(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
         LOCATION_NAME.label("location_name"),
         call_logs.c.agent_id,
         agents.c.name.label("agent_name"),
-        is_gone.label("is_agent_deleted"),
+        IS_AGENT_DELETED,
         call_logs.c.started_at,
         call_logs.c.duration_seconds,
         call_logs.c.is_trial,

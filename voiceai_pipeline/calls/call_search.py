@@ -31,7 +31,7 @@ class CallRow:
     """A call in a list, and where it stands in it.
 
     Attributes:
-        agent_name: its latest name; None: never read.
+        agent_name: its latest name, a deleted agent's too; None: never listed.
         actions: HighLevel's types, in order.
         outcome: derived (``core/outcome.py``).
         summary, transcript, from_number, contact_id: content; None also where it was not asked for.
@@ -41,7 +41,7 @@ class CallRow:
     location_name: str
     agent_id: str | None
     agent_name: str | None
-    is_agent_deleted: bool
+    is_agent_deleted: bool | None
     started_at: datetime
     duration_seconds: float | None
     is_trial: bool | None

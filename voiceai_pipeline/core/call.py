@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+
 ACTION_TYPES: Final = frozenset(
     {
         "CALL_TRANSFER",
@@ -110,3 +112,18 @@ class Agent:
     name: str
     raw: Mapping[str, Any] = field(repr=False)
     timezone: str | None = None
+
+
+def agent_label(agent_id: str | None, name: str | None, *, is_deleted: bool) -> str:
+    """What every screen calls an agent: its last known name, else the beginning of its id; and
+    whether it was deleted, or HighLevel never listed it."""
+    if not agent_id:
+        return "no agent"
+    known = cleaned(name or "", NAME_LENGTH)
+    if is_deleted:
+        return f"{known or _nameless(agent_id)} (deleted)"
+    return known or f"{_nameless(agent_id)} (never listed)"
+
+
+def _nameless(agent_id: str) -> str:
+    return f"agent {cleaned(agent_id, NAME_LENGTH)[:8]}"

@@ -31,7 +31,7 @@ content_openings = sa.Table(
     sa.Column("role", sa.Text, nullable=False, comment="operator or analyst."),
     sa.Column("visitor", sa.Text, nullable=False,
               comment="The browser's session, as a short hash, and its address."),
-    sa.Column("kind", sa.Text, nullable=False, comment="call, list or export."),
+    sa.Column("kind", sa.Text, nullable=False, comment="call, list, export or values."),
     sa.Column("location_id", sa.Text, comment="The call's location; NULL: several calls."),
     sa.Column("call_id", sa.Text, comment="The call; NULL: several calls."),
     sa.Column("calls", sa.BigInteger, nullable=False, comment="How many calls' content it was."),

@@ -82,6 +82,11 @@ ACTION_TYPES: Final = sa.func.jsonb_path_query_array(
     call_logs.c.executed_call_actions, sa.text("'$[*].actionType'")
 ).label("action_types")
 
+IS_AGENT_DELETED: Final = sa.or_(
+    call_logs.c.is_agent_deleted, agents.c.missing_since.is_not(None)
+).label("is_agent_deleted")
+"""By the call or by the list of agents; NULL: neither says."""
+
 LOCATION_NAME: Final = sa.func.coalesce(locations.c.name, call_logs.c.location_id)
 CALLS_WITH_NAMES: Final = (
     call_logs.outerjoin(locations, locations.c.location_id == call_logs.c.location_id)
@@ -105,7 +110,8 @@ CALLS_WITH_NAMES: Final = (
 CALL_COMMENTS: Final = {
     "location_name": "The location's name, else its id.",
     "location_timezone": "IANA name; started_at AT TIME ZONE location_timezone is the local time.",
-    "agent_name": "The latest name from HighLevel.",
+    "agent_name": "The latest name from HighLevel; a deleted agent keeps it. NULL: never listed.",
+    "is_agent_deleted": "HighLevel no longer lists the agent, or the call says it was deleted.",
     "action_types": "The agent's actions, as a JSON array of HighLevel's types.",
     "outcome": "Derived, by the first rule that holds (docs/metrics.md): goal, transferred, "
     "follow_up, data_taken, answered, unclear or no_conversation; not_final: it may still change.",
@@ -139,7 +145,7 @@ _CALL_FACTS: Final = (
     agents.c.name.label("agent_name"),
     call_logs.c.started_at,
     call_logs.c.duration_seconds,
-    call_logs.c.is_agent_deleted,
+    IS_AGENT_DELETED,
     ACTION_TYPES,
     call_logs.c.first_seen_at,
     call_logs.c.last_changed_at,
@@ -154,7 +160,7 @@ DERIVED: Final = (
 )
 """What is derived from a call; all but the outcome are NULL until it is."""
 
-_COUNTED_BY: Final = (call_facts.c.local_day, call_facts.c.local_hour, CALLER_PSEUDONYM)
+COUNTED_BY: Final = (call_facts.c.local_day, call_facts.c.local_hour, CALLER_PSEUDONYM)
 """What analysts without content count calls by."""
 
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
@@ -284,13 +290,13 @@ VIEWS: Final = (
         "location, and all users of a shared location see it; user_id is NULL where no user has "
         "the location any more. Without trial calls and calls that "
         "HighLevel no longer lists.",
-        _CALLS.where(COUNTED).add_columns(*DERIVED, *_COUNTED_BY),
+        _CALLS.where(COUNTED).add_columns(*DERIVED, *COUNTED_BY),
         _USER | CALL_COMMENTS,
     ),
     View(
         "all_calls",
         "Like calls, but with trial calls and calls that HighLevel no longer lists.",
-        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since, *DERIVED, *_COUNTED_BY),
+        _CALLS.add_columns(call_logs.c.is_trial, call_logs.c.missing_since, *DERIVED, *COUNTED_BY),
         _USER | CALL_COMMENTS,
     ),
     View(

@@ -156,7 +156,7 @@ def _of_daily(places: pd.DataFrame) -> Mapping[str, Any]:
         **({"talk_minutes": round(float(minutes.sum()), 1)} if len(minutes) else {}),
         **_sums(places, "engaged_calls", "trial_calls", "missing_calls"),
         **_sums(places, "calls_without_transcript"),
-        **_sums(places, "calls_7d", "calls_previous_7d", of_all=True),
+        **_week(places),
         "locations": len(places),
         "locations_incomplete": int((~places["is_complete"].astype(bool)).sum()),
         "locations_not_read": int(places["calls"].isna().sum()),
@@ -225,18 +225,20 @@ def _by_language(rows: pd.DataFrame) -> dict[str, int]:
     }
 
 
+def _week(places: pd.DataFrame) -> dict[str, int]:
+    """Calls of two weeks, absent unless both were read to their end at every location: a sum that
+    misses a location is no trend, and a part of a day compares with no whole one."""
+    is_whole = len(places) and places["is_7d_complete"].astype(bool).all()
+    return _sums(places, "calls_7d", "calls_previous_7d") if is_whole else {}
+
+
 def _sum(frame: pd.DataFrame, name: str) -> int:
     return int(frame[name].dropna().sum())
 
 
-def _sums(places: pd.DataFrame, *names: str, of_all: bool = False) -> dict[str, int]:
-    """Sums over the locations that were read; absent if none was, or with ``of_all`` unless all
-    were: a sum that misses a location is no trend."""
-    return {
-        name: _sum(places, name)
-        for name in names
-        if (places[name].notna().all() if of_all else places[name].notna().any())
-    }
+def _sums(places: pd.DataFrame, *names: str) -> dict[str, int]:
+    """Sums over the locations that were read; absent if none was."""
+    return {name: _sum(places, name) for name in names if places[name].notna().any()}
 
 
 def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from voiceai_pipeline.core.call import agent_label
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH
 from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.percent import SMALL, percent
@@ -83,9 +84,8 @@ def agents_table(agents: Rows) -> str:
 
 
 def _agent(row: Mapping[str, Any]) -> Markup:
-    agent_id = row["agent_id"]
-    nameless = f"agent {agent_id[:8]}" if agent_id else "no agent"
-    return Markup(f"{_name(row['agent_name'], nameless)}, {_location(row)}")
+    label = agent_label(row["agent_id"], row["agent_name"], is_deleted=row["is_agent_deleted"])
+    return Markup(f"{shown(label)}, {_location(row)}")
 
 
 def _location(row: Mapping[Any, Any]) -> Markup:

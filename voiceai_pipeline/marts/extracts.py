@@ -25,7 +25,9 @@ from voiceai_pipeline.database.views import (
     CALL_COMMENTS,
     CALL_CONTENT,
     CALLS_WITH_NAMES,
+    COUNTED_BY,
     DERIVED,
+    IS_AGENT_DELETED,
     LOCATION_NAME,
 )
 
@@ -109,12 +111,13 @@ def _calls(content: bool) -> sa.Select[Any]:
         call_logs.c.started_at,
         call_logs.c.duration_seconds,
         ACTION_TYPES,
-        call_logs.c.is_agent_deleted,
+        IS_AGENT_DELETED,
         call_logs.c.is_trial,
         call_logs.c.missing_since,
         call_logs.c.first_seen_at,
         call_logs.c.last_changed_at,
         *DERIVED,
+        *COUNTED_BY,
     ]
     if content:
         columns += CALL_CONTENT

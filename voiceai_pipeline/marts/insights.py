@@ -25,7 +25,7 @@ from voiceai_pipeline.database.tables import agents, locations
 SUMS: Final = (
     "calls", "talk_seconds", "engaged_calls", "goal_calls", "engaged_goal_calls",
     "transferred_calls", "engaged_transferred_calls", "contained_calls", "captured_calls",
-    "engaged_captured_calls",
+    "engaged_captured_calls", "caller_turns", "calls_with_unknown_speakers",
 )  # fmt: skip
 BUCKETS: Final = tuple(
     column.name for column in daily_call_metrics.c if column.name.startswith("duration_")
@@ -36,7 +36,7 @@ MOST_AGENTS: Final = 50
 
 @dataclass(frozen=True)
 class Days:
-    """Some days, inclusive, of each location's own zone."""
+    """Some days, inclusive, of each location's own zone; none if ``last`` is before ``first``."""
 
     first: date
     last: date
@@ -55,7 +55,7 @@ class Scope:
 
     Attributes:
         location_id, agent_id: None: all of them. An agent belongs to a location.
-        before: the same weekdays, to compare with.
+        before: the same weekdays, to compare with; none if the days are not over.
     """
 
     days: Days
@@ -145,25 +145,24 @@ def all_locations(db: sa.Connection) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in db.execute(query)]
 
 
-def agents_of(db: sa.Connection, location_id: str) -> list[tuple[str, str, bool]]:
-    """A location's agents by name: id, name, and whether it was deleted."""
-    query = (
-        sa.select(agents.c.agent_id, agents.c.name, agents.c.missing_since.is_not(None))
-        .where(agents.c.location_id == location_id)
-        .order_by(sa.func.lower(agents.c.name), agents.c.agent_id)
-    )
-    return [(row[0], row[1], row[2]) for row in db.execute(query)]
+def time_zones(db: sa.Connection, location_id: str | None) -> list[str | None]:
+    """The time zones of a location (None: of all of them), IANA names; None: unknown."""
+    query = sa.select(locations.c.timezone).distinct()
+    if location_id is not None:
+        query = query.where(locations.c.location_id == location_id)
+    return list(db.execute(query).scalars())
 
 
 # Queries -----------------------------------------------------------------------------------------
 
 
-def _within(table: sa.Table, days: Days) -> sa.ColumnElement[bool]:
+def within(table: sa.Table, days: Days) -> sa.ColumnElement[bool]:
+    """Whether a row of a mart is of one of these days."""
     return table.c.day.between(days.first, days.last)
 
 
-def _of(table: sa.Table, scope: Scope) -> list[sa.ColumnElement[bool]]:
-    """Conditions: the scope's location and, where the table has them, agent."""
+def of_scope(table: sa.Table, scope: Scope) -> list[sa.ColumnElement[bool]]:
+    """Whether a row is of the scope's location and, where the table has them, agent."""
     found: list[sa.ColumnElement[bool]] = []
     if scope.location_id is not None:
         found.append(table.c.location_id == scope.location_id)
@@ -198,7 +197,9 @@ def _by_day(db: sa.Connection, scope: Scope) -> list[DaySums]:
             ),
         )
         .select_from(source)
-        .where(sa.or_(_within(daily, scope.days), _within(daily, scope.before)), *_of(daily, scope))
+        .where(
+            sa.or_(within(daily, scope.days), within(daily, scope.before)), *of_scope(daily, scope)
+        )
         .group_by(daily.c.day)
         .order_by(daily.c.day)
     )
@@ -216,17 +217,19 @@ def _by_day(db: sa.Connection, scope: Scope) -> list[DaySums]:
 
 def _agents(db: sa.Connection, scope: Scope) -> tuple[list[AgentSums], int]:
     table, daily = agent_performance, daily_call_metrics
-    now, before = _within(table, scope.days), _within(table, scope.before)
+    now, before = within(table, scope.days), within(table, scope.before)
     newest_first = table.c.day.desc()
     was_read = (
         sa.select(
             daily.c.location_id,
             sa.func.max(daily.c.location_name).label("location_name"),
             sa.func.count()
-            .filter(_within(daily, scope.before), daily.c.calls.is_not(None))
+            .filter(within(daily, scope.before), daily.c.calls.is_not(None))
             .label("days_read"),
         )
-        .where(sa.or_(_within(daily, scope.days), _within(daily, scope.before)), *_of(daily, scope))
+        .where(
+            sa.or_(within(daily, scope.days), within(daily, scope.before)), *of_scope(daily, scope)
+        )
         .group_by(daily.c.location_id)
         .subquery("was_read")
     )
@@ -235,10 +238,15 @@ def _agents(db: sa.Connection, scope: Scope) -> tuple[list[AgentSums], int]:
         sa.select(
             table.c.location_id,
             table.c.agent_id,
-            sa.func.array_agg(aggregate_order_by(table.c.agent_name, newest_first))[1].label("n"),
+            sa.func.coalesce(
+                sa.func.array_agg(aggregate_order_by(table.c.agent_name, newest_first))[1],
+                sa.func.max(agents.c.name),
+            ).label("n"),
             sa.func.array_agg(aggregate_order_by(table.c.is_agent_deleted, newest_first))[1].label(
                 "is_deleted"
             ),
+            # It may have been deleted since its last call was counted.
+            sa.func.bool_or(agents.c.missing_since.is_not(None)).label("is_gone"),
             sa.func.max(was_read.c.location_name).label("location_name"),
             sa.func.max(was_read.c.days_read).label("days_read"),
             *(sa.func.coalesce(sa.func.sum(table.c[s]).filter(now), 0).label(s) for s in SUMS),
@@ -249,7 +257,11 @@ def _agents(db: sa.Connection, scope: Scope) -> tuple[list[AgentSums], int]:
             sa.func.count().over().label("total"),
         )
         .join(was_read, was_read.c.location_id == table.c.location_id)
-        .where(sa.or_(now, before), *_of(table, scope))
+        .outerjoin(
+            agents,
+            (agents.c.location_id == table.c.location_id) & (agents.c.agent_id == table.c.agent_id),
+        )
+        .where(sa.or_(now, before), *of_scope(table, scope))
         .group_by(table.c.location_id, table.c.agent_id)
         .order_by(calls.desc(), table.c.location_id, table.c.agent_id)
         .limit(MOST_AGENTS)
@@ -261,10 +273,10 @@ def _agents(db: sa.Connection, scope: Scope) -> tuple[list[AgentSums], int]:
             row["agent_id"],
             row["n"],
             row["location_name"],
-            bool(row["is_deleted"]),
+            row["is_deleted"] or row["is_gone"],
             {name: row[name] for name in SUMS},
             {name: row[f"before_{name}"] for name in SUMS}
-            if row["days_read"] == scope.before.count
+            if 0 < scope.before.count == row["days_read"]
             else None,
         )
         for row in rows
@@ -278,7 +290,7 @@ def _hours(db: sa.Connection, scope: Scope) -> dict[tuple[int, int], int]:
     table = hourly_activity
     query = (
         sa.select(table.c.weekday, table.c.hour, sa.func.sum(table.c.calls))
-        .where(_within(table, scope.days), *_of(table, scope))
+        .where(within(table, scope.days), *of_scope(table, scope))
         .group_by(table.c.weekday, table.c.hour)
         .having(sa.func.sum(table.c.calls) > 0)
     )
@@ -297,8 +309,8 @@ def _hours_of_agent(db: sa.Connection, scope: Scope) -> dict[tuple[int, int], in
         )
         .join(daily, daily.c.location_id == fact.c.location_id)
         .where(
-            *_of(fact, scope),
-            _within(daily, scope.days),
+            *of_scope(fact, scope),
+            within(daily, scope.days),
             fact.c.is_counted,
             # By the index; the local day decides.
             fact.c.started_at >= sa.cast(scope.days.first, sa.Date) - sa.text("interval '1 day'"),
@@ -314,7 +326,7 @@ def _outcomes(db: sa.Connection, scope: Scope, days: Days) -> dict[Outcome, tupl
     table = outcome_metrics
     query = (
         sa.select(table.c.outcome, sa.func.sum(table.c.calls), sa.func.sum(table.c.talk_seconds))
-        .where(_within(table, days), *_of(table, scope))
+        .where(within(table, days), *of_scope(table, scope))
         .group_by(table.c.outcome)
     )
     found = {row[0]: (int(row[1]), float(row[2])) for row in db.execute(query)}
@@ -329,7 +341,7 @@ def _definitions(db: sa.Connection, scope: Scope) -> tuple[list[str], str, list[
             sa.func.max(table.c.outcome_rules),
             sa.func.max(table.c.goal_actions),
         )
-        .where(_within(table, scope.days), *_of(table, scope))
+        .where(within(table, scope.days), *of_scope(table, scope))
     )  # fmt: skip
     zones, rules, goals = db.execute(query).one()
     return sorted(zones or []), rules or "", (goals or "").split(",")

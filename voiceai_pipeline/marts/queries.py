@@ -14,6 +14,7 @@ from voiceai_pipeline.database.mart_tables import (
     daily_call_metrics,
 )
 from voiceai_pipeline.database.period_tables import agent_period_metrics, period_metrics
+from voiceai_pipeline.database.tables import agents
 
 
 def read_rows(
@@ -49,6 +50,9 @@ def busiest_agents(
     many agents there are (``total``)."""
     table, daily = agent_performance, daily_call_metrics
     named = sa.func.array_agg(aggregate_order_by(table.c.agent_name, table.c.day.desc()))[1]
+    latest = sa.func.array_agg(aggregate_order_by(table.c.is_agent_deleted, table.c.day.desc()))[1]
+    # It may have been deleted since its last call was counted.
+    deleted = sa.or_(latest, sa.func.bool_or(agents.c.missing_since.is_not(None)))
     location_name = sa.func.max(daily.c.location_name)
     calls = sa.func.sum(table.c.calls)
     query = (
@@ -56,11 +60,16 @@ def busiest_agents(
             table.c.location_id,
             table.c.agent_id,
             named.label("agent_name"),
+            deleted.label("is_agent_deleted"),
             location_name.label("location_name"),
             *(sa.func.sum(table.c[name]).label(name) for name in sums),
             sa.func.count().over().label("total"),
         )
         .join(daily, (daily.c.location_id == table.c.location_id) & (daily.c.day == table.c.day))
+        .outerjoin(
+            agents,
+            (agents.c.location_id == table.c.location_id) & (agents.c.agent_id == table.c.agent_id),
+        )
         .where(table.c.day.between(first, last))
         .group_by(table.c.location_id, table.c.agent_id)
         .order_by(calls.desc(), table.c.location_id, table.c.agent_id)
@@ -105,6 +114,7 @@ def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, A
         sa.select(
             table,
             agent.c.agent_name,
+            agent.c.is_agent_deleted,
             daily.c.location_name,
             sa.func.count().over().label("total"),
         )
@@ -123,7 +133,7 @@ def periods_of(db: sa.Connection, day: date) -> tuple[dict[str, int], dict[str, 
     names = ("calls", "new_callers", "returning_callers")
     table, agent = period_metrics, agent_period_metrics
     sums: dict[str, int | None] = {}
-    agents: dict[str, int] = {}
+    busy: dict[str, int] = {}
     for row in db.execute(
         sa.select(table.c.period, *(sa.func.sum(table.c[name]).label(name) for name in names))
         .where(table.c.first_day <= day, table.c.last_day >= day)
@@ -135,8 +145,8 @@ def periods_of(db: sa.Connection, day: date) -> tuple[dict[str, int], dict[str, 
         .where(agent.c.first_day <= day, agent.c.last_day >= day)
         .group_by(agent.c.period)
     ):
-        agents[f"agents_of_the_{period}"] = count
-    return {name: value for name, value in sums.items() if value is not None}, agents
+        busy[f"agents_of_the_{period}"] = count
+    return {name: value for name, value in sums.items() if value is not None}, busy
 
 
 def captured_values(db: sa.Connection, first: date, last: date, limit: int) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from voiceai_pipeline.calls.call_content import Kind
 from voiceai_pipeline.calls.call_filter import Show, Sort
 from voiceai_pipeline.calls.call_options import Coverage
 from voiceai_pipeline.calls.call_search import CallRow, Counts
-from voiceai_pipeline.core.call import ACTION_TYPES
+from voiceai_pipeline.core.call import ACTION_TYPES, agent_label
 from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.core.outcome import Outcome, label, sentences
 from voiceai_pipeline.web import call_scope, call_texts
@@ -134,7 +134,10 @@ def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Ma
     agents = call_options.agents_of(db, chosen, MOST_CHOICES + 1)
     return {
         "counts": _counts(db, scope),
-        "agents": agents,
+        "agents": [
+            (one.agent_id, agent_label(one.agent_id, one.name, is_deleted=one.is_deleted))
+            for one in agents
+        ],
         "coverage": _coverage(db, site, scope, now),
     }
 

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from voiceai_pipeline.calls.call_filter import Search
 from voiceai_pipeline.calls.call_search import CallRow
 from voiceai_pipeline.calls.transcript import LABEL
-from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.call import agent_label
+from voiceai_pipeline.core.foreign_text import cleaned
 
 ACTIONS: Final[Mapping[str, str]] = {
     "APPOINTMENT_BOOKING": "booking",
@@ -64,11 +65,8 @@ def duration(seconds: float | None) -> str:
 
 
 def agent(row: CallRow) -> str:
-    """The agent's name, else the end of its id."""
-    if not row.agent_id:
-        return "no agent given"
-    name = cleaned(row.agent_name or "", NAME_LENGTH)
-    return name or f"agent {cleaned(row.agent_id, NAME_LENGTH)[-6:]}"
+    """Its name, and whether it was deleted."""
+    return agent_label(row.agent_id, row.agent_name, is_deleted=bool(row.is_agent_deleted))
 
 
 def action(kind: str) -> str:

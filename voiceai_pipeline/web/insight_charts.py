@@ -7,11 +7,32 @@ allow none. Beside each stands a table with the same numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from xml.etree import ElementTree
 
 import pygal
 from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in the table behind a chart: its text, the address of its calls if there is one, and
+    whether it is of few calls."""
+
+    text: str
+    href: str = ""
+    is_small: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing and the rows of the table behind it, with the heads of its columns."""
+
+    drawing: Markup
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    heads: Sequence[str] = ("These days", "Days before")
+
 
 WIDTH: Final = 420
 """Of a chart in the units of its text: about that of a card, so that text keeps its size on a

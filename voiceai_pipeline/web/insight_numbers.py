@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from voiceai_pipeline.core.call import agent_label
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.percent import SMALL, percent
@@ -208,10 +209,8 @@ def _ranked(scope: Scope, agent: AgentSums, query: InsightQuery) -> Ranked:
         )
         for measure, (_, number, over, under, more) in in_order(query.rank)
     ]
-    nameless = f"agent {agent.agent_id[:8]}" if agent.agent_id else "no agent"
-    name = cleaned(agent.name or nameless, NAME_LENGTH)
     return Ranked(
-        f"{name} (deleted)" if agent.is_deleted else name,
+        agent_label(agent.agent_id, agent.name, is_deleted=agent.is_deleted),
         cleaned(agent.location_name or agent.location_id, NAME_LENGTH),
         query.address(location=agent.location_id, agent=agent.agent_id) if agent.agent_id else "",
         cells,

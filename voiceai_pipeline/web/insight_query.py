@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 from voiceai_pipeline.marts.insights import Days, Scope
 
 PATH: Final = "/insights"
+VALUES_PATH: Final = "/insights/values"
 CALLS_PATH: Final = "/calls"
 
 PRESETS: Final[Mapping[str, str]] = {
@@ -20,8 +21,7 @@ PRESETS: Final[Mapping[str, str]] = {
     "lastweek": "Last week",
     "28d": "Last 28 days",
 }
-"""By what the address calls them. Days end with yesterday, this week with today; weeks begin on
-Monday."""
+"""By what the address calls them. Days end with yesterday; weeks begin on Monday."""
 
 DEFAULT: Final = "7d"
 
@@ -90,8 +90,8 @@ class InsightQuery:
             complaints=tuple(complaints),
         )
 
-    def address(self, **changed: Any) -> str:
-        """The address of the same page with something changed."""
+    def address(self, path: str = PATH, **changed: Any) -> str:
+        """The address of the same page, or another of the same days, with something changed."""
         other = replace(self, **changed)
         values = {
             "days": "" if other.days == DEFAULT else other.days,
@@ -102,22 +102,32 @@ class InsightQuery:
             "rank": "" if other.rank == "booked" else other.rank,
         }
         query = urlencode({name: value for name, value in values.items() if value})
-        return f"{PATH}?{query}" if query else PATH
+        return f"{path}?{query}" if query else path
 
     def scope(self, today: date) -> Scope:
         """The scope, with the same weekdays before to compare with.
 
+        A day that is not over is left out; if no other was asked for, it compares with nothing.
+
         Args:
-            today: of the pipeline's zone.
+            today: the first day that is not over at every location.
         """
         days = self._days(today)
-        shift = 7 * math.ceil(((days.last - days.first).days + 1) / 7) * _DAY
-        return Scope(
-            days,
-            Days(days.first - shift, days.last - shift),
-            self.location or None,
-            self.agent or None,
-        )
+        if days.first < today:
+            days = Days(days.first, min(days.last, today - _DAY))
+            shift = 7 * math.ceil(days.count / 7) * _DAY
+            before = Days(days.first - shift, days.last - shift)
+        else:
+            before = Days(days.first, days.first - _DAY)
+        return Scope(days, before, self.location or None, self.agent or None)
+
+    def asks_for(self, day: date) -> bool:
+        """Whether it is one of the days of the address.
+
+        Args:
+            day: the first that is not over at every location.
+        """
+        return day in self._days(day)
 
     def _days(self, today: date) -> Days:
         if self.first and self.last:

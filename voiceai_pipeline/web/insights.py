@@ -5,20 +5,25 @@ Every number is read from the marts as it stands (``marts/insights.py``) and lea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
+import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from voiceai_pipeline.calls import call_options
+from voiceai_pipeline.calls.call_options import AgentChoice, zone_of
+from voiceai_pipeline.core.call import agent_label
 from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.percent import SMALL
-from voiceai_pipeline.marts import insights
+from voiceai_pipeline.marts import caller_insights, captured_insights, insights
 from voiceai_pipeline.marts.insights import Report, Scope
-from voiceai_pipeline.web import insight_charts
+from voiceai_pipeline.web import call_scope, insight_callers, insight_charts
+from voiceai_pipeline.web.insight_charts import Cell, Chart
 from voiceai_pipeline.web.insight_numbers import (
     UNKNOWN,
     column_name,
@@ -32,14 +37,17 @@ from voiceai_pipeline.web.insight_numbers import (
 from voiceai_pipeline.web.insight_query import (
     PATH,
     PRESETS,
+    VALUES_PATH,
     InsightQuery,
     calls_address,
 )
 from voiceai_pipeline.web.pages import reading, render
-from voiceai_pipeline.web.site import site_of
+from voiceai_pipeline.web.site import Site, site_of
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _SHADES: Final = 5
+MOST_AGENTS: Final = 1_000
+"""Agents of a location to choose from."""
 
 SPANS: Final = {
     "duration_under_10s": ("under 10 s", None, 9),
@@ -61,11 +69,15 @@ def page(request: Request) -> Response:
     """Everything on one page, for the location, agent and days of the address."""
     site = site_of(request)
     query = InsightQuery.of(request.query_params)
-    scope = query.scope(site.today())
     with site.pipeline.engine.begin() as db:
+        today = first_open_day(db, site, query)
+        scope = query.scope(today)
         report = insights.read(db, scope)
+        callers = caller_insights.read(db, scope)
+        captured = captured_insights.names(db, scope)
         locations = insights.all_locations(db)
-        agents = insights.agents_of(db, query.location) if query.location else []
+        chosen = [query.location] if query.location else []
+        agents = call_options.agents_of(db, chosen, MOST_AGENTS)
     now, before = sums(report.by_day, scope.days), sums(report.by_day, scope.before, of_all=True)
     return render(
         request,
@@ -76,8 +88,8 @@ def page(request: Request) -> Response:
         complaints=[*query.complaints, *_unknown(query, locations, agents)],
         locations=[(one, cleaned(name, NAME_LENGTH)) for one, name in locations],
         agents_of_location=[
-            (one, f"{cleaned(name, NAME_LENGTH)}{' (deleted)' if is_deleted else ''}")
-            for one, name, is_deleted in agents
+            (one.agent_id, agent_label(one.agent_id, one.name, is_deleted=one.is_deleted))
+            for one in agents
         ],
         has_marts=bool(report.by_day),
         is_unread=now is None,
@@ -93,19 +105,35 @@ def page(request: Request) -> Response:
         agents_total=report.agents_total,
         rules=_rules(report),
         small=SMALL,
-        is_open=scope.days.last >= site.today(),
+        weeks=insight_callers.weeks(scope, callers.weeks),
+        facts=insight_callers.facts(scope, callers, now, before),
+        languages=insight_callers.languages(callers.languages, is_comparable=before is not None),
+        captured=insight_callers.captured(captured, is_comparable=before is not None),
+        may_see_values=call_scope.may_see_content(request),
+        values_path=VALUES_PATH,
+        is_open=not scope.before.count,
+        today_left_out=today if query.asks_for(today) and scope.days.last < today else None,
     )
+
+
+def first_open_day(db: sa.Connection, site: Site, query: InsightQuery) -> date:
+    """The first local day that is not over at every location of the address: what was counted of it
+    so far compares with no whole day."""
+    now = datetime.now(UTC)
+    zones = [zone_of(name) for name in insights.time_zones(db, query.location or None)]
+    days = [now.astimezone(zone or site.pipeline.zone).date() for zone in zones]
+    return min(days, default=site.today())
 
 
 def _unknown(
     query: InsightQuery,
     locations: Sequence[tuple[str, str]],
-    agents: Sequence[tuple[str, str, bool]],
+    agents: Sequence[AgentChoice],
 ) -> list[str]:
     if query.location and query.location not in {one for one, _ in locations}:
         return ["There is no such location."]
-    if query.agent and query.agent not in {one for one, _, _ in agents}:
-        return ["This agent was never listed by its location; its calls are counted all the same."]
+    if query.agent and query.agent not in {one.agent_id for one in agents}:
+        return ["This location has no such agent."]
     return []
 
 
@@ -116,15 +144,6 @@ def _rules(report: Report) -> list[tuple[str, str, str]]:
 
 
 # Charts, each with the rows of its table ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing and the rows of the table behind it: label, calls with their address, calls before
-    with theirs, and more cells."""
-
-    drawing: Any
-    rows: Sequence[tuple[str, str, str, str, str]]
 
 
 _NOW: Final = "these days"
@@ -143,8 +162,10 @@ def _trend(scope: Scope, report: Report) -> Chart:
     rows = [
         (
             f"{day:%A} {day}",
-            *_linked(of.get(day), calls_address(scope, insights.Days(day, day))),
-            *_linked(of.get(day - shift), calls_address(scope, insights.Days(*(day - shift,) * 2))),
+            [
+                _linked(of.get(one), calls_address(scope, insights.Days(one, one)))
+                for one in (day, day - shift)
+            ],
         )
         for day in days
     ]
@@ -155,8 +176,8 @@ def _short(day: date) -> str:
     return f"{day:%a} {day.day}"
 
 
-def _linked(count: Any, href: str) -> tuple[str, str]:
-    return (UNKNOWN, "") if count is None else (f"{count:,}", href)
+def _linked(count: Any, href: str) -> Cell:
+    return Cell(UNKNOWN) if count is None else Cell(f"{count:,}", href)
 
 
 def _outcomes(scope: Scope, report: Report, *, is_comparable: bool) -> Chart:
@@ -176,8 +197,10 @@ def _outcomes(scope: Scope, report: Report, *, is_comparable: bool) -> Chart:
         rows.append(
             (
                 f"{name} ({minutes(seconds):,} min)",
-                *_linked(count, calls_address(scope, more=more)),
-                *_linked(earlier(one), calls_address(scope, scope.before, more)),
+                [
+                    _linked(count, calls_address(scope, more=more)),
+                    _linked(earlier(one), calls_address(scope, scope.before, more)),
+                ],
             )
         )
     return Chart(insight_charts.rows("Calls by outcome", labels, series), rows)
@@ -197,8 +220,10 @@ def _durations(
         rows.append(
             (
                 name,
-                *_linked(now and now[bucket], calls_address(scope, more=more)),
-                *_linked(before and before[bucket], calls_address(scope, scope.before, more)),
+                [
+                    _linked(now and now[bucket], calls_address(scope, more=more)),
+                    _linked(before and before[bucket], calls_address(scope, scope.before, more)),
+                ],
             )
         )
     return Chart(insight_charts.rows("Calls by duration", labels, series), rows)

@@ -26,6 +26,7 @@ READ_TIMEOUT: Final = 5.0
 
 _OURS: Final = re.compile(
     r"/(\?[\w=&%+.~-]*)?|/logins|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}"
+    r"|/insights(/values)?(\?[\w=&%+.~:-]*)?"
     r"|/calls(/[\w%.~:-]+)*(\?[\w=&%+.~:-]*)?"
     r"|/dagster(/[!-\[\]-~]*)?(\?[!-\[\]-~]*)?"
 )

@@ -55,12 +55,15 @@ def test_actions_are_shown_with_their_share_of_calls_and_how_fast_they_were(book
         sent = {**SENT, "executedAt": at}
         # In a call twice is one call; two calls have none.
         actions = [sent, sent] if number == 1 else [sent] if number < 8 else []
-        book.call(LOCATION, NOON, executed_call_actions=actions)
+        book.call(LOCATION, NOON, executed_call_actions=actions, is_agent_deleted=True)
         book.call(LOCATION, NOON - DAY, agent_id="agent-nights", transcript="")
     facts = shown(book, "action_metrics")
     assert "|Send it, SMS|██████ 8|40 %|8 of 9|" in facts["actions_28_days"]
     assert facts["actions_28_days"].endswith("*share: of all 20 calls of these days.*")
-    assert "|Send it|agent agent-da, LocHere Ltd|8 of 10|3.5|6.3|" in facts["actions_of_the_day"]
+    assert (
+        "|Send it|agent agent-da (deleted), LocHere Ltd|8 of 10|3.5|6.3|"
+        in facts["actions_of_the_day"]
+    )
     del facts["actions_28_days"], facts["actions_of_the_day"]
     assert facts == {
         "calls": 10,
@@ -156,6 +159,21 @@ def test_a_table_that_is_cut_short_says_how_many_there_are(
     text = shown(book, mart)[table]
     rows = sum(line.startswith("|") for line in text.splitlines()) - 2
     assert f"and {60 - rows} more {what}" in text
+
+
+def test_two_weeks_are_compared_once_both_are_over(book: Book) -> None:
+    book.read(LOCATION, D - 15 * DAY, D - 2 * DAY)
+    facts = shown(book, "daily_call_metrics")
+    assert (facts["calls_7d"], facts["calls_previous_7d"]) == (0, 0)
+    book.read(LOCATION, D, D, until=NOON)
+    assert not {"calls_7d", "calls_previous_7d"} & shown(book, "daily_call_metrics").keys()
+
+
+def test_an_agent_deleted_since_its_last_call_is_marked(book: Book) -> None:
+    book.call(LOCATION, NOON)
+    with book.engine.begin() as db:
+        db.exec_driver_sql("UPDATE voiceai_agents SET missing_since = now()")
+    assert "agent agent-da (deleted), LocHere" in shown(book, "agent_performance")["agents_28_days"]
 
 
 def test_nothing_is_said_where_there_is_nothing(book: Book) -> None:

@@ -16,10 +16,13 @@ import pytest
 import sqlalchemy as sa
 from pyarrow import parquet
 
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.mart_tables import MARTS
 from voiceai_pipeline.database.tables import call_logs
+from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline.marts import export as exports
+from voiceai_pipeline.marts import extracts
 from voiceai_pipeline.marts.export import ExportError, Format, Order, export
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -121,6 +124,9 @@ def test_a_day_is_one_of_the_zone_and_holds_what_metrics_count(engine: sa.Engine
         "is_goal_reached": "",
         "is_transferred": "",
         "is_data_captured": "",
+        "local_day": "",
+        "local_hour": "",
+        "caller_pseudonym": "",
     }
     assert [row["is_trial"] for row in every] == ["false", "true", "", "false", "false"]
     assert every[3]["missing_since"] == "2026-11-02T05:00:00Z"
@@ -135,6 +141,16 @@ def test_what_was_said_is_there_only_when_asked_for(engine: sa.Engine) -> None:
     assert SECRET not in str(plain)
     assert full.keys() - plain.keys() == CONTENT
     assert {name for name, value in full.items() if SECRET in value} == CONTENT
+
+
+def test_an_export_of_calls_has_every_column_of_the_view_but_its_users() -> None:
+    by_name = {view.name: {*view.columns} for view in VIEWS}
+    window = Window.of_day(DAY, NEW_YORK)
+    plain, full = (extracts.calls(window, None, content=content) for content in (False, True))
+    assert {one.name for one in plain.fields} == by_name["all_calls"] - {"user_id", "user_name"}
+    content = by_name["call_contents"] - {"raw"}
+    assert {one.name for one in full.fields} == {one.name for one in plain.fields} | content
+    assert all(one.comment for one in full.fields)
 
 
 def test_only_the_asked_locations_are_in_it(engine: sa.Engine) -> None:

@@ -16,7 +16,7 @@ TODAY = date(2026, 11, 25)  # a Wednesday
     ("address", "days", "before"),
     [
         ("", ("2026-11-18", "2026-11-24"), ("2026-11-11", "2026-11-17")),
-        ("days=week", ("2026-11-23", "2026-11-25"), ("2026-11-16", "2026-11-18")),
+        ("days=week", ("2026-11-23", "2026-11-24"), ("2026-11-16", "2026-11-17")),
         ("days=lastweek", ("2026-11-16", "2026-11-22"), ("2026-11-09", "2026-11-15")),
         ("days=28d", ("2026-10-28", "2026-11-24"), ("2026-09-30", "2026-10-27")),
         ("from=2026-11-10&to=2026-11-19", ("2026-11-10", "2026-11-19"),
@@ -31,6 +31,28 @@ def test_days_are_compared_with_the_same_weekdays_before(
     assert scope.days == Days(*map(date.fromisoformat, days))
     assert scope.before == Days(*map(date.fromisoformat, before))
     assert scope.days.first.weekday() == scope.before.first.weekday()
+
+
+@pytest.mark.parametrize(
+    ("address", "days"),
+    [
+        ("from=2026-11-20&to=2026-11-25", ("2026-11-20", "2026-11-24")),
+        ("from=2026-11-20&to=2026-12-31", ("2026-11-20", "2026-11-24")),
+        ("from=2026-11-25", ("2026-11-25", "2026-11-25")),
+        ("from=2026-11-25&to=2026-11-26", ("2026-11-25", "2026-11-26")),
+    ],
+)
+def test_a_day_that_is_not_over_is_left_out_and_alone_compares_with_nothing(
+    address: str, days: tuple[str, str]
+) -> None:
+    query = InsightQuery.of(QueryParams(address))
+    scope = query.scope(TODAY)
+    assert scope.days == Days(*map(date.fromisoformat, days))
+    assert bool(scope.before.count) == (scope.days.last < TODAY)
+    assert query.asks_for(TODAY)
+    assert not query.asks_for(date(2026, 11, 19))
+    monday = date(2026, 11, 23)
+    assert InsightQuery("week").scope(monday).days == Days(monday, monday)
 
 
 def test_what_is_not_understood_is_left_out_and_said() -> None:
