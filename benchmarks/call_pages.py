@@ -43,6 +43,12 @@ PAGES: Final = {
     "one location": "location=LocBenchmark00000007",
     "an agent": "agent=agent7-1",
     "an action": "action=SMS&days=7d",
+    "an action, 30 days": "action=SMS",
+    "an outcome, 7 days": "outcome=goal&days=7d",
+    "an outcome": "outcome=goal",
+    "a rare outcome": "outcome=unclear",
+    "not final yet": "outcome=not_final",
+    "engaged calls": "has=engaged",
     "test calls": "show=test",
     "sorted by duration": "sort=duration",
     "sorted by first seen": "sort=seen",
@@ -76,6 +82,22 @@ FROM generate_series(CAST(:start AS bigint), CAST(:stop AS bigint)) AS n,
   LATERAL (SELECT CAST(:last AS timestamptz)
     - make_interval(secs => (:calls - n) * 86400.0 * :days / :calls + h % 60) AS start) AS t,
   (SELECT CAST(:sentences AS text[]) AS s) AS x
+"""
+
+_FACTS = """
+INSERT INTO call_facts (location_id, call_id, started_at, agent_id, duration_seconds, caller,
+  is_counted, has_transcript, caller_turns, is_engaged, is_goal_reached, is_transferred,
+  is_data_captured, outcome, rules_version, row_version, timezone, local_day, local_hour)
+SELECT c.location_id, call_id, started_at, agent_id, duration_seconds,
+  hashtextextended(contact_id, 0), NOT is_trial, true, 3, duration_seconds >= 10, kind = 'goal',
+  kind = 'transferred', extracted_data IS NOT NULL,
+  CASE WHEN duration_seconds < 2 THEN 'unclear' WHEN duration_seconds < 10 THEN 'no_conversation'
+  ELSE kind END, '', 0, l.timezone, (started_at AT TIME ZONE l.timezone)::date,
+  extract(hour FROM started_at AT TIME ZONE l.timezone)
+FROM call_logs c JOIN locations l USING (location_id), LATERAL (SELECT CASE
+  executed_call_actions #>> '{0,actionType}' WHEN 'APPOINTMENT_BOOKING' THEN 'goal'
+  WHEN 'CALL_TRANSFER' THEN 'transferred' WHEN 'SMS' THEN 'follow_up'
+  ELSE 'answered' END AS kind) AS k
 """
 
 _AROUND = (
@@ -116,6 +138,7 @@ def fill(engine: sa.Engine, calls: int, locations: int, days: int, last: datetim
         for statement in _AROUND:
             names = [name for name in values if f":{name}" in statement]
             db.execute(sa.text(statement), {name: values[name] for name in names})
+        db.execute(sa.text(_FACTS))
 
 
 def index(engine: sa.Engine) -> float:

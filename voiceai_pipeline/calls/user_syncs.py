@@ -261,6 +261,17 @@ def of_user(db: sa.Connection, user_id: UUID, limit: int) -> list[UserSync]:
     return [_sync(row) for row in db.execute(query).mappings()]
 
 
+def asked_for(db: sa.Connection, limit: int) -> list[UserSync]:
+    """The last syncs that operators asked for, newest first."""
+    query = (
+        sa.select(user_syncs)
+        .where(user_syncs.c.asked_at.is_not(None))
+        .order_by(user_syncs.c.asked_at.desc(), user_syncs.c.run_id, user_syncs.c.user_id)
+        .limit(limit)
+    )
+    return [_sync(row) for row in db.execute(query).mappings()]
+
+
 def purge(db: sa.Connection, before: datetime) -> None:
     """Delete what started before a time (UTC) and has ended."""
     old = (user_syncs.c.started_at < before) & user_syncs.c.ended_at.is_not(None)

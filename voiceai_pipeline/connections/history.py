@@ -187,6 +187,21 @@ def of_user(db: sa.Connection, user_id: UUID, limit: int = 20) -> list[Entry]:
     return [_entry(row) for row in db.execute(query).mappings()]
 
 
+def of_all(db: sa.Connection, limit: int) -> list[tuple[UUID | None, Entry]]:
+    """The last events of all users but the routine ones, with whose they are (None: all users');
+    newest first."""
+    query = (
+        sa.select(token_events)
+        .where(token_events.c.event.not_in([event.value for event in _ROUTINE]))
+        .order_by(token_events.c.id.desc())
+        .limit(limit)
+    )
+    return [(row["user_id"], _entry(row)) for row in db.execute(query).mappings()]
+
+
+_ROUTINE: Final = (TokenEvent.REFRESHED, TokenEvent.MINTED)
+
+
 def _entry(row: sa.RowMapping) -> Entry:
     known: Sequence[str] = [event.value for event in TokenEvent]
     return Entry(

@@ -25,7 +25,7 @@ READ_TIMEOUT: Final = 5.0
 """Seconds after which a page says that the database does not answer."""
 
 _OURS: Final = re.compile(
-    r"/(\?[\w=&%+.~-]*)?|/logins|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}"
+    r"/(\?[\w=&%+.~-]*)?|/logins|/changes|/users/[0-9a-f-]{36}|/consents/[0-9a-f]{64}"
     r"|/insights(/values)?(\?[\w=&%+.~:-]*)?"
     r"|/calls(/[\w%.~:-]+)*(\?[\w=&%+.~:-]*)?"
     r"|/dagster(/[!-\[\]-~]*)?(\?[!-\[\]-~]*)?"

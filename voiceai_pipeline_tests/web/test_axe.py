@@ -112,6 +112,7 @@ def test_axe_finds_nothing_on_any_page(furnished: Installation, open_window: Ope
         f"/users/{CEDAR}/private-token",
         f"/users/{AGENCY}/disconnect",
         "/logins",
+        "/changes",
         "/calls",
         "/calls?q=patient&outcome=goal&days=90d",
         "/calls?min=999",
