@@ -85,6 +85,7 @@ CALLER_PSEUDONYM: Final = sa.case(
                 "hex",
             ),
             16,
+            type_=sa.Text,
         ),
     )
 ).label("caller_pseudonym")

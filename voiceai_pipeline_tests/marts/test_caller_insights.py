@@ -31,7 +31,7 @@ def desk(book: Book, desk: Desk) -> Desk:
         said = {"language": "ES"} if n else None
         book.call(LOCATION, at, contact_id=who, agent_id=agent, translation=said)
     book.call("LocThere", noon, contact_id="Ann")
-    desk.build(*(BEFORE.first + n * DAY for n in range(14)))
+    desk.build(*(BEFORE.first + n * DAY for n in range(-2, 14)))
     return desk
 
 

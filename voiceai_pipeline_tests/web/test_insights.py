@@ -139,7 +139,7 @@ def test_an_agents_own_page_has_its_hours_in_the_locations_zone(shop: Installati
     day: date = today_of() - 2 * DAY
     assert f"Most calls: {day:%a} 12:00 to 13:00, 25." in text  # 17:00 UTC in winter
     assert f"weekday={day.isoweekday()}&amp;hour=12" in text
-    assert "This agent was never listed" in plain(page(shop, f"?location={LOCATION}&agent=x"))
+    assert "This location has no such agent" in plain(page(shop, f"?location={LOCATION}&agent=x"))
 
 
 def test_a_day_that_is_not_over_is_left_out_of_every_comparison(shop: Installation) -> None:
