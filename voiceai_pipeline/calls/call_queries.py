@@ -6,6 +6,7 @@ search starts from its hits instead. The wide rows are read for the keys of the 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -66,8 +67,8 @@ def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: boo
     else:
         scope = _scopes(wanted)
         own = (
-            sa.select(*columns)
-            .where(_in_scope(scope), *_conditions(wanted), where)
+            _of_location(wanted, scope, columns)
+            .where(where)
             .order_by(*order(is_up))
             .limit(limit)
             .correlate(scope)
@@ -89,6 +90,11 @@ def all_of(
         hits: what its search finds.
     """
     scope = _scopes(wanted)
+    if hits is None and (wanted.has or wanted.outcomes):
+        own = _of_location(wanted, scope, columns).where(where).offset(0)
+        one = own.correlate(scope).lateral("own")
+        query = sa.select(*(one.c[column.name] for column in columns))
+        return query.select_from(scope.join(one, sa.true()))
     if hits is None:
         query = sa.select(*columns).where(_in_scope(scope), *_conditions(wanted), where)
         return query.select_from(scope.join(call_logs, _in_scope(scope)))
@@ -110,6 +116,31 @@ def all_of(
     return sa.select(*(hit.c[column.name] for column in columns)).select_from(found)
 
 
+def _of_location(
+    wanted: CallFilter, scope: sa.TableValuedAlias, columns: Sequence[Column]
+) -> sa.Select[Any]:
+    """The calls of one row of ``scope``. Facts that the filter asks for are joined, which reads
+    those of the location at once: looking each call's up takes six times as long."""
+    query = sa.select(*columns).where(_in_scope(scope))
+    if not wanted.has and not wanted.outcomes:
+        return query.where(*_conditions(wanted))
+    same = (
+        (call_facts.c.location_id == scope.c.location_id)
+        & (call_facts.c.call_id == call_logs.c.call_id)
+        & (call_facts.c.started_at == call_logs.c.started_at)
+        & _is_between(call_facts.c.started_at, scope)
+    )
+    query = query.select_from(call_logs.outerjoin(call_facts, same)).where(
+        *_conditions(replace(wanted, has=(), outcomes=())), *(_DERIVED[one] for one in wanted.has)
+    )
+    if wanted.outcomes:
+        query = query.where(OUTCOME.element.in_(wanted.outcomes))
+        if Outcome.NOT_FINAL not in wanted.outcomes:
+            # The same in words that an index understands.
+            query = query.where(call_facts.c.outcome.in_(wanted.outcomes))
+    return query
+
+
 def hits_of(wanted: CallFilter, most: int | None = None) -> sa.CTE | None:
     """What a search finds, at most ``most``, before other filters; None: no search."""
     if wanted.search is None:
@@ -124,25 +155,6 @@ def hits_of(wanted: CallFilter, most: int | None = None) -> sa.CTE | None:
             .where(call_logs.c.call_id == wanted.search.identifier)
         )
         found = sa.union(sa.select(found.subquery("words")), by_id)
-    cte: sa.CTE = found.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
-    return cte
-
-
-def with_outcome(wanted: CallFilter, most: int) -> sa.CTE | None:
-    """The calls that have one of the wanted outcomes for good, at most ``most``; None: the filter
-    asks for none, or also for calls whose outcome is not final, of which there is no list."""
-    if not wanted.outcomes or Outcome.NOT_FINAL in wanted.outcomes:
-        return None
-    scope = _scopes(wanted)
-    inside = (call_facts.c.location_id == scope.c.location_id) & _is_between(
-        call_facts.c.started_at, scope
-    )
-    found = (
-        sa.select(call_facts.c.location_id, call_facts.c.call_id)
-        .select_from(scope.join(call_facts, inside))
-        .where(call_facts.c.outcome.in_(wanted.outcomes), sa.not_(IS_NOT_FINAL))
-        .limit(most)
-    )
     cte: sa.CTE = found.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
     return cte
 
@@ -212,17 +224,18 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.outcomes:
         found.append(_has_outcome(wanted.outcomes))
     if wanted.actions:
-        found.append(
-            sa.or_(
-                *(
-                    call_logs.c.executed_call_actions.contains(
-                        sa.literal([{"actionType": kind}], JSONB)
-                    )
-                    for kind in wanted.actions
-                )
-            )
-        )
+        found.append(has_any_action(wanted.actions))
     return found
+
+
+def has_any_action(kinds: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether an action of any of these types was run in a call."""
+    return sa.or_(
+        *(
+            call_logs.c.executed_call_actions.contains(sa.literal([{"actionType": kind}], JSONB))
+            for kind in kinds
+        )
+    )
 
 
 _DERIVED: Final = {

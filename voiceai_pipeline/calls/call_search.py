@@ -6,7 +6,7 @@ number of calls. How filters become SQL is in ``call_queries.py``.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,13 +17,17 @@ from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.tables import call_logs
 
 COUNTED: Final = 100_000
-COUNTED_OUTCOMES: Final = 5_000
 COUNTED_HITS: Final = 2_000
-"""Calls up to which a list is counted, one of some outcomes, and what a search finds: beyond it
-takes longer than a page may."""
+COUNTED_DERIVED: Final = 20_000
+"""Calls up to which a list is counted, what a search finds, and what was derived from calls: beyond
+it takes longer than a page may."""
+
+LOOKED_AT: Final = 20_000
+"""Calls whose actions are looked at to count them: these are in the wide rows."""
 
 PATIENCE: Final = 4_000
-"""Milliseconds after which a query is given up."""
+PATIENCE_FOR_COUNTS: Final = 1_000
+"""Milliseconds after which a query is given up, and a count, without which a page is shown."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,14 @@ def page(
     after: Position | None = None,
     before: Position | None = None,
     content: bool = False,
+    now: datetime | None = None,
 ) -> list[CallRow]:
     """The first calls of a list, or those that follow ``after``, or those that lead to ``before``;
     in the list's order, at most ``limit``.
 
     Args:
         content: with number, contact, summary and transcript.
+        now: where calls end, which says where to look first; None: where the filter ends.
 
     Raises:
         sqlalchemy.exc.OperationalError: the query took longer than ``PATIENCE``.
@@ -104,12 +110,11 @@ def page(
         return []
     is_up = wanted.is_ascending is not (before is not None)
     edge = after or before
+    parts = _first_parts(db, wanted, edge, now, is_up=is_up) if wanted.sort is Sort.TIME else ()
     rows: list[CallRow] = []
-    part = _first_part(db, wanted, edge, is_up=is_up) if wanted.sort is Sort.TIME else None
-    if part is not None:
-        rows = _page(db, part, limit, edge, is_up=is_up, content=content)
-    if len(rows) < limit:
-        rows = _page(db, wanted, limit, edge, is_up=is_up, content=content)
+    for part in (*parts, wanted):
+        if len(rows) < limit:
+            rows = _page(db, part, limit, edge, is_up=is_up, content=content)
     return rows[::-1] if before is not None else rows
 
 
@@ -136,23 +141,28 @@ def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
     """
     if not wanted.scopes:
         return Counts(0, 0, 0)
-    most = COUNTED_OUTCOMES if wanted.outcomes else COUNTED
+    most = COUNTED_DERIVED if wanted.has or wanted.outcomes else COUNTED
     most = most if wanted.search is None else COUNTED_HITS
     hits = call_queries.hits_of(wanted, most + 1)
-    if hits is None:
-        hits = call_queries.with_outcome(wanted, most + 1)
-        # Not asked again of each of them.
-        wanted = wanted if hits is None else replace(wanted, outcomes=())
     columns: list[call_queries.Column] = [call_logs.c.is_trial, call_logs.c.missing_since]
+    has_action: sa.ColumnElement[bool] = sa.true()
+    if wanted.actions and hits is None:
+        most = LOOKED_AT
+        columns.append(call_queries.has_any_action(wanted.actions).label("has_action"))
+        wanted = replace(wanted, actions=())
     some = call_queries.all_of(wanted, sa.true(), columns, hits).limit(most + 1).subquery()
+    if "has_action" in some.c:
+        has_action = some.c.has_action
     gone, test = some.c.missing_since.is_not(None), some.c.is_trial.is_(True)
-    looked_at = sa.select(sa.func.count()).select_from(hits if hits is not None else some)
+    looked_at: sa.ColumnElement[int] = sa.func.count()
+    if hits is not None:
+        looked_at = sa.select(sa.func.count()).select_from(hits).scalar_subquery()
     row = db.execute(
         sa.select(
-            sa.func.count().label("every"),
-            sa.func.count().filter(gone).label("gone"),
-            sa.func.count().filter(~gone, test).label("test"),
-            looked_at.scalar_subquery().label("looked_at"),
+            sa.func.count().filter(has_action).label("every"),
+            sa.func.count().filter(has_action, gone).label("gone"),
+            sa.func.count().filter(has_action, ~gone, test).label("test"),
+            looked_at.label("looked_at"),
         ).select_from(some)
     ).one()
     return Counts(row.every - row.gone - row.test, row.test, row.gone, is_more=row.looked_at > most)
@@ -181,10 +191,10 @@ def location_ids(db: sa.Connection) -> list[str]:
     return list(db.execute(_LOCATIONS).scalars())
 
 
-def be_patient(db: sa.Connection) -> None:
-    """Give up every query of this transaction that takes longer than ``PATIENCE``."""
+def be_patient(db: sa.Connection, patience: int = PATIENCE) -> None:
+    """Give up every query of this transaction that takes longer than ``patience``."""
     db.execute(
-        sa.text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(PATIENCE)}
+        sa.text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(patience)}
     )
 
 
@@ -209,27 +219,46 @@ def _page(
     return [_row(one) for one in db.execute(query)]
 
 
-def _first_part(
-    db: sa.Connection, wanted: CallFilter, edge: Position | None, *, is_up: bool
-) -> CallFilter | None:
-    """The filter within the time where the page probably ends, if what is looked for is common;
-    None: it is no use. Where the page is full there, nothing outside of it would come first."""
+def _first_parts(
+    db: sa.Connection,
+    wanted: CallFilter,
+    edge: Position | None,
+    now: datetime | None,
+    *,
+    is_up: bool,
+) -> Iterator[CallFilter]:
+    """The filter within the time where the page probably ends, if what is looked for is common, and
+    then within more. Where the page is full there, nothing outside of it would come first."""
     windows = [one.window for one in wanted.scopes if one.window]
     is_bounded = bool(windows) and len(windows) == len(wanted.scopes)
+    end = max((w.end for w in windows), default=None) if is_bounded else _NEVER
     at = edge.value if edge is not None and isinstance(edge.value, datetime) else None
-    if at is None and is_bounded:
-        at = min(w.start for w in windows) if is_up else max(w.end for w in windows)
+    lengths: Sequence[timedelta] = _LENGTHS
+    if is_bounded:
+        start = min(w.start for w in windows)
+        at = at or (start if is_up else min(end or start, now or _NEVER))
+        lengths = ((max(w.end for w in windows) - start) / _PARTS,)
+    elif edge is None and not is_up and wanted.search is None:
+        at = now
     if wanted.search is not None:
-        part = call_words.first_part(db, at, is_up=is_up)
-    elif wanted.is_selective and is_bounded and at is not None:
-        length = (max(w.end for w in windows) - min(w.start for w in windows)) / _PARTS
-        part = Window(at, at + length) if is_up else Window(at - length, at + _INSTANT)
+        parts = [call_words.first_part(db, at, is_up=is_up)]
+    elif wanted.is_selective and at is not None:
+        later = at + _INSTANT if edge is not None else end or at
+        parts = [
+            Window(at, at + length) if is_up else Window(at - length, later) for length in lengths
+        ]
     else:
-        part = None
-    return None if part is None else replace(wanted, scopes=list(_within(wanted.scopes, part)))
+        parts = []
+    for part in parts:
+        if part is not None:
+            yield replace(wanted, scopes=list(_within(wanted.scopes, part)))
 
 
 _PARTS: Final = 10
+_LENGTHS: Final = (timedelta(days=3), timedelta(days=60))
+"""Of the parts of a list without bounds."""
+
+_NEVER: Final = datetime(2101, 1, 2, tzinfo=UTC)
 _INSTANT: Final = timedelta(microseconds=1)
 
 

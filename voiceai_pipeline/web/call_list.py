@@ -84,6 +84,7 @@ def list_page(request: Request) -> Response:
                 after=query.after,
                 before=query.before,
                 content=content,
+                now=now,
             )
             shown = rows[-PER_PAGE:] if query.before else rows[:PER_PAGE]
             if content and shown:
@@ -146,6 +147,7 @@ def _counts(db: sa.Connection, scope: CallScope) -> Counts | None:
     """None: counting takes too long; the list is shown without."""
     try:
         with db.begin_nested():
+            call_search.be_patient(db, call_search.PATIENCE_FOR_COUNTS)
             return call_search.counts(db, scope.wanted)
     except sa.exc.OperationalError as error:
         if call_search.took_too_long(error):

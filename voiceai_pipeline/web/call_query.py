@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
@@ -49,6 +49,7 @@ _HAS: Final[Mapping[Derived, str]] = {
 }
 
 ZONE_OF_LOCATION: Final = ""
+_CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _ID: Final = re.compile(r"[^\x00-\x1f]{1,500}")
 _MOST: Final = 50
 """Values of one filter."""
@@ -198,12 +199,20 @@ class CallQuery:
         )
 
     @property
+    def clock(self) -> time | None:
+        """The minute of the day that is searched for, such as 10:42; None: none is."""
+        found = _CLOCK.fullmatch(self.q)
+        return time(int(found[1]), int(found[2])) if found else None
+
+    @property
     def only(self) -> str:
         """What narrows the list besides the form, in words; "" if nothing does."""
         words = [_HAS[one] for one in self.has]
         if self.weekday is not None:
             words.append(f"{_WEEKDAYS[self.weekday - 1]}s")
-        if self.hour is not None:
+        if self.clock is not None:
+            words.append(f"calls logged at {self.clock:%H:%M}, local time")
+        elif self.hour is not None:
             words.append(f"{self.hour:02}:00 to {(self.hour + 1) % 24:02}:00, local time")
         return "; ".join(words)
 

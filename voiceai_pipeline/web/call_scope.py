@@ -61,8 +61,10 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
     locations = call_options.all_locations(db, site.pipeline.zone, users)
     chosen, complaints = _chosen(query, locations, users)
     days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
-    if (query.weekday, query.hour) != (None, None) and any(map(_is_long, days.values())):
-        complaints += (f"Weekdays and hours are shown of the last {_MOST_DAYS.days} days.",)
+    if _is_of_times(query) and any(map(_is_long, days.values())):
+        complaints += (
+            f"Weekdays, hours and minutes are shown of the last {_MOST_DAYS.days} days.",
+        )
     windows = {zone: _windows(query, *found, zone) for zone, found in days.items()}
     zone = site.pipeline.zone
     changed = datetime.combine(query.changed, time.min, zone) if query.changed else None
@@ -75,7 +77,7 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
         min_seconds=query.shortest,
         max_seconds=query.longest,
         changed_since=changed,
-        search=Search.of(query.q),
+        search=None if query.clock else Search.of(query.q),
         only_ids=not content,
         show=query.show,
         sort=query.sort,
@@ -118,16 +120,23 @@ def _windows(
     query: CallQuery, first: date | None, last: date | None, zone: ZoneInfo
 ) -> list[Window | None]:
     """The whole time, or the days and hours of it that are asked for."""
-    if query.weekday is None and query.hour is None:
+    if not _is_of_times(query):
         return [_window(first, last, zone)]
     last = last or datetime.now(zone).date()
     first = max(first or date.min, last - _MOST_DAYS)
     days = [day for day in day_range(first, last) if query.weekday in (None, day.isoweekday())]
+    if query.clock is not None:
+        return [window for day in days for window in _minutes(day, query.clock, zone)]
     if query.hour is None:
         return [Window.of_day(day, zone) for day in days]
     hours = [_hour(day, query.hour, zone) for day in days]
     # Where clocks go forward, an hour of the day is missing.
     return [window for window in hours if window.start < window.end]
+
+
+def _is_of_times(query: CallQuery) -> bool:
+    """Whether the list has certain weekdays, hours or minutes only."""
+    return (query.weekday, query.hour, query.clock) != (None, None, None)
 
 
 def _is_long(days: tuple[date | None, date | None]) -> bool:
@@ -137,6 +146,15 @@ def _is_long(days: tuple[date | None, date | None]) -> bool:
 
 _MOST_DAYS: Final = timedelta(days=92)
 """As far back as single hours and weekdays are looked at: as far as the insights go."""
+
+
+def _minutes(day: date, clock: time, zone: ZoneInfo) -> list[Window]:
+    """A minute of the local day; where clocks go back, two; where they go forward, maybe none."""
+    found = {
+        datetime.combine(day, clock.replace(fold=fold), zone).astimezone(UTC) for fold in (0, 1)
+    }
+    is_there = [at for at in sorted(found) if at.astimezone(zone).time() == clock]
+    return [Window(at, at + timedelta(minutes=1)) for at in is_there]
 
 
 def _hour(day: date, hour: int, zone: ZoneInfo) -> Window:

@@ -56,7 +56,7 @@ def facts(
     before: Mapping[str, Any] | None,
 ) -> list[tuple[str, Cell, Cell]]:
     """Names, and what they are in these days and were in the days before."""
-    found = [("Times a caller speaks, a call", _turns(now), _turns(before))]
+    found = [("Caller turns a call", _turns(now), _turns(before))]
     if scope.agent_id is None:
         name = "Most calls at once" if scope.location_id else "Most calls at once, at one location"
         found.append((name, _peak(scope, report.peak), _peak(scope, report.peak_before)))

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pygal
 from markupsafe import Markup
+from pygal.style import Style
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ def rows(
     return _drawn(chart, title, upward, turned)
 
 
+_MEASURED: Final = Style(label_font_size=12, major_label_font_size=12, legend_font_size=12)
+"""The size of text in insights.css, by which room is made for labels."""
+
+
 def _settings(height: int, *, has_legend: bool) -> dict[str, Any]:
     return {
         "width": WIDTH,
@@ -79,6 +84,8 @@ def _settings(height: int, *, has_legend: bool) -> dict[str, Any]:
         "legend_box_size": 10,
         "show_y_guides": True,
         "margin": 4,
+        "margin_right": 16,
+        "style": _MEASURED,
         "truncate_label": -1,
         "spacing": 6,
         "js": (),

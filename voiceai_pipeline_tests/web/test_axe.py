@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline_tests.support.chromium import OpenWindow
 from voiceai_pipeline_tests.support.installation import (
@@ -36,7 +37,9 @@ CALL = "/calls/LocHere/call-1"
 
 @pytest.fixture
 def world() -> World:
-    return agency_world()
+    """Every demo location, and a second one of the agency."""
+    vans = next(o for o in agency_world().locations.values() if o.name == "Northwind Vans")
+    return World(locations=(*DEMO_LOCATIONS, vans))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -185,12 +185,25 @@ def test_the_insights_links_find_the_calls_behind_their_numbers(desk: CallDesk) 
         "has=engaged": {call},
         "has=contained": {call},
         "has=transferred": set(),
+        "q=10:42": {call},
+        "q=10:43": set(),
+        "days=all&q=8:42": {early},
     }.items():
         page = shown(desk, f"{days}&{query}")
         assert set(ids(page)) == expected, query
     assert "Only Wednesdays; 10:00 to 11:00, local time." in shown(
         desk, f"{days}&weekday=3&hour=10"
     )
+    assert "Only calls logged at 10:42, local time." in shown(desk, f"{days}&q=10:42")
+
+
+def test_a_minute_that_repeats_is_two_and_one_that_is_left_out_is_none(desk: CallDesk) -> None:
+    """Clocks went back in New York on 1 November 2026 at 2:00, and forward on 8 March at 2:00."""
+    twice = [desk.call(at=datetime(2026, 11, 1, hour, 30, tzinfo=UTC)) for hour in (5, 6)]
+    desk.call(at=datetime(2026, 3, 8, 7, 30, tzinfo=UTC))
+    assert set(ids(shown(desk, "from=2026-11-01&to=2026-11-01&q=1:30"))) == set(twice)
+    assert ids(shown(desk, "from=2026-03-08&to=2026-03-08&q=2:30")) == []
+    assert len(ids(shown(desk, "from=2026-03-08&to=2026-03-08&q=3:30"))) == 1
 
 
 def test_each_kind_of_call_is_counted_whichever_is_shown(desk: CallDesk) -> None:

@@ -163,7 +163,7 @@ def test_callers_languages_and_captured_data_stand_in_tables(shop: Installation)
     assert re.search(rf"From {monday}[^F]*? 25 25 25 0 ", text)
     assert "not said (92 %) 23 23 es (8 %) 2 2" in text
     assert "reason 5 5 20 % of 25" in text
-    assert "Times a caller speaks, a call 2.0 (of 25 calls) 2.0 (of 25 calls) " in text
+    assert "Caller turns a call 2.0 (of 25 calls) 2.0 (of 25 calls) " in text
     assert "Most calls at once 25" in text
     agent = plain(page(shop, f"?location={LOCATION}&agent=agent-days"))
     assert "Callers of single agents are not told apart" in agent
