@@ -27,12 +27,13 @@ ACTION_TYPES: Final = frozenset(
 """The actions of an agent in a call that HighLevel documents (CONTRACT 2.4)."""
 
 LONGEST_SECONDS: Final = 86_400
-"""A duration above a day is a time or another unit, and below 0 a mistake: both are unknown."""
+"""The longest plausible duration, a day. More is a timestamp or another unit, and less than 0 is an
+error: both are stored as unknown."""
 
 
 def digest(hasher: "hashlib._Hash | hashlib.blake2b", content: bytes | msgspec.Raw) -> bytes:
-    """The hash of ``content``, in pieces so small that ``hashlib`` keeps the GIL: it releases it
-    above 2,047 bytes, and with many threads that costs several times the hash."""
+    """The hash of ``content``, computed in pieces of at most 2,047 bytes. For longer ones
+    ``hashlib`` releases the GIL, which takes several times as long with many threads."""
     view = memoryview(content)
     for start in range(0, len(view), 2047):
         hasher.update(view[start : start + 2047])
@@ -48,7 +49,7 @@ class ListedCall:
         started_at: ``createdAt``, UTC.
         sent: the whole item as JSON in UTF-8, secrets included.
         unknown_actions: number of its actions whose type is not documented.
-        is_duration_odd: it gives a duration that cannot be one; it is stored without.
+        is_duration_odd: its duration is implausible, so the call is stored without one.
     """
 
     call_id: str
@@ -60,15 +61,15 @@ class ListedCall:
 
 @dataclass(slots=True)
 class CallLog:
-    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3). Of JSON values the
-    parsed value or its text (``msgspec.Raw``).
+    """One call as HighLevel lists it, redacted, ready to store (CONTRACT 2.3). A JSON value is
+    either parsed or text (``msgspec.Raw``).
 
     Attributes:
         started_at: ``createdAt``, UTC.
         content_hash: SHA-256 of ``content``; equal hashes mean equal calls.
         content: the whole item, redacted, as canonical JSON in UTF-8.
-        unheld: what of it the other attributes do not give back to the letter, as JSON; None if
-            that is nothing.
+        unheld: the members that cannot be reproduced exactly from the other attributes, as JSON;
+            None if there are none.
     """
 
     call_id: str

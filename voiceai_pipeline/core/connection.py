@@ -27,9 +27,9 @@ REQUESTED_SCOPES: Final = (
     "oauth.readonly",
     "oauth.write",
 )
-"""What consent is requested for: reading calls and the names of agents and locations. The ``oauth``
-scopes let an agency's token list its locations and mint a token for one (CONTRACT 4.4). None of
-them can change data.
+"""The scopes requested at consent: reading calls and the names of agents and locations. With the
+``oauth`` scopes, an agency's token can list its locations and mint a token for one (CONTRACT 4.4).
+None of them can change data.
 """
 
 REFRESH_MARGIN: Final = timedelta(minutes=5)
@@ -43,17 +43,17 @@ REFRESH_TOKEN_LIFETIME: Final = timedelta(days=365)
 
 
 PRIVATE: Final = "Private"
-"""``user_type`` of a connection by a private integration token, which is never refreshed."""
+"""``user_type`` of a connection with a private integration token, which is never refreshed."""
 
 ROTATION: Final = timedelta(days=90)
-"""How old a private integration token should become at most (CONTRACT 14)."""
+"""The age at which a private integration token should be rotated (CONTRACT 14)."""
 
 PRIVATE_FAILURES: Final[Mapping[FailureClass, FailureClass]] = {
     FailureClass.ACCESS_REJECTED: FailureClass.PRIVATE_TOKEN_REVOKED,
     FailureClass.SCOPE_MISSING: FailureClass.PRIVATE_TOKEN_SCOPE,
     FailureClass.WRONG_LOCATION: FailureClass.PRIVATE_TOKEN_LOCATION,
 }
-"""What a refusal means for a private integration token: its fix is another one."""
+"""The failure class that replaces another for a private integration token, whose fix differs."""
 
 
 class ConnectionState(StrEnum):
@@ -149,8 +149,8 @@ class Connection:
             (UTC); None if unknown.
         refresh_at: when the next refresh is planned (UTC); None: shortly before the expiry.
         failed_attempts, last_failure: consecutive refreshes that failed for a temporary reason.
-        lease_expires_at: a refresh may be in progress until then (UTC); None: there is none.
-        read_at: when this was read (UTC); None if it does not come from the database.
+        lease_expires_at: a refresh may be in progress until then (UTC); None: no refresh is.
+        read_at: when this was read from the database (UTC); None if it was not.
     """
 
     user: User
@@ -175,8 +175,8 @@ class Connection:
 
     @property
     def status(self) -> ConnectionState:
-        """The state as shown: also expiring, refreshing, or in doubt because the process that
-        refreshed it is gone."""
+        """The state as shown. Unlike ``state`` it depends on ``read_at``: also expiring,
+        refreshing, or in doubt because the process that was refreshing the token is gone."""
         if self.read_at is None or self.state not in LIVE_STATES:
             return self.state
         if self.lease_expires_at is not None:
@@ -195,7 +195,7 @@ class Connection:
 
     @property
     def obstacle(self) -> FailureClass | None:
-        """What must be fixed before this user's calls can be read; None if nothing."""
+        """What must be fixed before this user's calls can be read; None if they can be."""
         if self.state in (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED):
             return FailureClass.NO_CONNECTION
         if self.state in (ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT):
@@ -211,7 +211,7 @@ class Connection:
 
     @property
     def rotation_is_due(self) -> bool:
-        """Whether its private integration token is older than HighLevel advises."""
+        """Whether its private integration token is at least ``ROTATION`` old."""
         known = self.is_private and self.refreshed_at is not None and self.read_at is not None
         return known and self.read_at - self.refreshed_at >= ROTATION  # type: ignore[operator]
 
@@ -272,8 +272,9 @@ class Connection:
 
     @property
     def refresh_token_expires_at(self) -> datetime | None:
-        """When the refresh token expires unless it is used (UTC). If the last grant is unknown, it
-        is estimated from the access token's expiry, a day after the grant."""
+        """When the refresh token expires unless it is used (UTC); None for a private integration
+        token. If the time of the last grant is unknown, the access token's expiry, a day later,
+        stands in for it; without either: None."""
         granted_at = None if self.is_private else self.refreshed_at or self.token_expires_at
         return granted_at + REFRESH_TOKEN_LIFETIME if granted_at else None
 
@@ -320,7 +321,7 @@ DOCUMENTED_LIFETIME: Final = timedelta(seconds=86_399)
 """Lifetime of an access token (CONTRACT 4.3)."""
 
 MAX_LIFETIME: Final = timedelta(days=366)
-"""A longer lifetime of an access token is an error in the response: it is usually a day."""
+"""An access token usually lives a day; a longer lifetime than this is an error in the response."""
 
 
 @dataclass(frozen=True)
@@ -329,14 +330,14 @@ class OAuthToken:
 
     Attributes:
         access_token: None if only a refresh token arrived.
-        expires_in: lifetime of the access token in seconds from the start of the request; 0 if it
-            counts as expired, None if the response does not say.
-        expires_at: when the access token expires (UTC), if the response says that instead.
+        expires_in: lifetime of the access token in seconds from the start of the request; 0 if the
+            token counts as expired, None if the response does not state it.
+        expires_at: when the access token expires (UTC), if the response states that instead.
         refresh_token, location_id, company_id, scope, user_type: None if not in the response; the
             stored values are kept then.
         scope: separated by spaces.
         trace_id: identifies the response to HighLevel's support.
-        remark: what was odd about the response, for the history; it quotes none of it.
+        remark: what was odd about the response, for the history; never a quote from it.
     """
 
     access_token: Secret | None

@@ -4,6 +4,6 @@ import resource
 
 
 def forbid() -> None:
-    """Let the kernel write none for this process and those that it starts."""
+    """Disable core dumps of this process and of the processes that it starts."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))

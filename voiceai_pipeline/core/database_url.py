@@ -1,4 +1,4 @@
-"""Reads the URL of a PostgreSQL database as it is pasted: from Supabase, Vercel, Prisma, Heroku.
+"""Reads a PostgreSQL URL as it is copied from Supabase, Vercel, Prisma, Heroku and others.
 
 Such URLs may have parameters that libpq refuses. Those that matter here are translated; those for
 other clients are dropped. Any other one is an error that names it, never its value.
@@ -27,7 +27,7 @@ _OF_OTHER_CLIENTS: Final = """
     prepared_statements preparethreshold single_use_connections supa workaround uselibpqcompat
     max_idle_connection_lifetime
 """
-"""How other clients pool and prepare: we do neither in a way that a pooler could mind."""
+"""Pooling and prepared statements of other clients. Ours works with any pooler without them."""
 
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -36,7 +36,7 @@ def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret 
     """The URL with ``driver``, whatever form is given: postgres://, postgresql:// or a driver.
 
     Raises:
-        SettingsError: it is no such URL, or has a parameter that means nothing here.
+        SettingsError: it is not a PostgreSQL URL, or has an unknown or invalid parameter.
     """
     url = given.get(name)
     if url is None:
@@ -59,14 +59,14 @@ def database_url_of(given: Mapping[str, str], name: str, driver: str) -> Secret 
 
 
 def _parameters(name: str, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The parameters of a URL in libpq's words."""
+    """The parameters of a URL, translated to libpq's."""
     for key, value in pairs:
         match key.lower():
             case "sslmode" | "ssl":
                 yield "sslmode", _ssl_mode(name, key, value)
             case "schema" | "currentschema":
                 if not re.fullmatch(r"[A-Za-z0-9_$-]{1,63}", value):
-                    raise SettingsError(f"{name}: its parameter {key} is no name of a schema.")
+                    raise SettingsError(f"{name}: its parameter {key} is not a schema name.")
                 yield "options", f'-c search_path="{value}"'
             case known if known in _LIBPQ.split():
                 yield known, value
@@ -79,7 +79,7 @@ def _parameters(name: str, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, 
 
 
 def _ssl_mode(name: str, key: str, value: str) -> str:
-    """libpq's mode for the words of node-postgres and JDBC: those encrypt and verify nothing."""
+    """libpq's mode; values that only node-postgres or JDBC know become one without verification."""
     mode = {"true": "require", "1": "require", "no-verify": "require", "false": "prefer",
             "0": "prefer"}.get(value.lower(), value.lower())  # fmt: skip
     if mode not in _SSL_MODES:

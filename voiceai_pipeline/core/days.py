@@ -1,4 +1,4 @@
-"""Windows of time, and how a user's day stands after a sync.
+"""Windows of time, and the state of a user's day after a sync.
 
 No clock here: the caller passes the time, always as an aware UTC ``datetime``.
 """
@@ -14,8 +14,8 @@ from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.failures import FailureClass
 
 DAYS_PER_RUN: Final = 31
-"""How many consecutive days one run syncs: it reads them as one window per location, and the longer
-the window, the fewer requests."""
+"""How many consecutive days one run syncs at most. It reads them as one window per location: longer
+windows take fewer requests."""
 
 TRAILING_DAYS: Final = 3
 """How many days before yesterday are re-synced each night: HighLevel has no updatedAt, so late
@@ -34,7 +34,7 @@ class Window:
 
     @classmethod
     def of_day(cls, day: date, zone: ZoneInfo) -> "Window":
-        """A local day: 23 or 25 hours long where the clocks change."""
+        """A local day, which has 23 or 25 hours when the clocks change."""
         return cls(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))
 
 
@@ -52,7 +52,7 @@ class DaysError(ValueError):
 
 
 def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> list[date]:
-    """The days from ``first`` to ``last``, inclusive, once they are known to be syncable.
+    """The days from ``first`` to ``last``, inclusive, after checking that they can be synced.
 
     Args:
         earliest: the first partition.
@@ -76,7 +76,7 @@ def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> lis
 def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[date]]:
     """Split sorted days into stretches of consecutive days, of at most ``at_most`` days each.
 
-    A stretch is read as one window, which takes the fewest requests.
+    Each stretch is read as one window, which takes the fewest requests.
     """
     runs: list[list[date]] = []
     for day in days:
@@ -89,28 +89,30 @@ def stretches(days: Sequence[date], at_most: int | None = None) -> list[list[dat
 
 
 class DayState(StrEnum):
-    """How a user's day stands in ``sync_ledger``."""
+    """The state of a user's day in ``sync_ledger``."""
 
     COMPLETE = "complete"
     FAILED = "failed"
     WAITING = "waiting"
 
 
-@dataclass(frozen=True, slots=True)  # ten thousand users have a third of a million in a month
+@dataclass(frozen=True, slots=True)  # ten thousand users have 300,000 of these a month
 class DayResult:
     """One user's day after a sync: a row of ``sync_ledger``.
 
     Attributes:
         day: a day of the pipeline's time zone.
         location_id: "" while the user has never had a location.
-        read_until: up to here the day was read (UTC, exclusive); None if it was not.
-        message: why it is not complete; of a complete day, what is odd about it.
-        api_total: calls HighLevel says the day has; None if it does not, or only of several days.
-        stored: calls in ``call_logs`` for the day after the write, missing ones not counted.
-        new, changed, missing, set_aside: what the write did, in calls.
-        unknown_actions: call actions of a type that is not documented.
-        pages: HTTP requests spent on the window that covered the day.
-        attempt: how often in a row this day has been tried without becoming complete.
+        read_until: the day was read up to here (UTC, exclusive); None if it was not read.
+        message: why the day is not complete; for a complete day, what is odd about it.
+        api_total: the day's number of calls according to HighLevel; None if it gives none, or only
+            one for several days together.
+        stored: calls in ``call_logs`` for the day after the write, without missing ones.
+        new, changed, missing, set_aside: how many calls the write added, changed, marked as
+            missing, or set aside.
+        unknown_actions: number of call actions whose type is not documented.
+        pages: HTTP requests made for the window that covered the day.
+        attempt: how many times in a row this day has been tried without becoming complete.
     """
 
     user: User

@@ -1,20 +1,20 @@
-"""How much room is left on a disk, and the sentence that warns of little."""
+"""How much space is free on a disk, and the warning if it is little."""
 
 import shutil
 from pathlib import Path
 from typing import Final
 
 LITTLE: Final = 2**30
-"""Bytes free below which a disk is nearly full; less than ``LITTLE_SHARE`` of it counts too."""
+"""A disk with fewer free bytes, or less than ``LITTLE_SHARE`` of its size, is nearly full."""
 
 LITTLE_SHARE: Final = 0.05
 
 FULL: Final = 32 * 2**20
-"""Bytes free below which a disk counts as full: PostgreSQL writes its log in files of 16 MB."""
+"""A disk with fewer free bytes counts as full: PostgreSQL writes its log in files of 16 MB."""
 
 
 def is_full(folder: Path) -> bool:
-    """Whether nothing that writes to the disk of ``folder`` can be expected to run."""
+    """Whether the disk of ``folder`` counts as full; False if that is unknown."""
     try:
         return shutil.disk_usage(folder).free < FULL
     except OSError:
@@ -32,5 +32,5 @@ def room_warning(folder: Path) -> str | None:
     return (
         f"Only {usage.free // 2**20:,} MB are free on the disk of {folder}, of "
         f"{usage.total // 2**20:,} MB. Free some space: a full disk stops syncs and refreshes "
-        "until there is room again; nothing that is stored gets lost"
+        "until there is room again; no stored data is lost"
     )

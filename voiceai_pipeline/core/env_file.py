@@ -1,4 +1,4 @@
-"""Reads ``.env``, the file with settings beside the program, in the one way all programs do."""
+"""Reads ``.env``, the settings file in the working directory, the same way in every program."""
 
 from pathlib import Path
 from typing import Final
@@ -20,5 +20,5 @@ def load(path: Path = ENV_FILE) -> None:
         dotenv.load_dotenv(path, encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SettingsError(
-            f"{path} is not in UTF-8, and nothing of it was read. Save it again as UTF-8."
+            f"{path} is not in UTF-8, so none of it was read. Save it again as UTF-8."
         ) from None

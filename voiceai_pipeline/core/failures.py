@@ -166,7 +166,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.PRIVATE_TOKEN_LOCATION: Explanation(
         "The private integration token is not for this location",
-        "Enter the id of the location that the token was made in, or a token made in this one: "
+        "Enter the id of the token's own location, or a token made in this location: "
         "voiceai-pipeline connect USER --private-token",
         Remedy.ACTION,
     ),
@@ -259,7 +259,7 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.DISK_FULL: Explanation(
         "The disk of the database is full",
-        "Free some space on it: everything that waited is then done automatically; no partial data "
+        "Free some space on it: what could not run is then retried automatically; no partial data "
         "was written",
         Remedy.RERUN,
     ),
@@ -288,9 +288,9 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
     ),
     FailureClass.LOGINS_FAILING: Explanation(
         "Ten logins to the pages failed within ten minutes",
-        "Look under Logins on the pages from which addresses. If you do not know them, let only "
-        "your own networks reach the pages; if one of them succeeded, change VOICEAI_PAGE_SECRET "
-        "and VOICEAI_ANALYST_SECRET",
+        "Look up their addresses under Logins on the pages. If you do not know them, let only your "
+        "own networks reach the pages; if one of them logged in, change VOICEAI_PAGE_SECRET and "
+        "VOICEAI_ANALYST_SECRET",
         Remedy.OPERATOR,
     ),
     FailureClass.INTERNAL: Explanation(

@@ -1,6 +1,6 @@
-"""What this installation is: a clone of the repository or an installed package; on which platform.
+"""Whether this is a clone of the repository or an installed package, and the supported platforms.
 
-Messages name commands that this kind of installation has.
+Messages name the commands that exist in this kind of installation.
 """
 
 import sys
@@ -17,7 +17,7 @@ PYTHONS: Final = ((3, 11), (3, 12), (3, 13), (3, 14))
 
 
 def shipped(name: str) -> Path:
-    """A file that a clone has at its top and a wheel in the package, such as ``dagster.yaml``."""
+    """The path of a file such as ``dagster.yaml``: at the top of a clone, or inside the package."""
     inside = _PACKAGE / name
     return inside if inside.is_file() else _PACKAGE.parent / name
 
@@ -43,7 +43,7 @@ def start_on(port: int) -> str:
 def obstacle(
     system: str = sys.platform, python: tuple[int, ...] = sys.version_info[:2]
 ) -> str | None:
-    """Why nothing can run here, and what to do; None if it can."""
+    """Why the pipeline cannot run here, and what to do; None if it can."""
     if system in ("win32", "cygwin"):
         return "Windows is not supported. Install WSL (wsl --install), and this in it, as on Linux."
     if system not in SYSTEMS:

@@ -14,11 +14,12 @@ from voiceai_pipeline.core.days import TRAILING_DAYS
 from voiceai_pipeline.core.settings import BOOKING, MetricRules
 
 _REVISION: Final = 3
-"""Increase this when a rule or another fact changes: all are derived again."""
+"""Increase this when a rule or the derivation of another fact changes: all facts are then derived
+again."""
 
 
 class Outcome(StrEnum):
-    """In the order of the rules, of which the first that holds decides."""
+    """In the order of the rules; the first rule that holds decides."""
 
     GOAL = "goal"
     TRANSFERRED = "transferred"
@@ -31,7 +32,8 @@ class Outcome(StrEnum):
 
 
 PROVISIONAL: Final = (Outcome.UNCLEAR, Outcome.NO_CONVERSATION)
-"""Outcomes that a late transcript would change: until ``not_final_since``, NOT_FINAL instead."""
+"""Outcomes that a late transcript could change: a call that started at or after ``not_final_since``
+is NOT_FINAL instead."""
 
 _LABELS: Final = {
     Outcome.GOAL: "Goal reached",
@@ -46,7 +48,7 @@ _LABELS: Final = {
 
 
 def label(outcome: Outcome, goal_actions: Sequence[str]) -> str:
-    """What screens call it; a goal of bookings alone is "Booked"."""
+    """The outcome's name on screens: "Booked" for GOAL if booking is the only goal action."""
     if outcome is Outcome.GOAL and list(goal_actions) == [BOOKING]:
         return "Booked"
     return _LABELS[outcome]
@@ -62,10 +64,10 @@ def sentences(rules: MetricRules) -> dict[Outcome, str]:
         Outcome.DATA_TAKEN: "DATA_EXTRACTION or IN_CALL_DATA_EXTRACTION was run, or a captured "
         "value is not empty.",
         Outcome.ANSWERED: f"The call is engaged: at least {spoke}.",
-        Outcome.UNCLEAR: "The speakers of the transcript are unknown, or the duration is.",
-        Outcome.NO_CONVERSATION: f"Less than {spoke}.",
-        Outcome.NOT_FINAL: "One of the last two, of a call that started today or on one of the "
-        f"{TRAILING_DAYS} days before (UTC): its transcript may still arrive.",
+        Outcome.UNCLEAR: "The speakers of the transcript or the duration of the call are unknown.",
+        Outcome.NO_CONVERSATION: f"The call is not engaged: it has less than {spoke}.",
+        Outcome.NOT_FINAL: "One of the last two rules holds, but the call started today or on one "
+        f"of the {TRAILING_DAYS} days before (UTC): its transcript may still arrive.",
     }
 
 
@@ -86,9 +88,9 @@ def version(rules: MetricRules) -> str:
 
 
 def not_final_since(now: datetime) -> datetime:
-    """The start (UTC) from which a call's provisional outcome is not final at ``now``.
+    """A provisional outcome of a call that started at or after this time (UTC) is not final yet.
 
-    It moves at midnight UTC only, so that what was counted once a day stays true all day.
+    It moves at midnight UTC only, so that daily counts stay true all day.
     """
     today = now.astimezone(UTC).date()
     return datetime.combine(today - timedelta(days=TRAILING_DAYS), time(), UTC)

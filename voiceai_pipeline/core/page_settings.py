@@ -1,4 +1,4 @@
-"""The settings of the web process: where it is, and what protects it."""
+"""The settings of the web process: its addresses, and what protects it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ _PAGE_PORT: Final = 8791
 
 @dataclass(frozen=True)
 class PageSettings:
-    """Where the Connections page is and what protects it.
+    """The addresses of the Connections page, and what protects it.
 
     Attributes:
         url: the public URL, without a trailing slash.
         secret: the password; None is allowed on loopback only.
         dagster_url: the public URL of Dagster's UI, without a trailing slash.
         api_key: key of ``/functions/v1`` for every user; None: there is none.
-        jwks_url: where the login service of the replaced dashboard publishes its keys; None: its
-            users' own logins open nothing.
-        jwt_audience: what these logins have to be for.
+        jwks_url: where the replaced dashboard's login service publishes its keys; None: its users'
+            own logins are not accepted.
+        jwt_audience: the audience (``aud``) that these logins must have.
         allowed_origins: origins that may call ``/functions/v1`` from a browser.
-        analyst_secret: the password of those who may look only; None: there is none.
-        analysts_see_content: they may read what callers said, and their numbers.
-        trusted_proxies: addresses of proxies that say for whom they ask.
-        dagster_key: what Dagster's UI process answers to; None: it is not shown at ``/dagster``.
+        analyst_secret: the analysts' password; None: there are no analysts.
+        analysts_see_content: analysts may read what callers said, and their numbers.
+        trusted_proxies: addresses and networks of proxies whose ``X-Forwarded-For`` is trusted.
+        dagster_key: key that Dagster's UI process requires; None: ``/dagster`` does not show it.
     """
 
     host: str
@@ -61,7 +61,7 @@ def page_of(given: Mapping[str, str]) -> PageSettings:
     """The page's settings.
 
     Raises:
-        SettingsError: a value is invalid, or the page would be open to others.
+        SettingsError: a value is invalid, or others could reach the page without a password.
     """
     host = given.get("VOICEAI_PAGE_HOST", "127.0.0.1")
     port = port_of(given, "VOICEAI_PAGE_PORT", _PAGE_PORT)
@@ -75,14 +75,14 @@ def page_of(given: Mapping[str, str]) -> PageSettings:
     analyst_secret = long_secret_of(given, "VOICEAI_ANALYST_SECRET")
     if analyst_secret is not None and (secret is None or analyst_secret == secret):
         raise SettingsError(
-            "VOICEAI_ANALYST_SECRET is set, and VOICEAI_PAGE_SECRET, the operators' password, is "
-            "not set or the same. Set two different ones: without a password every visitor is an "
+            "VOICEAI_ANALYST_SECRET is set, but VOICEAI_PAGE_SECRET, the operators' password, is "
+            "unset or the same. Set two different ones: without a password every visitor is an "
             "operator."
         )
     if is_every_address(host) and "VOICEAI_PAGE_URL" not in given:
         raise SettingsError(
-            f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser "
-            "can be sent to, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, "
+            f"VOICEAI_PAGE_HOST is {host}, which stands for every address of this machine and "
+            "works in no link, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, "
             "such as https://calls.example.test: links, HighLevel's redirect and the host names "
             "that the page accepts depend on it."
         )
@@ -100,8 +100,8 @@ def page_of(given: Mapping[str, str]) -> PageSettings:
     if not proxies and not is_safe(url) and not is_private(urlsplit(url).hostname or ""):
         raise SettingsError(
             f"The page's address is {url}: passwords and sessions would cross the network in plain "
-            "text. Put a proxy that speaks HTTPS before it and set VOICEAI_PAGE_URL to its "
-            "https:// address; or, if one stands there already, set VOICEAI_TRUSTED_PROXIES to its "
+            "text. Put an HTTPS proxy in front of it and set VOICEAI_PAGE_URL to the proxy's "
+            "https:// address; or, if there already is one, set VOICEAI_TRUSTED_PROXIES to its "
             "address."
         )
     return PageSettings(
@@ -125,8 +125,8 @@ def _jwks_url(given: Mapping[str, str]) -> str | None:
     url = given.get("VOICEAI_JWKS_URL")
     if url is not None and not is_safe(url):
         raise SettingsError(
-            "VOICEAI_JWKS_URL must begin with https:// (plain http is for loopback): an attacker "
-            "who changes the keys on the way could log in as any user."
+            "VOICEAI_JWKS_URL must begin with https:// (plain http is allowed for loopback only): "
+            "an attacker who changes the keys in transit could log in as any user."
         )
     return url
 

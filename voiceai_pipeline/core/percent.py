@@ -1,4 +1,4 @@
-"""Percentages as people round them: half up, not to the even neighbour as Python does."""
+"""Percentages rounded half up, as is usual, not half to even as in Python."""
 
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final

@@ -1,4 +1,4 @@
-"""Writing a file that only this account can read, whole or not at all."""
+"""Writes a file that only this account can read, completely or not at all."""
 
 import contextlib
 import os
@@ -7,10 +7,11 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` with a file of mode 0600 that survives a power failure. Its folder is made.
+    """Replace ``path`` with a file of mode 0600 that survives a power failure. Its folder is
+    created if missing.
 
     Raises:
-        OSError: it cannot be written; no partial file is left, and an older one stays.
+        OSError: the file cannot be written; no partial file is left, and an existing one stays.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)  # 0600
@@ -29,7 +30,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power failure too."""
+    """Sync the folder, so that the new name survives a power failure too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

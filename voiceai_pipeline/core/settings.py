@@ -1,7 +1,7 @@
 """The settings, read from the environment.
 
-Name, meaning and default of every variable; a test keeps ``.env.example`` and ``docs/settings.md``
-equal to ``VARIABLES``. Nothing here opens a connection or writes a file.
+``VARIABLES`` has the name, meaning and default of each; a test keeps ``.env.example`` and
+``docs/settings.md`` equal to it. Nothing here opens a connection or writes a file.
 """
 
 import re
@@ -33,20 +33,20 @@ from voiceai_pipeline.core.settings_parsing import (
 
 VARIABLES: Final[Mapping[str, str]] = {
     "VOICEAI_DATABASE_URL": "PostgreSQL for users, tokens and calls; unset: the embedded server",
-    "VOICEAI_OWNER_DATABASE_URL": "the same database by the login that owns the tables, for "
+    "VOICEAI_OWNER_DATABASE_URL": "the same database with the login that owns the tables, for "
     "`migrate`, `backup` and `restore`; unset: VOICEAI_DATABASE_URL",
     "DAGSTER_POSTGRES_URL": "PostgreSQL for Dagster's own tables, as postgresql+psycopg2://...; "
     "unset: the embedded server",
     "HIGHLEVEL_CLIENT_ID": "the app's client id in the HighLevel marketplace; unset: the sandbox",
     "HIGHLEVEL_CLIENT_SECRET": "the app's client secret; only ever on the server",
-    "HIGHLEVEL_APP_VERSION_ID": "the app's version that consent is for: version_id of its "
+    "HIGHLEVEL_APP_VERSION_ID": "the version of the app that users consent to: version_id of its "
     "install link; default: that of HIGHLEVEL_AUTH_URL, else the client id up to its dash",
     "HIGHLEVEL_REDIRECT_URI": "where HighLevel sends the browser after consent",
-    "HIGHLEVEL_AUTH_URL": "the authorize page, v2, older or white-label; an install link may be "
-    "pasted whole",
+    "HIGHLEVEL_AUTH_URL": "the authorize page: v2, older or white-label; a complete install link "
+    "works too",
     "HIGHLEVEL_TOKEN_URL": "the token endpoint",
-    "HIGHLEVEL_API_URL": "the API's base URL; without a client id, HighLevel's own means: no app, "
-    "private integration tokens only",
+    "HIGHLEVEL_API_URL": "the API's base URL; if set to HighLevel's own without a client id, there "
+    "is no app, and only private integration tokens are used",
     "HIGHLEVEL_APP_URL": "HighLevel's web application, for links to contacts; white-label: your "
     "own domain; default https://app.gohighlevel.com",
     "HIGHLEVEL_WEBHOOK_KEYS": "public keys that HighLevel signs its webhooks with, as published, "
@@ -58,7 +58,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "are encrypted when they are refreshed) or refuse",
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
     "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
-    "VOICEAI_SANDBOX_PORT": "where the sandbox listens on this machine; default 8790",
+    "VOICEAI_SANDBOX_PORT": "port of the sandbox on this machine; default 8790",
     "VOICEAI_SQL_PORT": "port on this machine where SQL tools reach the embedded server with a "
     "password; unset: none",
     "VOICEAI_HOME": "folder of the embedded server, key file and logs; default .voiceai",
@@ -68,21 +68,21 @@ VARIABLES: Final[Mapping[str, str]] = {
     "address",
     "VOICEAI_PAGE_SECRET": "password of the page, 16 characters or more; required on any address "
     "but loopback",
-    "VOICEAI_ANALYST_SECRET": "second password, 16 characters or more, with which everything can "
-    "be seen and nothing changed; unset: none",
+    "VOICEAI_ANALYST_SECRET": "second password, 16 characters or more, for analysts, who can look "
+    "at the pages and change nothing; unset: none",
     "VOICEAI_ANALYST_CONTENT": "allow: analysts may read what callers said and their numbers, on "
     "the pages of calls and in their exports; unset: operators only",
-    "VOICEAI_TRUSTED_PROXIES": "addresses or networks of the proxies before the page, comma "
-    "separated: their X-Forwarded-For is believed; unset: none",
+    "VOICEAI_TRUSTED_PROXIES": "addresses or networks of the proxies in front of the page, comma "
+    "separated: their X-Forwarded-For is trusted; unset: none",
     "VOICEAI_DAGSTER_URL": "public URL of Dagster's UI; default: /dagster at the page's URL",
-    "VOICEAI_DAGSTER_KEY": "key that the web process shows to Dagster's UI process, 16 characters "
+    "VOICEAI_DAGSTER_KEY": "key that the web process sends to Dagster's UI process, 16 characters "
     "or more; make up generates one",
     "VOICEAI_API_KEY": "key of /functions/v1 for every user, 16 characters or more; unset: none",
     "VOICEAI_ALLOWED_ORIGINS": "origins that may call /functions/v1 from a browser, comma "
     "separated",
-    "VOICEAI_JWKS_URL": "public keys of the login service of the replaced dashboard, whose users "
-    "may call /functions/v1 for themselves; unset: the key alone decides",
-    "VOICEAI_JWT_AUDIENCE": "what these logins have to be for (aud); default authenticated",
+    "VOICEAI_JWKS_URL": "URL of the public keys of the replaced dashboard's login service, whose "
+    "users may then call /functions/v1 for themselves; unset: only VOICEAI_API_KEY is accepted",
+    "VOICEAI_JWT_AUDIENCE": "audience (aud) that these logins must have; default authenticated",
     "VOICEAI_ALERT_WEBHOOK_URL": "where alerts are posted as Slack-compatible JSON; unset: nowhere",
     "VOICEAI_ALERT_EMAIL_TO": "recipients of alerts by e-mail, comma separated; unset: none",
     "VOICEAI_ALERT_EMAIL_FROM": "sender of these e-mails",
@@ -93,7 +93,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "APPOINTMENT_BOOKING",
     "VOICEAI_FOLLOW_UP_ACTIONS": "action types that start a follow-up, comma separated; default "
     "CUSTOM_ACTION,SMS,WORKFLOW_TRIGGER",
-    "VOICEAI_HELPERS": "how many runs may help a sync of many locations, all syncs together; "
+    "VOICEAI_HELPERS": "how many runs at once may help syncs of many locations, over all syncs; "
     "default 0",
     "VOICEAI_COST_PER_MINUTE": "price of each started minute, for estimated_cost; unset: no "
     "estimate",
@@ -105,7 +105,7 @@ _REAL: Final[Mapping[str, str]] = {
     "HIGHLEVEL_API_URL": "https://services.leadconnectorhq.com",
 }
 _WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEAi2HR1srL4o18O8BRa7gVJY7G7bupbN3H9AwJrHCDiOg="
-"""HighLevel's, one for all apps (CONTRACT 13.3)."""
+"""HighLevel's public key, the same for all apps (CONTRACT 13.3)."""
 
 _APP_URL: Final = "https://app.gohighlevel.com"
 _LOOPBACK: Final = "http://127.0.0.1"
@@ -116,7 +116,7 @@ API_VERSIONS: Final = ("dated", "v3")
 SANDBOX_CLIENT_ID: Final = "65f0c0ffee0000000000e000-sandbox"
 SANDBOX_CLIENT_SECRET: Final = "SANDBOX-CLIENT-SECRET-0f3a"
 SANDBOX_WEBHOOK_KEY: Final = "MCowBQYDK2VwAyEA8X2XiLGuDZ758d1jPoDqL187EIOSfC+PHh7j509u7lw="
-"""The sandbox's client, and the key that signs its webhooks. The product does not import the
+"""The sandbox's client, and the public key of its webhooks. The product does not import the
 sandbox, so they are repeated here; a test keeps them equal."""
 
 
@@ -125,9 +125,9 @@ class HighLevelSettings:
     """HighLevel's URLs and the app that we use.
 
     Attributes:
-        app_version_id: the app's version that consent is asked for; without it, or while it is a
+        app_version_id: the version of the app that users consent to; without it, or while it is a
             draft, the authorize page answers ``noAppVersionIdFound`` (CONTRACT 15).
-        auth_url: may have a query, which is kept.
+        auth_url: the authorize page; its query, if any, is kept.
         app_url: HighLevel's web application, for links; "" in the sandbox, which has none.
         webhook_keys: raw Ed25519 public keys; any of them may have signed a webhook message.
     """
@@ -151,7 +151,7 @@ class HighLevelSettings:
 
     @property
     def app_id(self) -> str:
-        """The app's id, which messages carry: the client id up to its dash (CONTRACT 13.3)."""
+        """The app's id in webhook messages: the client id up to its dash (CONTRACT 13.3)."""
         return self.client_id.partition("-")[0]
 
 
@@ -178,7 +178,7 @@ class MetricRules:
     """Parameters of the metrics.
 
     Attributes:
-        engaged_turns, engaged_seconds: caller turns and seconds from which a call is engaged.
+        engaged_turns, engaged_seconds: the fewest caller turns and seconds of an engaged call.
         goal_actions: action types that reach a call's goal, sorted.
         follow_up_actions: action types that start a follow-up of a call, sorted.
         cost_per_minute: price of each started minute; None: no cost is estimated.
@@ -197,12 +197,12 @@ class Settings:
 
     Attributes:
         database_url: SQLAlchemy URL on psycopg 3; None means the embedded server.
-        owner_url: the same database by the login that migrates; None: ``database_url``.
+        owner_url: the same database with the login that migrates; None: ``database_url``.
         dagster_url: SQLAlchemy URL on psycopg2; None means the embedded server.
-        sql_port: where the embedded server listens on loopback for SQL tools; None: nowhere.
-        token_keys: key id to 32 bytes, the first one encrypts; empty means the key file.
+        sql_port: the loopback port of the embedded server for SQL tools; None: none.
+        token_keys: key id to 32 bytes; the first key encrypts. Empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
-        helpers: how many runs at once may help syncs.
+        helpers: how many runs at once may help syncs, over all syncs.
     """
 
     home: Path
@@ -250,7 +250,7 @@ class Settings:
 
 def _highlevel(given: Mapping[str, str]) -> HighLevelSettings:
     client_id = given.get("HIGHLEVEL_CLIENT_ID")
-    # HighLevel's own address alone: private integration tokens need no app.
+    # A real API's URL without a client id: private integration tokens need no app.
     has_no_app = client_id is None and not is_local(given.get("HIGHLEVEL_API_URL", _LOOPBACK))
     is_sandbox = client_id is None and not has_no_app
     version = given.get("HIGHLEVEL_API_VERSION", "dated")

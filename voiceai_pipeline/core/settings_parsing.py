@@ -62,8 +62,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_link(value: str) -> bool:
-    """True for what Kubernetes puts into a variable such as VOICEAI_PAGE_PORT beside a Service
-    called voiceai-page: an address, where we expect a port."""
+    """True for an address that Kubernetes sets: with a Service called voiceai-page, it puts one
+    into VOICEAI_PAGE_PORT, where we expect a port."""
     return bool(re.fullmatch(r"(tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+:[0-9]+", value))
 
 
@@ -75,7 +75,7 @@ def is_every_address(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """True for an address of a private network; not for names, which may lead anywhere."""
+    """True for an address of a private network; False for a name, which may resolve to any."""
     try:
         return ip_address(host).is_private
     except ValueError:
@@ -83,7 +83,11 @@ def is_private(host: str) -> bool:
 
 
 def networks_of(given: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Addresses and networks, such as 10.0.0.7 and 10.0.0.0/24."""
+    """Addresses and networks, such as 10.0.0.7 and 10.0.0.0/24.
+
+    Raises:
+        SettingsError: an entry is neither.
+    """
     entries = list_of(given, name)
     for entry in entries:
         try:
@@ -128,7 +132,7 @@ def timezone_of(env: Mapping[str, str]) -> ZoneInfo:
     """The zone whose days are the partitions.
 
     Raises:
-        SettingsError: it is no IANA name.
+        SettingsError: it is not an IANA name.
     """
     name = env.get("VOICEAI_TIMEZONE", "").strip() or "UTC"
     try:
@@ -143,7 +147,7 @@ def start_date_of(env: Mapping[str, str]) -> date:
     """The first partition.
 
     Raises:
-        SettingsError: it is no date.
+        SettingsError: it is not a date.
     """
     text = env.get("VOICEAI_START_DATE", "").strip() or "2025-01-01"
     try:
@@ -170,22 +174,22 @@ def parse_keys(text: str) -> dict[str, bytes]:
             key = b""
         if not key_id.isidentifier() or len(key) != 32 or key_id in keys:
             raise SettingsError(
-                f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, the id a word "
-                "used once, the key 32 bytes in base64 (openssl rand -base64 32)."
+                f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, where the id is "
+                "a word used once and the key is 32 bytes in base64 (openssl rand -base64 32)."
             )
         keys[key_id] = key
     return keys
 
 
 _ED25519: Final = bytes.fromhex("302a300506032b6570032100")
-"""What precedes the 32 bytes of an Ed25519 public key in its published form (RFC 8410)."""
+"""The prefix of the 32 bytes of an Ed25519 public key in its published form (RFC 8410)."""
 
 
 def signing_keys_of(given: Mapping[str, str], name: str, otherwise: str) -> tuple[bytes, ...]:
-    """Ed25519 public keys of 32 bytes, written in base64 as published, or without what precedes.
+    """Ed25519 public keys of 32 bytes, from base64 with or without the published prefix.
 
     Raises:
-        SettingsError: an entry is no such key.
+        SettingsError: an entry is not such a key.
     """
     keys = []
     for number, entry in enumerate(list_of({name: given.get(name, otherwise)}, name), start=1):

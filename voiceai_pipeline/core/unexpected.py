@@ -1,7 +1,7 @@
-"""What a bug of ours leaves behind: its frames in the log, and a failure to show in its place.
+"""Handles a bug of ours: logs its stack frames, and returns a failure to show instead.
 
-The one way to catch ``Exception``. Imports ``failures`` only; knows no Dagster: ``dagster.yaml``
-sends this package's log to the run's.
+The only way to catch ``Exception``. It does not depend on Dagster: ``dagster.yaml`` sends this
+package's log to the run's log.
 """
 
 import logging
@@ -17,19 +17,19 @@ _OURS: Final = __name__.partition(".")[0]
 
 
 def unexpected(error: BaseException) -> PipelineError:
-    """Log where an unexpected error was raised; return the failure of class INTERNAL to show.
+    """Log where an unexpected error was raised; return a failure of class INTERNAL to show.
 
-    The log names, for the error and each that caused it, its class and the file, line and function
-    of every frame of ours and of the first foreign frame that ours call. It holds no text of an
-    exception and no source line: they may quote a call, a token or a number.
+    For the error and each of its causes, the log names the class and the file, line and function of
+    each of our frames and of each foreign frame that ours call directly. It holds no exception's
+    text and no source line: they may quote a call, a token or a number.
     """
     log.error("Unexpected error, without its text:\n%s", "\n".join(_chain(error)))
     return PipelineError(FailureClass.INTERNAL, type(error).__name__)
 
 
 def _chain(error: BaseException) -> Iterator[str]:
-    """The error, then its causes; those hidden by ``raise ... from None`` too, as texts are what it
-    hides."""
+    """Lines for the error, then for its causes. Those hidden by ``raise ... from None`` are
+    included: it is used to hide texts, and these lines have none."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

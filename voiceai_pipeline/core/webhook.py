@@ -1,5 +1,5 @@
-"""A webhook message of HighLevel's, as far as the pipeline reads it. Values only: verifying and
-parsing are in ``highlevel/webhook.py``, what follows from a message is in ``calls/hints.py``."""
+"""What the pipeline reads from a HighLevel webhook message. Values only: verifying and parsing are
+in ``highlevel/webhook.py``; what a message triggers is in ``calls/hints.py``."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class MessageType(StrEnum):
-    """What a message is about. OTHER: an event that the pipeline has no use for."""
+    """What a message is about. OTHER: an event that the pipeline ignores."""
 
     CALL_ENDED = "call_ended"
     INSTALLED = "installed"
@@ -20,7 +20,7 @@ class WebhookMessage:
     """The ids and times of a message.
 
     Attributes:
-        message_id: identifies it among its repetitions: ``webhookId``, else a hash of the body.
+        message_id: the same each time a message is delivered: ``webhookId``, else the body's hash.
         location_id, company_id, app_id, call_id: None if absent or not an id.
         call_started_at: the call's ``createdAt`` (UTC); None if absent or unreadable.
     """
@@ -35,7 +35,7 @@ class WebhookMessage:
 
 
 class Refusal(StrEnum):
-    """Why a message does not count. The value is what ``webhook_refusals`` stores."""
+    """Why a message was refused. ``webhook_refusals`` stores the value."""
 
     UNSIGNED = "unsigned"
     OTHER_APP = "other_app"

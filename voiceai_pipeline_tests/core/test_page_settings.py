@@ -51,8 +51,8 @@ def test_a_page_on_every_address_needs_a_public_url(host: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.load(env)
     assert str(refused.value) == (
-        f"VOICEAI_PAGE_HOST is {host}, every address of this machine and none that a browser can "
-        "be sent to, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, such as "
+        f"VOICEAI_PAGE_HOST is {host}, which stands for every address of this machine and works "
+        "in no link, and VOICEAI_PAGE_URL is not set. Set it to the page's public URL, such as "
         "https://calls.example.test: links, HighLevel's redirect and the host names that the page "
         "accepts depend on it."
     )

@@ -227,8 +227,8 @@ def test_a_key_that_cannot_be_used_is_never_repeated(text: str, number: int) -> 
         Settings.load({"VOICEAI_TOKEN_KEYS": text})
     shown = "".join(traceback.format_exception(caught.value))
     assert str(caught.value) == (
-        f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, the id a word used once, "
-        "the key 32 bytes in base64 (openssl rand -base64 32)."
+        f"VOICEAI_TOKEN_KEYS: entry {number} is not usable. Write id:key, where the id is a word "
+        "used once and the key is 32 bytes in base64 (openssl rand -base64 32)."
     )
     assert KEY not in shown.replace(__file__, "")
     assert "CANARY" not in str(caught.value)
