@@ -11,7 +11,7 @@ if reason := installation.obstacle():
     # Dagster's commands print it as a sentence.
     raise click.ClickException(reason)
 
-# Beta in Dagster, and relied on knowingly: the operator who runs a command can do nothing about it.
+# We rely on these beta parameters knowingly; an operator can do nothing about the warnings.
 warnings.filterwarnings(
     "ignore",
     r"Parameter `(allow_nonexistent_upstream_partitions|backfill_policy|owners|pool)` ",

@@ -46,8 +46,8 @@ _BY_RANGE = dg.BackfillPolicy.multi_run(DAYS_PER_RUN)
 TOTALS_AGREE = "stored_calls_equal_highlevels_totals"
 
 
-# Calls are read with credentials, but a refreshed token makes no day stale, and a day is not a
-# user. With any other mapping each refresh would mark every day "unsynced", or block backfills.
+# Calls are read with credentials, but a refreshed token makes no day stale, and days do not map to
+# users. With any other mapping, each refresh would mark every day "unsynced" or block backfills.
 CREDENTIALS = dg.AssetDep(
     "refreshed_credentials", partition_mapping=dg.SpecificPartitionsPartitionMapping([])
 )
@@ -64,12 +64,12 @@ class SyncConfig(dg.Config):
     user_ids: list[str] = Field(default=[], description="Only these users; empty: all.")
     only_failed: bool = Field(
         default=False,
-        description="Only users whose day is not complete, even if there are none.",
+        description="Only users whose day is not complete; if there are none, nothing is synced.",
     )
     reread: bool = Field(
         default=False,
-        description="All users, also those already complete: finds late summaries and vanished "
-        "calls.",
+        description="All users, including those already complete: finds late summaries and "
+        "vanished calls.",
     )
 
     @property
@@ -166,8 +166,8 @@ def call_logs(
     group_name="calls",
     kinds={"postgres"},
     owners=OWNERS,
-    # Without its columns: the UI would show them before what was recorded, and the answer to "is
-    # yesterday complete" would be below the first screen. The database has them in comments.
+    # No columns here: the UI would show them before the recorded metadata, and push the answer to
+    # "is yesterday complete" below the first screen. The database has comments on them.
     metadata={"dagster/table_name": tables.sync_status.name},
 )
 def sync_status(
@@ -176,9 +176,9 @@ def sync_status(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     """Is a day complete, which users are missing, why, and what to do? *Metadata* starts with the
-    answer for yesterday, who needs action, and the last synced day; others are under *Partitions*.
-    Recorded at the end of every sync, also a failed one; materialize it alone to show the current
-    state. To re-sync red days: [call_logs](/assets/call_logs?view=partitions),
+    answer for yesterday, who needs action, and the last synced day; other days are under
+    *Partitions*. Recorded at the end of every sync, even a failed one; materialize it alone to show
+    the current state. To re-sync red days: [call_logs](/assets/call_logs?view=partitions),
     *Materialize*, *Failed and missing*."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     for status in read_statuses(context, pipeline, settings.page, days):
@@ -252,8 +252,8 @@ def _today(pipeline: Pipeline) -> date:
 def _totals_check(
     places: Sequence[LocationComparison], facts: Mapping[str, Any]
 ) -> dg.AssetCheckResult:
-    """Only a warning: a reopened day is red itself and is re-synced within minutes, while this
-    result stays until the next night; if HighLevel contradicts itself, no rerun helps."""
+    """Only a warning: a reopened day is red in ``call_logs`` and is re-synced within minutes, while
+    this result stays until the next night. If HighLevel contradicts itself, no rerun helps."""
     passed = facts["days_that_differ"] == 0
     return dg.AssetCheckResult(
         check_name=TOTALS_AGREE,

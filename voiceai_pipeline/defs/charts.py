@@ -25,9 +25,14 @@ WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
-    """A bar for each day, in order; what of it can still grow is paler, on top, and explained.
+    """A bar for each day, in order. The calls that belong to incomplete days are the lighter top of
+    a bar, with an explanation below the chart if it fits.
 
-    The scale's top and the first and last day are written beside it.
+    The maximum and the first day are labelled; the last day too if there is room.
+
+    Args:
+        values: calls by day.
+        unfinished: by day, how many of them belong to locations whose day is not complete.
     """
     if not values or not max(values.values()):
         return "No calls in these days."
@@ -59,8 +64,8 @@ def trend(values: Mapping[date, int], unfinished: Mapping[date, int]) -> str:
 
 
 def heat_map(grid: Sequence[Sequence[float]]) -> str:
-    """Seven weekdays, Monday first, by 24 hours; the busiest part of the scale stands out, and says
-    how many calls it stands for."""
+    """Seven weekdays, Monday first, by 24 hours. The busiest cells are orange, and a caption gives
+    their range of calls."""
     top = max((max(row) for row in grid), default=0)
     if not top:
         return "No calls in these days."
@@ -98,7 +103,7 @@ def _heat(grid: Sequence[Sequence[float]], top: float, levels: int) -> str:
 
 
 def _blocks(grid: Sequence[Sequence[float]], top: float) -> str:
-    """The same in letters, for a map too restless to be drawn in a thousand characters."""
+    """The same map in block characters, for one that takes too many characters to draw."""
     shades = " ▁▂▃▄▅▆▇█"
     lines = [
         f"{name} {''.join(shades[-(-int(8 * value) // max(1, int(top)))] for value in row)}"
@@ -108,7 +113,7 @@ def _blocks(grid: Sequence[Sequence[float]], top: float) -> str:
 
 
 def bar(share: float | None, width: int = 8) -> str:
-    """A share from 0 to 1 as a bar of blocks; empty for none."""
+    """A share from 0 to 1 as a bar of blocks; empty for None."""
     if share is None:
         return ""
     eighths = round(min(max(share, 0), 1) * width * 8)
@@ -124,11 +129,14 @@ def table(
     note: str = "",
     total: int | None = None,
 ) -> str:
-    """As many rows as can be shown in place, how many more there are, and what the heads mean.
+    """A table of as many rows as the UI shows without a click, then how many more there are, then
+    ``note``.
 
     Args:
-        rows: their cells are foreign unless they are ``Markup``.
-        total: how many rows there are; None: those given.
+        rows: cells that are not ``Markup`` are escaped.
+        noun: what the rows are, in the plural.
+        note: what the heads mean.
+        total: how many rows there are in all; None: as many as were given.
     """
     if not rows:
         return f"No {noun}."
@@ -148,7 +156,7 @@ def _text(x: int, y: int, text: str) -> str:
 
 
 def _picture(body: str, width: int, height: int, name: str) -> str:
-    """The SVG as a picture in markdown: blanks and # are all that must be encoded."""
+    """The SVG as a Markdown image. Only spaces and # have to be encoded."""
     svg = (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
         f"font-size='11' font-family='Arial' fill='%23{GREY}'>{body}</svg>"

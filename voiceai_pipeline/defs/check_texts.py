@@ -143,8 +143,9 @@ def stale_text(
     """Which users are not up to date, since when, why and what to do.
 
     Args:
-        rows: what the ledger holds of ``due``, by user id.
-        able: how many users are connected.
+        rows: the ledger's rows for the day ``due``, by user id.
+        able: how many users can be synced.
+        due: the day up to which every user should be complete.
     """
     lines = []
     for one in found:

@@ -1,8 +1,8 @@
 """The asset checks: each passes, or says what is wrong, why and what to do.
 
-Those of ``call_logs`` are evaluated at the end of every sync, for the days it read; that of
-``user_tokens`` whenever connections are recorded, and on its own. Whether users are up to date is
-in ``freshness_check.py``; the comparison with HighLevel's totals, with its asset.
+The checks of ``call_logs`` are evaluated at the end of every sync, for the days it read. The check
+of ``user_tokens`` is evaluated whenever connections are recorded, and can be run alone. The check
+of users' freshness is in ``freshness_check.py``, that of HighLevel's totals in ``assets.py``.
 """
 
 from collections import Counter
@@ -39,8 +39,8 @@ OF_CALLS: Final = [
     dg.AssetCheckSpec(
         EVERY_USER_IS_COMPLETE,
         asset="call_logs",
-        description="Of the days that were read last: every connected user has all calls "
-        "that HighLevel lists.",
+        description="On the days read last, every connected user has all calls that HighLevel "
+        "lists.",
     ),
     dg.AssetCheckSpec(
         NO_USER_WAITS,
@@ -55,9 +55,10 @@ OF_CALLS: Final = [
     dg.AssetCheckSpec(
         NO_CALL_TWICE,
         asset="call_logs",
-        # Every number over several locations would count it twice.
+        # Every total over several locations would count such a call twice.
         blocking=True,
-        description="No call is stored under two locations. Within one the table's key forbids it.",
+        description="No call is stored under two locations. Within one, the table's key "
+        "prevents it.",
     ),
     dg.AssetCheckSpec(
         ACTIONS_ARE_KNOWN,
@@ -77,7 +78,13 @@ OF_CALLS: Final = [
 def of_calls(
     engine: sa.Engine, zone: ZoneInfo, reports: Sequence[DayReport], today: date
 ) -> Iterator[dg.AssetCheckResult]:
-    """What the checks of ``call_logs`` say after these days were read."""
+    """The results of the checks of ``call_logs`` after a sync.
+
+    Args:
+        zone: the pipeline's time zone, which defines the days.
+        reports: the days that were read, in order.
+        today: the current day in ``zone``.
+    """
     yield _every_user_is_complete(reports)
     yield _no_user_waits(reports)
     yield _nothing_is_set_aside(reports)

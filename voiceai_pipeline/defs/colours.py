@@ -1,13 +1,13 @@
-"""The colours of days: whether Dagster shows ``call_logs`` as the ledger has it (decision 24).
+"""Corrects the colours of days of ``call_logs`` that disagree with the ledger (decision 24).
 
 Dagster colours a day by its events. Red: the run of the latest *planned* materialization failed.
-Green: the day was materialized, and is not red. So a cancelled run, a job for some users, or a
-ledger that changes later leave the old colour, and a rebuilt cache forgets a red one. What has to
-be recorded to correct that is decided here, from the ledger.
+Green: the day was materialized, and is not red. So a cancelled run, a job for some users or a later
+change of the ledger leaves the old colour, and a rebuilt cache loses a red one. This module decides
+from the ledger which events to record.
 
-A red day that was never materialized has the right colour, and says nothing: the UI shows a day's
-observations only after a materialization. So it gets one, with who and why, and stays red by the
-plan that follows it.
+A red day that was never materialized has the right colour but shows no reason: the UI shows a day's
+observations only once it was materialized. So we record a materialization that says who is missing
+and why, and after it a planned one of a run that fails, which keeps the day red.
 """
 
 from collections.abc import Collection, Sequence
@@ -43,11 +43,11 @@ _SHOWN_AS: Final = {
     AssetPartitionStatus.MATERIALIZED: Completeness.COMPLETE,
     AssetPartitionStatus.FAILED: Completeness.INCOMPLETE,
 }
-"""What a colour says of a day. A day in progress, or never materialized, says nothing."""
+"""The completeness that each colour stands for. Days in progress or without a status have none."""
 
 
 ROWS_PER_TICK: Final = 1_000_000
-"""Rows of the ledger that a tick reads, about two seconds; with more, days take turns."""
+"""Ledger rows that a tick reads, in about two seconds. With more, each tick checks some days."""
 
 _LATELY: Final = timedelta(minutes=5)
 
@@ -60,13 +60,14 @@ def wrong_days(
     turn: int | None = None,
     rows: int = ROWS_PER_TICK,
 ) -> dict[date, Completeness]:
-    """The days whose colour is wrong, or that say nothing, in order, and how they stand.
+    """The completeness of the days whose colour is wrong, or that are red without showing a reason,
+    in order.
 
     Args:
         now: aware UTC.
-        turn: the number of the tick: only some days are looked at if there are very many, and
-            those that were synced lately. None: all days.
-        rows: how many rows of the ledger a turn reads.
+        turn: the number of the tick. With very many days, a tick checks a part of them and those
+            synced in the last five minutes. None: check all days.
+        rows: about how many rows of the ledger a tick reads.
     """
     shown = statuses_by_partition(instance, CALL_LOGS, partitions.days)
     said = {date.fromisoformat(key): _SHOWN_AS[s] for key, s in shown.items() if s in _SHOWN_AS}
@@ -84,17 +85,17 @@ def wrong_days(
 
 
 def mute_days(instance: dg.DagsterInstance, days: Collection[date]) -> set[date]:
-    """Those of these days that were never materialized."""
+    """Which of these days were never materialized."""
     found = never_materialized(instance, CALL_LOGS, [day.isoformat() for day in days])
     return {date.fromisoformat(key) for key in found}
 
 
 def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettings) -> None:
-    """Give every day the colour that the ledger has; HighLevel is not called.
+    """Give every day the colour that matches the ledger, without calling HighLevel.
 
     Raises:
-        dg.Failure: days are not complete; the failure of this run is what makes them red. Also if
-            the ledger cannot be read.
+        dg.Failure: days are not complete, and this run's failure makes them red; or the ledger
+            cannot be read.
     """
     try:
         with pipeline.engine.begin() as db:
@@ -112,7 +113,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
             report = status.report
             is_green = wrong[report.day] is Completeness.COMPLETE
             if report.is_green is not is_green:
-                continue  # it has changed meanwhile; the next run sees to it
+                continue  # it has changed meanwhile; the next run corrects it
             if is_green:
                 facts = numbers.of_calls(report, status.talk, pipeline.zone)
                 log_materialization(context, "call_logs", status.day, facts)
@@ -120,7 +121,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
                 observe(context, status)
                 if report.day in mute:
                     facts = numbers.of_red_day(report, page)
-                    # Of no run: of a run that materialized, the UI does not say that it failed.
+                    # Without a run: if a run has materialized a day, the UI hides that it failed.
                     context.instance.report_runless_asset_event(
                         dg.AssetMaterialization(CALL_LOGS, partition=status.day, metadata=facts)
                     )
@@ -137,6 +138,7 @@ def correct(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettin
 
 
 def plan(context: dg.OpExecutionContext, days: Sequence[date]) -> None:
-    """Let this run's failure, which must follow, be the failure of ``days``."""
+    """Record that this run plans to materialize ``days``. The caller must then fail the run, which
+    makes them red."""
     for day in days:
         plan_materialization(context, CALL_LOGS, day.isoformat())

@@ -1,4 +1,4 @@
-"""What Dagster's UI says of an asset's table: its name, its columns and where they come from."""
+"""What Dagster's UI shows of an asset's table: its name, its columns and where they come from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,12 +13,11 @@ def of_table(
     lineage: Mapping[str, Sequence[str]] | None = None,
     meaning: Callable[[sa.Column[Any]], str | None] = lambda column: column.comment,
 ) -> Mapping[str, Any]:
-    """What the UI says of an asset's table: its name and, from the comments that the database has
-    too, its columns.
+    """The metadata of an asset's table: its name, and its columns with their types and meanings.
 
     Args:
-        lineage: by column, the ``asset.column`` it is computed from.
-        meaning: what a column's description says.
+        lineage: by column, the ``asset.column`` entries that it is computed from.
+        meaning: returns a column's description; by default the comment that the database has too.
     """
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     schema = dg.TableSchema(

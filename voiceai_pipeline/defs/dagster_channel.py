@@ -16,7 +16,8 @@ DAGSTER: Final = "dagster"
 
 @dataclass(frozen=True)
 class DagsterEvents:
-    """An observation of the user's partition, or of ``refreshed_credentials``, and a log line."""
+    """Sends an alert as a log line and an observation: of the user's partition, or of
+    ``refreshed_credentials`` if the alert is about no single user."""
 
     context: dg.OpExecutionContext
     name: str = DAGSTER

@@ -1,8 +1,8 @@
 """Everything of Dagster's private API that the product uses, each with its reason.
 
-No other module imports from ``dagster._core`` or any other private package, and what a public
-object offers without being documented is called here too. A Dagster upgrade is checked against
-``test_dagster_internals.py``, which holds each name and signature as it is used.
+No other module imports from ``dagster._core`` or any other private package. Undocumented methods of
+public objects are called here too. ``test_dagster_internals.py`` compares each name and signature
+with its use here, so that it fails if a Dagster upgrade changes one.
 
 What is used, why, and the public issue that would make it unnecessary (where one is known):
 
@@ -11,7 +11,7 @@ What is used, why, and the public issue that would make it unnecessary (where on
 - ``DefaultRunLauncher``, ``CheckRunHealthResult``, ``WorkerStatus``: run monitoring asks a launcher
   whether a run's process is alive, and the default launcher does not answer.
 - ``LocalArtifactStorage``, ``LocalComputeLogManager``, ``ConfigurableClassData``: ``dagster.yaml``
-  can name no folder with a default, and the storages here follow VOICEAI_HOME.
+  cannot give a folder a default value, and our storages follow VOICEAI_HOME.
 - ``FINISHED_STATUSES``: which runs a purge may delete (dagster-io/dagster#33785, #4100).
 - ``get_latest_storage_id_by_partition``, ``get_asset_check_partition_info``: which events the UI
   still shows, so that a purge keeps their runs (the same issues).
@@ -30,9 +30,9 @@ What is used, why, and the public issue that would make it unnecessary (where on
   red only if the run of its latest planned event failed, and only launching a run of the asset
   plans one.
 - ``WorkspaceProcessContext``, ``WorkspaceRequestContext``, ``WorkspaceFileTarget``,
-  ``configure_loggers``, ``setup_interrupt_handlers``: what the command line of Dagster's web server
-  puts together; it has no option for a role per request.
-- ``log_event`` with an ``AssetCheckEvaluation``: it is accepted, but not by its annotation.
+  ``configure_loggers``, ``setup_interrupt_handlers``: the parts that Dagster's web server command
+  puts together; the command has no option for a role per request.
+- ``log_event`` with an ``AssetCheckEvaluation``: it works, but the annotation refuses it.
 """
 
 import logging
@@ -85,19 +85,19 @@ __all__ = [
 ]
 
 STATEMENT_TIMEOUT: Final = 600_000
-"""Milliseconds of a statement on Dagster's own tables in a run; without it there is no limit."""
+"""A run's statement time-out for Dagster's own tables, in milliseconds; Dagster sets none."""
 
 
 def is_backfill_requested(instance: dg.DagsterInstance) -> bool:
-    """Whether a backfill is under way, also one that has not launched a run yet."""
+    """Whether a backfill is under way, including one that has not launched a run yet."""
     return bool(instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
 
 
 def pool_connections(instance: dg.DagsterInstance) -> None:
     """Keep a connection to Dagster's own database open, as its webserver does.
 
-    A run's storage opens a connection, or four, for each event, and a backfill of a year has a
-    thousand events.
+    Otherwise a run's storage opens one to four connections for each event, and a backfill of a year
+    has a thousand events.
     """
     instance.optimize_for_webserver(
         statement_timeout=STATEMENT_TIMEOUT, pool_recycle=3600, max_overflow=20
@@ -124,7 +124,7 @@ def log_check(
 def statuses_by_partition(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions_def: dg.PartitionsDefinition[str]
 ) -> Mapping[str, AssetPartitionStatus | None]:
-    """What the UI shows of every partition of an asset; None: never materialized."""
+    """The status that the UI shows for every partition of an asset; None: it shows none."""
     keys = partitions_def.get_partition_keys()
     return instance.get_status_by_partition(asset, keys, partitions_def) or {}
 
@@ -132,8 +132,8 @@ def statuses_by_partition(
 def never_materialized(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Collection[str]
 ) -> set[str]:
-    """Those of these partitions that have no materialization: the UI shows no metadata of theirs,
-    not even that of their observations."""
+    """Which of these partitions have no materialization. The UI shows no metadata for them, not
+    even that of observations."""
     if not partitions:
         return set()
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -145,8 +145,8 @@ def never_materialized(
 def plan_materialization(
     context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str
 ) -> None:
-    """Record that this run, which is none of the asset, intends to materialize a partition: the
-    partition is in progress until the run ends, and red if it fails."""
+    """Record that this run plans to materialize a partition, though it does not execute the asset.
+    The UI shows the partition as in progress until the run ends, and red if the run fails."""
     planned = AssetMaterializationPlannedData(asset, partition=partition, partitions_subset=None)
     event = DagsterEvent.build_asset_materialization_planned_event(
         context.job_name, str(context.op_handle), planned
@@ -157,7 +157,7 @@ def plan_materialization(
 def latest_event_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, event_type: dg.DagsterEventType
 ) -> set[int]:
-    """Storage ids of the last event of this type: of the asset, and of each of its partitions."""
+    """Storage ids of the last event of this type, for the asset and for each of its partitions."""
     storage = instance.event_log_storage
     of_any = storage.get_event_records(dg.EventRecordsFilter(event_type, asset_key=asset), limit=1)
     of_each_partition = storage.get_latest_storage_id_by_partition(asset, event_type)
@@ -165,7 +165,7 @@ def latest_event_ids(
 
 
 def latest_check_runs(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> set[str]:
-    """Ids of the runs whose execution of the check is the last of its partition."""
+    """Ids of the runs that planned or executed the check last, for each of its partitions."""
     found = instance.event_log_storage.get_asset_check_partition_info([check])
     return {info.latest_planned_run_id for info in found}
 
@@ -173,14 +173,14 @@ def latest_check_runs(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> 
 def delete_run_completely(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run with its events, check executions and logs.
 
-    The run's own row goes last: if this is interrupted, the next purge finds the rest by it.
+    The run's own row is deleted last: if this is interrupted, the next purge still finds the run.
     """
     storage = instance.event_log_storage
     if isinstance(storage, SqlEventLogStorage):
         executions = AssetCheckExecutionsTable
         with storage.index_connection() as db:
             db.execute(executions.delete().where(executions.c.run_id == run_id))
-    # Where runs have machines of their own, their logs are gone with these.
+    # Where each run has its own machine, its logs are already gone with the machine.
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     storage.delete_events(run_id)
     instance.delete_run(run_id)

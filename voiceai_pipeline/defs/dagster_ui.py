@@ -1,9 +1,9 @@
 """``python -m voiceai_pipeline.defs.dagster_ui``: Dagster's UI, for the web process alone.
 
-Dagster's own web server answers all who reach it, takes mutations by GET and looks at neither
-Host nor Origin. This one is the same application under ``/dagster``, and answers only to the key
-that the web process sends; each request says for which role it is. Everything that a browser may
-send is checked in the web process (``web/guard.py``, ``web/dagster_proxy.py``).
+Dagster's own web server answers everyone who reaches it, accepts mutations by GET and checks
+neither Host nor Origin. This one serves the same application under ``/dagster``, but only to
+requests with the key of the web process; a header names the user's role. The web process checks
+everything that a browser may send (``web/guard.py``, ``web/dagster_proxy.py``).
 """
 
 import argparse
@@ -43,12 +43,12 @@ from voiceai_pipeline.defs.dagster_internals import (
 )
 
 POLL_RATE: Final = 2000
-"""Milliseconds between two looks of an open tab at live data: the web server's default."""
+"""Milliseconds between an open tab's polls for live data: the web server's default."""
 
 
 _role: ContextVar[Role] = ContextVar("role of the current request", default=Role.ANALYST)
-"""Set once the key was checked. A request's threads and subscriptions inherit it; Dagster's own
-threads can change nothing."""
+"""Set once the key has been checked. A request's threads and subscriptions inherit it. Dagster's
+own threads have the default, which may change nothing."""
 
 
 class RoleContext(WorkspaceProcessContext):
@@ -69,7 +69,7 @@ class KeyRequired:
     """Answers requests that carry the key, and tells everyone else where the UI is.
 
     Args:
-        address: of the UI, for people.
+        address: the URL at which users open the UI.
     """
 
     def __init__(self, app: ASGIApp, key: Secret, address: str) -> None:
@@ -88,7 +88,7 @@ class KeyRequired:
         elif scope["path"] == "/health":
             await JSONResponse({"service": "voiceai-pipeline dagster"})(scope, receive, send)
         else:
-            text = f"Open Dagster at {self._address}: this process answers to that page only.\n"
+            text = f"Open Dagster at {self._address}: this port answers the web process only.\n"
             await PlainTextResponse(text, 403)(scope, receive, send)
 
     def _is_ours(self, headers: Headers) -> bool:
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=3000, help="port to listen on")
     parser.add_argument("-w", "--workspace", required=True, help="Dagster's workspace.yaml")
     parser.add_argument(
-        "--read-only", action="store_true", help="change nothing for any role: for analysts"
+        "--read-only", action="store_true", help="allow no changes, whatever the role"
     )
     given = parser.parse_args(arguments)
     try:
@@ -117,13 +117,13 @@ def main(arguments: list[str] | None = None) -> int:
         page = Settings.load(os.environ).page
         if page.dagster_key is None:
             raise SettingsError(
-                "VOICEAI_DAGSTER_KEY is not set. Set it to the same 16 characters or more for this "
-                "process and the web process (openssl rand -base64 24)."
+                "VOICEAI_DAGSTER_KEY is not set. Set it to the same value, at least 16 characters, "
+                "for this process and the web process (openssl rand -base64 24)."
             )
         if not os.environ.get("DAGSTER_HOME"):
             raise SettingsError(
-                "DAGSTER_HOME is not set: without the folder of dagster.yaml this process would "
-                "show an empty instance that ends with it."
+                "DAGSTER_HOME is not set. Set it to the folder of dagster.yaml: without it this "
+                "process would show an empty, temporary instance."
             )
     except SettingsError as problem:
         sys.stderr.write(f"{problem}\n")
@@ -131,8 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
     # The code server and the runs that it starts have no use for it.
     os.environ.pop("VOICEAI_DAGSTER_KEY", None)
     configure_loggers(log_level="INFO")
-    # uvicorn repeats the signal that stopped it once it has stopped: as an interrupt, which ends
-    # the code server on its way out. Bare, it would end this process at once and leave that behind.
+    # Once stopped, uvicorn raises again the signal that stopped it. As an interrupt it ends the
+    # code server on its way out; otherwise it would end this process and leave the code server.
     setup_interrupt_handlers()
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _application(
     key: Secret, address: str, workspace: str, *, read_only: bool
 ) -> Iterator[ASGIApp]:
-    """The application; at the end of the ``with`` the code server that it started ends too."""
+    """The application. The end of the ``with`` also stops the code server that it started."""
     with dg.DagsterInstance.get() as instance:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW

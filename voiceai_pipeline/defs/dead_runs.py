@@ -1,7 +1,7 @@
-"""Runs whose process is gone: they are failed, so that they give their slots back.
+"""Fails runs whose process is gone, which frees their slots.
 
-Dagster notices a dead process only of runs that its own daemon started on this machine. A run of
-the command line, or one whose machine was lost, would look started, and hold its slots, for hours.
+Dagster notices a dead process only if its own daemon started the run on this machine. A run of the
+command line, or one whose machine was lost, would look started and hold its slots for hours.
 """
 
 import json
@@ -17,8 +17,8 @@ from voiceai_pipeline.calls.run_heartbeats import Sign
 from voiceai_pipeline.defs.dagster_internals import FINISHED_STATUSES, fail_run
 
 SILENCE: Final = timedelta(minutes=1)
-"""Four signs of life that did not come. With two ticks of the sensor, a dead run is failed within
-two minutes."""
+"""The time of four missed signs of life. The sensor needs two ticks more, so a dead run is failed
+within two minutes."""
 
 
 def fail_silent_runs(
@@ -27,17 +27,17 @@ def fail_silent_runs(
     suspected: str | None,
     silence: timedelta = SILENCE,
 ) -> tuple[list[str], str]:
-    """Fail the runs that are silent, and were so at the last tick.
+    """Fail the runs that are silent now and were already silent at the last tick.
 
-    One silent tick proves nothing: after an outage of the database, or a laptop that slept, the
-    tick may come before the runs' own next signs of life.
+    Silence at one tick proves nothing: after a database outage, or while a laptop slept, the tick
+    may come before the runs' next signs of life.
 
     Args:
-        suspected: what the last tick returned, for its cursor.
-        silence: how long without a sign of life.
+        suspected: the suspected runs that the last tick returned; None at the first tick.
+        silence: how long a silent run has given no sign of life.
 
     Returns:
-        Ids of the failed runs; and which runs are suspected now.
+        The ids of the failed runs, and the runs suspected now, as text for the sensor's cursor.
     """
     before = json.loads(suspected or "{}")
     silent = run_heartbeats.silent(db, silence)
@@ -51,7 +51,7 @@ def _failed(instance: dg.DagsterInstance, dead: list[Sign]) -> Iterator[str]:
     for sign in dead:
         run = instance.get_run_by_id(sign.run_id)
         if run is None or run.status in FINISHED_STATUSES:
-            continue  # it was killed after its end had been recorded
+            continue  # its process was killed after the run's end had been recorded
         fail_run(
             instance,
             run,

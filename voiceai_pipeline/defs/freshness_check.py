@@ -1,8 +1,8 @@
 """Whether every user is up to date: a check on ``sync_status`` that a sensor keeps current.
 
-By the ledger and the clock, user by user. Dagster's own freshness (``FreshnessPolicy``,
-``build_time_partition_freshness_checks``) looks at an asset, or at its newest partition: a backfill
-of an old day turns the first green, and neither can name a user.
+It compares the ledger with the clock, user by user. Dagster's own ``FreshnessPolicy`` looks at the
+whole asset, so a backfill of an old day makes it pass; ``build_time_partition_freshness_checks``
+looks at the newest partition. Neither can name a user.
 """
 
 from datetime import timedelta
@@ -28,8 +28,8 @@ _HOURS: Final = DEADLINE // timedelta(hours=1)
     asset="sync_status",
     name=NAME,
     description=f"Every connected user is complete up to the last day that ended {_HOURS} "
-    "hours ago or earlier. Evaluated every five minutes, whatever runs; syncing an older day "
-    "does not affect it.",
+    "hours ago or earlier. Evaluated every five minutes, even if nothing runs; syncing an older "
+    "day does not affect it.",
 )
 def every_connected_user_is_up_to_date(
     database: dg.ResourceParam[sa.Engine],
@@ -40,8 +40,8 @@ def every_connected_user_is_up_to_date(
 @dg.sensor(
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Evaluates whether every user is up to date and records it in the check "
-    f"{NAME} of sync_status: when it changes, and once for each new day.",
+    description="Evaluates whether every user is up to date. Records the result in the check "
+    f"{NAME} of sync_status when it changes, and once for each new day.",
 )
 def stale_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -53,7 +53,8 @@ def stale_users(
 
 
 def record(context: dg.OpExecutionContext | dg.AssetExecutionContext, engine: sa.Engine) -> None:
-    """Record it after a sync too: the UI shows a check as unknown if its asset has a newer event.
+    """Evaluate the check and record its result, for use after a sync: the UI shows a check as
+    unknown if its asset has a newer event.
 
     Raises:
         dg.Failure: the database does not answer.

@@ -1,4 +1,4 @@
-"""What ``sync_status`` says of how new calls arrive: announced by HighLevel, or found by syncs.
+"""What ``sync_status`` says about how new calls arrive: announced by HighLevel, or found by syncs.
 
 Pure: nothing is read or recorded here.
 """
@@ -21,7 +21,7 @@ def of_locations(found: Sequence[tuple[str, Freshness]]) -> Mapping[str, Any]:
     """The metadata of all connected locations; nothing if there are none.
 
     Args:
-        found: names and freshness, those that need a look first.
+        found: names and freshness of locations, in the order of ``freshness.of_connected``.
     """
     if not found:
         return {}
@@ -50,7 +50,7 @@ def _answer(found: Sequence[tuple[str, Freshness]], polled: Sequence[str]) -> st
     more = f" and {len(polled) - NAMES} more" if len(polled) > NAMES else ""
     return (
         f"{said} **Found by syncs only: {names}{more}.** Check that delivery is on in the app's "
-        "Webhooks page; nothing is lost."
+        "Webhooks page; no call is lost."
     )
 
 

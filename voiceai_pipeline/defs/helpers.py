@@ -1,7 +1,7 @@
 """Helpers: runs that share the work of a sync, on whatever engine the instance launches runs.
 
-A helper is a run of no asset: it plans no materialization, so it changes no colour, no check and no
-backfill. The sync that it helps records the days, and ends them itself if no helper ever comes.
+A helper run executes no asset and plans no materialization, so it changes no colour, check or
+backfill. The sync that it helps records the days, and finishes alone if no helper ever starts.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,14 @@ from voiceai_pipeline.defs.dagster_internals import FINISHED_STATUSES
 from voiceai_pipeline.pipeline import Pipeline
 
 HELPS: Final = "voiceai/helps"
-"""The tag of a helper: the id of the run that it helps. ``dagster.yaml`` limits its runs by it."""
+"""A helper run's tag: the id of the run that it helps. ``dagster.yaml`` limits helpers by it."""
 
 WORTH_A_HELPER: Final = 32
-"""Locations that no run reads yet, for each helper: fewer are done before it has started."""
+"""Unclaimed locations for each helper to start: fewer are read before it is up."""
 
 STARTS: Final = 5
-"""How often a helper is replaced: one that always dies must not be started for ever."""
+"""How often a sync's helpers are started, for each helper allowed at once: helpers that always die
+must not be started forever."""
 
 
 class Leader(dg.Config):
@@ -33,12 +34,12 @@ class Leader(dg.Config):
     run_id: str = Field(description="The id of a run that syncs calls now.")
 
 
-# Not of the pool of the syncs: the leader has a slot there, and would wait for its own helpers.
+# Not in the syncs' pool: the leader holds a slot there, for which its own helpers would wait.
 @dg.op
 def help_leader(
     context: dg.OpExecutionContext, config: Leader, pipeline: dg.ResourceParam[Pipeline]
 ) -> None:
-    """Read locations that another run has still to read."""
+    """Read locations that another run has not read yet."""
 
     def is_led() -> bool:
         run = context.instance.get_run_by_id(config.run_id)
@@ -52,11 +53,11 @@ def help_leader(
 
 
 @dg.job(
-    description="Read locations for a sync that has many. Launched by a sensor, where "
-    "VOICEAI_HELPERS allows it; ends with the sync, and changes no colour.",
+    description="Read locations for a sync that has many. A sensor launches it if VOICEAI_HELPERS "
+    "allows it; it ends with the sync, and changes no colour.",
     # The sensor starts another one if there is still enough to do.
     tags={"dagster/max_retries": "0"},
-    # What the Launchpad shows at first, to be written over; as it stands there is nothing to do.
+    # The Launchpad's initial config, to be replaced. Unchanged, the run has nothing to do.
     config={"ops": {"help_leader": {"config": {"run_id": "RUN ID"}}}},
 )
 def help_sync() -> None:
@@ -64,10 +65,10 @@ def help_sync() -> None:
 
 
 def requests(instance: dg.DagsterInstance, db: sa.Connection, allowed: int) -> list[dg.RunRequest]:
-    """The helpers to start now; removes the work of runs that have ended.
+    """Requests for the helpers to start now. Deletes the work units of runs that have ended.
 
     Args:
-        allowed: how many helpers there may be at once.
+        allowed: how many helpers may run at once, for all syncs together.
     """
     found: list[dg.RunRequest] = []
     at_most = STARTS * allowed
@@ -80,7 +81,7 @@ def requests(instance: dg.DagsterInstance, db: sa.Connection, allowed: int) -> l
             alive = sum(one.status not in FINISHED_STATUSES for one in started)
             allowed -= alive
             wanted = min(free // WORTH_A_HELPER - alive, allowed, at_most - len(started))
-            # A run key is used up by a helper that died: each start has its own.
+            # A helper that died has used up its run key, so each start has its own.
             found += [_request(leader, len(started) + n) for n in range(wanted)]
             allowed -= max(wanted, 0)
     return found

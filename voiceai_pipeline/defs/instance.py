@@ -1,8 +1,8 @@
 """Dagster's instance on this machine, as ``dagster.yaml`` names it.
 
-Every program that reads that file means the same PostgreSQL, with an empty environment too: runs
-and events are where our own tables are, and what runs print is in VOICEAI_HOME. Failures are
-ClickExceptions, which Dagster's commands print as a sentence.
+Every program that reads that file uses the same PostgreSQL for runs and events, even with an empty
+environment. What runs print is in VOICEAI_HOME. Failures are ClickExceptions, which Dagster's
+commands print as a sentence.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ _LOCK: Final = 0x64616773746572  # "dagster": one creation of its tables at a ti
 
 
 class PostgresStorage(DagsterPostgresStorage):
-    """Dagster's storage in DAGSTER_POSTGRES_URL; where that is unset, in the embedded server."""
+    """Dagster's storage, in the database that DAGSTER_POSTGRES_URL names; if unset, in the embedded
+    server."""
 
     @classmethod
     def config_type(cls) -> Any:
@@ -47,7 +48,7 @@ class PostgresStorage(DagsterPostgresStorage):
             settings = Settings.load(os.environ)
             given = settings.dagster_url
             url = given.reveal() if given else _embedded_url(settings.home, settings.sql_port)
-            # Dagster creates its tables here, and the first two of its programs may start at once.
+            # Dagster creates its tables here, and two of its programs may start at the same time.
             engine = sa.create_engine(url, poolclass=sa.NullPool)
             with retry_pg_connection_fn(engine.connect) as db, db.begin():
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

@@ -28,13 +28,16 @@ from voiceai_pipeline.defs.dagster_internals import REPOSITORY_LABEL_TAG
 from voiceai_pipeline.pipeline import Pipeline
 
 BY_COMMAND_LINE: Final = {"voiceai/launched_by": "command line"}
-"""Tags of runs in a process of the command line, which Dagster does not know the location of."""
+"""Tags of runs launched by the command line, which Dagster tags with no code location."""
 
 
 class Users(dg.Config):
     """Which users."""
 
-    user_ids: list[str] = Field(default=[], description="Ids; empty: all users that are due.")
+    user_ids: list[str] = Field(
+        default=[],
+        description="Ids. Empty: to refresh tokens, all users that are due; to record, all users.",
+    )
 
 
 class Memory(dg.Config):
@@ -78,7 +81,7 @@ def read_user_days(
     outcomes, reports = steps.sync_and_record(
         context, pipeline, day_range(first, last), users, Mode.REREAD, settings.page
     )
-    # This run is none of the asset, so its failure would turn no day red.
+    # This run does not execute the asset, so its failure alone would make no day red.
     colours.plan(context, sorted({o.day for o in outcomes if o.state is DayState.FAILED}))
     steps.fail_if_any_user_failed(outcomes, reports)
 
@@ -128,7 +131,7 @@ def deliver_alerts(
         alert_delivery.deliver(database, channel, settings.page) for channel in everywhere
     ]
     if users := sorted({notice.user.id for notice in news if notice.user}):
-        # Their cells and the check still show how it was before.
+        # The users' partitions and the check still show the state before the alert.
         recording.record_connections(context, database, settings.page, users)
     steps.report_deliveries(context, deliveries)
 
@@ -139,7 +142,7 @@ def correct_days(
     pipeline: dg.ResourceParam[Pipeline],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    """Record how each day stands whose colour is not what the ledger holds."""
+    """Record the state of each day whose colour does not match the ledger."""
     colours.correct(context, pipeline, settings.page)
 
 
@@ -148,7 +151,7 @@ def delete_old_runs(
     context: dg.OpExecutionContext, config: Memory, database: dg.ResourceParam[sa.Engine]
 ) -> None:
     """Delete the old runs of this code location that the UI no longer needs, with their events, and
-    what users' histories say of them."""
+    syncs of the same age from the users' histories."""
     before = datetime.now(UTC) - timedelta(days=config.keep_days)
     with database.begin() as db:
         user_syncs.purge(db, before)
@@ -168,12 +171,12 @@ def delete_old_runs(
     )
 
 
-# Not a run of the asset: a run that succeeds for its users would clear the red of a day that is
-# still red for another user.
+# Not an asset job: a run that succeeds for its users would clear the red of a day that is still red
+# because of another user.
 @dg.job(
-    description="Re-sync days of some users now; the Connections page launches it. Enter "
-    "the ids and the days in the Launchpad.",
-    # What the Launchpad shows at first, to be written over; as it stands it is refused.
+    description="Re-sync days of some users now. The Connections page launches it; to launch it "
+    "here, enter the ids and the days in the Launchpad.",
+    # The Launchpad's initial config, to be replaced. Unchanged, it is refused.
     config={
         "ops": {
             "read_user_days": {
@@ -191,7 +194,7 @@ def refresh_tokens() -> None:
     refresh_due_tokens()
 
 
-@dg.job(description="Record in user_tokens how every user's connection stands.")
+@dg.job(description="Record the state of every user's connection in user_tokens.")
 def inspect_connections() -> None:
     record_user_tokens()
 
@@ -205,8 +208,8 @@ def send_alerts() -> None:
 
 
 @dg.job(
-    description="Give days of call_logs the colour that the ledger has, without asking HighLevel. "
-    "A run that fails has found days that are not complete: its failure is what makes them red, "
+    description="Give days of call_logs the colour that matches the ledger, without calling "
+    "HighLevel. The run fails if it finds days that are not complete: its failure makes them red, "
     "and says which users are missing and why.",
     tags={"dagster/priority": "20", "dagster/max_retries": "0"},
 )
@@ -235,7 +238,7 @@ resync_failed_users = dg.define_asset_job(
 update_sync_status = dg.define_asset_job(
     "update_sync_status",
     selection=["sync_status"],
-    description="Show the ledger as it is now, without asking HighLevel.",
+    description="Show the current state of the ledger, without calling HighLevel.",
 )
 
 reconcile = dg.define_asset_job(

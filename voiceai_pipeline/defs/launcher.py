@@ -2,7 +2,7 @@
 
 With Dagster's default launcher the code server reports a run whose process vanished. If the server
 dies too (``kill -9`` of the daemon, out of memory), its runs look started forever and hold their
-slots in the pools. Run monitoring asks a launcher that can answer.
+slots in the pools. Dagster's run monitoring asks this launcher, which can answer.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from voiceai_pipeline.defs.dagster_internals import (
 )
 
 _PROBE: Final = 5.0
-"""Seconds; the kernel of this machine answers for a server that listens, however busy it is."""
+"""Seconds to connect. The kernel accepts for a server that listens, however busy the server is."""
 
 
 class LocalRunLauncher(DefaultRunLauncher):
-    """Dagster's default launcher, with an answer to whether a run's process can still be there."""
+    """Dagster's default launcher, which can also say whether a run's process may still be alive."""
 
     @property
     def supports_check_run_worker_health(self) -> bool:

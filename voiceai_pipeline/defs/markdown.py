@@ -1,10 +1,10 @@
-"""Writes Markdown for Dagster's UI with texts from outside in it.
+"""Writes Markdown for Dagster's UI that contains foreign texts.
 
 The UI renders as Markdown: Markdown metadata, and the descriptions of checks, their results,
-observations and materializations. It loads every picture that such a text names, from its own
-address too, where a single GET can change things; so a foreign text must never be markup. Messages
-of runs, errors of failures, text metadata and reasons of ticks are shown as they are:
-``foreign_text.cleaned`` is enough for those, and a backslash of this module would be seen.
+observations and materializations. It loads every image that such a text links, even from the UI's
+own address, where a single GET can change things. So a foreign text must never become markup. The
+UI shows run messages, failures, text metadata and skip reasons as plain text, with any backslash:
+for those, use ``foreign_text.cleaned``.
 """
 
 import re
@@ -14,40 +14,40 @@ from typing import Final
 from voiceai_pipeline.core.foreign_text import SENTENCE_LENGTH, cleaned
 
 Shown = Callable[[str, int], str]
-"""Formats a foreign text for a medium, cut to a number of characters: ``shown``, ``cleaned``."""
+"""Formats a foreign text for a medium, cut to a number of characters: ``shown`` or ``cleaned``."""
 
 
 class Markup(str):
-    """Markdown: what stands in it means what it says. ``shown`` makes it of any text."""
+    """Text that is Markdown already and must not be escaped. ``shown`` makes it from any text."""
 
     __slots__ = ()
 
 
-# An underscore inside a word is one already.
+# An underscore inside a word is never markup.
 _ANYWHERE: Final = re.compile(r"[!&*<\[\\\]`|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Before the bar that ends a cell some parsers would take the second of two for one that escapes it.
+# Before the bar that ends a cell, some parsers take the second of two backslashes for its escape.
 _AT_END: Final = re.compile(r"\\\\$")
-# What makes a list, a heading, a quote or a rule of a line that begins with it.
+# At the start of a line, these begin a list, a heading, a quote or a rule.
 _AT_START: Final = re.compile(r"^(|\d{1,9}(?=[.)](?: |$)))([-+=:.)#>])")
-# GFM links addresses wherever they stand, and after escapes are resolved; an invisible joiner in
-# the middle leaves nothing to link, and is not seen.
+# GFM links addresses anywhere, and does so after it has resolved escapes. A word joiner, which is
+# invisible, prevents that.
 _ADDRESS: Final = re.compile(r"(?i)(?<=http)(?=://)|(?<=https)(?=://)|(?<=www)(?=\.)|(?=@)")
 JOINER: Final = "\N{WORD JOINER}"
 
 
 def shown(text: str, limit: int = SENTENCE_LENGTH) -> Markup:
-    """A foreign text such that it reads as it was typed, on one line, wherever it is put."""
+    """A foreign text as Markdown that reads as it was typed, on one line, wherever it is put."""
     line = _AT_START.sub(r"\1\\\2", _ANYWHERE.sub(r"\\\g<0>", cleaned(text, limit)))
     return Markup(_ADDRESS.sub(JOINER, _AT_END.sub("&#92;", line)))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """The lines of a table: heads, a rule, the rows. A cell that is no ``Markup`` is escaped."""
+    """The lines of a table: header, rule, rows. Cells that are not ``Markup`` are escaped."""
     return [_row(heads), _row([Markup("--")] * len(heads)), *map(_row, rows)]
 
 
 UNKNOWN: Final = "\N{EN DASH}"
-"""A number that is not known: never 0."""
+"""Stands for an unknown number, which is never shown as 0."""
 
 
 def _row(cells: Sequence[object]) -> str:

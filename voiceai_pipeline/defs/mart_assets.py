@@ -27,8 +27,8 @@ OWNERS = ["team:data-platform"]
 THEY_ADD_UP = "the_marts_add_up_to_the_calls"
 NAMES: Final = [table.name for table in ALL_MARTS]
 
-# Callers of a week, the week before that, calls that follow within a day, and the day by which two
-# time zones can be apart: a late call changes the marts of all these days.
+# A late call changes the marts of other days too: they count a week's callers, compare with the
+# week before, look for calls that follow within a day, and time zones differ by up to a day.
 CALLS = dg.AssetDep(
     "call_logs",
     partition_mapping=dg.TimeWindowPartitionMapping(
@@ -38,20 +38,21 @@ CALLS = dg.AssetDep(
 
 
 class MartConfig(dg.Config):
-    """Which locations of the day to compute. Left alone: all."""
+    """Which locations of the day to compute; by default all."""
 
     location_ids: list[str] = []
     """Only these locations; empty: all."""
 
 
 def _meaning(column: sa.Column[Any]) -> str:
-    """With where it comes from: Dagster's own UI shows no lineage of columns."""
+    """A column's comment and where it comes from, because Dagster's UI shows no column lineage."""
     origins = [f"`{origin}`" for origin in _origins(column)]
     return f"{column.comment} From {', '.join(origins)}." if origins else str(column.comment)
 
 
 def _origins(column: sa.Column[Any]) -> list[str]:
-    """The ``asset.column`` it is computed from; without an asset it is the calls."""
+    """The ``asset.column`` names that it is computed from; a bare name is a column of
+    ``call_logs``."""
     return [name if "." in name else f"call_logs.{name}" for name in column.info["from"]]
 
 
@@ -82,9 +83,9 @@ def _of_table(table: sa.Table) -> Mapping[str, Any]:
             THEY_ADD_UP,
             asset="daily_call_metrics",
             blocking=True,
-            description="Calls, seconds and actions of every location's day are the same in the "
-            "marts and in the table of calls, where the database counts them on its own. A "
-            "location that does not add up keeps the numbers it had.",
+            description="The calls, seconds and actions of every location's day are the same in "
+            "the marts and in the table of calls, where the database counts them independently. A "
+            "location that does not add up keeps its old numbers.",
         )
     ],
 )
@@ -107,11 +108,11 @@ def marts(
 def _fail_if_any_failed(built: "BuildResult") -> None:
     parts = []
     if built.failures:
-        parts.append(_listed("Marts could not be built; all others are", built.failures))
+        parts.append(_listed("These marts could not be built; all others were", built.failures))
     if built.disagreements:
         parts.append(
             _listed(
-                "Marts would not have added up to the calls and were left as they were",
+                "These marts would not have added up to the calls and were left unchanged",
                 built.disagreements,
             )
         )

@@ -1,5 +1,5 @@
-"""The metadata of a mart's day: numbers that plot, with the pictures and tables of ``charts`` and
-``mart_texts``, read from the marts as they stand.
+"""The metadata of a mart's day, read from the stored marts: numbers that Dagster plots, with the
+charts and tables of ``charts`` and ``mart_texts``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +35,14 @@ from voiceai_pipeline.defs.mart_texts import (
 from voiceai_pipeline.marts import queries as mart_queries
 
 PICTURED: Final = 28
-"""Days in the pictures: four of each weekday."""
+"""Days in a chart: four of each weekday."""
 
 ROWS: Final = 30
-"""Rows looked up for a table; fewer fit into it."""
+"""Rows read for a table: more than fit into it."""
 
 
 def of_days(engine: sa.Engine, days: Sequence[date]) -> dict[str, dict[date, Mapping[str, Any]]]:
-    """What the UI shows of each mart and day, from the marts as they stand."""
+    """What the UI shows, by mart and day, from the stored marts."""
     first, last = min(days) - timedelta(days=PICTURED - 1), max(days)
     with engine.begin() as db:
         rows = mart_queries.read_rows(db, daily_call_metrics, min(days), last, _OF_LOCATION)
@@ -105,13 +105,13 @@ def _busiest(db: sa.Connection, day: date) -> Busiest:
 
 
 def _until(frame: pd.DataFrame, day: date, count: int = 1) -> pd.DataFrame:
-    """Its rows of the last ``count`` days up to ``day``."""
+    """The rows of the ``count`` days that end with ``day``."""
     return frame[(frame["day"] > day - timedelta(days=count)) & (frame["day"] <= day)]
 
 
 def _by_day(month: pd.DataFrame, day: date) -> tuple[dict[date, int], dict[date, int]]:
-    """Calls of the pictured days, from the first that has a mart; and how many of them are of
-    locations whose day is not complete."""
+    """Calls by day, from the first charted day that has a mart; and by day, how many of them belong
+    to locations whose day is not complete."""
     begin = min(month["day"], default=day)
     pictured = day_range(begin, day)
     open_ones = month[~month["is_complete"].astype(bool)]
@@ -216,7 +216,7 @@ def _by_outcome(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _by_language(rows: pd.DataFrame) -> dict[str, int]:
-    """Calls whose language is known and not, and how many languages there are."""
+    """How many calls there are, how many have a known language, and the number of languages."""
     known = rows[rows["language"] != ""]
     return {
         "calls": _sum(rows, "calls"),
@@ -237,11 +237,12 @@ def _sum(frame: pd.DataFrame, name: str) -> int:
 
 
 def _sums(places: pd.DataFrame, *names: str) -> dict[str, int]:
-    """Sums over the locations that were read; absent if none was."""
+    """Sums over the locations that were read; a sum is absent if none was."""
     return {name: _sum(places, name) for name in names if places[name].notna().any()}
 
 
 def _percent(name: str, frame: pd.DataFrame, over: str, under: str) -> dict[str, float]:
-    """A share that plots, shown beside what it is of; absent where that is nothing."""
+    """A percentage for Dagster to plot: the sum of ``over`` as a share of the sum of ``under``;
+    absent if the latter is 0."""
     total = _sum(frame, under)
     return {name: float(percent(_sum(frame, over), total, 1))} if total else {}

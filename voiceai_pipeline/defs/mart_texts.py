@@ -1,6 +1,6 @@
-"""The tables that the UI shows of a mart's day, short enough to be seen without a click.
+"""The tables that the UI shows for a mart's day, short enough to be shown without a click.
 
-Business and agent names only, nothing about a caller. Nothing is read here.
+They name businesses and agents, and say nothing about a caller. Pure: nothing is read here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Busiest:
-    """What the tables of a day name: of the pictured days, and actions of the day itself."""
+    """The rows of a day's tables: of the charted days, and for ``of_the_day`` of the day alone."""
 
     agents: Rows
     actions: Rows
@@ -45,7 +45,7 @@ def locations_table(places: pd.DataFrame) -> str:
     ]
     heads = ("location", "calls", "engaged", "goal", "7 days", "")
     note = (
-        f"A day is the location's own. goal: {_OF_ENGAGED} 7 days: calls against the 7 before. "
+        f"Days are each location's own. goal: {_OF_ENGAGED} 7 days: change from the 7 before. "
         f"{UNKNOWN}: not read."
     )
     return charts.table(heads, rows, "locations", note=note)
@@ -61,7 +61,7 @@ def _state(row: Mapping[Any, Any]) -> str:
     return "" if row["is_complete"] else "not complete"
 
 
-_OF_ENGAGED: Final = f"of engaged calls; in brackets if those are under {SMALL}."
+_OF_ENGAGED: Final = f"% of engaged calls, in brackets if fewer than {SMALL}."
 
 
 def agents_table(agents: Rows) -> str:
@@ -97,7 +97,7 @@ def _name(name: str | None, nameless: str) -> Markup:
 
 
 def _total(rows: Rows) -> int:
-    """How many there are; those looked up are the busiest of them."""
+    """How many rows there are in all; ``rows`` are the busiest of them."""
     return rows[0]["total"] if rows else 0
 
 
@@ -134,8 +134,8 @@ def day_of_actions_table(actions: Rows) -> str:
     ]
     heads = ("action", "agent", "calls", "p50", "p90")
     note = (
-        "calls: of the agent's that day. p50, p90: seconds from trigger to execution that half, "
-        "nine tenths did not exceed."
+        "calls: of the agent's calls that day. p50, p90: median and 90th percentile of the seconds "
+        "from trigger to execution."
     )
     return charts.table(heads, rows, "actions", note=note, total=_total(actions))
 
@@ -183,7 +183,7 @@ def _of(part: int, whole: int) -> str:
 
 
 def _percent_of(over: int | None, under: int | None) -> str:
-    """A share of a number that stands beside it; of less than 20 it is in brackets."""
+    """A percentage of the number in a cell beside it; in brackets if that is less than 20."""
     if over is None or under is None:
         return UNKNOWN
     if not under:

@@ -1,5 +1,5 @@
-"""The metadata of a day, a connection or a reconciliation: numbers that plot, in the order of
-the UI, with the sentences and tables of ``texts`` between them.
+"""The metadata of a day, a connection or a reconciliation, in the order of the UI: numbers that
+Dagster plots, and the sentences and tables of ``texts``.
 
 No tokens, phone numbers, transcripts or personal call data: Dagster keeps metadata forever.
 """
@@ -59,7 +59,7 @@ def of_red_day(report: DayReport, page: PageSettings) -> Mapping[str, Any]:
 
 
 OF_NOW: Final = ("is_yesterday_complete", *freshness_texts.KEYS)
-"""What the latest record of ``sync_status`` says beyond its own day."""
+"""Keys that only the latest record of ``sync_status`` has: they are about now, not its day."""
 
 _WHO_AND_WHY: Final = ("is_this_day_complete", "who_needs_something", "read_again", "all_users")
 
@@ -80,9 +80,9 @@ def of_status(
     Args:
         is_open: the day is not over yet.
         hours_until_complete: how long after its end the day became complete.
-        yesterday: set for the asset's own page, which shows the latest record and so must
-            answer for yesterday too.
-        arrivals: how calls arrive now, by location; likewise.
+        yesterday: yesterday's report, if this is the latest record: the asset's page shows that
+            one, and must answer for yesterday too.
+        arrivals: how calls arrive now, by location, if this is the latest record.
     """
     facts: dict[str, Any] = {}
     this_day = {"is_this_day_complete": dg.MetadataValue.md(answer(report, page, is_open=is_open))}
@@ -92,7 +92,7 @@ def of_status(
         facts["is_yesterday_complete"] = dg.MetadataValue.md(answer(yesterday, page))
     if in_need := needs_text(report):
         facts["who_needs_something"] = dg.MetadataValue.md(in_need)
-    # After both, where yesterday is answered: a small screen ends below two such rows.
+    # Third, if yesterday's answer comes first: a small screen ends below two such rows.
     facts |= this_day
     if hours_until_complete is not None:
         facts["hours_until_complete"] = round(hours_until_complete, 1)
@@ -181,6 +181,6 @@ def of_connection(
 
 
 def _read_until(report: DayReport) -> dict[str, Any]:
-    """Up to when the calls of all users are known."""
+    """The time up to which the calls of all complete users are known."""
     instants = [row.read_until for row in report.complete if row.read_until]
     return {"read_until": dg.MetadataValue.timestamp(min(instants))} if instants else {}

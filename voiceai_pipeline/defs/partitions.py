@@ -1,7 +1,7 @@
-"""How work is cut: by day for calls, by user for tokens.
+"""How work is partitioned: calls by day, tokens by user.
 
-The two never multiply: Dagster advises at most 100,000 partitions per asset, so within a day a user
-is a row of the ledger (README, "Decisions").
+The two are never combined: Dagster advises at most 100,000 partitions per asset, so within a day a
+user is a row of the ledger (decision 13).
 """
 
 import os
@@ -12,10 +12,10 @@ import dagster as dg
 
 from voiceai_pipeline.core.settings_parsing import start_date_of, timezone_of
 
-# The environment is read here because Dagster fixes partitions when definitions load; both have
-# defaults, so they load without it.
+# The environment is read here because Dagster fixes partitions when definitions load. Both settings
+# have defaults, so definitions load with an empty environment.
 FIRST_DAY: Final = start_date_of(os.environ)
-"""The first day that can be synced, also while it is still to come and no partition exists."""
+"""The first day that can be synced. If it is in the future, no partition exists yet."""
 
 days = dg.DailyPartitionsDefinition(
     start_date=FIRST_DAY.isoformat(),
@@ -34,5 +34,5 @@ def range_tags(first: date, last: date) -> dict[str, str]:
 
 USERS: Final = "users"
 
-# Keyed by the immutable user id. A key is never deleted: it would come back with its old green.
+# Keyed by the immutable user id. A key is never deleted: added again, it would show its old status.
 users = dg.DynamicPartitionsDefinition(name=USERS)

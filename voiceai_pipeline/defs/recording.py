@@ -1,5 +1,5 @@
-"""Records how days and connections stand in Dagster's event log: materializations, observations
-and check evaluations, partition by partition. It asks HighLevel nothing.
+"""Records the state of days and connections in Dagster's event log, partition by partition: as
+materializations, observations and check evaluations. HighLevel is not called.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -90,9 +90,9 @@ def _lateness(
     window: Window,
     now: datetime,
 ) -> float | None:
-    """How many hours after its end a day became complete; None if it is not, or not over.
+    """How many hours after its end a day became complete; None if it is not complete or not over.
 
-    The ledger holds only the last read, and a day is re-synced every night: so the value recorded
+    The ledger holds only the last read, and later nights re-sync the day. So the value recorded
     when the day became complete is kept.
     """
     if window.end > now or not report.is_green or not report.complete:
@@ -115,8 +115,8 @@ def record_connections(
     page: PageSettings,
     user_ids: Sequence[UUID] | None,
 ) -> Mapping[UUID, Mapping[str, Any]]:
-    """Record the state of these connections (None: all) in ``user_tokens``, and the check on
-    connections; return the metadata by user id. Unknown users are absent."""
+    """Record the state of these connections (None: all) in ``user_tokens``, and the result of the
+    check on connections. Return the metadata by user id; unknown users are absent."""
     with engine.begin() as db:
         all_connections = connections.all_connections(db)
         wanted = None if user_ids is None else set(user_ids)
@@ -139,12 +139,13 @@ def log_materialization(
     partition: str,
     facts: Mapping[str, Any],
 ) -> None:
-    """A materialization of one partition: a run over many must not turn all of them green."""
+    """Record a materialization of one partition only: a run over many partitions must not turn all
+    of them green."""
     context.log_event(dg.AssetMaterialization(asset, partition=partition, metadata=facts))
 
 
 def observe(context: dg.OpExecutionContext | dg.AssetExecutionContext, status: DayStatus) -> None:
     """Record in ``call_logs`` that a day is not complete, and why."""
-    # What ``sync_status`` says of another day, or of now, is not about this one.
+    # ``sync_status`` also answers for yesterday and for now, which is not about this day.
     facts = {key: value for key, value in status.facts.items() if key not in numbers.OF_NOW}
     context.log_event(dg.AssetObservation("call_logs", partition=status.day, metadata=facts))

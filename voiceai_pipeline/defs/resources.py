@@ -1,8 +1,8 @@
 """Hands the pipeline to Dagster as plain objects, opened when a run or a tick needs them, then
 closed.
 
-``pipeline`` is everything; ``database`` is for sensors, which read SQL and never ask HighLevel;
-``settings`` are the alert channels and the addresses for links.
+``pipeline`` is everything; ``database`` is for sensors, checks and jobs that never call HighLevel;
+``settings`` is all settings.
 """
 
 import os
@@ -32,7 +32,7 @@ def pipeline_resource(context: dg.InitResourceContext) -> Iterator[Pipeline]:
             yield pipeline
 
 
-@dg.resource(description="The pipeline's database, for reading what there is to do.")
+@dg.resource(description="The pipeline's database, for what does not call HighLevel.")
 def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
     settings = Settings.load(os.environ)
     with open_database(settings, pool_size=1) as engine:
@@ -40,23 +40,23 @@ def database_resource(_: dg.InitResourceContext) -> Iterator[sa.Engine]:
         yield engine
 
 
-@dg.resource(description="The configured alert channels and link addresses.")
+@dg.resource(description="The settings: alert channels, addresses of links and others.")
 def settings_resource(_: dg.InitResourceContext) -> Settings:
     return Settings.load(os.environ)
 
 
 def _require_tables(engine: sa.Engine, settings: Settings) -> None:
-    """Migrate the embedded database, which no other command may have done; any other is migrated by
-    an operator (decision 2).
+    """Migrate the embedded database, because no other command may have done it. An operator
+    migrates any other database (decision 2).
 
     Raises:
-        dagster.Failure: it has not been.
+        dagster.Failure: another database has not been migrated.
     """
     try:
         with engine.begin() as db:
             is_behind = migrate.is_behind(db)
     except sa.exc.OperationalError:
-        return  # the first query of the run or tick fails likewise, and is explained there
+        return  # the first query of the run or tick fails too, and is explained there
     if is_behind and settings.database_url is None:
         migrate.upgrade(engine)
     elif is_behind:

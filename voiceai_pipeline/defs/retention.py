@@ -1,18 +1,18 @@
-"""Which old runs Dagster forgets: all but those with the last word on what an asset shows. After
-how many days: ``Memory`` in ``jobs.py``.
+"""Deletes old runs, except those with the last word on what an asset or check shows. ``Memory`` in
+``jobs.py`` says after how many days.
 
-Dagster purges ticks (``dagster.yaml``, retention) but neither runs nor events. What an asset shows
-is read from events: of each partition the last materialization, the last plan of one (red, if its
-run failed) and the last observation; of each check the last execution. A run that wrote one of
-these has the last word on something, and is kept for as long as it has.
+Dagster purges ticks (``dagster.yaml``, retention) but neither runs nor events. The UI reads events
+to show an asset: for each partition, the last materialization, the last planned one (red if its run
+failed) and the last observation; for each check, the last execution. A run that wrote one of these
+has the last word on something, and is kept until a later run has it.
 
-Dagster's own methods say what is last and delete what is not. They leave two things behind, which
-are removed here too: the rows of executed checks, and what the run's process printed.
+Dagster's own methods find the last events and delete runs. They leave two things behind, which this
+module deletes: the rows of executed checks, and what the run's process printed.
 
 With 100 users and the default schedules and sensors, a day leaves about 92 runs, 2,500 rows and
-5 MB in Dagster's database: a run of ``sync_calls`` 40 to 60 rows and 45 to 70 KB, one of
-``refresh_tokens`` 24 rows and 24 KB, 76 times a day. 90 days are 0.5 GB, and what is kept after
-that is one nightly sync a day, 50 MB a year: a budget of 1 GB is enough for ten years. Measured by
+5 MB in Dagster's database. A run of ``sync_calls`` writes 40 to 60 rows and 45 to 70 KB; one of
+``refresh_tokens`` writes 24 rows and 24 KB, 76 times a day. 90 days take 0.5 GB. After that, one
+nightly sync a day is kept, 50 MB a year: 1 GB is enough for ten years. Measured by
 ``benchmarks/dagster_growth.py``. PostgreSQL reuses freed space but does not give it back.
 """
 
@@ -49,7 +49,7 @@ class Purged:
     """What a purge did, in runs.
 
     Attributes:
-        kept: old, but with the last word on something.
+        kept: old runs that still have the last word on something.
         is_complete: False if there was more to delete than was allowed at once.
     """
 
@@ -64,21 +64,21 @@ def purge(
     untouched_since: datetime,
     at_most: int,
 ) -> Purged:
-    """Delete runs that have ended and not changed since, oldest first.
+    """Delete runs that ended and last changed before a time, oldest first.
 
-    May be interrupted at any time, and repeated.
+    It may be interrupted at any time, and repeated.
 
     Args:
-        tags: runs with one of these sets of tags; no others, for the instance may serve other code
-            locations.
-        untouched_since: the last change of a run is its end, or a tag added later.
+        tags: delete only runs that have one of these sets of tags, because the instance may serve
+            other code locations.
+        untouched_since: the time, aware UTC. A run last changes when it ends or gets another tag.
         at_most: how many runs to delete.
     """
     last_words = _LastWords(instance)
     deleted = kept = 0
     for ours in tags:
         old = dg.RunsFilter(tags=ours, statuses=FINISHED_STATUSES, updated_before=untouched_since)
-        # Dagster looks up the run a page begins after: it must be one that is kept.
+        # Dagster looks up the run that a page starts after, so it must be one that is kept.
         last_kept: str | None = None
         while page := instance.get_run_records(old, limit=_PAGE, cursor=last_kept, ascending=True):
             for record in page:
@@ -97,8 +97,8 @@ def purge(
 class _LastWords:
     """Which events are the last of their kind, asked once per asset and check.
 
-    An event that arrives later makes another one dispensable, never the other way round: what was
-    read once is at worst too careful.
+    A later event can only make an older one deletable, so an answer that is out of date keeps too
+    many runs at worst.
     """
 
     def __init__(self, instance: dg.DagsterInstance) -> None:

@@ -65,12 +65,12 @@ def marts(
 
 
 def colours(now: datetime) -> dg.RunRequest:
-    """One run for all days whose colour is wrong; it looks for them itself."""
+    """One run for all days whose colour is wrong; the run finds them."""
     return dg.RunRequest(run_key=f"colours {_bucket(now, COLOURS_EVERY)}")
 
 
 def first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
-    """Fill the partitions of new users, and the names of their locations."""
+    """Runs that fill the partitions of new users and read the names of their locations."""
     key = f"{user_ids[0]} and {len(user_ids) - 1} more"
     config = {"ops": {"refresh_due_tokens": {"config": {"user_ids": user_ids}}}}
     look = dg.RunRequest(f"connect {key}", job_name=jobs.refresh_tokens.name, run_config=config)
@@ -82,7 +82,13 @@ def first_looks(user_ids: list[str]) -> list[dg.RunRequest]:
 def resyncs(
     reason: str, due: Iterable[tuple[UUID, date]], now: datetime, every: timedelta
 ) -> list[dg.RunRequest]:
-    """Runs over ranges of days; the ledger decides which users of a range are read."""
+    """Runs over ranges of days; the ledger decides which users of a range are read.
+
+    Args:
+        reason: a word for the run key.
+        due: pairs of a user and a day.
+        every: a run for the same range and reason is requested at most this often.
+    """
     by_day: dict[date, set[UUID]] = {}
     for user_id, day in due:
         if day >= partitions.FIRST_DAY:

@@ -11,7 +11,7 @@ _ALL_USERS = {"ops": {"call_logs": {"config": {"reread": True}}}}
 
 
 def _range(first: datetime, last: datetime, moment: datetime) -> dg.RunRequest | dg.SkipReason:
-    """One run over consecutive days: one window per location."""
+    """One run over consecutive days, so that each location is read in one window."""
     start, end = max(first.date(), partitions.FIRST_DAY), last.date()
     if start > end:
         return dg.SkipReason(f"The first day that can be synced is {start}.")
@@ -51,7 +51,7 @@ def today_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
 reconciliation_every_night = dg.ScheduleDefinition(
     name="reconciliation_every_night",
     job=jobs.reconcile,
-    # After the trailing window, so that calls it finds do not count as differences.
+    # After the nightly sync, so that late calls which that finds do not count as differences.
     cron_schedule="30 3 * * *",
     execution_timezone=partitions.days.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,

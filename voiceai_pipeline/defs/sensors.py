@@ -36,7 +36,7 @@ STUCK: Final = timedelta(hours=1)
 """A run that takes longer is assumed to hang and no longer holds back others."""
 
 PATIENCE: Final = timedelta(seconds=12)
-"""Time-out of one query. A tick makes four at most; Dagster kills it after 60 seconds."""
+"""Time-out of each query, so that a slow one fails the tick before Dagster kills it."""
 
 
 @dg.sensor(
@@ -55,7 +55,7 @@ def expiring_tokens(
     if not due:
         return dg.SkipReason("No token is due for refresh.")
     if _is_under_way(context.instance, jobs.refresh_tokens.name, since=now - STUCK):
-        # Two batches at once would be twice as fast as HighLevel is asked at most.
+        # Two batches at once would call HighLevel at twice the rate we allow.
         return dg.SkipReason("A token refresh is running; the next tick looks again.")
     return run_requests.refresh([connection.user.id for connection in due], now)
 
@@ -91,15 +91,15 @@ def connection_alerts(
     job=jobs.resync_failed_users,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Re-syncs failed days whose cause may be temporary, with growing delay and a "
-    "limit; never what needs action.",
+    description="Re-syncs failed days whose cause may be temporary, with growing delays and a "
+    "limited number of attempts; never days that need action.",
 )
 def failed_user_syncs(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
 ) -> list[dg.RunRequest] | dg.SkipReason:
     with _reading(database) as db:
         now = database_now(db)
-        # Nearly always no user: all connections are a hundred thousand objects at every tick.
+        # Usually no user. Reading all connections may build 100,000 objects at every tick.
         failed = ledger.users_with(db, DayState.FAILED, partitions.FIRST_DAY)
         able = connections.able(db, failed)
         due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
@@ -120,8 +120,8 @@ def failed_user_syncs(
     ],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for every user; syncs the waiting days of a user whose "
-    f"connection works again, and today and the {FIRST_DAYS} days before it of a new user.",
+    description="Adds a partition for every user. Syncs the waiting days of a user whose "
+    f"connection works again, and for a new user today and the {FIRST_DAYS} days before it.",
 )
 def new_users(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -166,7 +166,7 @@ def wrong_colours(
         wrong = colours.wrong_days(context.instance, db, now, turn=turn)
     context.update_cursor(str(turn + 1))
     if not wrong:
-        return dg.SkipReason("Every day has the colour that the ledger has.")
+        return dg.SkipReason("The colour of every day matches the ledger.")
     # Two runs at once would record the same days twice.
     if _is_under_way(context.instance, jobs.correct_colours.name, since=now - STUCK):
         return dg.SkipReason("Colours are being corrected; the next tick looks again.")
@@ -177,8 +177,8 @@ def wrong_colours(
     job=jobs.build_marts,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Recomputes the marts of every day whose calls were synced since, whose "
-    "location's time zone changed, or whose definitions changed.",
+    description="Recomputes the marts of every day whose calls were synced, whose location's time "
+    "zone changed or whose definitions changed since they were built.",
 )
 def stale_marts(
     context: dg.SensorEvaluationContext,
@@ -204,8 +204,9 @@ def stale_marts(
 @dg.sensor(
     minimum_interval_seconds=20,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Fails runs whose process was killed or whose machine was lost, wherever they were "
-    "started, and frees their slots: they gave no sign of life for a minute.",
+    description="Fails runs that gave no sign of life for a minute, because their process was "
+    "killed or their machine was lost, and frees their slots. It does not matter where they were "
+    "started.",
 )
 def silent_runs(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[sa.Engine]
@@ -215,7 +216,7 @@ def silent_runs(
     context.update_cursor(suspected)
     if failed:
         return dg.SkipReason(f"Failed, because their process is gone: {', '.join(failed)}.")
-    return dg.SkipReason("Every run that works gives signs of life.")
+    return dg.SkipReason("Every active run gives signs of life.")
 
 
 @dg.sensor(
@@ -252,9 +253,10 @@ def _is_syncing(instance: dg.DagsterInstance) -> bool:
 
 @contextmanager
 def _reading(database: sa.Engine, patience: timedelta = PATIENCE) -> Iterator[sa.Connection]:
-    """A transaction in which a slow database ends the tick, with a sentence, before Dagster does.
+    """A transaction with a time-out: if the database is slow, the tick fails with a sentence before
+    Dagster kills it.
 
-    Nothing is lost by that: what is due is in the tables, and the next tick finds it.
+    Nothing is lost: what is due is in the tables, and the next tick finds it.
     """
     try:
         with database.begin() as db:

@@ -62,7 +62,7 @@ _ASKERS: Final = {
     "dagster/backfill": "backfill",
     "voiceai/launched_by": "",
 }
-"""What a run's tag says about who asked for it; empty: its value says it."""
+"""Who asked for a run, by the tag that tells; empty: the tag's value names it."""
 
 
 def sync_and_record(
@@ -76,7 +76,7 @@ def sync_and_record(
     """Sync days of some users (None: of all) and record the state of each day for all users.
 
     Raises:
-        dg.Failure: what was asked for makes no sense, or the ledger cannot be read.
+        dg.Failure: the request is invalid, or the ledger cannot be read.
     """
     try:
         outcomes = pipeline.sync.sync_days(
@@ -97,7 +97,7 @@ def sync_and_record(
             facts = numbers.of_calls(status.report, status.talk, pipeline.zone)
             log_materialization(context, "call_logs", status.day, facts)
         else:
-            # The events of a red day say why, not only those of its run.
+            # So the day's own events say why it is red, not only those of the run.
             observe(context, status)
         log_materialization(context, "sync_status", status.day, status.facts)
     freshness_check.record(context, pipeline.engine)
@@ -182,7 +182,7 @@ def fail_if_totals_are_missing(locations: Sequence[LocationComparison]) -> None:
         lines = [
             f"- {cleaned(name, NAME_LENGTH)}: {cleaned(str(why))}" for name, why in red.items()
         ]
-        text = f"{len(red)} of {len(locations)} locations: not all totals could be read:"
+        text = f"Totals could not all be read for {len(red)} of {len(locations)} locations:"
         raise dg.Failure("\n".join([text, *lines]), allow_retries=False)
 
 

@@ -1,6 +1,6 @@
-"""The sentences and tables that the UI shows of days, connections and failed runs.
+"""The sentences and tables that the UI shows for days, connections and failed runs.
 
-Pure: nothing is read or recorded here. Those of the checks are in ``check_texts``.
+Pure: nothing is read or recorded here. The texts of the checks are in ``check_texts``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,18 +27,18 @@ NAMES: Final = 10
 """How many users a line names."""
 
 ROOM: Final = 400
-"""Characters for the names in a line, however they are written."""
+"""Characters that the names in a line may take, escapes included."""
 
 EVENTS: Final = 10
 """How many events of a connection its cell shows."""
 
 SHOWN_AT_ONCE: Final = 999
-"""Dagster's UI shows Markdown of at most so many characters without a click."""
+"""Characters of Markdown that Dagster's UI shows without a click, at most."""
 
 
 def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
     """Whether a day is complete, in a sentence or two; if not, which users are missing. Users who
-    need action are counted and named, whatever the answer is."""
+    need action are always counted, and named if the day is green."""
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
     if not report.users:
         return f"**Nothing to sync.** There are no users yet on {day}."
@@ -161,8 +161,8 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
 
 
 def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:
-    """The text of a red refresh run, no Markdown: how many tokens, whose, why and what to do. A
-    cause shared by all users is stated once."""
+    """The text of a failed refresh run, as plain text: how many tokens, whose, why and what to do.
+    A cause shared by all users is stated once."""
     shared = [
         user
         for user, error in failed.items()
@@ -196,7 +196,7 @@ def circuit_text(circuit: Circuit) -> str:
 
 
 def users_table(report: DayReport) -> str:
-    """All users, those that need action first."""
+    """All users: failed first, then those that need action, those not tried, and the complete."""
     all_users: Sequence[DayResult | User]
     all_users = [*report.failed, *report.waiting, *report.unread, *report.complete]
     # With ten thousand users, only the rows that are shown are formatted.
@@ -254,7 +254,7 @@ def message_for(row: DayResult) -> str:
 
 
 def some_names(users: Sequence[User], medium: Shown) -> str:
-    """At least one name, and as many more as fit."""
+    """At least one name, as many more as fit, and the number of the rest."""
     names: list[str] = []
     for user in users[:NAMES]:
         # Invisible characters leave an empty name, and empty bold shows its asterisks.

@@ -262,7 +262,7 @@ def test_a_location_that_cannot_be_asked_for_its_totals_turns_only_that_run_red(
     product.sandbox.world.add_fault(Fault("server_error", str(larch.location_id)))
     result = product.run("reconcile")
     assert not result.success
-    assert "1 of 2 locations: not all totals could be read" in failure_of(result)
+    assert "Totals could not all be read for 1 of 2 locations" in failure_of(result)
     assert "HighLevel answered with a server error" in failure_of(result)
     assert "stored_calls_equal_highlevels_totals" in checks_of(result)
     assert product.days("call_logs") == set(product.week)

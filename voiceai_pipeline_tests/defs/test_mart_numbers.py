@@ -133,7 +133,7 @@ def test_a_share_of_few_calls_is_in_brackets_and_that_is_said(book: Book) -> Non
     book.call(LOCATION, NOON)
     agents = shown(book, "agent_performance")["agents_28_days"]
     assert "|██████ 2|2|(0 %)|(50 %)|" in agents
-    assert agents.endswith("*goal, transfer: of engaged calls; in brackets if those are under 20.*")
+    assert agents.endswith("*goal, transfer: % of engaged calls, in brackets if fewer than 20.*")
 
 
 @pytest.mark.parametrize(
