@@ -23,8 +23,9 @@ class Action:
 
     Attributes:
         kind: HighLevel's type; "" where it gives none.
-        at: when it was run, or else triggered, as HighLevel writes it; "": not given.
-        parameters: as stored: without secrets; None: none.
+        at: when it was executed, else when its trigger arrived, as HighLevel writes it; "" if it
+            gives neither.
+        parameters: as stored, without secrets; None if there are none.
     """
 
     kind: str
@@ -39,7 +40,7 @@ class CallContent:
 
     Attributes:
         extracted: the values that the agent captured, by key.
-        raw: the whole item as stored: without secrets.
+        raw: the whole item as stored, without secrets.
     """
 
     from_number: str | None = field(repr=False)
@@ -66,7 +67,7 @@ _CONTENTS: Final = sa.table(
 
 
 def read(db: sa.Connection, location_id: str, call_id: str) -> CallContent | None:
-    """A call's content; None: there is no such call."""
+    """A call's content; None if there is no such call."""
     row = db.execute(
         sa.select(_CONTENTS).where(
             _CONTENTS.c.location_id == location_id, _CONTENTS.c.call_id == call_id
@@ -122,10 +123,10 @@ class Opening:
 
     Attributes:
         at: UTC.
-        role: operator or analyst: visitors have no names of their own.
-        visitor: the browser's session, as a short hash, and the address it came from.
-        location_id, call_id: None: several calls.
-        calls: how many.
+        role: operator or analyst; visitors have no names of their own.
+        visitor: a short hash of the browser's session, and the address it came from.
+        location_id, call_id: None if the content of several calls was sent.
+        calls: how many calls.
     """
 
     at: datetime
@@ -138,7 +139,7 @@ class Opening:
 
 
 def record(db: sa.Connection, opening: Opening) -> None:
-    """Write it down."""
+    """Store an opening."""
     db.execute(
         sa.insert(content_openings).values(
             at=opening.at,
@@ -153,10 +154,10 @@ def record(db: sa.Connection, opening: Opening) -> None:
 
 
 def openings(db: sa.Connection, limit: int, *, of: tuple[str, str] | None = None) -> list[Opening]:
-    """The newest openings first.
+    """The last openings, newest first.
 
     Args:
-        of: a call's location and id; None: of all calls.
+        of: location id and call id of the only call to include; None for all.
     """
     query = sa.select(content_openings).order_by(content_openings.c.id.desc()).limit(limit)
     if of is not None:

@@ -1,6 +1,6 @@
-"""Which calls a list shows, and in which order: values only. ``call_search.py`` asks the database.
+"""Which calls a list shows, and in which order. Values only: ``call_search.py`` runs the queries.
 
-Every list, count, export, and the previous and next call are made from the same filter, so they
+Lists, counts, exports, and the links to the previous and next call use the same filter, so they
 never disagree.
 """
 
@@ -15,7 +15,8 @@ from voiceai_pipeline.core.days import Window
 
 
 class Show(StrEnum):
-    """Which kinds of call: those that metrics count, test calls, both, or what is gone."""
+    """Which kind of call a list shows: those that metrics count, test calls, all calls, or those
+    that HighLevel no longer lists."""
 
     LIVE = "live"
     TEST = "test"
@@ -24,7 +25,7 @@ class Show(StrEnum):
 
 
 class Derived(StrEnum):
-    """What is derived from a call besides its outcome, as the metrics count it."""
+    """A property that is derived from a call besides its outcome, as the metrics define it."""
 
     ENGAGED = "engaged"
     TRANSFERRED = "transferred"
@@ -33,7 +34,7 @@ class Derived(StrEnum):
 
 
 class Sort(StrEnum):
-    """What a list is sorted by. Location and call id follow, so that the order is total."""
+    """What a list is sorted by. Location id and call id break ties."""
 
     TIME = "time"
     DURATION = "duration"
@@ -42,11 +43,11 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """A location and the instants of its calls; its days are days of its own time zone. A list may
-    have several of one location, which do not overlap.
+    """The calls of a location, or those in a window; days are days of the location's time zone. A
+    list may have several scopes of one location; they do not overlap.
 
     Attributes:
-        window: None: all of them.
+        window: None for all of the location's calls.
     """
 
     location_id: str
@@ -55,10 +56,10 @@ class Scope:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a call stands in a list, to continue from there.
+    """A call's position in a list, from which the next or previous page continues.
 
     Attributes:
-        value: of what the list is sorted by: a time (UTC) or seconds, -1 where unknown.
+        value: the sort key: a time (UTC), or a duration in seconds (-1 if unknown).
     """
 
     value: datetime | float
@@ -68,12 +69,12 @@ class Position:
 
 @dataclass(frozen=True)
 class Search:
-    """What a visitor looks for, taken apart.
+    """What a visitor searches for, parsed.
 
     Attributes:
-        text: as it was typed.
-        identifier: the same if it can be the id of a call or a contact, else "".
-        digits: its digits if it can be a part of a telephone number, else "".
+        text: as typed, trimmed and cut to ``MAX_SEARCH``.
+        identifier: ``text`` if it can be the id of a call or a contact, else "".
+        digits: the digits of ``text`` if it can be part of a phone number, else "".
     """
 
     text: str
@@ -82,7 +83,7 @@ class Search:
 
     @classmethod
     def of(cls, typed: str) -> "Search | None":
-        """None if nothing was typed."""
+        """Parse what was typed; None if it is blank."""
         text = typed.strip()[:MAX_SEARCH]
         if not text:
             return None
@@ -92,10 +93,10 @@ class Search:
 
 
 MAX_SEARCH: Final = 200
-"""Characters of a search."""
+"""The most characters of a search; the rest is ignored."""
 
 MIN_DIGITS: Final = 3
-"""Digits from which a search may be a telephone number's end or beginning."""
+"""The fewest digits that are searched for as the beginning or end of a phone number."""
 
 _NUMBER: Final = re.compile(r"[+0-9 ().\-/]+")
 _IDENTIFIER: Final = re.compile(r"(?=.*[0-9]|.{16})[A-Za-z0-9_\-:.]{6,128}")
@@ -106,14 +107,14 @@ class CallFilter:
     """Which calls, and in which order.
 
     Attributes:
-        scopes: locations and their windows; none: nothing is found.
-        agent_ids, actions, outcomes: any of them; empty: all.
-        has: all of these, as they were derived (``Derived``).
-        min_seconds, max_seconds: of the duration, in whole seconds as screens show it, inclusive;
-            calls without one are left out.
-        changed_since: stored content changed at or after this instant (UTC).
-        search: None: nothing is looked for.
-        only_ids: the search may look at ids of calls only: the rest is content.
+        scopes: locations and their windows; if empty, no call matches.
+        agent_ids, actions, outcomes: the call has any of them; empty for no restriction.
+        has: the call has all of these properties.
+        min_seconds, max_seconds: bounds of the duration, inclusive, in whole seconds as pages show
+            it; calls of unknown duration do not match.
+        changed_since: the call's stored content changed at or after this instant (UTC).
+        search: None for no search.
+        only_ids: search call ids only, because everything else is content.
     """
 
     scopes: Sequence[Scope]

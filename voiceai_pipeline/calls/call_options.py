@@ -1,5 +1,5 @@
-"""What a list of calls can be narrowed to: locations with their time zones, and agents; and how far
-the chosen days have been read."""
+"""What a list of calls can be narrowed to: locations with their time zones, and agents. Also how
+much of the chosen days has been read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class AgentChoice:
     """An agent that calls can be narrowed to.
 
     Attributes:
-        name: its last known one; None: HighLevel never listed it.
+        name: its last known name; None if HighLevel never listed it.
     """
 
     agent_id: str
@@ -52,11 +52,11 @@ class Coverage:
     """How much of a list has been read, counted in pairs of a location and a day.
 
     Attributes:
-        days: days that have begun.
-        read: days read to their end; today counts as soon as it was read.
-        failed: days without a complete read whose sync failed.
-        read_until: up to when today was read for every location (UTC); None: not for every one, or
-            today is not in the list.
+        days: pairs whose day has begun.
+        read: pairs read to the end of the day; today counts once it has been read at all.
+        failed: pairs without a complete read whose sync failed.
+        read_until: up to when today has been read for every location (UTC); None if some location
+            has not been read today, or today is not in the list.
     """
 
     days: int
@@ -79,9 +79,9 @@ def all_locations(
     """Every location, by name.
 
     Args:
-        zone: of locations that have none.
-        connections: their locations are added, which may have no calls yet; a connection may
-            also know a name or a zone.
+        zone: for locations without one.
+        connections: their locations are included, even without calls. They also supply names and
+            zones that are not stored.
     """
     said = {one.location_id: one for one in connections if one.location_id}
     known = {row.location_id: row for row in db.execute(sa.select(locations))}
@@ -98,8 +98,8 @@ def all_locations(
 
 
 def agents_of(db: sa.Connection, location_ids: Sequence[str], limit: int) -> list[AgentChoice]:
-    """The agents of some locations, those that were deleted last, at most ``limit`` of them: all
-    that HighLevel listed, and all that the marts know from calls."""
+    """At most ``limit`` agents of these locations, by name, deleted ones last. Includes agents that
+    HighLevel has listed, and agents that the marts know only from calls."""
     ours = sa.any_(sa.literal(list(location_ids), sa.ARRAY(sa.Text)))
     listed = sa.select(
         agents.c.location_id,
@@ -140,11 +140,11 @@ def agents_of(db: sa.Connection, location_ids: Sequence[str], limit: int) -> lis
 def coverage(
     db: sa.Connection, scopes: Sequence[Scope], zone: ZoneInfo, now: datetime
 ) -> Coverage | None:
-    """How far the days of ``scopes`` have been read; None: too many to look at, or without a
-    beginning.
+    """How much of ``scopes`` has been read; None if a scope has no window, no day has begun, or
+    there are too many days to look up.
 
     Args:
-        zone: the pipeline's: the ledger has its days.
+        zone: the pipeline's time zone, which defines the ledger's days.
         now: aware UTC.
     """
     ranges = [
@@ -172,7 +172,7 @@ def coverage(
     return Coverage(row.days, row.read, row.failed, row.read_until)
 
 
-# Counted here and not in Python: a page of a hundred locations and thirty days has 3,000 of them.
+# Counted in SQL, not in Python: a page of a hundred locations and thirty days has 3,000 pairs.
 _COVERAGE: Final = sa.text(
     """
     WITH wanted AS (
@@ -198,12 +198,12 @@ _COVERAGE: Final = sa.text(
 ).columns(days=sa.Integer, read=sa.Integer, failed=sa.Integer, read_until=UtcDateTime)
 
 _MOST_DAYS: Final = 20_000
-"""Days of locations that a page looks up in the ledger."""
+"""The most pairs of a location and a day that a page looks up in the ledger."""
 
 
 def _days(window: Window, zone: ZoneInfo, now: datetime) -> tuple[date, date]:
-    """The first and last of the pipeline's days that a window touches and that have begun; none:
-    the last is before the first."""
+    """The first and the last day of ``zone`` that overlap the window and have begun; if there is
+    none, the last is before the first."""
     first, end = window.start.astimezone(zone).date(), min(window.end, now)
     if end <= window.start:
         return first, first - timedelta(days=1)
@@ -211,7 +211,7 @@ def _days(window: Window, zone: ZoneInfo, now: datetime) -> tuple[date, date]:
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:
-    """The time zone of an IANA name; None for no name and for an unknown one."""
+    """The time zone of an IANA name; None without a name, or if it is unknown."""
     try:
         return ZoneInfo(name) if name else None
     except (KeyError, ValueError, OSError):

@@ -1,8 +1,7 @@
-"""The queries of lists of calls: from a filter to SQL. Which of them a page asks is in
-``call_search.py``.
+"""Builds the SQL of lists of calls from a filter. ``call_search.py`` decides which queries run.
 
-Each location is walked in the order of ``call_logs_list_idx``, and only as far as the page needs; a
-search starts from its hits instead. The wide rows are read for the keys of the page alone.
+Each location's calls are read in the order of ``call_logs_list_idx``, only as far as the page
+needs; a search starts from its hits instead. The wide rows are read only for the keys of the page.
 """
 
 from collections.abc import Sequence
@@ -33,14 +32,14 @@ Column = sa.Column[Any] | sa.Label[Any]
 
 
 def key_of(sort: Sort) -> sa.ColumnElement[Any]:
-    """What a list is sorted by: a time, or seconds, -1 where unknown."""
+    """The sort key of a list: a time, or a duration in seconds (-1 if unknown)."""
     if sort is Sort.DURATION:
         return sa.func.coalesce(call_logs.c.duration_seconds, _UNKNOWN_DURATION)
     return call_logs.c.started_at if sort is Sort.TIME else call_logs.c.first_seen_at
 
 
 def order(is_up: bool) -> list[Any]:
-    """A total order: location and call id follow."""
+    """ORDER BY the sort key; location id and call id break ties."""
     names: list[sa.ColumnClause[Any]] = [
         sa.column(name) for name in ("key", "location_id", "call_id")
     ]
@@ -48,7 +47,7 @@ def order(is_up: bool) -> list[Any]:
 
 
 def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: bool) -> sa.Subquery:
-    """The keys of one page: of each location no more than the page can hold."""
+    """The keys of one page, which starts after ``edge``; None: at the start of the list."""
     key = key_of(wanted.sort)
     where = is_shown(wanted.show)
     if edge is not None:
@@ -58,7 +57,7 @@ def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: boo
             sa.literal(edge.value, kind), sa.literal(edge.location_id), sa.literal(edge.call_id)
         )
         bound = sa.literal(edge.value, kind)
-        # The second bound is the first one's, in words that an index understands.
+        # The second condition follows from the first, and can use an index.
         where &= here > there if is_up else here < there
         where &= key >= bound if is_up else key <= bound
     columns: list[Column] = [call_logs.c.location_id, call_logs.c.call_id, key.label("key")]
@@ -84,10 +83,10 @@ def all_of(
     columns: Sequence[Column],
     hits: sa.CTE | None,
 ) -> sa.Select[Any]:
-    """Every call of the filter, in no order.
+    """Selects every call of the filter, unordered.
 
     Args:
-        hits: what its search finds.
+        hits: only these calls are looked at; None for all calls of the scopes.
     """
     scope = _scopes(wanted)
     if hits is None and (wanted.has or wanted.outcomes):
@@ -107,7 +106,8 @@ def all_of(
             *_conditions(wanted),
             where,
         )
-        # Each hit is looked up: the server cannot estimate the scopes, and would walk them.
+        # OFFSET 0 forces a lookup of each hit. The server cannot estimate the scopes, and would
+        # otherwise scan them.
         .offset(0)
         .lateral("hit")
     )
@@ -119,8 +119,8 @@ def all_of(
 def _of_location(
     wanted: CallFilter, scope: sa.TableValuedAlias, columns: Sequence[Column]
 ) -> sa.Select[Any]:
-    """The calls of one row of ``scope``. Facts that the filter asks for are joined, which reads
-    those of the location at once: looking each call's up takes six times as long."""
+    """Selects the calls of one row of ``scope``. Facts that the filter asks for are joined, so that
+    a location's facts are read at once: looking up each call's facts takes six times as long."""
     query = sa.select(*columns).where(_in_scope(scope))
     if not wanted.has and not wanted.outcomes:
         return query.where(*_conditions(wanted))
@@ -136,18 +136,19 @@ def _of_location(
     if wanted.outcomes:
         query = query.where(OUTCOME.element.in_(wanted.outcomes))
         if Outcome.NOT_FINAL not in wanted.outcomes:
-            # The same in words that an index understands.
+            # Follows from the condition above, and can use an index.
             query = query.where(call_facts.c.outcome.in_(wanted.outcomes))
     return query
 
 
 def hits_of(wanted: CallFilter, most: int | None = None) -> sa.CTE | None:
-    """What a search finds, at most ``most``, before other filters; None: no search."""
+    """What the search finds, before other filters; at most ``most`` calls by their words. None if
+    there is no search."""
     if wanted.search is None:
         return None
     found: Any = call_words.hits(wanted.search, wanted.scopes, only_ids=wanted.only_ids).limit(most)
     if wanted.search.identifier:
-        # A call that is looked for by its id is found before its words are.
+        # A call is found by its id even before its words are indexed.
         scope = _scopes(wanted)
         by_id = (
             sa.select(call_logs.c.location_id, call_logs.c.call_id)
@@ -193,7 +194,7 @@ def _is_between(
 
 
 def is_shown(show: Show) -> sa.ColumnElement[bool]:
-    """Whether a call is of the kind that ``show`` asks for."""
+    """SQL condition: the call is of the kind that ``show`` asks for."""
     is_listed, is_test = call_logs.c.missing_since.is_(None), call_logs.c.is_trial.is_(True)
     return {
         Show.LIVE: is_listed & call_logs.c.is_trial.is_not(True),
@@ -229,7 +230,7 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def has_any_action(kinds: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Whether an action of any of these types was run in a call."""
+    """SQL condition: the call has an action of one of these types."""
     return sa.or_(
         *(
             call_logs.c.executed_call_actions.contains(sa.literal([{"actionType": kind}], JSONB))
@@ -247,7 +248,7 @@ _DERIVED: Final = {
 
 
 def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
-    """An outcome that is not derived yet, or may change, is NOT_FINAL."""
+    """SQL condition. An outcome that is not derived yet, or may still change, is NOT_FINAL."""
     final = sa.exists().where(
         call_facts.c.location_id == call_logs.c.location_id,
         call_facts.c.call_id == call_logs.c.call_id,
@@ -258,7 +259,7 @@ def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 def rows_of(keys: sa.Subquery, content: bool) -> sa.Select[Any]:
-    """The rows with these keys, in no order."""
+    """Selects the rows with these keys, unordered."""
     same = (keys.c.location_id == call_logs.c.location_id) & (keys.c.call_id == call_logs.c.call_id)
     names: tuple[str, ...] = ("from_number", "contact_id", "summary", "transcript")
     return sa.select(

@@ -1,7 +1,7 @@
-"""Lists of stored calls, page by page, and how many there are.
+"""Pages of lists of stored calls, and how many calls a list has.
 
-A page costs the same wherever it is in a list of millions: it starts after a call, not after a
-number of calls. How filters become SQL is in ``call_queries.py``.
+A page costs the same anywhere in a list of millions, because it starts after a given call, not at
+an offset. ``call_queries.py`` builds the SQL.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,26 +19,28 @@ from voiceai_pipeline.database.tables import call_logs
 COUNTED: Final = 100_000
 COUNTED_HITS: Final = 2_000
 COUNTED_DERIVED: Final = 20_000
-"""Calls up to which a list is counted, what a search finds, and what was derived from calls: beyond
-it takes longer than a page may."""
+"""Counting stops at this many calls: in any list, among the hits of a search, and in a list
+narrowed by derived properties. Counting more would take longer than a page may."""
 
 LOOKED_AT: Final = 20_000
-"""Calls whose actions are looked at to count them: these are in the wide rows."""
+"""In a list narrowed by actions, counting stops after this many calls are examined: actions are in
+the wide rows."""
 
 PATIENCE: Final = 4_000
 PATIENCE_FOR_COUNTS: Final = 1_000
-"""Milliseconds after which a query is given up, and a count, without which a page is shown."""
+"""Milliseconds after which a query is canceled, and after which a count is: a page is shown without
+the count."""
 
 
 @dataclass(frozen=True)
 class CallRow:
-    """A call in a list, and where it stands in it.
+    """A call in a list, with its position.
 
     Attributes:
-        agent_name: its latest name, a deleted agent's too; None: never listed.
-        actions: HighLevel's types, in order.
+        agent_name: the agent's latest name, even if it was deleted; None if it was never listed.
+        actions: HighLevel's action types, in order.
         outcome: derived (``core/outcome.py``).
-        summary, transcript, from_number, contact_id: content; None also where it was not asked for.
+        summary, transcript, from_number, contact_id: content; also None if not requested.
     """
 
     position: Position
@@ -73,7 +75,7 @@ class Counts:
     """How many calls of each kind a filter finds.
 
     Attributes:
-        is_more: counting stopped: there are more, and the kinds are not known.
+        is_more: counting stopped at a limit, so each number is only a lower bound.
     """
 
     live: int
@@ -96,12 +98,12 @@ def page(
     content: bool = False,
     now: datetime | None = None,
 ) -> list[CallRow]:
-    """The first calls of a list, or those that follow ``after``, or those that lead to ``before``;
-    in the list's order, at most ``limit``.
+    """One page of a list, in the list's order, at most ``limit`` calls: the first ones, those right
+    after ``after``, or those right before ``before``.
 
     Args:
-        content: with number, contact, summary and transcript.
-        now: where calls end, which says where to look first; None: where the filter ends.
+        content: include number, contact, summary and transcript.
+        now: the current time (UTC), from which a list looks back first; None: from its end.
 
     Raises:
         sqlalchemy.exc.OperationalError: the query took longer than ``PATIENCE``.
@@ -121,7 +123,7 @@ def page(
 def one(
     db: sa.Connection, location_id: str, call_id: str, sort: Sort, *, content: bool = False
 ) -> CallRow | None:
-    """A call as a list sorted by ``sort`` shows it; None: there is no such call."""
+    """A call as a list sorted by ``sort`` shows it; None if there is no such call."""
     keys = (
         sa.select(
             call_queries.key_of(sort).label("key"), call_logs.c.location_id, call_logs.c.call_id
@@ -134,7 +136,7 @@ def one(
 
 
 def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
-    """How many calls of each kind the filter finds, whichever of them it shows.
+    """How many calls of each kind the filter finds, whatever kind it shows.
 
     Raises:
         sqlalchemy.exc.OperationalError: the query took longer than ``PATIENCE``.
@@ -169,13 +171,13 @@ def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
 
 
 def exact_count(db: sa.Connection, wanted: CallFilter) -> int:
-    """The number of calls of the list, however long it takes."""
+    """The number of calls in the list, however long counting takes."""
     found = all_rows(wanted).order_by(None).subquery("found")
     return int(db.execute(sa.select(sa.func.count()).select_from(found)).scalar_one())
 
 
 def all_rows(wanted: CallFilter) -> sa.Select[Any]:
-    """The keys of every call of the list, in its order: ``location_id``, ``call_id``, ``key``."""
+    """Selects ``location_id``, ``call_id`` and ``key`` of every call in the list, in its order."""
     key = call_queries.key_of(wanted.sort)
     found = call_queries.all_of(
         wanted,
@@ -187,19 +189,19 @@ def all_rows(wanted: CallFilter) -> sa.Select[Any]:
 
 
 def location_ids(db: sa.Connection) -> list[str]:
-    """Every location that has calls, even if no user can read them now, from the index alone."""
+    """Every location that has calls, even if no user can sync it now. Reads only an index."""
     return list(db.execute(_LOCATIONS).scalars())
 
 
 def be_patient(db: sa.Connection, patience: int = PATIENCE) -> None:
-    """Give up every query of this transaction that takes longer than ``patience``."""
+    """Let PostgreSQL cancel queries of this transaction that take longer than ``patience``."""
     db.execute(
         sa.text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(patience)}
     )
 
 
 def took_too_long(error: sa.exc.DBAPIError) -> bool:
-    """Whether a query was given up."""
+    """Whether PostgreSQL canceled the query, as it does after ``PATIENCE``."""
     return getattr(error.orig, "sqlstate", None) == "57014"
 
 
@@ -227,8 +229,9 @@ def _first_parts(
     *,
     is_up: bool,
 ) -> Iterator[CallFilter]:
-    """The filter within the time where the page probably ends, if what is looked for is common, and
-    then within more. Where the page is full there, nothing outside of it would come first."""
+    """The filter, narrowed to parts of the list of growing length, the first of which fill the page
+    if matches are common; none if narrowing does not help. If a part fills the page, no call
+    outside it comes earlier in the list."""
     windows = [one.window for one in wanted.scopes if one.window]
     is_bounded = bool(windows) and len(windows) == len(wanted.scopes)
     end = max((w.end for w in windows), default=None) if is_bounded else _NEVER
@@ -256,7 +259,7 @@ def _first_parts(
 
 _PARTS: Final = 10
 _LENGTHS: Final = (timedelta(days=3), timedelta(days=60))
-"""Of the parts of a list without bounds."""
+"""The lengths of the parts of a list without bounds."""
 
 _NEVER: Final = datetime(2101, 1, 2, tzinfo=UTC)
 _INSTANT: Final = timedelta(microseconds=1)

@@ -1,8 +1,8 @@
 """``call_logs`` and ``set_aside_calls``: writes verified windows, and counts stored calls.
 
 The caller owns the transaction, so calls, ledger and status commit together. Unchanged rows are not
-written at all: a content hash decides (decision 10, with what it costs). ``intake`` has how
-a window is read.
+written at all: a content hash decides (decision 10, with its cost). ``intake`` prepares the rows of
+a window.
 """
 
 import io
@@ -39,11 +39,11 @@ MILLISECOND: Final = timedelta(milliseconds=1)
 
 @dataclass(frozen=True)
 class Written:
-    """What a write did, in calls by part of the window.
+    """What a write did: numbers of calls, one for each part of the window.
 
     Attributes:
-        stored: listed calls that the table holds as listed, or as a newer read wrote them.
-        missing: calls that are no longer listed, as of now.
+        stored: listed calls that the table holds, as listed or as a newer read wrote them.
+        missing: calls that this write marked as missing, since they are no longer listed.
     """
 
     stored: list[int]
@@ -53,7 +53,7 @@ class Written:
 
 
 def lock_locations(db: sa.Connection, location_ids: Iterable[str]) -> None:
-    """Let only this transaction write windows of these locations, until it finishes."""
+    """Lock these locations until the transaction ends; others that lock them wait."""
     # Always in the same order, so that two transactions cannot deadlock.
     db.execute(_LOCK, {"names": [f"voiceai call_logs {one}" for one in sorted(location_ids)]})
 
@@ -73,12 +73,12 @@ def store(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> list[W
         now: becomes first_seen_at, last_changed_at and missing_since (UTC).
 
     Raises:
-        PipelineError: INCOMPLETE, if a read lists a call twice. Roll back then.
+        PipelineError: INCOMPLETE, if a read lists a call twice. The caller must roll back.
     """
     plain = [intake for intake in intakes if intake.is_plain]
     appended = set(plain) if _append(db, plain, now) else {it for it in plain if not it.has_rows}
     # The table holds every call of these reads, so equal counts mean that it holds nothing else.
-    # After a newer read in between the table is right in any case.
+    # If a newer read was stored in between, the table is right in any case.
     settled = [intake for intake in plain if intake in appended]
     parts = [part for intake in settled for part in intake.parts]
     counts = iter(count(db, parts) if parts else ())
@@ -113,7 +113,7 @@ def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
 def _compare(
     db: sa.Connection, intake: Intake, now: datetime, new: list[int], changed: list[int]
 ) -> Written:
-    """Mark what is no longer listed, and count what the table holds of what is."""
+    """Mark stored calls that are no longer listed as missing, and count the listed ones stored."""
     values = _values(intake, now)
     aside: list[tuple[str, bytes | None]] = [
         (call.call_id, None) for call in intake.set_aside if call.call_id
@@ -125,7 +125,7 @@ def _compare(
 
 
 def _write_rows(db: sa.Connection, intake: Intake, now: datetime) -> tuple[list[int], list[int]]:
-    """Write the calls of an intake; the number of new and of changed calls, by part."""
+    """Write the calls of an intake; returns the numbers of new and changed calls, by part."""
     nothing, values = [0] * len(intake.starts), _values(intake, now)
     if not intake.has_rows:
         return nothing, nothing
@@ -149,9 +149,9 @@ def _write_rows(db: sa.Connection, intake: Intake, now: datetime) -> tuple[list[
 
 
 def refused(db: sa.Connection, intake: Intake, now: datetime) -> dict[str, str]:
-    """The calls of an intake that the database cannot store, and the SQLSTATE of each.
+    """The calls of an intake that the database cannot store: the SQLSTATE of each, by call id.
 
-    Found by trying ever smaller parts, each in a savepoint that is rolled back.
+    Found by bisection; each attempt runs in a savepoint that is rolled back.
     """
     found: dict[str, str] = {}
     rows = read_rows(intake.rows)
@@ -190,8 +190,8 @@ _TRIED_AT_ONCE: Final = 5_000
 
 
 def _append(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> bool:
-    """Write calls that are all new by one statement, at half the cost of an upsert. False, with
-    nothing written, if one is not new: it was missing, had another time, or is listed twice."""
+    """Write calls that are all new with one COPY, at half the cost of an upsert. Returns False and
+    writes nothing if one is not new: marked missing, stored under another time, or listed twice."""
     times = {"first_seen_at": timestamptz(now), "last_changed_at": timestamptz(now)}
     parts = [
         (intake.rows, {"location_id": intake.location_id.encode(), **times})
@@ -213,11 +213,10 @@ def _append(db: sa.Connection, intakes: Sequence[Intake], now: datetime) -> bool
 def _listing(
     db: sa.Connection, intake: Intake, aside: list[tuple[str, bytes | None]]
 ) -> tuple[str, dict[str, Any]]:
-    """Everything that was listed, as a relation (call_id, content_hash) for a query, and the
-    query's values.
+    """SQL for a relation (call_id, content_hash) of all listed calls, and the values it binds.
 
     Args:
-        aside: calls that can no longer be parsed. They have no hash, and they are not missing.
+        aside: listed calls that were set aside. They have no hash, and are not missing.
     """
     rest = intake.listed_rest + aside
     if not intake.listed_rows.tell():
@@ -283,14 +282,14 @@ _STORED: Final = (
 )
 
 _ALREADY_THERE: Final = "23505"
-"""SQLSTATE of a row whose key is taken."""
+"""SQLSTATE unique_violation: a row with this key exists."""
 
 _TWICE: Final = "21000"
-"""SQLSTATE of an INSERT ... ON CONFLICT that would have to write a row twice."""
+"""SQLSTATE cardinality_violation: INSERT ... ON CONFLICT would have to write a row twice."""
 
 
 def _by_part(db: sa.Connection, query: str, values: dict[str, Any]) -> list[int]:
-    """The counts of a query, by part of the window; counts of no part are left out."""
+    """A query's counts, one for each part of the window; rows outside every part are ignored."""
     counts: dict[int, int] = dict(db.execute(sa.text(query), values).all())
     return [counts.get(part, 0) for part in range(1, len(values["starts"]) + 1)]
 
@@ -298,8 +297,8 @@ def _by_part(db: sa.Connection, query: str, values: dict[str, Any]) -> list[int]
 def _write_set_aside(
     db: sa.Connection, location_id: str, calls: Sequence[SetAsideCall], now: datetime
 ) -> None:
-    """By COPY, as the calls: the values of a statement would be in PostgreSQL's log, where it is
-    set to log statements (REQUIREMENTS X1)."""
+    """Written by COPY, like calls: PostgreSQL may be set to log statements, with their bind values
+    (REQUIREMENTS X1)."""
     if not calls:
         return
     common = (text(location_id), timestamptz(now), timestamptz(now))
@@ -336,7 +335,7 @@ _SET_ASIDE: Final = (
 
 
 def count(db: sa.Connection, parts: Sequence[tuple[str, Window]]) -> list[int]:
-    """How many calls the table holds of each location in each window, not counting missing ones."""
+    """How many calls are stored in each of these windows of locations, without missing ones."""
     values = {
         "locations": [location_id for location_id, _ in parts],
         "starts": [window.start for _, window in parts],
@@ -358,9 +357,9 @@ _COUNT: Final = sa.text(
 
 
 def free_instant(db: sa.Connection, location_id: str, first: datetime, step: timedelta) -> datetime:
-    """``first``, or the next instant in steps of ``step`` with no call within a millisecond.
+    """The first of ``first``, ``first + step``, ... with no stored call within a millisecond.
 
-    As a bound it selects the same calls whether it is inclusive or not.
+    As a bound it selects the same calls, inclusive or exclusive.
     """
     reach = timedelta(seconds=1)
     near = (call_logs.c.started_at >= first - reach) & (call_logs.c.started_at <= first + reach)

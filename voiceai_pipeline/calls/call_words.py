@@ -1,12 +1,12 @@
-"""The full-text index of calls: found by a word, by a number's beginning or end, by a contact.
+"""The full-text index of calls: finds them by words, by the beginning or end of a phone number, and
+by contact.
 
-It is a table beside ``call_logs`` (``call_words``), filled a moment later by the web process: an
-index on the calls themselves would cost every sync several times the write of a call. Words are as
-they were spoken, in lower case, without a language's rules (``simple``): a location's callers speak
-several languages. Besides words a row holds terms that no text can contain: the number forwards
-and backwards (for its beginning and its end), the contact, and the month
-and the location, which let a search of a few weeks or locations pass over all others inside the
-index.
+It is a table of its own (``call_words``), which the web process fills shortly after each sync: an
+index on ``call_logs`` would make writing a call several times as expensive. Words are indexed as
+spoken, in lower case, without stemming (``simple``), because callers speak several languages. Each
+row also holds terms that no text can contain: the phone number forwards and backwards (for its
+beginning and its end), the contact, the month and the location. Month and location let a search of
+a few weeks or locations skip all others inside the index.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.database.tables import call_words
 
 AT_ONCE: Final = 20_000
-"""Calls of one transaction of the keeper."""
+"""The most calls that one transaction indexes."""
 
 OVERLAP: Final = timedelta(hours=1)
-"""A sync may commit this long after the time that it wrote into its calls."""
+"""A sync may commit up to this long after the ``last_changed_at`` that it wrote."""
 
 _MONTHS: Final = 24
-"""Months up to which a search names them; a longer one looks at all."""
+"""The most months that a search names; a longer search is not narrowed by month."""
 
 _LOCATIONS: Final = 20
-"""Locations up to which a search names them."""
+"""The most locations that a search names; with more, it is not narrowed by location."""
 
 _PART: Final = 3_000
-"""Calls that are looked at one by one before the index is asked: a word that many callers say is
-found there, and one that few say costs little more."""
+"""How many calls are searched first, before all of them. A common word fills the page from these;
+for a rare one, the first search costs little."""
 
 _LONGEST: Final = 200_000
-"""Characters of a call that are indexed: PostgreSQL takes a megabyte of words."""
+"""The most characters of a call that are indexed: a ``tsvector`` holds at most a megabyte."""
 
 _LOCK: Final = 7_204_511_093
-"""Of the keeper: one process at a time fills the table."""
+"""The advisory lock that lets one process at a time fill the table."""
 
 
 def keep(db: sa.Connection, limit: int = AT_ONCE) -> int:
@@ -63,17 +63,18 @@ def is_behind(db: sa.Connection, now: datetime, grace: timedelta) -> bool:
 
 
 def index_again(db: sa.Connection, keys: Sequence[tuple[str, str]]) -> None:
-    """Index these calls (location and call id) again if they are indexed: their text has changed
-    without counting as a change, as a new redaction does."""
+    """Reindex those of these calls (location id, call id) that are indexed. For changes of text
+    that leave ``last_changed_at`` as it is, such as a new redaction."""
     locations, calls = [location for location, _ in keys], [call for _, call in keys]
     db.execute(_AGAIN, {"locations": locations, "calls": calls})
 
 
 def first_part(db: sa.Connection, edge: datetime | None, *, is_up: bool) -> Window | None:
-    """The time of the first ``_PART`` indexed calls from ``edge`` on; None: there are none.
+    """The window of the ``_PART`` indexed calls next to ``edge``; None if there are none.
 
     Args:
-        edge: UTC; None: from the newest, or, upwards, from the oldest.
+        edge: UTC; None for the newest call, or the oldest if ``is_up``.
+        is_up: look at calls from ``edge`` on; otherwise at those up to it.
     """
     at = call_words.c.started_at
     query = sa.select(at).order_by(at if is_up else at.desc()).limit(_PART)
@@ -87,11 +88,11 @@ def first_part(db: sa.Connection, edge: datetime | None, *, is_up: bool) -> Wind
 
 
 def hits(search: Search, scopes: Sequence[Scope], *, only_ids: bool) -> sa.Select[Any]:
-    """The calls that a search may find, by ``location_id`` and ``call_id``; some may lie outside
-    of ``scopes``.
+    """Selects the calls that match a search: ``location_id`` and ``call_id``. Some may be outside
+    ``scopes``.
 
     Args:
-        only_ids: content is not looked at: nothing is found.
+        only_ids: content must not be searched, so nothing matches.
     """
     columns = (call_words.c.location_id, call_words.c.call_id)
     if only_ids:
@@ -118,7 +119,7 @@ def hits(search: Search, scopes: Sequence[Scope], *, only_ids: bool) -> sa.Selec
             )
             within = sa.func.tsquery_and(within, any_of, type_=TSQUERY)
     query = sa.select(*columns).where(
-        # Nothing but punctuation was typed: no call has been asked for.
+        # Only punctuation was typed: no call matches.
         sa.func.numnode(asked) > 0,
         call_words.c.words.op("@@", return_type=sa.Boolean())(within),
     )
@@ -140,7 +141,8 @@ def _quoted(letter: str, name: str) -> str:
 
 
 def _months(windows: Sequence[Window | None]) -> list[str]:
-    """The months of UTC that the windows touch; none if they are too many to name."""
+    """The UTC months from the first window to the last (YYYY-MM); empty if there are more than
+    ``_MONTHS``, or if a window is None."""
     if not windows or any(one is None for one in windows):
         return []
     first = min(one.start for one in windows if one).astimezone(UTC)
@@ -153,7 +155,7 @@ def _months(windows: Sequence[Window | None]) -> list[str]:
 
 
 def _since(db: sa.Connection) -> datetime | None:
-    """From where there may be calls that are not indexed (UTC); None: from the beginning."""
+    """All calls that changed before this instant (UTC) are indexed; None if no call is."""
     newest = db.execute(sa.select(sa.func.max(call_words.c.changed_at))).scalar_one()
     return None if newest is None else newest - OVERLAP
 

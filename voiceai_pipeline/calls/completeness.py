@@ -1,7 +1,8 @@
-"""Which days are complete for every user who can be synced: one or two queries of the ledger,
+"""Which days are complete for every user who can be synced, by one or two queries of the ledger,
 however many users and days there are.
 
-The rule of ``day_status`` without loading its rows, for checks of all days every 20 seconds.
+It applies the rule of ``day_status`` without loading rows, because all days are checked every 20
+seconds.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,12 +22,12 @@ from voiceai_pipeline.database.engine import UtcDateTime
 
 
 class Completeness(Enum):
-    """How a day stands for all users together."""
+    """A day's state over all users."""
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
     FILLING = "filling"
-    """Complete but for new users, whose history is still being read for the first time."""
+    """Complete except for new users, whose history is being read for the first time."""
 
 
 def of_days(
@@ -72,7 +73,7 @@ def synced_since(db: sa.Connection, since: datetime) -> set[date]:
 
 _ANY_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
-# The bounds of days come from Python: its zones and the server's may differ.
+# The ends of days come from Python: its time zone data and the server's may differ.
 _COMPLETE: Final = sa.text(
     "SELECT l.day, count(*) AS users "
     "FROM sync_ledger l "

@@ -1,7 +1,7 @@
-"""How many users' days are complete, for a page that must answer at once.
+"""How many users are complete on each day, for a page that must respond quickly.
 
-The same rule as ``day_status.report``, counted in the database: a row per day instead of a row per
-user and day. A test keeps the two equal.
+It follows the rule of ``day_status.report``, but counts in the database: one row per day instead of
+one per user and day. A test keeps the two equal.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from voiceai_pipeline.core.days import Window
 
 @dataclass(frozen=True)
 class DayCounts:
-    """How one day stands, in numbers of users.
+    """How many users are in each state on one day.
 
     Attributes:
         is_open: the day is not over; complete then means up to the last read.
@@ -34,12 +34,12 @@ class DayCounts:
 
     @property
     def able(self) -> int:
-        """How many users can be synced."""
+        """How many users can be synced, or are complete although they cannot be synced now."""
         return self.complete + self.failed + self.unread
 
     @property
     def is_complete(self) -> bool:
-        """Whether every user who can be synced is."""
+        """Whether every user who can be synced is complete."""
         return not self.failed and not self.unread
 
 
@@ -50,10 +50,10 @@ def day_counts(
     zone: ZoneInfo,
     now: datetime,
 ) -> list[DayCounts]:
-    """How days stand, in order of days.
+    """The counts of each of ``days``, in order.
 
     Args:
-        connections: all users.
+        connections: of all users.
         zone: the time zone of the days.
         now: aware UTC.
     """

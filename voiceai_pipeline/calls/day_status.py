@@ -1,8 +1,7 @@
-"""How users' days stand: complete, failed, waiting or unread, when a failed day is retried, and
+"""The state of users' days (complete, failed, waiting or unread), when a failed day is retried, and
 which users are stale.
 
-Pure: from ledger rows and today's connections, with the time as an argument. Nothing is read or
-written here.
+Pure functions of ledger rows and today's connections, with the time as an argument. No I/O.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,8 +19,8 @@ from voiceai_pipeline.core.failures import FailureClass, Remedy
 from voiceai_pipeline.core.percent import percent
 
 RETRY_DELAYS: Final = tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 720, 720))
-"""How long after its n-th failure in a row a day is retried automatically. After the last delay it
-takes a manual rerun."""
+"""How long after its n-th failure in a row a day is retried automatically. A day that has failed
+more often needs a manual rerun."""
 
 RETRIED: Final = frozenset(f for f in FailureClass if f.explanation.remedy is Remedy.RERUN)
 """Failures that may pass without intervention."""
@@ -34,20 +33,20 @@ DEADLINE: Final = timedelta(hours=6)
 
 
 def span(days: Collection[date]) -> str:
-    """Days as text: a single day, or the first, the last and how many."""
+    """Days as text: the day if there is one, else the first, the last and the number of days."""
     first, last = min(days), max(days)
     return str(first) if len(days) == 1 else f"{first} to {last} ({len(days)} days)"
 
 
 @dataclass(frozen=True)
 class DayReport:
-    """How one day stands for every user, from the ledger and today's connections.
+    """Each user's state on one day, from the ledger and today's connections.
 
     Attributes:
         complete: read and verified to the end of the day (today: to the last read).
         failed: a rerun, or a fix of our configuration, can help.
         waiting: needs action first: reconnect, or re-enable the location.
-        unread: can be synced, and has not been tried yet.
+        unread: can be synced, but was never tried, or was last read before the day ended.
     """
 
     day: date
@@ -63,27 +62,27 @@ class DayReport:
 
     @property
     def able(self) -> int:
-        """How many users can be synced."""
+        """How many users can be synced, or are complete although they cannot be synced now."""
         return len(self.complete) + len(self.failed) + len(self.unread)
 
     @property
     def users(self) -> int:
-        """All users, those who need action included."""
+        """How many users there are, including those who need action."""
         return self.able + len(self.waiting)
 
     @property
     def complete_percent(self) -> Decimal:
-        """Complete users, of those who can be synced."""
+        """Complete users, in percent of ``able``."""
         return _percent(len(self.complete), self.able)
 
     @property
     def complete_percent_of_all(self) -> Decimal:
-        """Complete users, of all."""
+        """Complete users, in percent of all users."""
         return _percent(len(self.complete), self.users)
 
 
 def _percent(part: int, whole: int) -> Decimal:
-    """With a decimal, rounded half up, but 100 only if none is missing."""
+    """To one decimal, rounded half up, but 100.0 only if none is missing."""
     if part == whole:
         return Decimal("100.0")
     return min(percent(part, whole, 1), Decimal("99.9"))
@@ -112,7 +111,7 @@ def report(
     zone: ZoneInfo,
     now: datetime,
 ) -> list[DayReport]:
-    """How days stand for all users, in order of days.
+    """The report of each of ``days``, in order.
 
     Args:
         rows: the ledger's rows for ``days``.

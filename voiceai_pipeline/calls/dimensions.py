@@ -63,9 +63,10 @@ class Directory:
         return self._each_location(lambda one, at: self._sync_agents(one.user.id, at))
 
     def read_new(self, user_id: UUID, location_id: str) -> None:
-        """Store the agents of a location that was just connected; its name and time zone are there.
+        """Store the agents of a newly connected location; name and time zone are stored already.
 
-        A failure is left to the next sync of all agents: the connection must not wait for it.
+        A failure is ignored, so that it cannot fail the connection; the next sync of all agents
+        makes up for it.
         """
         with contextlib.suppress(PipelineError, sa.exc.SQLAlchemyError):
             self._sync_agents(user_id, location_id)
@@ -160,7 +161,7 @@ def store_agents(
 
 
 def _note_names(db: sa.Connection, location_id: str, now: datetime) -> None:
-    """Add to the history every name that differs from the agent's latest one there."""
+    """Add each agent's name to the history if it differs from the latest one there."""
     latest = (
         sa.select(agent_names.c.name)
         .where(
@@ -180,7 +181,7 @@ def _note_names(db: sa.Connection, location_id: str, now: datetime) -> None:
 
 
 def _note_settings(db: sa.Connection, location_id: str, now: datetime) -> None:
-    """Add to the history all settings that differ from the agent's latest ones there."""
+    """Add each agent's settings to the history if they differ from the latest ones there."""
     db.execute(_NOTE_SETTINGS, {"location": location_id, "now": now})
 
 

@@ -1,7 +1,7 @@
-"""How fresh each location's calls are, and whether HighLevel's messages arrive.
+"""How fresh each location's calls are, and whether HighLevel's webhook messages arrive.
 
-Messages make calls arrive within seconds; without them the next sync finds the same calls. So
-nothing here is a failure: it says which of the two is at work.
+With messages, calls are stored within seconds; without them, the next sync finds the same calls. So
+nothing here is a failure: it only shows which of the two finds the calls.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,10 +26,11 @@ class Freshness:
     """How a location's calls arrive.
 
     Attributes:
-        last_message_at: when a message last announced a call (UTC); None: never in 30 days.
-        seen_until: up to when calls have been read, by a sync or because of a message (UTC).
-        is_polled: a call of the last day was found by a sync although messages had begun to
-            arrive before it, for this location or others: delivery is paused or switched off in
+        last_message_at: when a message last announced a call (UTC); None: not in 30 days.
+        seen_until: up to when calls have been read, by a sync or because of a message (UTC); None
+            if not lately.
+        is_polled: no message announced the newest call of the last day, although messages had
+            arrived before it, for this location or others: delivery is paused or switched off in
             HighLevel's portal.
     """
 
@@ -39,8 +40,8 @@ class Freshness:
 
 
 def of_connected(db: sa.Connection) -> list[tuple[str, Freshness]]:
-    """Name and freshness of each location that can be synced: those whose calls only syncs find
-    first, then those that were seen longest ago."""
+    """Name and freshness of each location that can be synced. Locations whose calls only syncs find
+    come first, then those that were read longest ago."""
     names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
     found = [(names[key], one) for key, one in of_locations(db, names).items()]
     never = datetime.min.replace(tzinfo=UTC)
@@ -97,9 +98,9 @@ class Delivery:
     """Whether messages arrive.
 
     Attributes:
-        last_message_at: the last verified message of any kind (UTC); None: never in 30 days.
-        messages: verified ones of the last day.
-        refused: the last day's refusals, by reason.
+        last_message_at: when the last verified message arrived (UTC); None: none in 30 days.
+        messages: verified messages in the last 24 hours.
+        refused: refusals by reason, of the UTC days whose last one is less than 24 hours ago.
         polled: names of the locations whose calls only syncs find, sorted.
     """
 
@@ -110,7 +111,7 @@ class Delivery:
 
 
 def delivery(db: sa.Connection) -> Delivery:
-    """Whether messages have arrived lately, and for which locations they do not."""
+    """Whether messages have arrived lately, and for which locations they have not."""
     last, messages = db.execute(_MESSAGES).one()
     refused = {row.reason: row.messages for row in db.execute(_REFUSED)}
     polled = sorted(name for name, one in of_connected(db) if one.is_polled)

@@ -1,9 +1,9 @@
-"""Reads a location because a message said that a call has ended, minutes before the next sync.
+"""Reads a location as soon as a webhook message says that a call has ended, before the next sync.
 
-A hinted read is as strict as any other: same client, limits, lease, redaction and intake, and its
-window is verified before it is stored. Only the ledger stays as it is: a window of hours makes no
-day complete (REQUIREMENTS W6), and a failure is no day's failure. What a lost message leaves out,
-the next sync finds.
+A hinted read is as strict as a sync: same client, limits, lease, redaction and intake, and its
+window is verified before it is stored. It does not touch the ledger: a window of hours makes no day
+complete (REQUIREMENTS W6), and its failure is not the failure of a day. If a message is lost, the
+next sync finds the call.
 """
 
 import contextlib
@@ -35,10 +35,11 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 log = logging.getLogger(__name__)
 
 LEASE: Final = timedelta(minutes=1)
-"""A hinted read takes seconds; one that takes longer stops, and is retried."""
+"""A hinted read takes seconds; one that outlasts its lease stops, and is retried."""
 
 MARGIN: Final = timedelta(minutes=1)
-"""Read this much before the call's start, which may be its end (CONTRACT 13.5)."""
+"""How long before the call's ``createdAt`` a read starts: whether that is the start or the end of
+the call is unknown (CONTRACT 12)."""
 
 
 class HintedSync:
@@ -91,7 +92,7 @@ class HintedSync:
         except Exception as error:
             self._postpone(location_id, unexpected(error).message)
         finally:
-            # The lease of a process whose database is away expires.
+            # If the database is unreachable, the lease expires.
             with contextlib.suppress(sa.exc.OperationalError), self._engine.begin() as db:
                 leases.release(db, [location_id], holder)
         return False
@@ -127,12 +128,12 @@ class HintedSync:
         return True
 
     def _starts(self, window: Window) -> list[datetime]:
-        """The window's start, and the start of every further day in it (UTC)."""
+        """The window's start, then the start of each later day in it (UTC)."""
         days = day_range(*(at.astimezone(self._zone).date() for at in (window.start, window.end)))
         return [window.start, *(Window.of_day(day, self._zone).start for day in days[1:])]
 
     def _store(self, calls: Intake) -> None:
-        """Commit the calls and what becomes of their hints together."""
+        """Store the calls and update their hints in one transaction."""
         with self._engine.begin() as db:
             call_store.lock_locations(db, [calls.location_id])
             written = call_store.store(db, [calls], database_now(db))[0]

@@ -1,9 +1,9 @@
 """``webhook_messages`` and ``call_hints``: what HighLevel's messages say, and which locations to
 read because of it.
 
-Each message counts once, however often it arrives, for as long as it is kept. A message about a
-location that no user is connected to is counted and has no consequence. Verifying a message is in
-``highlevel/webhook.py``, reading in ``hinted_sync``.
+A message that arrives again while it is kept is ignored. A message about a location that no user is
+connected to is stored, and has no consequence. ``highlevel/webhook.py`` checks signatures,
+``hinted_sync`` reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ GIVE_UP: Final = timedelta(hours=2)
 
 RETRY: Final = timedelta(minutes=1)
 SPACING: Final = timedelta(seconds=2)
-"""Between two reads of one location: the hints of a busy one share a read."""
+"""The least time between two reads of a location, so that the hints of a busy one share a read."""
 
 KEPT: Final = timedelta(days=30)
-"""How long a message is recognized as repeated; HighLevel retries for hours."""
+"""How long a repeated message is recognized; HighLevel retries for hours."""
 
 UNKNOWN_START: Final = timedelta(hours=2)
 """A call whose message does not say when it started is looked for this far back."""
@@ -44,7 +44,7 @@ LOOK_BACK: Final = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class HintedLocation:
-    """A location to read now: calls from ``since`` (UTC) on have ended."""
+    """A location to read now, because calls that started at ``since`` (UTC) or later have ended."""
 
     location_id: str
     since: datetime
@@ -53,14 +53,14 @@ class HintedLocation:
 def verified(
     body: bytes, headers: Mapping[str, str], highlevel: HighLevelSettings
 ) -> WebhookMessage | Refusal:
-    """The message, if HighLevel signed it and it is about our app.
+    """The message if HighLevel signed it and it names no other app; else why it is refused.
 
-    One key signs the messages of all apps, so the signature proves HighLevel, not that the message
-    is for us (CONTRACT 13.3).
+    One key signs the messages of all apps, so a signature proves only that HighLevel sent the
+    message, not that it is for our app (CONTRACT 13.3).
 
     Args:
         body: as received.
-        headers: of the request, whose names compare without case.
+        headers: of the request; names are case-insensitive.
     """
     if not is_signed(body, headers.get(SIGNATURE_HEADER), highlevel.webhook_keys):
         return Refusal.UNSIGNED
@@ -73,11 +73,11 @@ def verified(
 
 
 def record(db: sa.Connection, messages: Sequence[WebhookMessage]) -> bool:
-    """Keep the messages that are new, and plan reads for the calls that have ended.
+    """Store the messages that are new, and schedule reads of the calls that have ended.
 
     Returns:
-        Whether something is to be done: a call has ended, or the app was removed, somewhere that a
-        user is connected to.
+        Whether there is work: for a location or company with a connected user, a call has ended or
+        the app was uninstalled.
     """
     columns = {
         "ids": [one.message_id for one in messages],
@@ -172,12 +172,12 @@ def finish(
     seen_until: datetime,
     changed_days: Sequence[date],
 ) -> None:
-    """Note a read that was complete: its hints wait for their next read, or are done.
+    """Record a complete read: schedule the next read for its hints, or delete those that are done.
 
     Args:
-        read_at: when it began; hints that came later are still due (UTC).
+        read_at: when the read started (UTC); hints that came due later stay due.
         seen_until: the end of the window (UTC).
-        changed_days: days whose calls it changed, of the pipeline's zone.
+        changed_days: days, in the pipeline's zone, on which the read changed calls.
     """
     values = {
         "location": location_id,
@@ -218,7 +218,7 @@ _FINISH: Final = tuple(
 
 
 def postpone(db: sa.Connection, location_id: str) -> None:
-    """Retry a read that failed in a minute; drop hints that have waited too long."""
+    """Schedule a retry of a failed read after ``RETRY``; drop hints older than ``GIVE_UP``."""
     values = {"location": location_id}
     db.execute(_DROP, values)
     db.execute(_POSTPONE, values)
@@ -241,7 +241,7 @@ def drop(db: sa.Connection, location_id: str) -> None:
 
 
 def uninstalled(db: sa.Connection) -> list[tuple[str, str | None, str | None]]:
-    """Messages that the app was removed, not handled yet: id, location and company."""
+    """The oldest unhandled messages that the app was uninstalled: id, location and company."""
     table = webhook_messages
     query = (
         sa.select(table.c.message_id, table.c.location_id, table.c.company_id)
@@ -257,7 +257,7 @@ def uninstalled(db: sa.Connection) -> list[tuple[str, str | None, str | None]]:
 
 
 def handled(db: sa.Connection, message_id: str) -> None:
-    """Note that the consequences of a message were drawn."""
+    """Mark a message as handled."""
     db.execute(
         sa.update(webhook_messages)
         .where(webhook_messages.c.message_id == message_id)
@@ -266,7 +266,7 @@ def handled(db: sa.Connection, message_id: str) -> None:
 
 
 def count_refusals(db: sa.Connection, refusals: Mapping[Refusal, int]) -> None:
-    """Add refused messages, by reason, to today's counts."""
+    """Add refused messages, by reason, to the counts of today (UTC)."""
     for reason, messages in refusals.items():
         db.execute(_REFUSED, {"reason": reason.value, "messages": messages})
 
@@ -280,7 +280,7 @@ _REFUSED: Final = sa.text(
 
 
 def purge(db: sa.Connection) -> None:
-    """Delete what is older than ``KEPT``."""
+    """Delete messages, counts of refusals and hinted days that are older than ``KEPT``."""
     for text in (
         "DELETE FROM webhook_messages WHERE received_at < clock_timestamp() - :kept",
         "DELETE FROM webhook_refusals WHERE last_at < clock_timestamp() - :kept",

@@ -1,11 +1,11 @@
-"""The read of one window on its way into ``call_logs``, compared with the table batch by batch.
+"""Takes in the calls of one window and compares them with ``call_logs``, batch by batch.
 
-A window may hold a million calls, so memory stays flat: calls the table already holds are dropped,
-the others wait in a temporary file in COPY's format. Nothing is written to the database here;
-``call_store`` does that, in one transaction.
+A window may hold a million calls, so memory use must stay flat: calls that the table already holds
+are dropped, and the others go to a temporary file in COPY format. Nothing is written to the
+database here; ``call_store`` does that, in one transaction.
 
-Most calls of a re-read arrive byte for byte as before. Their fingerprint shows it, and they are not
-even parsed.
+Most calls of a re-read are byte for byte as before. Their fingerprints match, so they are not even
+parsed.
 """
 
 import hashlib
@@ -40,17 +40,18 @@ from voiceai_pipeline.database.engine import autocommit
 from voiceai_pipeline.database.tables import call_logs
 
 _BATCH: Final = 300
-"""Calls compared with the table at once. A larger batch costs hardly less per call, and each of the
-many locations read concurrently holds one in memory."""
+"""Calls compared with the table at once. A larger batch is hardly cheaper per call, and each of the
+many locations that are read concurrently holds a batch in memory."""
 
 _IN_MEMORY: Final = 1 << 18
-"""Bytes of a file that stay in memory; a larger one is on disk, unnamed and private to us."""
+"""Bytes up to which a temporary file stays in memory. A larger one is on disk, without a name, so
+that no other process can open it."""
 
 _AT_ONCE: Final = 64
-"""Rows written to the file at once; all of a batch, of many locations, would be 20 MB."""
+"""Rows written to the file at once. Whole batches, of many locations, would take 20 MB."""
 
 _LIGHT: Final = 1 << 16
-"""Bytes of calls: a day of a small location."""
+"""Bytes of rows up to which an intake is light: a day of a small location."""
 
 _STAMPS: Final = ("first_seen_at", "last_changed_at", "missing_since")
 """The columns of ``call_logs`` that the write sets, not HighLevel."""
@@ -71,27 +72,26 @@ class KnownCall(NamedTuple):
 class Intake:
     """Takes in one complete read of a window.
 
-    The table is queried in short transactions of its own, a batch at a time. ``call_store.store``
-    notices what others write between these queries and the write.
+    The table is queried in separate short transactions, one for each batch. ``call_store.store``
+    detects what others have written between these queries and the write.
 
     Args:
         starts: where the parts of the window start (UTC); calls are counted by part.
-        call_of: parses a call; called only for calls that the table does not hold as they were
-            sent.
+        call_of: parses a call; called only if the stored fingerprint differs.
         fingerprint: a keyed hash of the call as sent, which may contain secrets.
-        read_at: when the read started (UTC). Rows written since then come from a newer read and
-            stay.
-        known: what the table holds of the window, read after ``read_at``; None: it is queried.
+        read_at: when the read started (UTC). Rows written later come from a newer read, and are
+            kept.
+        known: what the table holds of the window, read after ``read_at``; None to query it here.
 
     Attributes:
         window_end: end of the window (UTC), known after ``finish``.
         set_aside: listed items that cannot be stored.
-        listed: calls taken, by part of the window.
+        listed: calls taken and not set aside, by part of the window.
         new: calls the table did not hold when it was queried, by part of the window.
         are_all_new: every call of ``rows`` counts as new.
-        is_plain: the read changes no stored call, lists none twice and sets no item aside, as
-            nearly every read. Then the unique key and a count of the window prove that the table
-            holds exactly these calls.
+        is_plain: the read changes no stored call, lists none twice and sets no item aside. Nearly
+            every read is plain. For a plain read, the unique key and a count of the window prove
+            that the table holds exactly these calls.
         rows: the ``COPIED`` columns of the calls to write, as a file of COPY rows.
         listed_rows: id and content hash of listed calls, as a file of COPY rows.
         listed_rest: the listed calls that ``listed_rows`` does not hold yet.
@@ -127,7 +127,7 @@ class Intake:
         self._latest_id: str | None = None
 
     def close(self) -> None:
-        """Delete the temporary files of what was read."""
+        """Delete the temporary files."""
         self.rows.close()
         self.listed_rows.close()
 
@@ -136,7 +136,7 @@ class Intake:
         return bisect_right(self.starts, instant) - 1
 
     def take(self, calls: Sequence[ListedCall]) -> None:
-        """Take calls of the read, in order: no earlier than those taken before."""
+        """Take the next calls of the read; none starts earlier than those taken before."""
         for call in calls:
             self.listed[self.part_of(call.started_at)] += 1
         self._batch += calls
@@ -146,10 +146,10 @@ class Intake:
             self.listed_rest.clear()
 
     def finish(self, window_end: datetime, set_aside: Sequence[SetAsideCall] = ()) -> None:
-        """Finish a read that was complete; every call of it has been taken.
+        """Finish a complete read, after all of its calls have been taken.
 
         Args:
-            window_end: of the window (UTC).
+            window_end: the end of the window (UTC).
             set_aside: listed items that could not be parsed.
         """
         self._sift()
@@ -171,7 +171,7 @@ class Intake:
             values = dict(zip(COPIED, fields_of(call), strict=True))
             started_at = instant_of(values["started_at"] or b"")
             self.listed[self.part_of(started_at)] -= 1
-            # Not its content, which may be what is refused.
+            # Only its id is kept: the content may be what the database refuses.
             self.set_aside.append(
                 SetAsideCall(
                     f"PostgreSQL cannot store it (SQLSTATE {states[call_id]})",
@@ -195,7 +195,7 @@ class Intake:
 
     @property
     def is_light(self) -> bool:
-        """Whether there is so little to write that its transaction would cost more."""
+        """Whether there is so little to write that a transaction of its own would cost more."""
         return self.rows.tell() <= _LIGHT
 
     @property
@@ -205,7 +205,7 @@ class Intake:
         return [(self.location_id, Window(*part)) for part in bounds]
 
     def _known(self) -> Mapping[str, KnownCall]:
-        """What the table holds between the first and the last call of the batch."""
+        """What the table holds from the start of the batch's first call to that of its last."""
         if self._known_ahead is not None:
             return self._known_ahead
         if not self._batch:
@@ -215,8 +215,8 @@ class Intake:
             return {row[0]: KnownCall(*row[1:]) for row in rows_of(db, _KNOWN, bounds)}
 
     def _sift(self) -> None:
-        """Keep the calls of the batch that the table does not hold as they are, and empty the
-        batch. A few too many do no harm: the write decides again."""
+        """Move the new and changed calls of the batch to ``rows``, and empty the batch. A few too
+        many do no harm: the write compares them again."""
         table, rows = self._known(), list[bytes]()
         for call in self._batch:
             known, fingerprint = table.get(call.call_id), self._fingerprint(call.sent)

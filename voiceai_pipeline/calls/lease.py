@@ -1,5 +1,5 @@
-"""The lease of one location as its worker holds it, in memory: whether it is still valid, and when
-the worker last showed a sign of life. The rows in the database are in ``leases``.
+"""A worker's view, in memory, of its lease of one location: whether it is still valid, and when the
+worker last showed a sign of life. ``leases`` has the rows in the database.
 """
 
 import contextlib
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 
 class LeaseLostError(Exception):
-    """The lease expired, so another run may be reading the location: stop."""
+    """The lease expired. The worker must stop, because another run may be reading the location."""
 
 
 class Lease:
     """The right to read one location; used by its worker and by the queue's thread.
 
     Args:
-        until: when it expires, by ``monotonic``.
+        until: when it expires, in seconds of ``monotonic``.
     """
 
     def __init__(self, until: float, monotonic: Callable[[], float]) -> None:
@@ -25,7 +25,7 @@ class Lease:
 
     @contextlib.contextmanager
     def requesting(self) -> Iterator[None]:
-        """Wraps each request.
+        """A context manager for each request of the worker.
 
         Raises:
             LeaseLostError: another run may hold the lease by now.
@@ -38,7 +38,7 @@ class Lease:
             self._asked_at = None
 
     def check(self) -> None:
-        """Show a sign of life.
+        """Record a sign of life.
 
         Raises:
             LeaseLostError: another run may hold the lease by now.

@@ -1,8 +1,8 @@
 """``location_leases``: which run may read a location, by the database's clock.
 
-A row, not a session-level lock: a pooler in transaction mode loses those, and a row names its
-holder. Each function is one statement that locks rows in a fixed order, so two runs cannot
-deadlock.
+A lease is a row, not a session-level lock: a pooler in transaction mode loses such locks, and a row
+names its holder. Each function is one statement that locks rows in a fixed order, so two runs
+cannot deadlock.
 """
 
 from collections.abc import Collection
@@ -50,7 +50,7 @@ def acquire(
     run_id: str | None,
     duration: timedelta,
 ) -> set[str]:
-    """Acquire those leases that no run holds; returns the acquired ones."""
+    """Acquire the leases that no run holds; returns the ids of their locations."""
     values = {
         "locations": sorted(locations),
         "holder": holder,
@@ -63,7 +63,7 @@ def acquire(
 def extend(
     db: sa.Connection, locations: Collection[str], holder: UUID, duration: timedelta
 ) -> set[str]:
-    """Extend our leases; returns those that are still ours, even if they had expired unnoticed."""
+    """Extend our leases; returns the locations whose lease is ours, even if it had expired."""
     mine = _mine(locations, holder)
     until = sa.func.clock_timestamp() + sa.literal(duration, sa.Interval())
     query = (
@@ -82,7 +82,7 @@ def release(db: sa.Connection, locations: Collection[str] | None, holder: UUID) 
 
 
 def holders(db: sa.Connection, locations: Collection[str]) -> dict[str, Holder]:
-    """The holders of those of these locations that are leased."""
+    """The holder of each of these locations that has a lease, by location id."""
     query = sa.select(location_leases).where(location_leases.c.location_id.in_(locations))
     return {
         row["location_id"]: Holder(row["run_id"], row["taken_at"])

@@ -38,7 +38,7 @@ class UserStatus:
 def results(
     db: sa.Connection, *, days: Sequence[date], user_ids: Sequence[UUID] | None = None
 ) -> list[DayResult]:
-    """The ledger's rows for some days, by user name and day."""
+    """The ledger's rows for ``days``, ordered by user name and day."""
     query = _RESULTS.where(sync_ledger.c.day.in_(days))
     if user_ids is not None:
         query = query.where(sync_ledger.c.user_id.in_(user_ids))
@@ -55,8 +55,8 @@ def due_for_retry(
 ) -> list[tuple[UUID, date]]:
     """Failed days of these users that are due for a retry, oldest first; at most ``AT_MOST``.
 
-    A day is due if it failed for one of ``failures``, and its n-th failure in a row is at least the
-    n-th of ``delays`` ago.
+    A day is due if it failed for one of ``failures``, this was its n-th failure in a row, and the
+    n-th of ``delays`` has passed since.
 
     Args:
         now: aware UTC.
@@ -100,7 +100,7 @@ AT_MOST: Final = 50_000
 def users_with(db: sa.Connection, state: DayState, first: date) -> set[UUID]:
     """The users with a day in this state, from ``first`` on."""
     query = sa.select(sync_ledger.c.user_id).where(
-        # As the partial index of unfinished days has it: complete ones are millions.
+        # The predicate of the partial index on unfinished days; complete days are millions.
         sync_ledger.c.state != sa.literal_column("'complete'"),
         sync_ledger.c.state == state.value,
         sync_ledger.c.day >= first,
@@ -109,8 +109,7 @@ def users_with(db: sa.Connection, state: DayState, first: date) -> set[UUID]:
 
 
 def unread_users(db: sa.Connection) -> set[UUID]:
-    """Of all users, also those who cannot be synced, those of whom no day was ever read or
-    tried."""
+    """All users of whom no day was ever read or tried, including those who cannot be synced."""
     query = sa.text(
         "SELECT u.id FROM users u WHERE NOT EXISTS ("
         "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
@@ -128,7 +127,7 @@ def failed_days(db: sa.Connection, user_ids: Collection[UUID]) -> list[date]:
 
 
 def never_synced(db: sa.Connection, user_ids: Collection[UUID]) -> set[UUID]:
-    """The users of whom no day was ever read or tried."""
+    """Those of ``user_ids`` of whom no day was ever read or tried."""
     query = sa.text(
         "SELECT u.id FROM unnest(:users) AS u(id) WHERE NOT EXISTS ("
         "SELECT FROM sync_ledger l WHERE l.user_id = u.id AND l.state <> 'waiting')"
@@ -142,10 +141,10 @@ def completed_since(
     days: Collection[date],
     since: datetime,
 ) -> list[DayResult]:
-    """Days of users at their locations whose complete read finished after ``since`` (UTC).
+    """The results of ``days`` that were read completely after ``since`` (UTC).
 
     Args:
-        users_at: user id and location id.
+        users_at: the users to include and their locations, as pairs of ids.
     """
     if not users_at or not days:
         return []
@@ -189,7 +188,7 @@ _COMPLETED_SINCE: Final = _RESULTS.join(
 )
 
 _user: Final = lru_cache(maxsize=20_000)(User)
-"""A user has many days: all hold the same object."""
+"""Cached, so that all days of a user share one object."""
 
 
 def _result(row: sa.RowMapping) -> DayResult:
@@ -216,7 +215,8 @@ def _result(row: sa.RowMapping) -> DayResult:
 
 
 def lock_users(db: sa.Connection, user_ids: Collection[UUID]) -> None:
-    """Lock these users' rows. Every transaction locks users first, in this order: no deadlock."""
+    """Lock these users' rows. Every transaction locks users first and in this order, so that none
+    can deadlock."""
     db.execute(_LOCK_USERS, {"users": list(user_ids)})
 
 
@@ -226,8 +226,8 @@ _LOCK_USERS: Final = sa.text(
 
 
 def record(db: sa.Connection, outcomes: Iterable[DayResult], run_id: str | None) -> None:
-    """Write the results of days, in one statement. ``attempt`` counts failures in a row, whatever
-    is passed."""
+    """Write the results of days in one statement. It counts ``attempt`` (failures in a row) from
+    the stored rows; the ``attempt`` of ``outcomes`` is ignored."""
     # A fixed order of rows, so that two transactions cannot deadlock.
     rows = sorted(outcomes, key=lambda outcome: (str(outcome.user.id), outcome.day))
     if not rows:
@@ -292,7 +292,8 @@ def record_with_statuses(
     so_far: Iterable[DayResult],
     run_id: str | None,
 ) -> None:
-    """Write the ledger rows of ``outcomes``, and their users' ``sync_status``.
+    """Write the ledger rows of ``outcomes`` and their users' ``sync_status``; for a run, also
+    ``user_syncs``.
 
     Args:
         so_far: all results of this sync, ``outcomes`` included: a user's status covers them all.
@@ -334,7 +335,7 @@ def status_of(outcomes: Sequence[DayResult]) -> UserStatus:
 def record_statuses(db: sa.Connection, statuses: Mapping[UUID, UserStatus]) -> None:
     """Write the ``sync_status`` rows of users, one per service and user.
 
-    Lock the users first (``lock_users``): the source system may have no unique key here.
+    Lock the users first (``lock_users``): the source system's table may have no unique key.
     """
     values = {
         "service": SERVICE,

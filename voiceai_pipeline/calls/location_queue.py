@@ -1,14 +1,14 @@
 """The queue of locations that a run reads, each under its lease: only one run, on any machine,
 reads a location at a time.
 
-Two runs that want the same days (a backfill and the schedule) share a location's rate limit, and do
-its work once: a run reads other locations while another run holds this one, and takes over what
-that run completed meanwhile. How a window is read is in ``window_sync``, how many are read
-concurrently in ``worker_pool``, the lease rows in ``leases``.
+Two runs that want the same days (a backfill and the schedule) share a location's rate limit and do
+its work once: while another run holds the location, a run reads other locations, and then takes
+over the days that the other run completed. ``window_sync`` reads a window, ``worker_pool`` limits
+how many are read concurrently, ``leases`` has the lease rows.
 
 A lease lasts a minute and is extended while its worker shows signs of life, so a killed run delays
-others by a minute, a hung one by ``Terms.silence``. No database connection is held while waiting,
-and a database that restarts costs the reads in progress, nothing else.
+others by a minute, and a hung one by ``Terms.silence``. No database connection is held while
+waiting. A restart of the database costs only the reads in progress.
 """
 
 import contextlib
@@ -40,13 +40,14 @@ class Terms:
     """Timeouts of leases and of the queue.
 
     Attributes:
-        lease: how long a dead holder blocks its location; extended every third of it.
+        lease: how long a lease lasts, and so how long a dead holder blocks its location. It is
+            extended after a third of this time.
         silence: a worker that finishes no request for this long is hung, and its lease expires.
             Longer than a request with all its retries, and than the commit of a large window.
-        patience: how long a location that other runs hold is waited for. Longer than ``silence``,
-            so that a hung holder is succeeded, not reported.
-        outage: how long an unreachable database is waited for; it restarts within seconds.
-        poll: seconds between two attempts to get a location, or the database.
+        patience: how long to wait for a location that other runs hold. Longer than ``silence``, so
+            that a hung holder's location is taken over, not reported as busy.
+        outage: how long to wait for an unreachable database; a restart takes seconds.
+        poll: seconds between two attempts to lease a location or reach the database.
         slow: seconds of waiting for a response after which a worker gives up its slot.
         linger: seconds that a small window may wait to be stored together with others.
     """
@@ -65,12 +66,12 @@ TERMS: Final = Terms()
 
 @dataclass(frozen=True)
 class Task:
-    """What one run wants of one location.
+    """The days of one location that a run has to read.
 
     Attributes:
         connections: of the location's users who can be synced.
-        known: (user, day) to re-read although complete (None: all). For them only a read that
-            started after this run was requested counts.
+        known: pairs of user id and day that were already complete; None to treat all as such. For
+            these, another run's read counts only if it started after this run was requested.
         taken_over: results that other runs completed since this run was requested.
         alone: store its windows on their own, not together with others.
     """
@@ -83,7 +84,7 @@ class Task:
     alone: bool = False
 
     def after(self, rows: Iterable[DayResult], since: datetime, zone: ZoneInfo) -> "Task":
-        """The rest of the task, after other runs read some of its days for all its users.
+        """The task without the days that other runs have read for all its users.
 
         Args:
             rows: ledger rows.
@@ -134,7 +135,7 @@ class Unstored(Protocol):
     """A window that was read and is not stored yet."""
 
     def close(self) -> None:
-        """Discard it: it is stored, or never will be."""
+        """Free its resources, once it is stored or given up."""
 
 
 U = TypeVar("U", bound=Unstored)
@@ -149,10 +150,10 @@ class LocationQueue(Generic[U]):
 
     Args:
         since: when this run was requested (UTC).
-        prepare: what reads the days of each of some locations, in a worker thread; it wraps each
-            request in ``Lease.requesting``.
+        prepare: for each of these tasks, returns a function that reads its days in a worker thread;
+            the function must wrap each request in ``Lease.requesting``.
         store: stores windows of several locations in one transaction.
-        give_up: the results of days that other runs have held for too long.
+        give_up: records, and returns, the results of a task that other runs have held too long.
         interruptible: wraps the wait for reads; on an interrupt it aborts the reads in progress.
     """
 
@@ -179,12 +180,12 @@ class LocationQueue(Generic[U]):
     _extended_at: float = 0.0
 
     def run(self, source: TaskSource[Task]) -> list[DayResult]:
-        """Read every location once this run gets its lease, and return the results of all days that
-        it took from ``source``.
+        """Read each location as soon as its lease is acquired; return the results of all days taken
+        from ``source``.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database stays unreachable. Also whatever else
-                reading raises.
+            sqlalchemy.exc.SQLAlchemyError: the database stays unreachable. Other exceptions of
+                reading are raised, too.
         """
         self._source = source
         self._extended_at = self.monotonic()
@@ -211,8 +212,8 @@ class LocationQueue(Generic[U]):
 
     @contextlib.contextmanager
     def _yielding(self) -> Iterator[None]:
-        """Give up the leases if the run is interrupted: a read that ends then is no day's
-        failure, and is not recorded as one."""
+        """Invalidate the leases if the run is interrupted, so that no read that this aborts is
+        recorded as a day's failure."""
         try:
             yield
         except Exception:
@@ -223,7 +224,8 @@ class LocationQueue(Generic[U]):
             raise
 
     def _start(self) -> list[DayResult]:
-        """Start tasks whose lease is free; returns results that need no reading any more."""
+        """Start tasks whose lease is acquired; returns the results of tasks that other runs have
+        completed or held too long."""
         now = self.monotonic()
         batch = self._next(self._pool.wanted, now)
         if not batch:
@@ -233,7 +235,7 @@ class LocationQueue(Generic[U]):
             with self.engine.begin() as db:
                 wanted = [task.location_id for task in tasks]
                 acquired = leases.acquire(db, wanted, self._holder, self.run_id, self.terms.lease)
-                # After the leases, so that no other run completes a day between the two.
+                # After acquiring the leases, so that no other run completes a day in between.
                 tasks = self._without_completed(db, tasks)
         except sa.exc.OperationalError as error:
             for entry in batch:
@@ -252,7 +254,7 @@ class LocationQueue(Generic[U]):
                 ours.append(entry)
             else:
                 outcomes += self._keep_waiting(entry, now)
-        # After the leases, so that no other run writes between the two.
+        # After acquiring the leases, so that no other run writes in between.
         reads = self.prepare([entry.task for entry in ours]) if ours else ()
         for entry, read in zip(ours, reads, strict=True):
             lease = Lease(now + self.terms.lease.total_seconds(), self.monotonic)
@@ -341,8 +343,9 @@ class LocationQueue(Generic[U]):
         return []
 
     def _store_batch(self) -> list[DayResult]:
-        """Store windows together, a pool's worth at a time, and release their leases; at once when
-        no fresh task is left, since other runs may be waiting for the last locations."""
+        """Store the collected windows together, and release the leases that are done. Waits for a
+        pool's worth or ``Terms.linger``, but not once the source has no more tasks: other runs may
+        be waiting for the last locations."""
         finished = len(self._to_release) + len(self._unstored)
         is_due = bool(self._unstored) and self.monotonic() >= self._store_at
         if not is_due and self._source.has_more and finished < self.workers:
@@ -381,7 +384,7 @@ class LocationQueue(Generic[U]):
         self._source.keep(leases_held.keys() - alive.keys())
         if not alive:
             return
-        # A database that is briefly unreachable costs the lease only if it stays so.
+        # If the database is unreachable now, leases are lost only if it stays unreachable.
         with contextlib.suppress(sa.exc.OperationalError), self.engine.begin() as db:
             ours = leases.extend(db, alive, self._holder, self.terms.lease)
             for location_id, lease in alive.items():

@@ -1,7 +1,7 @@
 """``drifting_days``: days for which HighLevel's total differs from the calls we hold.
 
-A row is written when its day is opened, stays while the same numbers come back, and is deleted when
-they agree. So it shows whether a difference was already followed up by a re-read.
+A row is written when its day is opened for a re-read, stays while the numbers are the same, and is
+deleted when they agree. So it shows whether the day was already re-read for a difference.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from voiceai_pipeline.database.tables import drifting_days
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Two numbers that differ, and when the day was opened for it (UTC)."""
+    """HighLevel's total and our count, which differ, and when the day was opened for it (UTC)."""
 
     total: int
     stored: int
@@ -24,7 +24,7 @@ class Mismatch:
 
 
 def read(db: sa.Connection, location_id: str, day: date) -> Mismatch | None:
-    """A day's recorded mismatch; None if the numbers agreed last time."""
+    """A day's recorded mismatch; None if there is none."""
     mine = (drifting_days.c.location_id == location_id) & (drifting_days.c.day == day)
     row = db.execute(sa.select(drifting_days).where(mine)).mappings().one_or_none()
     return Mismatch(row["api_total"], row["stored"], row["opened_at"]) if row else None

@@ -1,8 +1,8 @@
 """Read-only queries of stored calls and of the ledger, for checks and the UI. No result contains a
 phone number, a name or a transcript.
 
-Days reach the database as pairs of instants: it need not know the time zone, and Python's own
-database of zones is the one that decides everywhere.
+Days are passed to the database as instants, so that Python's time zone data is the only one that
+matters.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,7 +28,7 @@ class Talk:
 def talk(
     db: sa.Connection, days: Collection[date], zone: ZoneInfo, location_ids: Collection[str]
 ) -> dict[date, Talk]:
-    """Call minutes and trial calls on each of ``days`` at some locations, without missing calls.
+    """Call minutes and trial calls on each of ``days`` at these locations, without missing calls.
 
     Args:
         zone: the time zone of the days.
@@ -59,7 +59,7 @@ def calls_at_several_locations(db: sa.Connection, window: Window) -> dict[str, l
     """Calls of ``window`` stored under more than one location: call id to location ids."""
     values: dict[str, Any] = {"start": window.start, "end": window.end}
     inside = "started_at >= :start AND started_at < :end AND missing_since IS NULL"
-    # Their locations in a second query, only if there are any: it would sort all other calls too.
+    # A second query gets their locations, if there are any: a single one would sort all calls.
     query = f"SELECT call_id FROM call_logs WHERE {inside} GROUP BY call_id HAVING count(*) > 1"  # noqa: S608 - our own SQL
     values["ids"] = list(db.execute(sa.text(query), values).scalars())
     if not values["ids"]:
@@ -88,7 +88,7 @@ def action_types(db: sa.Connection, window: Window, known: Collection[str]) -> d
 def calls_by_day(
     db: sa.Connection, days: Collection[date], zone: ZoneInfo
 ) -> dict[tuple[str, date], int]:
-    """Calls by location and day, from the ledger; only days that are complete to their end."""
+    """The number of calls by location and day, from the ledger; only days complete to their end."""
     query = sa.text(
         "SELECT location_id, day, max(stored) AS calls FROM sync_ledger "
         "JOIN unnest(CAST(:days AS date[]), CAST(:ends AS timestamptz[])) AS e(day, ends) "
@@ -102,7 +102,7 @@ def calls_by_day(
 def last_complete_days(
     db: sa.Connection, locations: Mapping[UUID, str], zone: ZoneInfo
 ) -> dict[UUID, date]:
-    """The last day complete up to midnight, by user id; users without one are absent.
+    """Each user's last day that is complete to its end, by user id; users without one are absent.
 
     One primary-key lookup per user, however long the ledger is.
 

@@ -1,8 +1,8 @@
-"""What many locations need of the database before their first request, read for all of them at
-once: their users' tokens, and the calls that the table holds.
+"""Reads from the database, for many locations at once, what each needs before its first request:
+its user's token, and the stored calls.
 
-Each would take a statement a location otherwise, which costs more than the request of a location
-without calls. What was read so holds for a second: a location that waits longer reads it again.
+A statement for each location would cost more than the request of a location without calls. The
+values are valid for a second; a location that waits longer reads its own.
 """
 
 import logging
@@ -28,17 +28,17 @@ from voiceai_pipeline.database.shared_clock import SharedClock
 log = logging.getLogger(__name__)
 
 CALLS_AT_MOST: Final = 100
-"""Calls of a location that are read ahead; one with more is asked about page by page."""
+"""The most calls of a location that are read ahead; one with more is compared batch by batch."""
 
 
 @dataclass(frozen=True)
 class LocationAhead:
-    """What was read of one location.
+    """What was read ahead for one location.
 
     Attributes:
-        started_at: a time before (UTC).
-        row: of the first user; None: there is none.
-        known: the calls that the table holds of the first window; None: too many.
+        started_at: a time before the read (UTC).
+        row: the token row of the task's first user; None if there is none.
+        known: the stored calls of the first window; None if there are too many.
     """
 
     started_at: datetime
@@ -54,7 +54,7 @@ class LocationAhead:
 
 @dataclass(frozen=True)
 class ReadsAhead:
-    """Reads for many locations at once.
+    """Reads ahead for many locations at once.
 
     Args:
         zone: the time zone of the days.
@@ -67,8 +67,8 @@ class ReadsAhead:
     monotonic: Callable[[], float] = field(default=time.monotonic)
 
     def of(self, tasks: Sequence[Task]) -> dict[str, LocationAhead]:
-        """What was read, by location id. Nothing if the database refuses it: each location then
-        reads its own, and a failure is its own."""
+        """What was read, by location id. Empty if the database fails: then each location reads its
+        own values, and any failure is its own."""
         try:
             return self._of(tasks) if len(tasks) > 1 else {}
         except sa.exc.SQLAlchemyError as error:
@@ -91,7 +91,7 @@ class ReadsAhead:
         }
 
     def _known(self, days: Mapping[str, Sequence[date]]) -> dict[str, dict[str, KnownCall] | None]:
-        """What the table holds of the first window of each location."""
+        """The stored calls of each location's first window; None if there are too many."""
         windows = {one: self._first_window(theirs) for one, theirs in days.items()}
         bounds = (
             list(windows),

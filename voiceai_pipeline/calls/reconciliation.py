@@ -1,14 +1,14 @@
-"""Compares the last days with HighLevel's current totals, and re-opens the days that differ.
+"""Compares recent days with HighLevel's current totals, and re-opens the days that differ.
 
-The sync does not look at a verified day again once it has left the trailing window; a call that
-arrives or vanishes later shows only in HighLevel's total. So totals are compared with the table:
-one request for all days of a location, and one per day only where that total differs. A total does
-not show a call that changed, or two differences of a location that cancel out; only a re-read does.
+Once a verified day has left the trailing window, no sync reads it again; a call that arrives or
+vanishes later shows only in HighLevel's total. So totals are compared with the table: one request
+for all days of a location, and one per day only if that total differs. A total does not show a call
+that changed, or two differences of a location that cancel out; only a re-read does.
 
 A day that differs is opened: its ledger rows become FAILED with INCOMPLETE, so it is retried
-automatically like any other failed day. It is opened once per difference: if a later read leaves
-the day complete with the same numbers, HighLevel's list contradicts its total, no further read can
-help, and the day is only reported until the numbers change.
+automatically like any other failed day. It is opened once per difference. If a later read leaves
+the day complete with the same numbers, HighLevel's list contradicts its total and no further read
+can help, so the day is only reported until the numbers change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,10 +50,10 @@ class Verdict(StrEnum):
     EQUAL = "equal"
     """HighLevel counts as many calls as we hold."""
     OPENED = "opened"
-    """It counts another number: the day will be re-synced automatically."""
+    """HighLevel counts a different number; the day will be re-synced automatically."""
     CONTRADICTED = "contradicted"
-    """Its total contradicts its list: the day was re-read for this very difference, and nothing
-    changed."""
+    """HighLevel's total contradicts its list: the day was re-read for this very difference, and
+    nothing changed."""
     NO_TOTAL = "no_total"
     """HighLevel gave no total, so the day cannot be compared."""
 
@@ -81,11 +81,11 @@ class DayComparison:
 
 @dataclass(frozen=True)
 class LocationComparison:
-    """A location after its days were compared.
+    """The comparison of a location's days.
 
     Attributes:
-        name: for display; the id where no name is known.
-        days: what was compared, up to the failure if there is one.
+        name: for display; the id if no name is known.
+        days: the days compared, up to the failure if there is one.
         failure: why the location could not be compared, or not completely.
     """
 
@@ -96,10 +96,11 @@ class LocationComparison:
 
 
 class Reconciliation:
-    """Compares the last ``DAYS`` complete days of every location that can be read.
+    """Compares those of the last ``DAYS`` days that are complete, of every location that can be
+    read.
 
     Args:
-        zone: whose days are the partitions.
+        zone: the time zone of the days.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
 
@@ -124,7 +125,7 @@ class Reconciliation:
         """Compare, and open the days that differ; one result per location, by name.
 
         Only days that are complete for at least one user are compared: today is not over, and
-        failed or waiting days are read again anyway. A location's failure is a result, not an
+        failed or waiting days are re-read anyway. A location's failure is a result, not an
         exception, and affects no other location.
 
         Raises:
@@ -209,9 +210,9 @@ class Reconciliation:
         """The bounds of a request whose total is the same whether HighLevel includes or excludes
         the bounds themselves (unknown, CONTRACT 2.1).
 
-        A bound lies on no call we hold. Where the neighbouring day was read too, it lies a
-        millisecond outside the days, so that no instant is left out; otherwise inside, because
-        calls of that day need not be stored. That leaves out at most the instants up to the bound.
+        No call that we hold lies on a bound. If the neighbouring day was read too, the bound lies a
+        millisecond outside the days, so that no instant is left out; otherwise inside, because that
+        day's calls may not be stored. This leaves out only the instants up to the bound.
         """
         window = Window(
             Window.of_day(days[0], self._zone).start, Window.of_day(days[-1], self._zone).end
@@ -271,7 +272,7 @@ class Reconciliation:
         asked_at: datetime,
         run_id: str | None,
     ) -> Iterator[DayComparison]:
-        """Open a day that differs, unless it was read since, or was already re-read for this."""
+        """Open a day that differs, unless it was read after the request or already for this."""
         with self._engine.begin() as db:
             # No run is storing calls of this location until we commit.
             call_store.lock_locations(db, [location.location_id])
@@ -315,8 +316,8 @@ class _Location:
         connections: of its users who can be synced.
         refused: users whose credentials have failed so far, and why.
         days: to compare, in order.
-        aside: how many calls the last read of each complete day set aside; also of the day before
-            ``days``.
+        aside: how many calls the last read of each complete day set aside; includes the day before
+            ``days`` if that is complete.
     """
 
     location_id: str
@@ -332,7 +333,7 @@ class _Location:
 
 
 def _read_at(row: DayResult) -> datetime:
-    """When a row was written (UTC); a row without a time counts as older than any other."""
+    """When the row's read finished (UTC); a row without a time counts as older than any other."""
     return row.finished_at or datetime.min.replace(tzinfo=UTC)
 
 
@@ -344,7 +345,7 @@ def _was_followed_up(before: Mismatch, total: int, stored: int, rows: Sequence[D
 
 
 def _opened(row: DayResult, total: int, stored: int, now: datetime) -> DayResult:
-    """The row of a day that is not complete after all, with the numbers that show it."""
+    """The FAILED row of a day that is not complete after all, with the numbers that show it."""
     error = PipelineError(FailureClass.INCOMPLETE, f"total {total} now, {stored} stored")
     return replace(
         row,

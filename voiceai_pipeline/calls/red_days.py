@@ -1,5 +1,5 @@
-"""Who is missing on a red day, and why, for a page that must answer at once: grouped by cause in
-the database, as ``day_counts`` counts there."""
+"""Which users are missing on a red day, and why. Grouped by cause in the database, for a page that
+must respond quickly, like ``day_counts``."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from voiceai_pipeline.core.connection import Connection, User
 from voiceai_pipeline.core.failures import FailureClass
 
 NAMED: Final = 3
-"""Users that a cause names."""
+"""The most users that a cause names."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why users are missing on a day.
+    """One reason why users are missing on a day.
 
     Attributes:
-        users: some of them, by name.
+        users: the first ``NAMED`` of them, by name.
         more: how many others there are.
     """
 
@@ -32,7 +32,7 @@ class Cause:
 def causes_of_days(
     db: sa.Connection, connections: Sequence[Connection], days: Collection[date]
 ) -> dict[date, list[Cause]]:
-    """The causes of each of these days on which a sync failed, the most frequent first.
+    """Why syncs failed on these days, the most frequent cause first; days without one are absent.
 
     Args:
         connections: all users; only those who can be synced make a day red.

@@ -1,8 +1,8 @@
-"""Passes over the stored rows of a table, to bring them to what the present version would store.
+"""Passes over a table's stored rows, which change them to what the current version would store.
 
-In batches of one transaction each, which also notes how far the pass has come: stopped at any time,
-it continues there, and readers never wait. What a pass changes is in ``stored_redaction`` and
-``stored_values``; how far each has come is in ``redaction_progress``.
+Each batch is one transaction, which also records the pass's progress in ``redaction_progress``. So
+a pass that was stopped continues where it was, and readers never wait. ``stored_redaction`` and
+``stored_values`` define what the passes change.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from voiceai_pipeline.calls.call_store import lock_locations
 from voiceai_pipeline.database.tables import redaction_progress
 
 _BATCH: Final = 500
-"""Rows of a transaction: a sync that writes their locations waits for it, about half a second."""
+"""Rows per transaction. A sync that writes to their locations waits for it, about half a second."""
 
 Keys = Sequence[tuple[Any, ...]]
 """Keys of rows: location_id and the pass's ``id_column``."""
@@ -24,13 +24,14 @@ Keys = Sequence[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class RowPass:
-    """How the rows of a table are visited, in the order of its key.
+    """A pass over the rows of a table, in the order of its key.
 
     Attributes:
-        name: in ``redaction_progress``.
-        version: of what the pass does; a higher one visits all rows again.
+        name: the key of its row in ``redaction_progress``.
+        version: the version of ``change``; a higher one visits all rows again.
         id_column: the second column of the key; the first is ``location_id``.
-        change: changes rows that no sync can write meanwhile; the number that changed.
+        change: changes the rows with these keys, and returns how many it changed; no sync can
+            write to them meanwhile.
     """
 
     name: str
@@ -44,12 +45,12 @@ class RowPass:
         return self.table.c.location_id, self.id_column
 
     def are(self, keys: Keys) -> sa.ColumnElement[bool]:
-        """Whether a row is one of these."""
+        """SQL condition: the row has one of these keys."""
         return sa.tuple_(*self.key).in_(keys)
 
 
 def is_pending(db: sa.Connection, passes: Sequence[RowPass]) -> bool:
-    """Whether a pass has not visited every row."""
+    """Whether one of the passes has not visited every row."""
     query = sa.select(redaction_progress).where(redaction_progress.c.finished_at.is_not(None))
     finished = {row.table_name: row.rules for row in db.execute(query)}
     return any(finished.get(each.name, 0) < each.version for each in passes)
@@ -58,12 +59,12 @@ def is_pending(db: sa.Connection, passes: Sequence[RowPass]) -> bool:
 def run(
     engine: sa.Engine, passes: Sequence[RowPass], show: Callable[[int, int], None] | None = None
 ) -> int:
-    """Visit every row that the passes have not visited.
+    """Visit every row that the passes have not visited yet.
 
-    Safe beside syncs, and beside another process that does the same.
+    Safe while syncs run, and while another process does the same.
 
     Args:
-        show: called with the rows visited and to visit, after each batch.
+        show: called after each batch with the number of rows visited and the number to visit.
 
     Returns:
         The number of rows that changed.
@@ -85,14 +86,15 @@ def run(
 
 
 def visit_batch(db: sa.Connection, each: RowPass) -> tuple[bool, int, int]:
-    """Whether the pass is finished, the rows visited now, and how many of them changed."""
+    """Visit the next rows. Returns whether the pass is finished, how many rows were visited, and
+    how many of them changed."""
     db.execute(_ONE_AT_A_TIME, {"name": f"voiceai redaction {each.name}"})
     state = _progress(db, each)
     if state is not None and state.finished_at is not None:
         return True, 0, 0
     batch = _beyond(sa.select(*each.key), each, state).order_by(*each.key).limit(_BATCH)
     keys = [tuple(found) for found in db.execute(batch)]
-    # The rows are read once no sync can write them any more.
+    # Locked before the rows are read, so that no sync writes them in between.
     lock_locations(db, {location_id for location_id, _ in keys})
     changed = each.change(db, keys)
     is_finished = len(keys) < _BATCH
@@ -121,7 +123,7 @@ def _progress(db: sa.Connection, each: RowPass) -> sa.Row[Any] | None:
 
 
 def _beyond(query: sa.Select[Any], each: RowPass, state: sa.Row[Any] | None) -> sa.Select[Any]:
-    """The rows after those that the pass has visited."""
+    """The query, limited to the rows that the pass has not visited."""
     if state is None:
         return query
     reached = sa.tuple_(state.location_id, sa.cast(state.row_id, each.id_column.type))

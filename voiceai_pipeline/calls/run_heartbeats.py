@@ -1,7 +1,7 @@
-"""``run_heartbeats``: signs of life of the runs that work now, by the database's clock.
+"""``run_heartbeats``: heartbeats of the runs in progress, by the database's clock.
 
-A thread of each run touches its row. A process that was killed, or whose machine was lost, cannot
-say so; its row falls silent. What becomes of such a run is decided in ``defs/dead_runs.py``.
+A thread of each run updates its row. If the process is killed or its machine is lost, the row is no
+longer updated. ``defs/dead_runs.py`` decides what happens to such a run.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from voiceai_pipeline.database.tables import run_heartbeats
 
 EVERY: Final = timedelta(seconds=15)
-"""How often a run touches its row."""
+"""How often a run updates its row."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """The last sign of life of a run.
+    """A run's last heartbeat.
 
     Attributes:
-        process: the process and its machine, for messages.
-        seen_at: when it was given (UTC).
+        process: process id and host name, for messages.
+        seen_at: when it was written (UTC).
     """
 
     run_id: str
@@ -39,9 +39,9 @@ class Sign:
 
 @contextmanager
 def beating(engine: sa.Engine, run_id: str, every: timedelta = EVERY) -> Iterator[None]:
-    """Give signs of life of a run until the ``with`` ends, which removes its row.
+    """Write a run's heartbeats until the ``with`` block ends, then remove its row.
 
-    A database that is away costs a sign, never the run.
+    If the database is unreachable, heartbeats are skipped and the run continues.
     """
     stop = threading.Event()
     process = f"process {os.getpid()} on {socket.gethostname()}"
@@ -77,7 +77,7 @@ _TOUCH: Final = sa.text(
 
 
 def silent(db: sa.Connection, silence: timedelta) -> list[Sign]:
-    """The runs that have given no sign of life for ``silence`` or longer."""
+    """The last heartbeats of the runs that have written none for ``silence`` or longer."""
     since = sa.func.clock_timestamp() - sa.literal(silence, sa.Interval())
     query = sa.select(run_heartbeats).where(run_heartbeats.c.seen_at <= since)
     return [Sign(**row) for row in db.execute(query).mappings()]

@@ -1,8 +1,8 @@
-"""One sync over many runs: the run that was asked for some days leads, and others help.
+"""Shares one sync among several runs: the run that was requested leads, and others help.
 
-The leader offers its tasks in ``work_units`` and works on them as any helper does, so it needs
-none. It ends when every unit is done, by any of them; what helpers stored is in the ledger. A
-helper ends when nothing is left to take, or when its leader has ended.
+The leader offers its tasks in ``work_units`` and works on them like any helper, so it can finish
+without help. It ends when every unit is done, by whichever run; the results of helpers are in the
+ledger. A helper ends when no unit is left to take, or when its leader has ended.
 """
 
 import contextlib
@@ -24,25 +24,26 @@ from voiceai_pipeline.core.days import DayResult
 from voiceai_pipeline.database.engine import is_unreachable
 
 LEASES: Final = 3
-"""A unit is held this many times as long as a location: extended likewise, so it is taken over
-only from a worker that is gone."""
+"""A unit's lease lasts this many times as long as a location's. Both are extended equally often, so
+a unit is taken over only from a worker that is gone."""
 
 _BATCH: Final = 5_000
-"""Users whose results are read at a time."""
+"""Users whose results are read in one query."""
 
 
 class LeaderGoneError(Exception):
-    """The run that is helped has ended: stop."""
+    """The leader has ended, so its helpers must stop."""
 
 
 @dataclass
 class SharedWork:
-    """The units of a leader as one of its workers takes them; a ``TaskSource``.
+    """The units of a leader, as a ``TaskSource`` of the leader or of one of its helpers.
 
     Args:
-        leader: the Dagster run whose work it is.
+        leader: the id of the Dagster run that leads.
         offered: the leader's tasks by location; None in a helper, which reads them from the table.
-        is_led: whether the leader is still at work; asked by helpers, at most once per poll.
+        is_led: whether the leader is still running; called when no more units are free, and before
+            leases are extended.
     """
 
     engine: sa.Engine
@@ -62,7 +63,7 @@ class SharedWork:
     _unsaid: set[str] = field(default_factory=set)
 
     def take(self, at_most: int) -> list[Task]:
-        """The next tasks; none if none is free now.
+        """The next tasks; empty if none is free now.
 
         Raises:
             LeaderGoneError: the leader has ended.
@@ -87,8 +88,8 @@ class SharedWork:
         return tasks
 
     def _take(self, db: sa.Connection, at_most: int) -> list[Unit]:
-        """From where the last units were, so that no worker reads again and again past those that
-        are held; then from the beginning, for leases that expired."""
+        """Take the units after the last ones taken, so that held units are not scanned every time;
+        then those from the beginning, whose leases may have expired."""
         units: list[Unit] = []
         for after in dict.fromkeys((self._after, "")):
             units += work_units.take(
@@ -110,12 +111,12 @@ class SharedWork:
             theirs = [connections[one] for one in unit.user_ids if one in connections]
             if theirs:
                 tasks.append(Task(unit.location_id, theirs, unit.days, unit.known))
-            else:  # they were deleted
+            else:  # the users were deleted
                 work_units.finish(db, self.leader, self._holder, [unit.location_id])
         return tasks
 
     def finish(self, location_ids: Collection[str]) -> None:
-        """These units are done.
+        """Delete the units of these locations: they are done.
 
         Raises:
             sqlalchemy.exc.OperationalError: the database stays unreachable.
@@ -130,7 +131,7 @@ class SharedWork:
             self._unsaid.clear()
 
     def keep(self, silent: Collection[str]) -> None:
-        """Extend the leases of what was taken, except for these locations.
+        """Extend the leases of the units taken, except those of ``silent`` locations.
 
         Raises:
             LeaderGoneError: the leader has ended.
@@ -143,7 +144,7 @@ class SharedWork:
             work_units.keep(db, self.leader, self._holder, held, self._lease)
 
     def give_back(self) -> None:
-        """Let others take what is not done."""
+        """Let other runs take the units that are not done."""
         with contextlib.suppress(sa.exc.SQLAlchemyError), self.engine.begin() as db:
             work_units.give_back(db, self.leader, self._holder, self._held)
 
@@ -153,7 +154,7 @@ class SharedWork:
 
     @contextmanager
     def _outage(self, now: float) -> Iterator[None]:
-        """An unreachable database costs this attempt, unless it stays so."""
+        """Suppress the error of an unreachable database for up to ``Terms.outage``."""
         try:
             yield
             self._away_since = None
@@ -164,7 +165,7 @@ class SharedWork:
                 raise
 
     def results_of_helpers(self) -> list[DayResult]:
-        """What others stored of the leader's tasks, from the ledger."""
+        """The results, from the ledger, of the leader's tasks that helpers did."""
         tasks = [task for name, task in (self.offered or {}).items() if name not in self.finished]
         wanted = {
             (one.user.id, task.location_id, day)
@@ -186,19 +187,20 @@ class SharedWork:
 def offering(
     engine: sa.Engine, leader: str, terms: Terms, tasks: Collection[Task], since: datetime
 ) -> Iterator[SharedWork]:
-    """Offer a run's tasks to helpers until the ``with`` ends.
+    """Offer a run's tasks to helpers until the ``with`` block ends.
 
     Args:
-        leader: the run, and ``since`` when it was asked for them (UTC).
+        leader: the run's id.
+        since: when the run was requested (UTC).
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: they cannot be offered.
+        sqlalchemy.exc.SQLAlchemyError: the tasks cannot be offered.
     """
     with engine.begin() as db:
         work_units.post(db, leader, tasks, since)
     try:
         yield SharedWork(engine, leader, terms, {task.location_id: task for task in tasks})
     finally:
-        # What cannot be deleted now is, by the sensor ``open_work``.
+        # Units that cannot be deleted now are deleted by the sensor ``open_work``.
         with contextlib.suppress(sa.exc.SQLAlchemyError), engine.begin() as db:
             work_units.forget(db, leader)

@@ -1,4 +1,4 @@
-"""Which connected users are not up to date now: read from the ledger, judged by ``day_status``."""
+"""Which connected users are stale now, by the ledger and the rules of ``day_status``."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Staleness:
 
     @property
     def fingerprint(self) -> str:
-        """Equal as long as the same users are stale since the same days."""
+        """A hash of ``due``, the stale users and the last complete day of each."""
         facts = [f"{one.connection.user.id} {one.last_complete}" for one in self.users]
         return hashlib.sha256(" ".join([str(self.due), *facts]).encode()).hexdigest()[:16]
 

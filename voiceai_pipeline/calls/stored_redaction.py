@@ -1,10 +1,11 @@
 """Redacts stored rows again when the rules of redaction have changed (``highlevel/allow_list.py``).
 
-Batch by batch (``row_passes``). Analysts see no change: a call keeps its ``last_changed_at``, and
-gets the content hash that the present rules give, so that its next read finds it unchanged.
+It works batch by batch (``row_passes``). To analysts a call counts as unchanged: it keeps its
+``last_changed_at``. It gets the content hash that the current rules give, so its next read finds it
+unchanged.
 
-What calls say goes to the database by COPY: the values of a statement would be in PostgreSQL's log,
-where it is set to log statements (REQUIREMENTS X1).
+Contents are sent by COPY: PostgreSQL may be set to log statements, with their bind values
+(REQUIREMENTS X1).
 """
 
 import io
@@ -33,11 +34,11 @@ def is_pending(db: sa.Connection) -> bool:
 
 
 def redact_again(engine: sa.Engine, show: Callable[[int, int], None] | None = None) -> int:
-    """Redact every row that may not have been redacted by the current rules; the number of rows
-    that changed.
+    """Redact every row that may not have been redacted by the current rules; returns the number of
+    rows that changed.
 
     Args:
-        show: called with the rows visited and to visit, after each batch.
+        show: called after each batch with the number of rows visited and the number to visit.
     """
     return row_passes.run(engine, PASSES, show)
 
@@ -48,7 +49,7 @@ def _rows(
     """Rows of a table, with ``raw`` as text.
 
     Args:
-        item: what is ``raw``, if it is not the column of this name.
+        item: the expression that is read as ``raw``; None for the column of this name.
     """
     raw = sa.cast(table.c.raw if item is None else item, sa.Text).label("raw")
     others = [column for column in table.columns if column.name != "raw"]
@@ -86,7 +87,7 @@ _COLUMNS: Final = (
     *("agent_id", "contact_id", "from_number", "summary", "transcript", "message_id"),
     *("executed_call_actions", "extracted_data", "translation", "raw", "content_hash"),
 )
-"""The columns that hold a part of the item, and its hash."""
+"""The columns that hold values of the item, and its hash."""
 
 _UPDATE_CALLS: Final = (
     f"UPDATE call_logs AS c SET {', '.join(f'{name} = r.{name}' for name in _COLUMNS)} "  # noqa: S608
@@ -114,7 +115,7 @@ def _redact_set_aside(db: sa.Connection, keys: Keys) -> int:
     )
     copy(db, "redacted_items", columns, [(io.BytesIO(b"".join(rows)), {})])
     for location_id, stored, _, new in changes:
-        # Two items may differ only in what is redacted now.
+        # Two items may have differed only in what is now redacted.
         same = sa.select(sa.literal(1)).where(
             table.c.location_id == location_id, table.c.content_hash == new
         )

@@ -1,5 +1,5 @@
-"""Takes out of ``call_logs.raw`` what other columns of the row hold: an older version kept the
-whole item there. Analysts see no change, for the views put it together again
+"""Removes from ``call_logs.raw`` the values that other columns of the row hold: an older version
+kept the whole item there. Analysts see no change, because the views reassemble the item
 (``database/whole_call.py``).
 """
 
@@ -15,10 +15,10 @@ from voiceai_pipeline.database.whole_call import UNHELD
 
 
 def store_once(engine: sa.Engine, show: Callable[[int, int], None] | None = None) -> int:
-    """Visit every call that may hold values twice; the number of those that did.
+    """Visit every call that may hold values twice; returns how many did.
 
     Args:
-        show: called with the rows visited and to visit, after each batch.
+        show: called after each batch with the number of rows visited and the number to visit.
     """
     return row_passes.run(engine, PASSES, show)
 

@@ -1,7 +1,8 @@
-"""Syncs days of users: decides which days of which locations to read, and reports how days stand.
+"""Syncs days of users: decides which days of which locations to read, and reports the status of
+days.
 
 Users who share a location share one read. Locations are independent: a failure of one affects no
-other. How a location's days are read and stored is in ``window_sync``.
+other. ``window_sync`` reads and stores a location's days.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,13 +31,13 @@ from voiceai_pipeline.database.engine import autocommit, database_error, read_cl
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 WORKERS: Final = 16
-"""Locations read concurrently: the work is network-bound. At 50 ms a request they saturate one CPU;
-32 are no faster there and take 40 MB more. Tenants that respond slowly do not count
+"""Locations read concurrently: the work is network-bound. At 50 ms a request, 16 saturate one CPU;
+32 are no faster and take 40 MB more. Locations that respond slowly do not count
 (``worker_pool``)."""
 
 
 class Mode(StrEnum):
-    """Which users of a day are read."""
+    """For which users a day is read."""
 
     RESUME = "resume"
     """Users without a complete day; all users if all are complete."""
@@ -56,8 +57,8 @@ class Sync:
     Args:
         zone: the time zone of the days.
         now: replaces the database's clock where time is simulated; aware UTC.
-        terms: how long a location that another run reads is waited for.
-        helpers: how many runs may help one of these; 0: none, and nothing is offered.
+        terms: timeouts of leases and of the queue.
+        helpers: how many other runs may help with a sync; 0: none, and no work is offered.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class Sync:
         absent from the result.
 
         Args:
-            at_once: an operator asked for it: first try connections and token endpoints that rest
-                after failures.
+            at_once: an operator asked for it, so everything that rests after failures is tried
+                first (``connections/probe.py``).
 
         Raises:
-            UnknownUserError: names every id that no user has.
+            UnknownUserError: there is no user with one of the ids; the text names all such ids.
             SyncRequestError: a day is in the future, or no day was given.
             PipelineError: DATABASE, if the ledger itself cannot be read or written.
         """
@@ -124,12 +125,12 @@ class Sync:
         if at_once:
             with self._engine.begin() as db:
                 resting = connection_queries.all_connections(db, user_ids)
-            # A paused user turns no day red: a rerun is about them only if it names them.
+            # A paused user makes no day red, so a rerun is about them only if it names them.
             probe(self._engine, self._tokens, resting, paused=user_ids is not None)
         with self._engine.begin() as db:
             connections = connection_queries.all_connections(db, user_ids)
-            # Day by day: a month of ten thousand users at once is a few hundred MB. A re-read asks
-            # for all, whatever is complete.
+            # Day by day: a month of ten thousand users would take a few hundred MB. A re-read
+            # includes complete days, so it needs no rows.
             done = set[tuple[UUID, date]]().union(
                 *(
                     day_status.finished(
@@ -150,7 +151,7 @@ class Sync:
         return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
     def _read(self, tasks: list[Task], since: datetime, run_id: str | None) -> list[DayResult]:
-        """Read tasks, with helpers where they are allowed and have enough to do."""
+        """Read the tasks, with helpers if they are allowed and there is enough for them to do."""
         queue = self._queue(since, run_id)
         if run_id is None or not self._helpers or len(tasks) <= self._workers:
             return queue.run(Listed(tasks))
@@ -159,15 +160,15 @@ class Sync:
             return own + work.results_of_helpers()
 
     def help(self, leader: str, run_id: str | None, is_led: Callable[[], bool]) -> int:
-        """Work on what a run has offered, until nothing is left to take or it has ended.
+        """Read locations that a leader has offered, until none is left to take or it has ended.
 
         Args:
-            leader: the Dagster run to help.
-            run_id: this run, which does it.
-            is_led: whether the leader is still at work.
+            leader: the id of the Dagster run to help.
+            run_id: the id of this run.
+            is_led: whether the leader is still running.
 
         Returns:
-            How many locations this run did.
+            How many locations this run finished.
 
         Raises:
             PipelineError: DATABASE, if the ledger or the work cannot be read or written.
@@ -181,7 +182,7 @@ class Sync:
             try:
                 self._queue(since, run_id, leader).run(work)
             except LeaderGoneError:
-                pass  # what was not stored is of no use to anyone
+                pass  # the rest is no longer needed
             finally:
                 work.give_back()
             return len(work.finished)
@@ -191,7 +192,7 @@ class Sync:
     def _queue(
         self, since: datetime, run_id: str | None, leader: str | None = None
     ) -> LocationQueue[VerifiedWindow]:
-        """A queue of this run; what it reads is recorded as the leader's, if it helps one."""
+        """A queue of this run. What a helper reads is recorded under its leader's id."""
         window_sync = WindowSync(
             self._engine, self._tokens, self._client, self._zone, leader or run_id, self._now
         )
@@ -210,7 +211,7 @@ class Sync:
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
         if not days:
-            raise SyncRequestError("No day was given: the start lies after the end.")
+            raise SyncRequestError("No day was given: the start is after the end.")
         today = now.astimezone(self._zone).date()
         if days[-1] > today:
             raise SyncRequestError(
@@ -246,7 +247,7 @@ class Sync:
         return waiting
 
     def report(self, days: Collection[date]) -> list[DayReport]:
-        """The day status of all users, from the ledger and today's connections.
+        """The status of each day for all users, from the ledger and today's connections.
 
         Raises:
             PipelineError: DATABASE.
@@ -255,7 +256,7 @@ class Sync:
             with self._engine.begin() as db:
                 connections = connection_queries.all_connections(db)
                 now = read_clock(db, self._now)
-                # Day by day: a month of ten thousand users at once is a few hundred MB.
+                # Day by day: a month of ten thousand users would take a few hundred MB.
                 return [
                     report
                     for day in sorted(days)

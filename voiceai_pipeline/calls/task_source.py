@@ -1,4 +1,4 @@
-"""Where a run's tasks come from: a list of its own, or work that several runs share
+"""The source of a run's tasks: a list of its own, or work that several runs share
 (``shared_work``).
 """
 
@@ -22,18 +22,18 @@ class TaskSource(Protocol[T_co]):
         """Whether no task is left, not even one that another run works on."""
 
     def take(self, at_most: int) -> Sequence[T_co]:
-        """The next tasks; none if none is free now."""
+        """The next tasks; empty if none is free now."""
 
     def finish(self, location_ids: Collection[str]) -> None:
-        """The results of these locations are stored."""
+        """Called when the results of these locations are stored."""
 
     def keep(self, silent: Collection[str]) -> None:
-        """The run still works on what it took, except for these locations; called every third of a
-        lease."""
+        """Called after every third of a lease: the run still works on the tasks it took, except
+        those of ``silent`` locations."""
 
 
 class Listed(Generic[T]):
-    """A run's own list of tasks: no other takes of it."""
+    """A run's own list of tasks; no other run takes from it."""
 
     def __init__(self, tasks: Iterable[T]) -> None:
         self._tasks = deque(tasks)

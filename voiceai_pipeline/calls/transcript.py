@@ -1,6 +1,6 @@
 """A call's transcript as numbered turns, with what the agent's tools did in between.
 
-Whose a line is, the label at its beginning says. The marts count by the same labels
+The label at the beginning of a line names its speaker. The marts count by the same labels
 (``marts/call_sql.py``); docs/metrics.md has the rule.
 """
 
@@ -22,12 +22,12 @@ class Speaker(StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn, or a step of the agent's tools.
+    """A turn of the conversation, or the use of a tool by the agent.
 
     Attributes:
-        number: of the turn, from 1; None: a step of a tool, which is not said.
-        text: what is said; of a tool, its name.
-        seconds: from the start of the call; None: not given.
+        number: counts the turns, from 1; None for a tool.
+        text: what was said, or the tool's name.
+        seconds: from the start of the call; None if not given.
     """
 
     number: int | None
@@ -44,19 +44,19 @@ _SPEAKERS: Final = {
     **dict.fromkeys(CALLER_LABELS, Speaker.CALLER),
 }
 
-# Without re.ASCII a long s would be an s, which PostgreSQL's lower() does not say.
+# Without re.ASCII a long s would match an s, unlike with PostgreSQL's lower().
 LABEL: Final = re.compile(rf"({'|'.join(_SPEAKERS)}):", re.IGNORECASE | re.ASCII)
-"""Where a line begins with it, a turn begins: without a space before or in it."""
+"""A line that begins with this, without a space before or in it, begins a turn."""
 
 _TOOL: Final = "action_executed"
 
 
 def turns(transcript: str | None, with_tools: object) -> list[Turn]:
-    """The turns in order.
+    """The turns and uses of tools, in order.
 
     Args:
-        with_tools: the item's ``transcriptWithToolCalls`` (CONTRACT 2.3), which knows times and
-            tools; used where it holds any turn.
+        with_tools: the item's ``transcriptWithToolCalls`` (CONTRACT 2.3), which has times and
+            tools; used instead of ``transcript`` if it holds any turn.
     """
     timed = list(_timed(with_tools))
     if any(one.speaker is not Speaker.TOOL for one in timed):
@@ -80,7 +80,7 @@ def _timed(items: object) -> Iterable[Turn]:
 
 
 def _spoken(transcript: str) -> Iterable[Turn]:
-    """Lines without a label go on with the turn before them."""
+    """Lines without a label continue the turn before them."""
     said: list[tuple[Speaker, list[str]]] = []
     for line in transcript.split("\n"):
         label = LABEL.match(line)

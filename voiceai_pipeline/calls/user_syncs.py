@@ -1,8 +1,8 @@
 """``user_syncs``: what syncs did for each user, and which ones operators wait for.
 
 A sync that an operator asks for has a row from then on, and the web process writes its end
-(``finish``). Any other sync leaves a row only if it found, changed or missed something, so that the
-thousands that only confirm what is stored write nothing.
+(``finish``). Any other sync gets a row only if a day failed, or if it found new, changed or missing
+calls, so that the thousands of syncs that only confirm what is stored write nothing.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from voiceai_pipeline.database.tables import user_syncs
 
 
 class SyncState(StrEnum):
-    """How far a user's sync is, or how it ended."""
+    """The progress of a user's sync, or how it ended."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -65,12 +65,12 @@ class UserSync:
 
     @property
     def all_days(self) -> int:
-        """How many days it is about."""
+        """How many days it covers."""
         return (self.last_day - self.first_day).days + 1
 
 
 def together(syncs: Sequence[UserSync]) -> UserSync:
-    """One or several runs of one user as one sync."""
+    """A user's syncs by one or several runs, combined into one."""
     started = [one for one in syncs if one.state is not SyncState.QUEUED]
     return replace(
         (started or syncs)[0],
@@ -98,7 +98,7 @@ def ask(
     asked_by: str,
     now: datetime,
 ) -> None:
-    """Record that an operator asked for a run that syncs the first to the last of ``days``."""
+    """Record that an operator requested a run that syncs the days from the first to the last."""
     rows = [
         {
             "user_id": user_id,
@@ -117,7 +117,8 @@ def ask(
 
 
 def lock(db: sa.Connection) -> None:
-    """Let one transaction at a time ask for syncs: a second click sees what the first began."""
+    """Let one transaction at a time request syncs, so that a second click sees what the first
+    one started."""
     db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('voiceai: ask for a sync'))"))
 
 
@@ -197,7 +198,7 @@ _ADD: Final = sa.text(
 
 
 def attribute(db: sa.Connection, user_ids: Collection[UUID], run_id: str, asked_by: str) -> None:
-    """Say what asked for a run of these users, where no operator did."""
+    """Record what requested a run, in those of these users' rows that no operator requested."""
     db.execute(_ATTRIBUTE, {"users": list(user_ids), "run_id": run_id, "asked_by": asked_by})
 
 
@@ -208,7 +209,7 @@ _ATTRIBUTE: Final = sa.text(
 
 
 def begin(db: sa.Connection, run_ids: Collection[str]) -> None:
-    """Queued syncs of these runs are running."""
+    """Mark queued syncs of these runs as running."""
     db.execute(
         sa.update(user_syncs)
         .where(
@@ -221,11 +222,11 @@ def begin(db: sa.Connection, run_ids: Collection[str]) -> None:
 
 
 def finish(db: sa.Connection, run_id: str, end: SyncState, now: datetime) -> None:
-    """A run has ended, and with it the syncs that operators wait for.
+    """Record that a run has ended, and with it the syncs of it that operators wait for.
 
     Args:
-        end: of the run. A run of many users fails if one of them does: a user whose days are all
-            complete has a complete sync all the same.
+        end: how the run ended. A run of many users fails if one of them does, but a user whose
+            days are all complete still has a complete sync.
         now: UTC.
     """
     are_complete = user_syncs.c.incomplete_days == 0
@@ -251,7 +252,7 @@ def under_way(db: sa.Connection) -> list[UserSync]:
 
 
 def of_user(db: sa.Connection, user_id: UUID, limit: int) -> list[UserSync]:
-    """The last syncs of a user, newest first."""
+    """A user's last syncs, newest first."""
     query = (
         sa.select(user_syncs)
         .where(user_syncs.c.user_id == user_id)
@@ -262,7 +263,7 @@ def of_user(db: sa.Connection, user_id: UUID, limit: int) -> list[UserSync]:
 
 
 def asked_for(db: sa.Connection, limit: int) -> list[UserSync]:
-    """The last syncs that operators asked for, newest first."""
+    """The last syncs that operators requested, newest first."""
     query = (
         sa.select(user_syncs)
         .where(user_syncs.c.asked_at.is_not(None))
@@ -273,7 +274,7 @@ def asked_for(db: sa.Connection, limit: int) -> list[UserSync]:
 
 
 def purge(db: sa.Connection, before: datetime) -> None:
-    """Delete what started before a time (UTC) and has ended."""
+    """Delete syncs that have ended and started before this time (UTC)."""
     old = (user_syncs.c.started_at < before) & user_syncs.c.ended_at.is_not(None)
     db.execute(sa.delete(user_syncs).where(old))
 

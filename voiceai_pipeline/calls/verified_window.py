@@ -1,6 +1,6 @@
-"""A window of a location that was read: what it brought in, day by day, and how its days stand.
+"""A window of a location that was read: its counts by day, and the results of its days.
 
-Pure bookkeeping between a read and its storing; ``window_sync`` does both.
+Bookkeeping only: ``window_sync`` reads and stores.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.highlevel.window import WindowRead
 
 _OUTAGE: Final = PROVIDER_FAILURES - {FailureClass.RATE_LIMITED}
-"""Failures that retries wait for. After one that all retries did not outlast, each further day is
+"""Failures of HighLevel that are retried. If one outlasts all retries, each further day is
 requested only once, to see whether the outage is over."""
 
 
@@ -29,7 +29,7 @@ class Attempt:
     """One attempt at a window of a location.
 
     Attributes:
-        before: results of the location's days that this run synced before.
+        before: results of the location's days that this run has synced so far.
     """
 
     location_id: str
@@ -40,7 +40,7 @@ class Attempt:
 
     @property
     def in_outage(self) -> bool:
-        """Whether HighLevel did not work for the previous days."""
+        """Whether the previous day failed because HighLevel was down."""
         return bool(self.before) and self.before[-1].failure in _OUTAGE
 
     def failures(
@@ -67,9 +67,9 @@ class DayIntake(Reading):
     """A reading of some days, with counts by day.
 
     Attributes:
-        ends: of the days (UTC).
-        unknown_actions: call actions of undocumented types, by day.
-        odd_durations: ids of calls whose duration cannot be one, by day.
+        ends: when each day ends (UTC).
+        unknown_actions: how many call actions have undocumented types, by day.
+        odd_durations: ids of calls whose duration is impossible, by day.
     """
 
     def __init__(self, new_calls: Callable[[], Intake], days: Sequence[Window]) -> None:
@@ -96,7 +96,7 @@ class DayIntake(Reading):
 
     @property
     def set_aside(self) -> list[int]:
-        """How many items were set aside, by day; those without a time of these days count on the
+        """How many items were set aside, by day; items without a time in these days count for the
         first."""
         counts = [0] * len(self.ends)
         for call in self.calls.set_aside:
@@ -108,7 +108,7 @@ class DayIntake(Reading):
 
 @dataclass(frozen=True)
 class VerifiedWindow:
-    """A window that was read completely and is to be stored.
+    """A window that was read completely and has to be stored.
 
     Attributes:
         refused: users whose credentials could not read it.
@@ -124,7 +124,7 @@ class VerifiedWindow:
         self.intake.close()
 
     def outcomes(self, written: Written, finished_at: datetime) -> list[DayResult]:
-        """The results of its days.
+        """The results of the window's days.
 
         Raises:
             PipelineError: INCOMPLETE, if the table does not hold what was read.
@@ -164,10 +164,10 @@ class VerifiedWindow:
         return complete + attempt.failures(self.refused, finished_at)
 
     def _totals(self, listed: Sequence[int]) -> list[int | None]:
-        """How many calls HighLevel says each day has; None if it does not.
+        """HighLevel's total of each day; None where it is unknown.
 
-        Its total is that of the window with a second on each side. That of a single day follows
-        from it, right or wrong; of several days only if it is right.
+        HighLevel's total is for the window plus a second on each side. For a single day, the day's
+        total follows from it even if it is wrong; for several days, only if it is right.
         """
         read = self.read
         if read.total is None:
@@ -186,7 +186,7 @@ class VerifiedWindow:
         elif not read.adds_up:
             remarks.append(
                 f"HighLevel gave a total of {read.total}, but lists {read.count} calls{span}; "
-                "all that it lists is here"
+                "all listed calls are stored"
             )
         if read.repeats:
             remarks.append(f"{_are(read.repeats, 'call')} listed more than once{span}")
@@ -197,7 +197,7 @@ class VerifiedWindow:
         if odd:
             durations = "1 duration" if len(odd) == 1 else f"{len(odd)} durations"
             which = f"call {cleaned(odd[0], NAME_LENGTH)}"
-            remarks.append(f"{durations} cannot be right and count as unknown, as of {which}")
+            remarks.append(f"{durations} cannot be right (stored as unknown), e.g. of {which}")
         return "; ".join(remarks)
 
 

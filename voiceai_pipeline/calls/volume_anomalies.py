@@ -1,6 +1,6 @@
-"""Whether a day has as many calls as is usual for its weekday: a band around the median.
+"""Whether a day has a usual number of calls for its weekday: within a band around the median.
 
-Pure: from counts of complete days. The band is never narrower than the counting noise (the square
+Pure functions of the counts of complete days. The band is never narrower than the noise (the square
 root of the median). Where weeks differ more, the median absolute deviation sets its width, so a
 single odd week does not widen it.
 """
@@ -16,7 +16,7 @@ WEEKS: Final = 8
 """How many weeks back the same weekday is compared."""
 
 MIN_WEEKS: Final = 4
-"""With fewer complete weeks there is no verdict."""
+"""With fewer weeks of counts there is no verdict."""
 
 WIDTH: Final = 3.5
 """Half the band, in standard deviations: about one of 2,000 usual days lies outside by chance."""
@@ -27,7 +27,7 @@ _MAD_TO_DEVIATION: Final = 1.4826
 
 @dataclass(frozen=True)
 class Band:
-    """From ``low`` to ``high`` calls (inclusive) are usual, judging by ``weeks`` weeks."""
+    """The usual number of calls: ``low`` to ``high``, inclusive, from counts of ``weeks`` weeks."""
 
     low: int
     high: int
@@ -75,7 +75,7 @@ def judge(counts: Mapping[tuple[str, date], int], days: Collection[date]) -> lis
             not count as a day without calls.
 
     Returns:
-        In order of days, all locations together before each one. Days and locations with too
+        In order of days; of each day, all locations together first. Days and locations with too
         little history are absent.
     """
     found = []

@@ -1,7 +1,7 @@
-"""Reads a window of one location with one user's credentials, on its way into an ``Intake``.
+"""Reads a window of one location, with one user's credentials, into an ``Intake``.
 
-Which windows are read, with whose credentials, and what becomes of them is decided by
-``window_sync`` and ``hinted_sync``.
+``window_sync`` and ``hinted_sync`` decide which windows are read, with whose credentials, and what
+happens to the result.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from voiceai_pipeline.highlevel.window import WindowRead, read_window
 
 
 class Reading:
-    """What a read has brought in so far; one that restarts starts from nothing.
+    """The calls of a read in progress; a restart discards them.
 
     Attributes:
-        calls: on their way into the table.
+        calls: takes in the calls read so far.
     """
 
     def __init__(self, new_calls: Callable[[], Intake]) -> None:
@@ -31,13 +31,13 @@ class Reading:
         self.calls = new_calls()
 
     def start(self) -> Callable[[Sequence[ListedCall]], None]:
-        """Start or restart; returns the receiver of the read's calls."""
+        """Start or restart; returns the function that takes the read's calls."""
         self.close()
         self.calls = self._new_calls()
         return self.calls.take
 
     def close(self) -> None:
-        """Discard it."""
+        """Delete the temporary files."""
         self.calls.close()
 
 
@@ -51,14 +51,14 @@ def read_with(
     lease: Lease,
     ahead: RowAhead | None = None,
 ) -> WindowRead:
-    """Read a window to the end of its list; all of it is in ``reading`` then.
+    """Read a window completely into ``reading``.
 
     Args:
-        ahead: the user's row, if it was read before.
+        ahead: the user's token row, if it was read ahead.
 
     Raises:
         LeaseLostError: the lease expired.
-        PipelineError: as ``Tokens.spend`` and ``read_window``.
+        PipelineError: as in ``Tokens.spend`` and ``read_window``.
     """
     spend = tokens.spender(user_id, ahead)
 

@@ -1,9 +1,9 @@
-"""Reads and stores the days of one location: consecutive days as one window, and day by day where a
-single day may be at fault.
+"""Reads and stores the days of one location: consecutive days as one window, or day by day after a
+failure that a single day may have caused.
 
 Calls, ledger rows and ``sync_status`` of a window commit together, so a killed process leaves the
-old state or the new one, never a mix. Which locations are read, and when, is decided by ``sync``
-and ``location_queue``.
+old state or the new one, never a mix. ``sync`` and ``location_queue`` decide which locations are
+read, and when.
 """
 
 import logging
@@ -85,8 +85,8 @@ class WindowSync:
         self._reads_ahead = ReadsAhead(engine, tokens, self._clock, zone)
 
     def prepare(self, tasks: Sequence[Task]) -> list[Callable[[Lease], Found[VerifiedWindow]]]:
-        """What reads each of these locations; what they need of the database first is read for all
-        of them at once."""
+        """For each of these tasks, a function that syncs its location. What the functions first need
+        from the database is read for all tasks at once."""
         ahead = self._reads_ahead.of(tasks)
         return [partial(self.sync_location, task, ahead.get(task.location_id)) for task in tasks]
 
@@ -96,11 +96,11 @@ class WindowSync:
         """Sync a location's days for all its users.
 
         Args:
-            ahead: what was read of it before, if anything.
+            ahead: what was read ahead for the location, if anything.
 
         Returns:
-            The results of its days; and its last window, if so little in it is new that it is
-            better stored together with others.
+            The results of the days that are done, and the last window if it is still to be stored:
+            it has so little to write that it is better stored together with others.
 
         Raises:
             LeaseLostError: the lease expired.
@@ -125,10 +125,10 @@ class WindowSync:
     def store(self, windows: Sequence[VerifiedWindow]) -> list[DayResult]:
         """Commit calls, ledger rows and statuses of verified windows together.
 
+        A call that the database refuses is set aside if its window is stored alone.
+
         Args:
             windows: at most one of each location.
-
-        A call that the database refuses is set aside if its window is stored alone.
 
         Raises:
             PipelineError: INCOMPLETE, with nothing written, if the table does not hold what was
@@ -191,7 +191,7 @@ class WindowSync:
             for day in days:
                 self._sync_window(task, [day], lease, progress)
             return
-        lease.check()  # a run that has taken over the lease knows more than this failure
+        lease.check()  # if another run has taken over the location, this failure is outdated
         if failure.failure is FailureClass.LOCATION_PAUSED:
             for one in connections:
                 self._tokens.report(one.user.id, failure.failure)
@@ -243,7 +243,7 @@ class WindowSync:
             verified = VerifiedWindow(attempt, window, read, intake, refused)
             if progress.may_defer and intake.calls.is_light:
                 progress.deferred = verified
-                stack.pop_all()  # whatever stores it closes it
+                stack.pop_all()  # closed by the code that stores it
             else:
                 progress.outcomes += self.store([verified])
 
@@ -260,12 +260,12 @@ class WindowSync:
 
 @dataclass
 class _Progress:
-    """How far a location's days are.
+    """The progress of a location's sync.
 
     Attributes:
-        outcomes: of the days that are done.
-        may_defer: whether a window with little new in it may be stored later.
-        deferred: a window that is.
+        outcomes: results of the days that are done.
+        may_defer: whether a window with little to write may be stored later.
+        deferred: the window that is to be stored later.
     """
 
     outcomes: list[DayResult]

@@ -1,8 +1,8 @@
-"""``work_units``: the locations that a sync has still to read, for the sync and its helpers.
+"""``work_units``: the locations that a sync still has to read, for its leader and its helpers.
 
 A worker takes units under a lease, by the database's clock, and extends it while it works on them;
-units of a worker that died are taken by another when their lease expires. A unit that is done is
-deleted, by its holder only: a worker that lost it to another has no say any more.
+units of a worker that died are taken by another when their lease expires. Only its holder deletes a
+unit that is done: a worker that lost a unit to another can no longer change it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +19,7 @@ from voiceai_pipeline.calls.location_queue import Task
 from voiceai_pipeline.database.tables import work_units
 
 _AT_ONCE: Final = 5_000
-"""Units that are offered in one statement."""
+"""Units that are inserted at once."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Unit:
     """A location to read for some users.
 
     Attributes:
-        known: as of a ``Task``.
-        since: when the leader was asked for these days (UTC).
+        known: as in ``Task``.
+        since: when the leader's run was requested (UTC).
     """
 
     location_id: str
@@ -41,7 +41,7 @@ class Unit:
 def post(db: sa.Connection, leader: str, tasks: Iterable[Task], since: datetime) -> None:
     """Offer tasks to helpers."""
     rows = (_row(task) | {"leader": leader, "since": since} for task in tasks)
-    # A hundred thousand at once are a hundred MB.
+    # A hundred thousand at once would take a hundred MB.
     while batch := list(islice(rows, _AT_ONCE)):
         db.execute(sa.insert(work_units), batch)
 
@@ -64,7 +64,7 @@ def _row(task: Task) -> dict[str, Any]:
 def take(
     db: sa.Connection, leader: str, holder: UUID, at_most: int, duration: timedelta, after: str
 ) -> list[Unit]:
-    """Take units that no worker holds, those of the locations behind ``after`` in order."""
+    """Take units that no worker holds, in order of location ids after ``after``."""
     values = {
         "leader": leader,
         "holder": holder,
@@ -80,7 +80,7 @@ _TAKE: Final = sa.text(
     "UPDATE work_units u SET holder = :holder, expires_at = clock_timestamp() + :duration FROM ("
     "  SELECT location_id FROM work_units WHERE leader = :leader AND location_id > :after "
     "  AND (expires_at IS NULL OR expires_at <= clock_timestamp()) "
-    # Of those that another worker is taking right now, take none.
+    # Skip units that another worker is taking right now.
     "  ORDER BY location_id LIMIT :at_most FOR UPDATE SKIP LOCKED) AS free "
     "WHERE u.leader = :leader AND u.location_id = free.location_id "
     "RETURNING u.location_id, u.user_ids, u.days, u.known_users, u.known_days, u.since"
@@ -149,13 +149,13 @@ def _ours(leader: str, holder: UUID, locations: Collection[str]) -> dict[str, An
 
 
 def since(db: sa.Connection, leader: str) -> datetime | None:
-    """When the leader was asked for its days (UTC); None if it has no work left."""
+    """When the leader's run was requested (UTC); None if no unit of it is left."""
     query = sa.select(work_units.c.since).where(work_units.c.leader == leader).limit(1)
     return db.execute(query).scalar_one_or_none()
 
 
 def free(db: sa.Connection) -> dict[str, int]:
-    """How many units no worker holds, of each run that has any unit left."""
+    """By leader: how many units no worker holds. Leaders without units are absent."""
     return {row.leader: row.free for row in db.execute(_FREE)}
 
 
@@ -166,5 +166,5 @@ _FREE: Final = sa.text(
 
 
 def forget(db: sa.Connection, leader: str) -> None:
-    """Delete all units of a run that has ended."""
+    """Delete all units of a leader that has ended."""
     db.execute(sa.delete(work_units).where(work_units.c.leader == leader))

@@ -1,8 +1,8 @@
 """A bounded worker pool; a worker blocked on a slow response gives up its slot.
 
-A worker that waits for a response costs nothing but its slot. It gives the slot up and continues
-without one, so a slow tenant does not delay the others (REQUIREMENTS S10). Which location is read
-next is decided by ``location_queue``.
+A worker that waits for a response uses nothing but its slot. It gives the slot up and continues
+without one, so a slow location does not delay the others (REQUIREMENTS S10). ``location_queue``
+decides which location is read next.
 """
 
 import threading
@@ -39,7 +39,7 @@ class _Slot:
 
 
 class WorkerPool(Generic[T]):
-    """Threads of which ``slots`` run at a time; half as many more may be blocked on a response.
+    """Runs work in ``slots`` threads; half as many more threads may be blocked on a response.
 
     Args:
         slow: seconds of waiting for a response after which a worker gives up its slot.
@@ -57,8 +57,8 @@ class WorkerPool(Generic[T]):
 
     @property
     def wanted(self) -> int:
-        """How many more to submit so that no slot stays idle; 0 while enough are waiting, because
-        each batch of submissions costs a transaction."""
+        """How much more work to submit so that no slot is idle; 0 while enough is waiting, because
+        each batch costs a transaction."""
         ahead = len(self._submitted) - self._without_slot
         return 0 if ahead > self._size + self._spare else 2 * self._size - ahead
 
@@ -70,7 +70,7 @@ class WorkerPool(Generic[T]):
         """Run ``work`` as soon as a slot is free.
 
         Args:
-            is_blocked: given seconds, whether ``work`` has waited longer for a response.
+            is_blocked: whether ``work`` has waited for a response longer than the given seconds.
         """
         slot = _Slot(self._slots)
 
@@ -103,12 +103,12 @@ class WorkerPool(Generic[T]):
             return finished
 
     def _free_slots(self) -> None:
-        # No limit here: the number of threads is the limit.
+        # No limit is needed here: the number of threads is the limit.
         for slot, is_blocked in self._submitted.values():
             if slot.is_held and is_blocked(self._slow):
                 slot.give_up()
 
     def close(self) -> None:
-        """Wait for the work that has started; the rest is cancelled."""
+        """Wait for the work that has started; cancel the rest."""
         self._is_closing = True
         self._pool.shutdown(cancel_futures=True)
