@@ -85,8 +85,8 @@ class WindowSync:
         self._reads_ahead = ReadsAhead(engine, tokens, self._clock, zone)
 
     def prepare(self, tasks: Sequence[Task]) -> list[Callable[[Lease], Found[VerifiedWindow]]]:
-        """For each of these tasks, a function that syncs its location. What the functions first need
-        from the database is read for all tasks at once."""
+        """For each of these tasks, a function that syncs its location. What they first need from
+        the database is read for all of them at once."""
         ahead = self._reads_ahead.of(tasks)
         return [partial(self.sync_location, task, ahead.get(task.location_id)) for task in tasks]
 

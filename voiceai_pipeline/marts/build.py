@@ -1,9 +1,9 @@
 """Builds the marts: reads one snapshot, computes, verifies and replaces, all or nothing.
 
 A day's marts depend on calls of other days too: callers of the week, calls that follow within 24
-hours. So this module also decides which days are stale: those for which the ledger has a newer
-entry, for any day they depend on, than the build saw; those built in another time zone or by
-other rules; and those with outcomes that have become final since.
+hours. So this module also decides which days are stale: those that depend on a day with a newer
+ledger entry than the build saw, those built in another time zone or by other rules, and those with
+outcomes that have become final since.
 """
 
 import hashlib
@@ -41,15 +41,15 @@ from voiceai_pipeline.marts import (
 from voiceai_pipeline.marts.mart_store import MartState
 
 CALLS_AT_ONCE: Final = 250_000
-"""Calls that one batch may have, unless one location alone has more: bounds memory."""
+"""The most calls of a batch, unless one location alone has more; bounds memory."""
 
 LOCATIONS_AT_ONCE: Final = 200
 
 ENTRIES_AT_ONCE: Final = 50_000
-"""Ledger entries that one check for stale marts reads, which takes about a second."""
+"""The most ledger entries that one check for stale marts reads, which takes about a second."""
 
 VISIBILITY_LAG: Final = timedelta(hours=6)
-"""A ledger entry can become visible this long after its time: the longest run (dagster.yaml)."""
+"""A ledger entry can become visible this long after its time: as long as a run (dagster.yaml)."""
 
 _DAY: Final = timedelta(days=1)
 
@@ -121,8 +121,8 @@ class Marts:
     ) -> BuildResult:
         """Compute the marts of ``days`` and replace the stored ones.
 
-        A location's days change only if they add up to the calls; together, or day by day if one
-        fails. A failure of one location affects no other.
+        A location's marts are replaced only if they add up to its calls: all days together, or day
+        by day if that fails. A failure of one location affects no other.
 
         Args:
             days: days of each location's own time zone.
@@ -152,7 +152,8 @@ class Marts:
         return dict.fromkeys(location_ids or (), 0) | found
 
     def _build_apart(self, location_ids: list[str], days: list[date], wrong: _Wrong) -> None:
-        """Build a batch in one transaction; if that fails, its locations, then their days apart."""
+        """Build a batch in one transaction. If that fails, build its halves, down to single
+        locations and then single days."""
         try:
             found = self._build(location_ids, days)
             if not found or len(location_ids) == 1:
@@ -175,7 +176,8 @@ class Marts:
             wrong.failures.append(f"{days[0]}, location {location_ids[0]}: {failure.message}.")
 
     def _build(self, location_ids: list[str], days: list[date]) -> list[str]:
-        """Build a batch in one transaction, unless it does not add up; the disagreements."""
+        """Build a batch in one transaction, and roll back if it does not add up; returns the
+        disagreements."""
         with self._engine.begin() as holder:
             mart_store.lock(holder, location_ids)
             with call_reader.snapshot(self._engine) as db, db.begin() as transaction:
@@ -286,7 +288,7 @@ def stale_days(
     Args:
         finished: by location and day of the pipeline's zone, when the entry was written (UTC).
         states: of the marts that may depend on these days.
-        zones: of each location; the pipeline's where a location is missing.
+        zones: each location's time zone; for missing locations the pipeline's is used.
     """
     stale = set()
     for (location_id, day), finished_at in finished.items():

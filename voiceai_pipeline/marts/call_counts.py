@@ -1,7 +1,7 @@
 """What each call adds to every count, as columns of 0 and 1, which ``metrics.py`` sums.
 
-Pandas only: no SQL, no clock, no Dagster. Callers and calls are numbers, transcripts are counts of
-turns, so nothing personal gets here.
+Pandas only: no SQL, no clock, no Dagster. Callers and calls are hashes and transcripts are counts
+of turns, so no personal data gets here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _BUCKETS: Final = (
     "duration_600s_and_more",
 )
 AT_MAX_MS: Final = 2_000
-"""A call this much shorter than the agent's maximum duration still counts as cut off by it."""
+"""A call up to this much shorter than the agent's maximum duration counts as cut off by it."""
 
 FOLLOW_UP: Final = pd.Timedelta(hours=24)
 
@@ -41,7 +41,7 @@ _MINUTES: Final = 7 * 24 * 60
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What an agent was told.
+    """An agent's settings.
 
     Attributes:
         zone: the agent's own; None: its location's.
@@ -56,7 +56,7 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """An agent's names and settings, as they changed.
+    """An agent's names and settings over time.
 
     Attributes:
         names, settings: each with the time from which it applies (UTC), oldest first.
@@ -67,14 +67,14 @@ class AgentFacts:
     settings: tuple[tuple[datetime, AgentSettings], ...] = ()
 
     def periods(self) -> Iterator[tuple[datetime | None, datetime | None, AgentSettings]]:
-        """The settings with the times (UTC) from which and until which they applied; the first
-        known ones also before, for nothing older is known."""
+        """The start and the end (UTC) of each period, and the settings that applied in it. The
+        first period has no start, since nothing older is known; the last has no end."""
         for n, (since, settings) in enumerate(self.settings):
             following = self.settings[n + 1][0] if n + 1 < len(self.settings) else None
             yield since if n else None, following, settings
 
     def name_on(self, until: datetime) -> str | None:
-        """Its last name before ``until`` (UTC), else its first known one; None without any."""
+        """The agent's last name before ``until`` (UTC), else its first; None if none is known."""
         names = [name for since, name in self.names if since < until] or [
             name for _, name in self.names[:1]
         ]
@@ -86,9 +86,9 @@ class MartLocation:
     """A location, its agents, and the windows in which every call has been read.
 
     Attributes:
-        zone: its marts have days of this time zone.
-        is_zone_assumed: HighLevel gave none, so it is the pipeline's.
-        read_windows: every call in them has been read; in order, with gaps between them.
+        zone: the time zone of its marts' days.
+        is_zone_assumed: HighLevel gave no time zone, so ``zone`` is the pipeline's.
+        read_windows: windows in which every call has been read, in order, with gaps between them.
     """
 
     location_id: str
@@ -99,7 +99,7 @@ class MartLocation:
     read_windows: tuple[Window, ...] = ()
 
     def read_until(self, day: date) -> datetime | None:
-        """Up to when (UTC) the day has been read without a gap; None: not from its start."""
+        """Up to when (UTC) the day has been read from its start without a gap; None if not."""
         whole = Window.of_day(day, self.zone)
         for window in self.read_windows:
             if whole.start in window:
@@ -259,7 +259,7 @@ def _is_followed(calls: pd.DataFrame, around: pd.DataFrame, key: str) -> pd.Seri
 def _rows_by_settings(
     calls: pd.DataFrame, locations: Sequence[MartLocation]
 ) -> "Iterator[tuple[MartLocation, AgentSettings, np.ndarray[Any, np.dtype[np.intp]]]]":
-    """The rows of calls to which each of an agent's settings applied when they started."""
+    """For each period of an agent's settings, the rows of the calls that started in it."""
     rows_of = calls.groupby(["location", "agent"], observed=True).indices
     for location in locations:
         for agent_id, facts in location.agents.items():

@@ -1,6 +1,6 @@
-"""Derives the facts of stored calls, again only if the call or the rules changed.
+"""Derives the facts of stored calls; again only if the call, the rules or the time zone changed.
 
-The sentences of the rules are in ``core/outcome.py``; here is the SQL that applies them.
+``core/outcome.py`` states the rules in sentences; this module has the SQL that applies them.
 """
 
 from collections.abc import Mapping
@@ -100,7 +100,7 @@ def refresh(
     rules: MetricRules,
 ) -> int:
     """Bring the facts of the calls from ``first`` to before ``last`` (UTC) up to date; returns how
-    many were derived. These locations are locked (``mart_store.lock``).
+    many were derived. Lock the locations first (``mart_store.lock``).
 
     Args:
         zones: the locations, each with the time zone of its local days.
@@ -124,8 +124,8 @@ def refresh(
 
 
 def _offsets(zones: Mapping[str, ZoneInfo], first: datetime, last: datetime) -> dict[str, Any]:
-    """Each location's offsets from UTC in seconds, and from when to when they hold. The server is
-    not asked: it may not know the zone."""
+    """Each location's offsets from UTC in seconds, and when each applies. They are computed here,
+    because the server may not know the zone."""
     known = {zone: offsets.between(zone, first, last) for zone in set(zones.values())}
     rows = [(place, zone, one) for place, zone in zones.items() for one in known[zone]]
     return {

@@ -2,7 +2,7 @@
 
 The database reduces each call to what is counted: a transcript to a number of turns, callers and
 calls to 64-bit hashes, extracted values to their names. So a million calls fit in memory, and
-personal data never leave their table.
+personal data never leaves the database.
 """
 
 import io
@@ -37,17 +37,17 @@ from voiceai_pipeline.marts.call_sql import (
 )
 
 _CHUNK: Final = 200_000
-"""Rows parsed at once: bounds the memory for text beside the numbers it becomes."""
+"""Rows parsed at once; bounds the memory that their text takes."""
 
 
 @dataclass(frozen=True)
 class LedgerDay:
-    """The ledger's entries of all users for a location's day.
+    """The ledger's entries of all users for one day of a location, combined.
 
     Attributes:
         day: of the pipeline's time zone.
         read_until: up to when the day was read completely (UTC), by the user who got furthest;
-            None: it was not.
+            None if it was not.
         finished_at: when the newest entry was written (UTC).
         succeeded_at: when the newest complete entry was written (UTC).
     """
@@ -92,8 +92,8 @@ def sizes(
 def ledger_days(
     db: sa.Connection, location_ids: Collection[str], first: date, last: date
 ) -> dict[str, list[LedgerDay]]:
-    """The ledger by location, each with its days in order; a day that only hinted reads have
-    changed is in it, and not read."""
+    """The ledger's days in order, by location. A day that only hinted reads have changed is
+    included, as one that was not read."""
     entries = sa.union_all(
         sa.select(
             sync_ledger.c.location_id, sync_ledger.c.day, sync_ledger.c.read_until,
@@ -183,8 +183,8 @@ def read_calls(
     last: datetime,
     now: datetime,
 ) -> StoredCalls:
-    """Read what the marts need of the calls from ``first`` to before ``last`` (UTC); their facts
-    are up to date (``call_fact_store.py``)."""
+    """Read what the marts need of the calls from ``first`` to before ``last`` (UTC). Their facts
+    must be up to date (``call_fact_store.refresh``)."""
     reach = timedelta(days=1)
     ours = {"ids": list(location_ids), "first": first, "last": last}
     wide = ours | {"first": first - timedelta(days=LOOK_BACK), "last": last + reach}
@@ -261,7 +261,7 @@ def _read(
         part = pd.read_csv(
             io.BytesIO(text),
             names=list(types),
-            # Texts of digits only would become numbers as categories.
+            # Parsed as categories, texts of digits would become numbers.
             dtype={name: _PARSED.get(kind, kind) for name, kind in types.items()},
             keep_default_na=False,
             na_values={name: [""] for name in types if name not in texts},

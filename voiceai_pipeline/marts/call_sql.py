@@ -1,4 +1,4 @@
-"""SQL about stored calls that several queries share: callers, durations, turns, what is filled.
+"""SQL that several queries of stored calls share: callers, durations, turns, filled values.
 
 A query selects FROM ``CALLS`` WHERE ``OURS``, with the values of ``spellings``.
 """
@@ -13,7 +13,7 @@ from voiceai_pipeline.marts import phone_numbers
 
 _HASH: Final = "coalesce(hashtextextended({}, 0), 0)"
 
-# A withheld number is no caller, whatever contact HighLevel made of it.
+# With a withheld number the caller is unknown, even if HighLevel made a contact of it.
 _WITHHELD: Final = (
     "(from_number = ANY(%(withheld)s) OR spelled.text IS NOT NULL AND spelled.number IS NULL)"
 )
@@ -23,14 +23,14 @@ CALLER: Final = (
     + _HASH.format(f"coalesce(nullif(contact_id, ''), {_E164})")
     + " END"
 )
-"""A hash of the contact, else of the number; 0: none is known."""
+"""A hash of the contact, else of the number; 0 if the caller is unknown."""
 
 NUMBER: Final = (
     f"CASE WHEN {_WITHHELD} THEN 0 ELSE "
     + _HASH.format(f"coalesce({_E164}, nullif(contact_id, ''))")
     + " END"
 )
-"""A hash of the number, else of the contact; 0: none is known."""
+"""A hash of the number, else of the contact; 0 if the caller is unknown."""
 
 CALLS: Final = (
     "call_logs LEFT JOIN unnest(%(spellings)s::text[], %(numbers)s::text[]) "
@@ -42,20 +42,20 @@ DURATION: Final = "CASE WHEN duration_seconds BETWEEN 0 AND 86400 THEN duration_
 """A duration below 0 or above a day is unknown: no sum may contain it."""
 
 SAID: Final = "lower(E'\\n' || coalesce(transcript, ''))"
-"""A transcript in which each line begins after a line feed."""
+"""The transcript in lower case, with a line feed before each line."""
 
 # string_to_array, because it takes a third of the time of a regular expression (measured).
 TURNS: Final = " + ".join(
     f"cardinality(string_to_array(said, E'\\n{label}:')) - 1" for label in CALLER_LABELS
 )
-"""How often the caller of ``SAID`` spoke."""
+"""How many turns of ``SAID`` are the caller's."""
 
 HAS_WORDS: Final = "said ~ '\\S'"
 IS_SPEAKER_UNKNOWN: Final = (
     f"{HAS_WORDS} AND said !~ '\\n({'|'.join((*CALLER_LABELS, *AGENT_LABELS))}):'"
 )
 
-# False and 0 are answers.
+# False and 0 count as filled.
 IS_FILLED: Final = (
     "entry.value NOT IN ('null', '[]', '{}') AND NOT "
     "(jsonb_typeof(entry.value) = 'string' AND entry.value #>> '{}' !~ '\\S')"
@@ -70,7 +70,8 @@ _SPELLINGS: Final = """
 
 
 def spellings(db: sa.Connection, where: Mapping[str, Any]) -> dict[str, Any]:
-    """The telephone numbers of these calls that are not in E.164 as stored, and how they are.
+    """The values that ``CALLS``, ``CALLER`` and ``NUMBER`` bind: the numbers of these calls that
+    are not stored in E.164, the same in E.164, and the numbers that mean a withheld one.
 
     Args:
         where: ``ids``, ``first`` and ``last``.

@@ -1,6 +1,6 @@
-"""Who calls: callers by week, new and returning; languages; and how many call at once.
+"""Who calls: callers by week, new and returning ones, languages, and the most calls at once.
 
-For the page of insights, from the marts as they stand. A number of what was not read is None.
+For the insights page, from the stored marts. A number is None if its calls were not read.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ from voiceai_pipeline.marts.insights import Days, Scope, of_scope, within
 
 @dataclass(frozen=True)
 class CallerWeek:
-    """The callers of a week; a caller of two locations is two.
+    """The callers of a week; a caller of two locations counts twice.
 
     Attributes:
         is_complete: all of its days have been read to their end, at every location.
-        calls: None: no location was read.
-        callers: distinct; None: no location was read.
-        new, returning: of those locations where they are known; None: of none, and of an agent.
+        calls: None if no location was read.
+        callers: distinct callers; None if no location was read.
+        new, returning: at the locations where they are known; None if at no location, and for an
+            agent.
     """
 
     days: Days
@@ -49,9 +50,10 @@ class CallerReport:
     """What the page shows about callers.
 
     Attributes:
-        weeks: with a day of the scope or of the days before, in order.
-        peak, peak_before: None: nothing was read; also of an agent, of which they are not known.
-        languages: calls by language, "" where none is known: of the days, and of those before.
+        weeks: the weeks with a day of the scope or of the days before, in order.
+        peak, peak_before: None if there was no call or nothing was read, and for an agent, whose
+            peaks are not known.
+        languages: calls on the days and on those before, by language; "" if it is unknown.
     """
 
     weeks: list[CallerWeek]
@@ -136,7 +138,8 @@ def _languages(db: sa.Connection, scope: Scope, days: Days) -> dict[str, int]:
 
 
 def facts_within(days: Days) -> list[sa.ColumnElement[bool]]:
-    """Whether metrics count a call of ``call_facts`` on one of these days; by its index, too."""
+    """SQL conditions: metrics count the call of ``call_facts``, and it is of one of these days. The
+    bounds of ``started_at`` are for the index."""
     fact = call_facts
     return [
         fact.c.is_counted,

@@ -1,6 +1,6 @@
-"""What agents captured: the names of values from a mart, and the most frequent values themselves.
+"""What agents captured: names of values, from a mart, and the most frequent values themselves.
 
-Values are content: who shows them records it (``calls/call_content.py``).
+Values are content: code that shows them records it (``calls/call_content.py``).
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from voiceai_pipeline.marts.caller_insights import facts_within
 from voiceai_pipeline.marts.insights import Days, Scope, of_scope, within
 
 MOST_NAMES = 12
-"""Names of values that are shown: the first by calls."""
+"""The most names of values that are shown, by calls."""
 
 MOST_VALUES = 5
-"""Values that are shown of each name."""
+"""The most values that are shown of each name."""
 
 _LENGTH = 200
-"""Characters by which values are told apart."""
+"""Values are equal if this many first characters are."""
 
 
 @dataclass(frozen=True)
 class CapturedName:
-    """How often a value was captured.
+    """How often a value was captured under this name.
 
     Attributes:
-        calls, calls_before: in which it is not empty.
-        engaged_calls: of them, engaged ones.
+        calls, calls_before: calls with a value that is not empty.
+        engaged_calls: the engaged ones among ``calls``.
         of: engaged calls of the agents that captured it at least once in these days.
     """
 
@@ -46,9 +46,9 @@ class FrequentValues:
     """The values of a name that more than one call has.
 
     Attributes:
-        calls: with any value.
+        calls: calls with any value.
         distinct: how many different values there are.
-        values: with their calls, the most frequent first.
+        values: values and their numbers of calls, the most frequent first.
     """
 
     name: str
@@ -108,7 +108,8 @@ def _by_name(db: sa.Connection, scope: Scope, days: Days) -> dict[str, tuple[int
 
 
 def frequent_values(db: sa.Connection, scope: Scope) -> list[FrequentValues]:
-    """The most frequent values of the names that were captured in the most calls. Content."""
+    """The most frequent values of the names that were captured in the most calls. These are content
+    of calls."""
     one = CAPTURED_VALUES.subquery("one")
     same = (call_facts.c.location_id == one.c.location_id) & (call_facts.c.call_id == one.c.call_id)
     value = sa.func.left(one.c.value, _LENGTH)

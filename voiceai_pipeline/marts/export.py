@@ -1,7 +1,7 @@
 """Exports: writes the calls or metrics of some days to a CSV, JSON Lines or Parquet file.
 
 Rows pass through in batches, so a million calls take no more memory than one batch. A file appears
-complete under its name, or not at all. Which rows and columns it has is in ``extracts.py``.
+complete under its name, or not at all. ``extracts.py`` selects its rows and columns.
 """
 
 import codecs
@@ -77,8 +77,8 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
     """Write an export; return its number of rows.
 
     Args:
-        target: a file that does not exist yet, readable only by its owner if it has content; or a
-            stream.
+        target: a file that must not exist yet, or a stream. A file with content is readable only
+            by its owner.
 
     Raises:
         ExportError: the file cannot be written, or the package for Parquet is not installed.
@@ -102,11 +102,11 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
 def stream(
     engine: sa.Engine, wanted: CallFilter, format_: Format, *, content: bool
 ) -> Iterator[bytes]:
-    """The calls of a list as a file, piece by piece: CSV with the mark (BOM) by which Excel knows
-    UTF-8. Nothing is read before the first piece is asked for.
+    """The calls of a list as a file, piece by piece. Nothing is read before the first piece is
+    requested. CSV starts with a byte order mark, by which Excel recognizes UTF-8.
 
     Raises:
-        ExportError: the package for Parquet is not installed; at once.
+        ExportError: immediately, if the package for Parquet is not installed.
     """
     return _stream(engine, wanted, _writer_of(format_), format_, content)
 
@@ -129,7 +129,7 @@ def _stream(
 
 
 class _Pieces:
-    """A file that is only written to, and whose content is taken away as it grows."""
+    """A write-only file in memory, whose content is removed as it grows."""
 
     closed = False
 
@@ -146,10 +146,10 @@ class _Pieces:
         return self._length
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing, because nothing is buffered."""
 
     def take(self) -> bytes:
-        """What was written since."""
+        """Remove and return what was written since the last call."""
         taken, self._pieces = b"".join(self._pieces), []
         return taken
 
@@ -229,9 +229,9 @@ _PHONE_NUMBER: Final = re.compile(r"\+[0-9]{6,15}")
 
 
 def _harmless(text: str) -> str:
-    """The text, with an apostrophe first if a spreadsheet would run it as a formula (CWE-1236).
+    """The text, after an apostrophe if a spreadsheet would run it as a formula (CWE-1236).
 
-    Callers decide what transcripts, names and data say. A telephone number is not a formula.
+    Callers control what transcripts, names and captured data say. A phone number stays as it is.
     """
     if text.startswith(_FORMULA) and not _PHONE_NUMBER.fullmatch(text):
         return f"'{text}"
@@ -280,7 +280,7 @@ class _Csv:
 
 
 class _Jsonl:
-    """An object a line, in UTF-8, with every column; what is JSON stays JSON."""
+    """One object per line, in UTF-8, with every column; JSON values are embedded as JSON."""
 
     def __init__(self, file: IO[bytes], fields: Sequence[Field]) -> None:
         self._file = file

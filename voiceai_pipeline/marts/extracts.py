@@ -1,7 +1,7 @@
 """Extracts for export: which rows and columns of calls or of a mart, read as a stream.
 
-One transaction reads one snapshot, without what is written meanwhile. File formats are in
-``export.py``.
+Each extract is read from one snapshot, without what is written meanwhile. ``export.py`` has the
+file formats.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -73,7 +73,7 @@ def calls(
     missing: bool = False,
     content: bool = False,
 ) -> Extract:
-    """Calls that started in ``window``, oldest first: one row each, however many users see it.
+    """Calls that started in ``window``, oldest first: one row per call, however many users see it.
 
     Args:
         location_ids: None: all locations.
@@ -125,8 +125,8 @@ def _calls(content: bool) -> sa.Select[Any]:
 
 
 def mart(name: str, first: date, last: date, location_ids: Collection[str] | None) -> Extract:
-    """A mart's rows from ``first`` to ``last``, inclusive: days of each location's own zone; of
-    weeks and months those with such a day."""
+    """A mart's rows from ``first`` to ``last``, inclusive: days of each location's own zone, or the
+    weeks and months that contain such a day."""
     (table,) = (mart for mart in ALL_MARTS if mart.name == name)
     is_daily = "day" in table.c
     begins, ends = (table.c.day,) * 2 if is_daily else (table.c.first_day, table.c.last_day)
@@ -163,14 +163,14 @@ def read_listed(
     with engine.connect().execution_options(
         isolation_level="REPEATABLE READ", postgresql_readonly=True
     ) as db:
-        # A client that reads no further must not keep old rows alive.
+        # A client that stops reading must not hold a snapshot, which keeps old rows from VACUUM.
         db.execute(sa.text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE}"))
         keys = db.execution_options(yield_per=at_once).execute(call_search.all_rows(wanted))
         yield (_rows_of(db, extract, part) for part in keys.partitions())
 
 
 _IDLE: Final = 120_000
-"""Milliseconds for which an export waits for its reader."""
+"""Milliseconds without progress of its reader after which the server ends an export."""
 
 
 def _rows_of(
@@ -199,7 +199,7 @@ def _rows_of(
 
 
 def _extract(query: sa.Select[Any]) -> Extract:
-    """The query, with types that no file format has cast to text."""
+    """The extract of a query; types that the file formats lack are cast to text."""
     plain = [
         sa.cast(column, sa.Text).label(column.name)
         if _is_json(column) or isinstance(column.type, sa.Uuid)

@@ -1,7 +1,7 @@
-"""What the page of insights asks the marts for: sums of some days, and of the days to compare with.
+"""The queries of the insights page: sums over some days, and over the days to compare them with.
 
-Plain SQL over the marts, without pandas: the web process reads it. A number of what was not read is
-None, never 0.
+Plain SQL on the marts, without pandas, because the web process runs it. A number is None, never 0,
+if its calls were not read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,13 @@ BUCKETS: Final = tuple(
     column.name for column in daily_call_metrics.c if column.name.startswith("duration_")
 )
 MOST_AGENTS: Final = 50
-"""Agents in the ranking: the first by calls."""
+"""The most agents in the ranking, which is by calls."""
 
 
 @dataclass(frozen=True)
 class Days:
-    """Some days, inclusive, of each location's own zone; none if ``last`` is before ``first``."""
+    """A range of days, inclusive, in each location's own time zone; empty if ``last`` is before
+    ``first``."""
 
     first: date
     last: date
@@ -51,11 +52,11 @@ class Days:
 
 @dataclass(frozen=True)
 class Scope:
-    """What the numbers are about.
+    """Which calls the numbers cover.
 
     Attributes:
-        location_id, agent_id: None: all of them. An agent belongs to a location.
-        before: the same weekdays, to compare with; none if the days are not over.
+        location_id, agent_id: None for all. An agent belongs to a location.
+        before: earlier days of the same weekdays, to compare with; empty if the days are not over.
     """
 
     days: Days
@@ -69,8 +70,8 @@ class DaySums:
     """A day's sums over the scope.
 
     Attributes:
-        locations, read, complete: how many have a row, have been read, are complete.
-        sums: by name; None: no location was read.
+        locations, read, complete: how many locations have a row, have been read, and are complete.
+        sums: by name; a sum is None if no location was read.
     """
 
     day: date
@@ -82,8 +83,8 @@ class DaySums:
 
 @dataclass(frozen=True)
 class AgentSums:
-    """An agent's sums of the days, and of the days before (None: its location was not read on all
-    of them)."""
+    """An agent's sums over the days, and over the days before; ``before`` is None if the location
+    was not read on each of those."""
 
     location_id: str
     agent_id: str
@@ -103,9 +104,9 @@ class Report:
         hours: calls by weekday (1 is Monday) and hour.
         outcomes, outcomes_before: calls and seconds by outcome.
         agents: the busiest first.
-        agents_total: how many there are.
-        zones: of the days, IANA names.
-        rules: the rules of outcomes that the marts were built by, a line each; "" without marts.
+        agents_total: how many agents there are, including those left out.
+        zones: the IANA names of the days' time zones.
+        rules: the outcome rules that the marts were built with, one per line; "" without marts.
     """
 
     by_day: Sequence[DaySums]
@@ -120,7 +121,7 @@ class Report:
 
 
 def read(db: sa.Connection, scope: Scope) -> Report:
-    """The report of a scope, from the marts as they stand."""
+    """The report of a scope, from the stored marts."""
     found, total = _agents(db, scope)
     zones, rules, goals = _definitions(db, scope)
     return Report(
@@ -146,7 +147,7 @@ def all_locations(db: sa.Connection) -> list[tuple[str, str]]:
 
 
 def time_zones(db: sa.Connection, location_id: str | None) -> list[str | None]:
-    """The time zones of a location (None: of all of them), IANA names; None: unknown."""
+    """The IANA names of a location's time zone, or of all locations' if None; None if unknown."""
     query = sa.select(locations.c.timezone).distinct()
     if location_id is not None:
         query = query.where(locations.c.location_id == location_id)
@@ -157,12 +158,13 @@ def time_zones(db: sa.Connection, location_id: str | None) -> list[str | None]:
 
 
 def within(table: sa.Table, days: Days) -> sa.ColumnElement[bool]:
-    """Whether a row of a mart is of one of these days."""
+    """SQL condition: the row of a mart is for one of these days."""
     return table.c.day.between(days.first, days.last)
 
 
 def of_scope(table: sa.Table, scope: Scope) -> list[sa.ColumnElement[bool]]:
-    """Whether a row is of the scope's location and, where the table has them, agent."""
+    """SQL conditions: the row belongs to the scope's location, and to its agent if the table has
+    agents."""
     found: list[sa.ColumnElement[bool]] = []
     if scope.location_id is not None:
         found.append(table.c.location_id == scope.location_id)
@@ -312,7 +314,7 @@ def _hours_of_agent(db: sa.Connection, scope: Scope) -> dict[tuple[int, int], in
             *of_scope(fact, scope),
             within(daily, scope.days),
             fact.c.is_counted,
-            # By the index; the local day decides.
+            # For the index; the local day decides.
             fact.c.started_at >= sa.cast(scope.days.first, sa.Date) - sa.text("interval '1 day'"),
             fact.c.started_at < sa.cast(scope.days.last, sa.Date) + sa.text("interval '2 days'"),
             sa.cast(local, sa.Date) == daily.c.day,

@@ -1,4 +1,4 @@
-"""Reads the locations and agents of marts: zones, names, and the settings that applied when."""
+"""Reads the marts' locations and agents: time zones, names, and when which settings applied."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ DIRECTORY: Final = (
              sa.column("timezone", sa.Text))
     .subquery("directory")
 )  # fmt: skip
-"""Name and time zone of every location; where the directory has none, those of a connection."""
+"""Name and time zone of every location: from ``locations``, else from a connection."""
 
 
 def read_locations(
@@ -34,7 +34,7 @@ def read_locations(
     windows: Mapping[str, Sequence[Window]],
     pipeline_zone: ZoneInfo,
 ) -> list[MartLocation]:
-    """The locations with their agents, as the directory has them today.
+    """The locations with their agents, as stored today.
 
     Args:
         windows: ``MartLocation.read_windows``, by location.
@@ -82,7 +82,7 @@ def _agents(db: sa.Connection, location_ids: Collection[str]) -> dict[str, dict[
     settings = _settings(db, location_ids)
     for row in db.execute(query):
         key = row.location_id, row.agent_id
-        # Before the history was kept, today's are all that is known.
+        # Without a history, only today's settings are known.
         today = {"timezone": row.timezone} | {
             name: row.raw.get(name) for name in ("maxCallDuration", "agentWorkingHours")
         }
@@ -113,7 +113,7 @@ def _settings_of(sent: Mapping[str, Any]) -> AgentSettings:
     is_number = isinstance(longest, (int, float)) and not isinstance(longest, bool)
     return AgentSettings(
         zone=zone_of(sent.get("timezone")),
-        # A number of any size: more than a year is no limit that a call could reach.
+        # HighLevel may send a number of any size; no call lasts for years.
         max_seconds=float(min(longest, 1e8)) if longest and is_number and longest > 0 else None,
         working_hours=sent.get("agentWorkingHours"),
     )

@@ -1,6 +1,6 @@
-"""How complete a mart's day is: the columns beside the numbers, and which numbers are unknown.
+"""How complete a day of the marts is: the status columns, and which numbers are unknown.
 
-A number of what was not read is NULL, never 0. Pure: no SQL, and the time is an argument.
+A number is NULL, never 0, if its calls were not read. Pure: no SQL, and the time is an argument.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +34,11 @@ def status(
     now: datetime,
     zone: ZoneInfo,
 ) -> pd.DataFrame:
-    """How complete each day of each location is, a row each.
+    """How complete each day of each location is, one row each.
 
     Args:
-        ledger: by location; days of ``zone``, the pipeline's.
+        ledger: by location; its days are days of ``zone``.
+        zone: the pipeline's time zone.
         now: aware UTC.
     """
     rows: list[dict[str, Any]] = []
@@ -56,7 +57,7 @@ def _status(
     by_day = {e.day: e for e in relevant}
     days_below = overlapping(whole, zone)
     known_until, is_over = location.read_until(day), whole.end <= now
-    # Of a day that is not over, what has been read counts; of one that is over, only all of it.
+    # A day in progress is known up to its last read; a day that is over, only if all was read.
     end = whole.end if is_over else known_until
     week_ago = day - 7 * _DAY
     return {
@@ -90,7 +91,12 @@ def _is_read(entry: LedgerDay | None, zone: ZoneInfo) -> bool:
 
 
 def read_windows(entries: Sequence[LedgerDay], zone: ZoneInfo) -> Iterator[Window]:
-    """The windows in which every call has been read; a day read to its end joins the next."""
+    """The windows in which every call has been read; a day read to its end is joined to the next.
+
+    Args:
+        entries: in order of days.
+        zone: the time zone of the entries' days.
+    """
     current: Window | None = None
     for entry in entries:
         start = Window.of_day(entry.day, zone).start
@@ -136,7 +142,7 @@ def published(rows: MartRows, status: pd.DataFrame) -> MartRows:
 
 
 def _without_unknowns(daily: pd.DataFrame, any_call: pd.Series) -> pd.DataFrame:
-    """The rows with None for every number of what was not read."""
+    """The rows, with None for every number whose calls were not read."""
     was_read = daily["calls_known_until"].notna() | any_call
     unknown = dict.fromkeys(MEASURES, ~was_read)
     unknown |= dict.fromkeys(_OF_WEEK, ~daily["is_week_known"])

@@ -1,7 +1,7 @@
 """Writes the marts, checks them against the calls, and finds the days whose marts are stale.
 
-The marts' tables are in ``database/mart_tables.py``; what the marts are computed from is read by
-``call_reader.py``.
+The marts' tables are in ``database/mart_tables.py``; ``call_reader.py`` reads what the marts are
+computed from.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,7 +32,7 @@ from voiceai_pipeline.marts.metrics import MartRows
 
 
 def lock(db: sa.Connection, location_ids: Collection[str]) -> None:
-    """Lock these locations: one transaction at a time builds them. Its end releases the lock."""
+    """Lock these locations until the transaction ends: one transaction at a time builds them."""
     db.execute(
         sa.text(
             "SELECT pg_advisory_xact_lock(hashtextextended('voiceai marts ' || id, 0)) "
@@ -70,7 +70,7 @@ def _copy(db: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
 
 
 def _values(column: pd.Series) -> list[Any]:
-    """As plain Python values, None where one is missing."""
+    """The column as plain Python values; None where one is missing."""
     return [
         None if is_missing else value
         for value, is_missing in zip(column.tolist(), column.isna().tolist(), strict=True)
@@ -108,8 +108,8 @@ def disagreements(
 ) -> list[str]:
     """Sentences about the marts of these days that do not add up to the stored calls.
 
-    The database counts the calls independently, by location and local day. It is given the days'
-    bounds, not the names of time zones, which it need not know.
+    The database counts the calls independently, by location and local day. It gets the bounds of
+    the days, because it may not know the time zones.
     """
     ids = [location.location_id for location in mart_locations]
     cells = [(one, day, Window.of_day(day, one.zone)) for one in mart_locations for day in days]
@@ -154,7 +154,7 @@ class MartState:
     """What a location's day was last built from.
 
     Attributes:
-        synced_at: the newest ledger entry it saw (UTC); None: there was none.
+        synced_at: the time of the newest ledger entry that the build saw (UTC); None if none.
     """
 
     synced_at: datetime | None
@@ -200,7 +200,7 @@ def mart_states(
 
 
 def zones(db: sa.Connection) -> dict[str, str | None]:
-    """The name of each location's time zone, as the directory has it."""
+    """The name of each location's time zone; None if it is not known."""
     return {
         row.location_id: row.timezone
         for row in db.execute(sa.select(DIRECTORY.c.location_id, DIRECTORY.c.timezone))
@@ -208,16 +208,16 @@ def zones(db: sa.Connection) -> dict[str, str | None]:
 
 
 def now_final(db: sa.Connection, since: datetime) -> set[tuple[str, date]]:
-    """Days with marts in which outcomes were not final that are final now.
+    """Days whose marts count outcomes as not final that are final now.
 
     Args:
-        since: the start (UTC) from which outcomes are not final today.
+        since: outcomes of calls that started at or after this (UTC) are not final today.
     """
     table = outcome_metrics
     query = sa.select(table.c.location_id, table.c.day).where(
         table.c.outcome == Outcome.NOT_FINAL.value,
         table.c.computed_at < since + timedelta(days=TRAILING_DAYS),
-        # Local days that may have calls from before that.
+        # Local days that may have calls from before ``since``.
         table.c.day <= since.date(),
     )
     return {(row.location_id, row.day) for row in db.execute(query)}

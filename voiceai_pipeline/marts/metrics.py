@@ -47,7 +47,8 @@ RATIOS: Final = (
     ("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls"),
     ("after_hours_rate", "after_hours_calls", "hours_known_calls"),
 )
-"""Rate, numerator, denominator. Shares of engaged calls count only those, so none exceeds 1."""
+"""Rate, numerator, denominator. Shares of engaged calls count only engaged ones, so none is above
+1."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def compute(
 
 
 def _measured(calls: pd.DataFrame, by: list[str], rules: MetricRules) -> pd.DataFrame:
-    """All measures, a row for each group with a call, be it a trial or a missing one."""
+    """All measures, one row for each group with any call, even if only a trial or missing one."""
     not_summed = [
         "location",
         "day",
@@ -203,8 +204,8 @@ def _daily(
 
 
 def _peaks(around: pd.DataFrame) -> pd.Series:
-    """The most calls in progress at once, by location and day: it is reached when one starts. A
-    call without a duration counts for the moment of its start."""
+    """The most calls in progress at once, by location and day. Only starts of calls are examined,
+    because the number rises only there. A call without a duration counts at its start."""
     found = []
     for location, calls in around.groupby("location"):
         starts = np.sort(calls["started_at"].astype("int64").to_numpy())
@@ -316,7 +317,7 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by(calls: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Calls and seconds of each day by something that each call has one of."""
+    """Calls and seconds of each day by ``keys``, of each of which a call has one value."""
     live = calls[calls["calls"] == 1]
     groups = live.groupby(["location", "day", *keys], observed=True)
     table = groups[["calls", "talk_ms"]].sum().astype("int64").reset_index()
@@ -335,7 +336,8 @@ NAME_LENGTH: Final = 200
 
 
 def masked(name: str) -> str:
-    """A name that a user chose, with telephone numbers and e-mail addresses replaced by "…"."""
+    """A name that a user chose, with phone numbers and e-mail addresses replaced by "…"; cut to
+    ``NAME_LENGTH``."""
     hidden = _PERSONAL.sub("…", name)
     return hidden if len(hidden) <= NAME_LENGTH else f"{hidden[: NAME_LENGTH - 1]}…"
 

@@ -1,4 +1,4 @@
-"""A time zone's offsets from UTC, and from when to when each holds."""
+"""A time zone's offsets from UTC, and when each applies."""
 
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -8,8 +8,8 @@ _STEP: Final = timedelta(hours=12)
 
 
 class Offset(NamedTuple):
-    """An offset that holds from ``start`` to before ``end`` (UTC): local time is ``seconds`` more
-    than UTC."""
+    """An offset that applies from ``start`` to before ``end`` (UTC): local time is UTC plus
+    ``seconds``."""
 
     start: datetime
     end: datetime
@@ -33,7 +33,7 @@ def between(zone: ZoneInfo, first: datetime, last: datetime) -> list[Offset]:
 
 
 def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The first second with another offset than ``before``; ``after`` has one."""
+    """The first second with another offset than ``before``; ``after`` must have another one."""
     old = _seconds(zone, before)
     low, high = 0, round((after - before).total_seconds())
     while high - low > 1:

@@ -1,6 +1,6 @@
 """Computes the marts of weeks and months from those of days and from the facts of calls, in SQL.
 
-Sums are added up from the days; distinct callers and percentiles are taken from the calls.
+Sums come from the marts of days; distinct callers and percentiles come from the facts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,13 +51,13 @@ def periods(first: date, last: date) -> Iterator[Period]:
 def replace(
     db: sa.Connection, locations: Sequence[MartLocation], first: date, now: datetime
 ) -> None:
-    """Compute the periods of these locations from that of ``first`` on: who is a new caller later
-    follows from the calls of before. Their marts of days are up to date."""
+    """Replace the periods of these locations, from those that contain ``first`` on: who is a new
+    caller in a later period depends on earlier calls. The marts of days must be up to date."""
     ids = [location.location_id for location in locations]
     newest = _newest_days(db, ids)
     begin = min(first - first.weekday() * _DAY, first.replace(day=1))
     for table in PERIOD_MARTS:
-        # A week can begin before its month, but none that does not contain ``first`` goes.
+        # Periods that ended before ``first`` are kept, even if they began after ``begin``.
         db.execute(
             sa.delete(table).where(
                 table.c.location_id.in_(ids), table.c.first_day >= begin, table.c.last_day >= first
@@ -115,8 +115,8 @@ _SUMS: Final = (
     ", ".join(f"sum(d.{name}) AS {name}" for name in _SUMMED)
     + ", max(d.max_duration_seconds) AS max_duration_seconds"
 )
-# Steps on sets, each materialized: the facts were written in this transaction, so PostgreSQL has no
-# statistics of them, and looking each period or caller up took minutes.
+# Set-based steps, each materialized: the facts were written in this transaction, so PostgreSQL has
+# no statistics on them, and looking up each period or caller took minutes.
 _WITH: Final = """
     WITH p AS MATERIALIZED (
         SELECT * FROM unnest(

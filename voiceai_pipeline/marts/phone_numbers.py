@@ -1,6 +1,6 @@
-"""Who called: telephone numbers in one form, and those that were withheld.
+"""Phone numbers in one form (E.164), and those that were withheld.
 
-The stored text stays as HighLevel sent it. Numbers are only compared here, in E.164.
+The stored text stays as HighLevel sent it. E.164 is only used to compare numbers.
 """
 
 from typing import Final
@@ -8,13 +8,13 @@ from typing import Final
 import phonenumbers
 
 REGION: Final = "US"
-"""Whose national form a number without a country code has: HighLevel's own."""
+"""The country of numbers without a country code: HighLevel's own."""
 
 PLAIN: Final = "^[+][1-9][0-9]{7,14}$"
-"""What is in E.164 already, as nearly every number: PostgreSQL compares it as it is."""
+"""Matches numbers in E.164, as nearly all are; PostgreSQL compares those as they are."""
 
 WITHHELD_NUMBERS: Final = (
-    "+266696687",  # ANONYMOUS on a telephone's keys, and so on: what carriers send instead
+    "+266696687",  # ANONYMOUS, typed on a phone's keypad; carriers send such numbers
     "+7378742833",  # RESTRICTED
     "+2562533",  # BLOCKED
     "+8656696",  # UNKNOWN
@@ -30,9 +30,9 @@ _WITHHELD_WORDS: Final = frozenset(
 
 
 def number_of(text: str) -> str | None:
-    """A telephone number in E.164; None if the caller withheld it.
+    """A phone number in E.164; None if the caller withheld it.
 
-    What is no telephone number, such as a SIP address, stays as it is.
+    Text that is not a phone number, such as a SIP address, is returned as it is.
     """
     letters = "".join(letter for letter in text.lower() if letter.isalpha())
     if letters in _WITHHELD_WORDS or not any(map(str.isalnum, text.replace("0", ""))):

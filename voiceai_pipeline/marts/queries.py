@@ -20,7 +20,7 @@ from voiceai_pipeline.database.tables import agents
 def read_rows(
     db: sa.Connection, table: sa.Table, first: date, last: date, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Some columns of a mart's rows of these days; NULL is None."""
+    """These columns of a mart's rows for these days; NULL is None."""
     query = sa.select(*(table.c[name] for name in columns)).where(table.c.day.between(first, last))
     return pd.DataFrame(db.execute(query).fetchall(), columns=list(columns), dtype=object)
 
@@ -46,7 +46,7 @@ def read_sums(
 def busiest_agents(
     db: sa.Connection, first: date, last: date, sums: Sequence[str], limit: int
 ) -> list[dict[str, Any]]:
-    """The agents with the most calls on these days: latest name, location's name, sums, and how
+    """The agents with the most calls on these days: latest name, the location's name, sums, and how
     many agents there are (``total``)."""
     table, daily = agent_performance, daily_call_metrics
     named = sa.func.array_agg(aggregate_order_by(table.c.agent_name, table.c.day.desc()))[1]
@@ -102,8 +102,8 @@ def busiest_actions(db: sa.Connection, first: date, last: date, limit: int) -> l
 
 
 def actions_of_day(db: sa.Connection, day: date, limit: int) -> list[dict[str, Any]]:
-    """The rows of a day with the most calls, with the names of agent and location, and how many
-    rows there are (``total``)."""
+    """A day's rows of ``action_metrics`` with the most calls, with the names of agent and location,
+    and how many rows there are (``total``)."""
     table, agent, daily = action_metrics, agent_performance, daily_call_metrics
     of_agent = (
         (agent.c.location_id == table.c.location_id)
