@@ -1,4 +1,4 @@
-"""`python -m voiceai_pipeline.sandbox`: the sandbox as a process of its own."""
+"""`python -m voiceai_pipeline.sandbox`: run the sandbox as a process of its own."""
 
 import argparse
 import datetime as dt
@@ -18,13 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m voiceai_pipeline.sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765, help="0 picks a free one")
-    parser.add_argument("--state-file", type=Path, help="survive a restart: tokens, troubles")
-    parser.add_argument("--webhook-url", metavar="URL", help="announce calls and removals there")
+    parser.add_argument("--state-file", type=Path, help="keep tokens and faults in this file")
+    parser.add_argument("--webhook-url", metavar="URL", help="send webhook messages there")
     parser.add_argument(
         "--story-from",
         type=dt.date.fromisoformat,
         metavar="DAY",
-        help="let the demo's businesses develop from that day on",
+        help="let the demo's businesses change over time, from this day (YYYY-MM-DD) on",
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,6 +1,6 @@
-"""The exact answers of CONTRACT 6, and answers that break on their way.
+"""The exact error answers of CONTRACT 6, and answers that break in transit.
 
-Bodies and bytes only; which answer a request deserves is decided by `guard` and the endpoints.
+Bodies and bytes only: `guard` and the endpoints decide which answer a request gets.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _BAD_GATEWAY = """<html>
 <body><center><h1>502 Bad Gateway</h1></center><hr><center>cloudflare</center></body>
 </html>
 """
-# A reason phrase that is not in the standard list must not break an invented status.
+# An invented status has no standard reason phrase, so look phrases up with a default.
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -82,12 +82,12 @@ def banned_user_agent() -> Response:
 
 
 def wrong_client() -> JSONResponse:
-    """The token endpoint does not know this client id and secret."""
+    """401: the token endpoint does not know this client id and secret."""
     return refusal(401, WRONG_CLIENT, "Unauthorized")
 
 
 def answer_of_fault(fault: Fault) -> Response | None:
-    """The response a rule gives instead of the API's; None if it only alters the real one."""
+    """The answer that a rule gives instead of the API's; None if it only alters the real one."""
     match fault.kind:
         case "rate_limit":
             wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
@@ -120,14 +120,15 @@ def answer_of_fault(fault: Fault) -> Response | None:
 
 
 def bend(answer: Response, fault: Fault, stopping: Callable[[], bool]) -> Response:
-    """The real answer, spoilt as the rule says."""
+    """The real answer, broken as the rule says."""
     body = bytes(answer.body)
     if fault.kind == "truncated_json":
         cut = body[: max(1, len(body) * 2 // 3)]
         return Response(cut, answer.status_code, media_type="application/json")
     if fault.kind == "gzip_lie":
         headers = {"Content-Encoding": "gzip"}
-        # So short that a client that cannot decode it has read it all and keeps no connection open.
+        # Short, so that a client that cannot decode it has read all of it, and closes the
+        # connection.
         return Response(body[:1000], answer.status_code, headers, media_type="application/json")
     if fault.kind == "reset":
         return _Reset(body, answer.status_code, half=True)
@@ -158,15 +159,15 @@ class _Reset(Response):
             )
             part = bytes(self.body)[: len(self.body) // 2]
             await send({"type": "http.response.body", "body": part, "more_body": True})
-            # The bytes have to leave before the reset overtakes them.
+            # Give the bytes time to leave, or the reset overtakes them.
             await asyncio.sleep(0.02)
         _abort(receive)
-        # uvicorn notices the closed connection a turn of the loop later, and then asks nothing.
+        # Let uvicorn notice the closed connection, so that it does not report a missing response.
         await asyncio.sleep(0.01)
 
 
 class _Stall(Response):
-    """Headers and half of the body, then silence until the client gives up or the time is over."""
+    """Headers and half of the body, then silence until the client gives up or `seconds` pass."""
 
     media_type = "application/json"
 
@@ -191,7 +192,7 @@ class _Stall(Response):
 
 
 async def _silent(seconds: float, receive: Receive, stopping: Callable[[], bool]) -> bool:
-    """Wait; False if the client left or the server is stopping before the time is over."""
+    """Wait; returns False if the client leaves or the server stops before `seconds` pass."""
 
     async def client_left() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -212,7 +213,7 @@ async def _silent(seconds: float, receive: Receive, stopping: Callable[[], bool]
 def _abort(receive: Receive) -> None:
     """Reset the TCP connection under a request.
 
-    ASGI has no word for it, so this reaches through uvicorn's bound `receive` to its transport.
+    ASGI has no event for it, so this reaches through uvicorn's bound `receive` to its transport.
     """
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if not isinstance(transport, asyncio.WriteTransport):

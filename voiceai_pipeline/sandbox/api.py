@@ -1,6 +1,6 @@
 """The endpoints of CONTRACT 2, 3 and 4.5: call logs, one call, agents, a location.
 
-`guard` has dealt with versions, tokens, scopes and limits before these run.
+`guard` checks versions, tokens, scopes and limits before these run.
 """
 
 import math
@@ -117,7 +117,7 @@ def _matching(caller: Caller, found: list[Call], wanted_types: set[str]) -> list
     if kind := query.get("callType"):
         found = [call for call in found if call.trial == (kind == "TRIAL")]
     if wanted_types:
-        # Actions that have not arrived yet cannot be found either.
+        # Actions that have not arrived yet are not found.
         ready = (call for call in found if call.ready_ms <= now)
         found = [call for call in ready if wanted_types.intersection(call.action_types)]
     ascending = query.get("sort") == "ascend" and "sortBy" in query

@@ -1,4 +1,4 @@
-"""The ASGI application: every route of the sandbox around one world. Logic lives elsewhere."""
+"""The ASGI application: all routes of the sandbox, with one world. It has no logic of its own."""
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException

@@ -95,7 +95,7 @@ def _form(
     agencies = [one for one in world.users if one.installs_as == "Company"]
     offered = [(one.id, one.name, one.timezone) for one in world.locations.values()]
     offered += [(one.company_id, one.business_name, "as agency") for one in agencies]
-    # The preselected one first: it is seen and focused first.
+    # The preselected one is listed first, so that it is visible and has the focus.
     offered.sort(key=lambda choice: choice[0] != chosen)
     choices = [_choice(*choice, chosen) for choice in offered]
     scopes = "".join(

@@ -1,6 +1,6 @@
-"""Which calls a location has right now: those generated up to now, plus what was done to them.
+"""Which calls a location has right now: those generated up to now, with later edits.
 
-`calls` generates them. The lock and the file belong to `world`, which passes `changing`.
+`calls` generates them. `world` owns the lock and the file, and passes `changing` and `reading`.
 """
 
 import datetime as dt
@@ -34,7 +34,7 @@ class _Edits:
 
 
 class CallBook:
-    """Every call the API can tell of, as of now."""
+    """Every call that the API can return now."""
 
     def __init__(
         self,
@@ -84,8 +84,8 @@ class CallBook:
         return found
 
     def _drawn_on(self, location: SandboxLocation, number: int) -> tuple[Call, ...]:
-        # A key of its own: hashing a whole location for each of a thousand days is what takes
-        # the time of a list without dates.
+        # Keyed by id: hashing a whole location for each of a thousand days would take most of the
+        # time of a list without dates.
         key = (location.id, number)
         if key not in self._drawn:
             day = day_of_ms(number * DAY_MS)
@@ -93,7 +93,7 @@ class CallBook:
         return self._drawn[key]
 
     def body(self, location: SandboxLocation, call: Call) -> dict[str, Any]:
-        """A visible call as the API tells it at this moment."""
+        """A visible call as the API returns it now."""
         with self._reading():
             edits = self._edits.get(location.id, _Edits())
             added = edits.added.get(call.id)
@@ -102,7 +102,7 @@ class CallBook:
         return {**drawn, **changed}
 
     def find(self, location: SandboxLocation, call_id: str) -> Call | None:
-        """A visible call by its id, whose first eight hex digits are its second."""
+        """A visible call by its id, whose first eight hex digits are the second it was created."""
         with self._reading():
             added = self._edits.get(location.id, _Edits()).added.get(call_id)
         if added is not None:
@@ -118,7 +118,7 @@ class CallBook:
     def add(
         self, location_id: str, created_at: dt.datetime | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """Add a call that the seed does not draw, by default created now; `fields` overwrite."""
+        """Add a call that the seed does not draw, by default created now; `fields` override."""
         location = self._locations[location_id]
         moment = to_ms(self._now() if created_at is None else created_at)
         with self._changing():
@@ -141,7 +141,7 @@ class CallBook:
             return body
 
     def remove(self, location_id: str, call_id: str) -> None:
-        """The call is gone: neither listed nor found."""
+        """Remove a call: it is neither listed nor found any more."""
         with self._changing():
             edits = self._edits.setdefault(location_id, _Edits())
             if edits.added.pop(call_id, None) is None:
@@ -154,7 +154,8 @@ class CallBook:
             edits.changed.setdefault(call_id, {}).update(fields)
 
     def churn(self, fault: Fault, location: SandboxLocation, start_ms: int, end_ms: int) -> None:
-        """Remove and add calls as a churn rule says, the oldest of the asked window first."""
+        """Remove and add calls as a churn rule says. A number of calls to remove means the oldest
+        in the requested window."""
         gone: list[str] | tuple[str, ...]
         if isinstance(fault.remove, int):
             there = self.outlines(location, start_ms, end_ms)

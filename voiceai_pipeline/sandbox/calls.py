@@ -1,8 +1,8 @@
 """Invented calls, a pure function of (seed, location, UTC day).
 
-A day is drawn twice: its *outline* (what filters, sorting and paging look at; quick and cached)
-and, for the calls that are read, their *body*. No clock, no state and no HTTP in here: which
-calls are visible, vanished or added is decided by `world`.
+A day is drawn in two steps: the *outlines* of its calls (what filters, sorting and paging look at;
+quick and cached), and the *bodies* of those that are read. No clock, no state and no HTTP here:
+`call_book` decides which calls are visible, removed or added.
 """
 
 import datetime as dt
@@ -45,7 +45,7 @@ _EPOCH_ORDINAL = dt.date(1970, 1, 1).toordinal()
 _BOOKING_SINCE = dt.date(2025, 9, 9)
 _LATE_SHARE = 0.10
 _LATEST_MS = 30 * 60 * _MINUTE_MS
-# How busy each local hour of the day is; telephones ring at night too, just rarely.
+# How busy each local hour of the day is; a few calls come at night, too.
 _BUSY = (1, 1, 1, 1, 1, 2, 4, 10, 30, 45, 50, 45, 30, 40, 50, 48, 40, 25, 14, 8, 5, 3, 2, 1)
 
 
@@ -69,7 +69,7 @@ def day_start_ms(day: dt.date) -> int:
 
 
 def day_of_ms(moment: int) -> dt.date:
-    """The UTC day an epoch-millisecond moment lies in."""
+    """The UTC day of a moment in epoch milliseconds."""
     return dt.date.fromordinal(moment // DAY_MS + _EPOCH_ORDINAL)
 
 
@@ -120,7 +120,7 @@ def outline_of_day(seed: int, location: SandboxLocation, day: dt.date) -> tuple[
 
 @functools.lru_cache(maxsize=20_000)
 def _day_shape(timezone: str, day: dt.date) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Cumulated weights of the 24 UTC hours, and the offsets (ms) at which local time jumps."""
+    """Cumulative weights of the 24 UTC hours, and the offsets (ms) at which local time jumps."""
     zone = zoneinfo.ZoneInfo(timezone)
     midnight = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
     locals_ = [(midnight + dt.timedelta(hours=hour)).astimezone(zone) for hour in range(25)]
@@ -160,7 +160,7 @@ def _outline(rng: random.Random, location: SandboxLocation, day: dt.date, moment
         actions = (*(kind for kind in actions if kind != ACTION_TYPES[5]), *books)
     late = 0
     if rng.random() < _LATE_SHARE:
-        # Mostly minutes, sometimes more than a day.
+        # From 3 minutes to 30 hours; half of them within 4 hours.
         late = int(3 * _MINUTE_MS + (_LATEST_MS - 3 * _MINUTE_MS) * rng.random() ** 3)
     contact = "" if trial else contact_id(location, rng.randrange(8 * location.calls_per_day + 5))
     return Call(
@@ -185,14 +185,14 @@ def contact_id(location: SandboxLocation, number: int) -> str:
 def body_of(
     seed: int, location: SandboxLocation, call: Call, now_ms: int | None = None
 ) -> dict[str, Any]:
-    """The CallLogDTO (CONTRACT 2.3) of one call as it reads at `now_ms` (None: complete)."""
+    """The CallLogDTO (CONTRACT 2.3) of one call as of `now_ms`; None for its final form."""
     rng = _dice(seed ^ int(call.id, 16))
     wild = location.envelope == "wild"
     ready = now_ms is None or now_ms >= call.ready_ms
     first, last, number = _caller(call.contact_id or call.id)
     turns, summary, reason = _conversation(rng, location, call.duration, first, f"{first} {last}")
-    # Everything is drawn before anything is left out, so that a late call does not change
-    # its other fields when the late ones arrive.
+    # Everything is drawn before anything is left out, so that a call's other fields stay the same
+    # when its late fields arrive.
     actions = [_action(rng, call, kind, n, wild) for n, kind in enumerate(call.action_types)]
     anonymous, no_message = rng.random() < 0.03, rng.random() < 0.05
     no_data, translated, extra = rng.random() < 0.35, rng.random() < 0.3, rng.random() < 0.3
@@ -245,7 +245,7 @@ def _caller(contact: str) -> tuple[str, str, str]:
 
 
 def _dice(seed: int | str) -> random.Random:
-    """Repeatable chance; nothing here is a secret."""
+    """A seeded random generator; nothing here is a secret."""
     return random.Random(seed)  # noqa: S311 - invented calls, not cryptography
 
 

@@ -1,6 +1,6 @@
 """The cast of the sandbox: invented users, businesses, locations and agents.
 
-Constants and frozen values only. What happens to them lives in `world`; their calls in `calls`.
+Constants and frozen values only. `world` has what happens to them; `calls` makes their calls.
 Every name is invented, every number is +1555…, every address ends in `.test`.
 """
 
@@ -30,7 +30,7 @@ SANDBOX_DRAFT_VERSION_ID = "65f0c0ffee0000000000e001"
 
 @dataclass(frozen=True)
 class SandboxAgent:
-    """A Voice AI agent; a deleted one is no longer listed but its old calls remain."""
+    """A Voice AI agent. A deleted one is no longer listed, but calls of it exist."""
 
     id: str
     name: str
@@ -56,7 +56,7 @@ class SandboxLocation:
 
 @dataclass(frozen=True)
 class DemoUser:
-    """A user of the dashboard, and what becomes of them in the demo."""
+    """A user of the dashboard, and their role in the demo."""
 
     id: str
     first_name: str
@@ -116,7 +116,7 @@ def make_location(
 def with_stories(
     locations: tuple[SandboxLocation, ...], first_day: dt.date
 ) -> tuple[SandboxLocation, ...]:
-    """The same locations, whose weeks differ from a day on (`story`)."""
+    """The same locations, each with the story of its kind of business from `first_day` on."""
     return tuple(replace(one, story=story_of(one.kind, first_day)) for one in locations)
 
 

@@ -1,7 +1,7 @@
 """The `/sandbox/...` endpoints: break it, heal it, look at it. Loopback clients only.
 
-They take JSON and answer JSON; a plain HTML form gets a redirect back to the front page instead.
-HighLevel has nothing like them.
+They take and return JSON; a plain HTML form is redirected to the front page instead. HighLevel has
+no such endpoints.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def routes() -> list[Route]:
 
 
 def refuse_strangers(request: Request) -> Response | None:
-    """403 unless a program or a page of this very machine asks."""
+    """403 unless the request comes from this machine, and from a program or a sandbox page."""
     host = request.client.host if request.client else ""
     try:
         local = ipaddress.ip_address(host).is_loopback
@@ -88,7 +88,7 @@ def _answering(act: Callable[[World, Fields], Any]) -> Endpoint:
 
 
 def _state(world: World, _fields: Fields) -> Any:
-    """The whole state as `GET /sandbox/state` answers it: no tokens, no codes."""
+    """The whole state as `GET /sandbox/state` returns it, without tokens and codes."""
     return {
         "now": world.clock().isoformat(),
         "seed": world.seed,

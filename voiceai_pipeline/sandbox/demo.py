@@ -9,7 +9,7 @@ _TIMEOUT_S = 30
 
 
 def authorize(session: requests.Session, authorize_url: str, target: str) -> str:
-    """The callback address the browser would be sent to, with its `code` and `state`.
+    """Authorize the app; returns the callback URL with `code` and `state`.
 
     `target` is a location's id or, for an agency, its company id.
 
@@ -34,7 +34,7 @@ def authorize(session: requests.Session, authorize_url: str, target: str) -> str
 
 
 class _Form(html.parser.HTMLParser):
-    """Where the page's form goes and what can be chosen in it."""
+    """The address that the page's form posts to, and its choices."""
 
     def __init__(self) -> None:
         super().__init__()

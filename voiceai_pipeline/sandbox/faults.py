@@ -1,7 +1,7 @@
 """What can go wrong, per location, on demand.
 
-Decides *whether* a rule fires for a request. Turning the decision into bytes on a socket is
-`answers`' work; `world` keeps the book and saves it.
+This module only decides *whether* a rule fires for a request. `answers` makes the bytes that are
+sent; `world` keeps the rules and saves them.
 """
 
 import dataclasses
@@ -37,13 +37,14 @@ CALL_LOGS = "/voice-ai/dashboard/call-logs"
 TOKEN_PATH = "/oauth/token"
 EVERYWHERE = "*"
 _TOKEN_KINDS = frozenset({"lost_token_response", "bad_client"})
-# Careful clients ask for a second more on both sides; that second does not count as the day.
+# Careful clients request a second more on both sides; that second alone does not match a day.
 _MARGIN_MS = 1000
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One rule. `times` and `after` count matching requests; a spent rule leaves the book."""
+    """One rule. It lets `after` matching requests pass, then fires `times` times (None: always)
+    and is removed."""
 
     kind: Kind
     location_id: str = EVERYWHERE
@@ -55,8 +56,8 @@ class Fault:
     seconds: float = 0.2
     retry_after: int | None = None
     variant: Variant = "invalid_jwt"
-    # Churn only: call ids to remove, or how many of the oldest in the asked window; how many
-    # calls to add, and the moment they claim to be from (None: now).
+    # Churn only: call ids to remove, or how many of the oldest in the requested window; how many
+    # calls to add, and their creation time (None: now).
     remove: tuple[str, ...] | int = ()
     add: int = 0
     add_at: dt.datetime | None = None
@@ -96,7 +97,7 @@ class Fault:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The rule as `from_json` reads it, without what was left at its default."""
+        """The rule as `from_json` reads it, without fields that have their default."""
         blank = Fault(self.kind)
         raw: dict[str, Any] = {"id": self.id, "kind": self.kind, "location_id": self.location_id}
         for field in dataclasses.fields(self):
@@ -120,7 +121,8 @@ class Fault:
             if path != TOKEN_PATH:
                 return False
         elif path == TOKEN_PATH:
-            # A location whose API is down can still refresh, unless a rule names the path.
+            # Tokens can still be refreshed while a location's API is down, unless a rule names the
+            # token endpoint.
             return False
         if self.kind == "churn" and path != CALL_LOGS:
             return False
@@ -154,7 +156,7 @@ class FaultBook:
         return tuple(self._rules)
 
     def add(self, fault: Fault) -> Fault:
-        """Enter a rule and give it a number. A churn happens once by default."""
+        """Add a rule; returns it with its number. A churn happens once by default."""
         times = 1 if fault.kind == "churn" and fault.times is None else fault.times
         entered = dataclasses.replace(fault, id=self._next_id, times=times)
         self._next_id += 1
@@ -162,7 +164,7 @@ class FaultBook:
         return entered
 
     def clear(self, location_id: str | None = None) -> int:
-        """Strike the rules of one location (or all); the number of struck rules."""
+        """Remove the rules of one location (or all); returns how many."""
         before = len(self._rules)
         self._rules = [
             rule
@@ -174,9 +176,9 @@ class FaultBook:
     def fire(
         self, location_ids: Iterable[str], path: str, window: tuple[float, float] | None
     ) -> tuple[list[Fault], bool]:
-        """The rules that fire for this request, and whether the book changed by it.
+        """The rules that fire for this request, and whether this has changed the book.
 
-        Every latency and churn fires; of the rest only the first, because a request gets one
+        All latency and churn rules fire; of the others only the first, because a request gets one
         answer.
         """
         ids = frozenset(location_ids)

@@ -88,7 +88,7 @@ def _where(world: World, location: SandboxLocation, user: DemoUser) -> str:
 
 def _tags(world: World, user: DemoUser) -> str:
     tags = [("good", "connected") if world.is_connected(user) else ("", "not connected")]
-    # To its user, a revoked or paused agency includes its locations.
+    # If an agency is revoked or paused, so is its user's location.
     resources = {user.installs_on, user.location_id or user.installs_on}
     if any(world.is_revoked(one) for one in resources):
         tags.append(("bad", "revoked"))

@@ -1,8 +1,7 @@
-"""What every API request passes before an endpoint sees it: version, token, scope, limits, faults.
+"""The checks that each API request passes first: version, token, scope, limits, faults.
 
-The order is the contract's (CONTRACT 6): the user agent first, then the Version header, then
-authorization, then the location. Endpoints get a `Caller` and answer; they check their own
-parameters.
+Their order is the contract's (CONTRACT 6): the user agent, the Version header, authorization, the
+location. Endpoints get a `Caller`, and check their own parameters.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from voiceai_pipeline.sandbox.world import World
 
 VERSIONS = frozenset({"v3", "2023-02-21", "2021-07-28", "2021-04-15"})
 
-# Query values that must not be remembered; a token never belongs there, but a bug may put it.
+# Values not to record. A token never belongs in a query, but a bug may put one there.
 _SECRET_WORDS = ("code", "token", "secret", "state")
 _BENDING = ("truncated_json", "gzip_lie", "reset", "stall", "lost_token_response")
 
@@ -34,7 +33,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Caller:
-    """A request that may be answered: whose token it carries and what was asked."""
+    """A request that has passed the checks, and the grant of its token."""
 
     world: World
     request: Request
@@ -42,7 +41,7 @@ class Caller:
     churns: tuple[Fault, ...] = ()
 
     def require_location(self, location_id: str | None) -> Response | None:
-        """The refusal if the token does not open this location."""
+        """The refusal if the token gives no access to this location; None if it does."""
         if not location_id:
             return answers.refusal(400, answers.NO_LOCATION)
         return None if may_read(self.grant, location_id) else wrong_location()
@@ -52,7 +51,7 @@ Handler = Callable[[Caller], Response]
 
 
 def may_read(grant: Grant, location_id: str) -> bool:
-    """A location token opens its location, a company token its approved ones."""
+    """A location token gives access to its location, a company token to its approved ones."""
     if grant.location_id is not None:
         return grant.location_id == location_id
     return location_id in grant.approved_locations
@@ -63,7 +62,7 @@ def wrong_location() -> Response:
 
 
 def check_version(request: Request, *, v3_path: bool = False) -> Response | None:
-    """The refusal for a missing, unpublished or (on a v3 path) older version."""
+    """The refusal of a missing, unpublished or (on a v3 path) older version; None if it is fine."""
     version = request.headers.get("version")
     if version is None:
         return answers.refusal(401, answers.NO_VERSION)
@@ -82,7 +81,7 @@ def guarded(
     user_type: UserType | Literal["any"] = "Location",
     v3_path: bool = False,
 ) -> Endpoint:
-    """An endpoint that calls `handler` once everything else is in order."""
+    """An endpoint that calls `handler` for requests that pass all checks."""
 
     async def endpoint(request: Request) -> Response:
         world: World = request.app.state.world
@@ -143,7 +142,7 @@ async def with_faults(
     real: Callable[[list[Fault]], Response],
     grant_type: str | None = None,
 ) -> Response:
-    """Answer with `real`, or with what the faults in force make of it, and record the request."""
+    """Answer with `real`, as changed by the faults that fire, and record the request."""
     number = world.next_request_number()
     fired: list[Fault] = []
     if request.headers.get("user-agent", "").startswith("Python-urllib/"):
@@ -185,14 +184,15 @@ def _answer(world: World, fired: list[Fault], real: Callable[[list[Fault]], Resp
 
 
 def concerned(world: World, request: Request) -> set[str]:
-    """The location (and, by its token, company) ids a request is about, valid or not."""
+    """The ids that a request concerns: locations that it names, valid or not, and the location or
+    company of its token."""
     found = asked_locations(request)
     grant = _grant_of(world, request.headers.get("authorization", ""))
     return found | {grant.resource} if grant is not None else found
 
 
 def asked_locations(request: Request) -> set[str]:
-    """The location ids in a request's address."""
+    """The location ids in a request's path and query."""
     named = (request.path_params.get("locationId"), request.query_params.get("locationId"))
     return {one for one in named if one}
 

@@ -1,7 +1,7 @@
 """HighLevel's rate limits per location or company (CONTRACT 5): 100 per 10 s, 200,000 a day.
 
-Counts requests and returns headers; the API refuses. The burst runs on real time even when the
-world's clock stands still, because clients sleep in real time.
+Counts requests and returns headers; `guard` refuses requests. The burst limit uses real time even
+when the world's clock stands still, because clients sleep in real time.
 """
 
 import collections
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RateLimits:
-    """The limits and how much of them is used. Not locked: `world` holds the lock."""
+    """The limits and how much of them is used. Not thread-safe: callers hold `world`'s lock."""
 
     enabled: bool = True
     burst: int = 100

@@ -1,7 +1,6 @@
 """Authorization codes and tokens: single use, rotation, grace, expiry (CONTRACT 4.2-4.4).
 
-Knows nothing of HTTP. `world` owns the lock, the file the state is saved to, and whether a
-location is paused.
+No HTTP here. `world` owns the lock and the state file, and knows which locations are paused.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ ACCESS_LIFETIME_S = 86_399
 REFRESH_LIFETIME_S = 365 * 86_400
 CODE_LIFETIME_S = 600
 GRACE_S = 30.0
-# Used and expired tokens are remembered this long, then forgotten: the answer is the same.
+# Used and expired tokens are kept this long. Forgetting them does not change any answer.
 _MEMORY_S = 3600
 
 INVALID_REFRESH = "Invalid grant: refresh token is invalid"
@@ -25,7 +24,7 @@ INVALID_REDIRECT = "Invalid grant: redirect uri is invalid"
 
 
 class RefusedError(Exception):
-    """The token endpoint says no: a 400 with this message."""
+    """The token endpoint refuses: 400 with this message."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Grant:
 
     @property
     def resource(self) -> str:
-        """What limits, faults and pauses are counted against: the location or the company."""
+        """What limits, faults and pauses apply to: the location or the company."""
         return self.location_id or self.company_id
 
 
 @dataclass(frozen=True)
 class TokenPair:
-    """An answer of the token endpoint, before a dialect spells it."""
+    """An answer of the token endpoint, before it is written in one of the dialects."""
 
     access_token: str
     refresh_token: str
@@ -77,7 +76,8 @@ class _Refresh:
 
 
 class OAuth:
-    """All codes and tokens. `now` is in epoch seconds; `lifetime` tells an access token's."""
+    """All codes and tokens. `now` returns epoch seconds; `lifetime` returns, for a location or
+    company, the lifetime of its access tokens in seconds."""
 
     def __init__(self, now: Callable[[], float], lifetime: Callable[[str], int]) -> None:
         self._now = now
@@ -88,7 +88,7 @@ class OAuth:
         self._refresh: dict[str, _Refresh] = {}
 
     def issue_code(self, grant: Grant, redirect_uri: str) -> str:
-        """A code for the callback: good once, for ten minutes, for this redirect URI."""
+        """A code for the callback: valid once, for ten minutes, for this redirect URI."""
         code = f"SANDBOX-CODE.{secrets.token_urlsafe(18)}"
         self._codes[code] = _Code(grant, redirect_uri, self._now() + CODE_LIFETIME_S)
         return code
@@ -102,15 +102,15 @@ class OAuth:
         return found.grant if found else None
 
     def grant_of_access(self, token: str) -> Grant | None:
-        """Whose access token this is; None once it expired, was revoked or never existed."""
+        """The grant of an access token; None if it expired, was revoked or never existed."""
         found = self._access.get(token)
         return found.grant if found and self._now() < found.expires_at else None
 
     def exchange(self, code: str, redirect_uri: str | None) -> TokenPair:
-        """Trade a code for the first pair.
+        """Exchange a code for the first pair.
 
         Raises:
-            RefusedError: the code is unknown, used or old, or meant for another redirect URI.
+            RefusedError: the code is unknown, used, expired, or for another redirect URI.
         """
         found = self._codes.pop(code, None)
         if found is None or self._now() >= found.expires_at:
@@ -124,7 +124,7 @@ class OAuth:
         """Spend a refresh token for the next pair (CONTRACT 4.3).
 
         Raises:
-            RefusedError: unknown, expired, revoked, or spent longer ago than the grace.
+            RefusedError: it is unknown, expired, revoked, or was spent before the grace period.
         """
         now = self._now()
         found = self._refresh.get(token)
@@ -159,13 +159,13 @@ class OAuth:
         self._refresh = {k: v for k, v in self._refresh.items() if v.grant.resource != resource}
 
     def expire_access(self, resource: str) -> None:
-        """End every access token of a location or company now; refresh tokens live on."""
+        """Expire every access token of a location or company now; refresh tokens stay valid."""
         for token, found in self._access.items():
             if found.grant.resource == resource:
                 self._access[token] = dataclasses.replace(found, expires_at=self._now())
 
     def connected(self, resource: str, user_id: str) -> bool:
-        """Whether this user holds an unspent refresh token for it."""
+        """Whether this user holds an unspent refresh token of the location or company."""
         return any(
             found.used_at is None
             and found.grant.resource == resource

@@ -1,4 +1,4 @@
-"""What is to be announced by webhooks, and what became of it. `webhooks` sends it."""
+"""Events to announce by webhook, and how many messages were delivered. `webhooks` sends them."""
 
 import threading
 from collections import Counter, deque
@@ -8,10 +8,10 @@ Event = tuple[str, str]
 
 
 class Outbox:
-    """Safe to use from any thread.
+    """Events that wait to be announced. Safe to use from any thread.
 
     Attributes:
-        is_paused: messages are lost, as while delivery is paused in HighLevel's portal.
+        is_paused: whether messages are lost, as while delivery is paused in HighLevel's portal.
         counts: messages delivered, given up and lost.
     """
 

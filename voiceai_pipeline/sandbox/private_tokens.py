@@ -1,7 +1,7 @@
 """Private integration tokens: one for each location, until it is rotated (CONTRACT 14).
 
-They follow from the location and the number of rotations, so that the front page can show them. The
-lock and the file belong to `world`, which passes `changing`.
+A token is derived from the location and the number of its rotations, so the front page can show it.
+`world` owns the lock and the file, and passes `changing`.
 """
 
 import uuid
@@ -52,7 +52,7 @@ class PrivateTokens:
             self._scopes[location_id] = tuple(scopes)
 
     def grant_of(self, token: str) -> Grant | None:
-        """What a token opens; None if it is no current one."""
+        """The grant of a token; None if it is not a location's current token."""
         for location in self._locations.values():
             if self.of(location.id) == token:
                 scopes = self._scopes.get(location.id, _ALL)

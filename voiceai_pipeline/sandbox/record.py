@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request that was answered, or cut off (status 0), without its secrets."""
+    """One request that was answered or cut off (status 0), without its secrets."""
 
     n: int
     method: str

@@ -34,7 +34,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return.
 
-    `webhook_url` gets messages of calls and removals.
+    `webhook_url` receives the webhook messages.
 
     Raises:
         OSError: the address is not available (another process listens on the port).

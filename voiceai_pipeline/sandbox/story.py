@@ -1,7 +1,7 @@
-"""How the demo's businesses develop: growth, weekdays of their own, and agents that get better or
+"""How the demo's businesses change over time: growth, busy weekdays, and agents that get better or
 worse. A pure function of the day, so that `calls` stays one.
 
-Without a story, as in tests, every week is like the others.
+Without a story, as in tests, all weeks are alike.
 """
 
 import datetime as dt
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 WEEKS: Final = 8
-"""How long the story develops; afterwards everything stays as it has become."""
+"""How many weeks a story lasts; afterwards nothing changes."""
 
 _OFFICE: Final = (1.2, 1.05, 1.0, 0.95, 0.9, 0.35, 0.2)
 _WEEKEND: Final = (0.7, 0.75, 0.85, 1.0, 1.3, 1.5, 0.9)
@@ -18,8 +18,8 @@ _WEEKEND: Final = (0.7, 0.75, 0.85, 1.0, 1.3, 1.5, 0.9)
 
 @dataclass(frozen=True)
 class Craft:
-    """How an agent does: shares of its calls that are hung up at once and that book a visit, and a
-    factor of their duration."""
+    """An agent's performance: the share of its calls that are hung up at once, the share that book
+    a visit, and a factor on their duration."""
 
     hung_up: float = 0.04
     booking: float = 0.22
@@ -31,11 +31,11 @@ class Story:
     """A location's development from `first_day` on.
 
     Attributes:
-        growth: of the calls, a week; 0.05 is five per cent. The last week is as busy as the
-            location is said to be.
-        weekdays: how busy each is, Monday first, against `calls_per_day`.
-        desk: the first agent's craft at the start and at the end.
-        after_hours: the second agent's.
+        growth: of the number of calls, per week; 0.05 is 5 %. At the end the location has
+            `calls_per_day`.
+        weekdays: a factor on `calls_per_day` for each weekday, Monday first.
+        desk: the first agent's performance at the start and at the end.
+        after_hours: the second agent's performance, likewise.
     """
 
     first_day: dt.date
@@ -45,12 +45,12 @@ class Story:
     after_hours: tuple[Craft, Craft] = (Craft(), Craft())
 
     def volume(self, day: dt.date) -> float:
-        """How many calls the day has, against `calls_per_day`."""
+        """The day's number of calls, as a factor on `calls_per_day`."""
         weeks = WEEKS * (self._progress(day) - 1)
         return self.weekdays[day.weekday()] * math.pow(1 + self.growth, weeks)
 
     def craft(self, *, is_desk: bool, day: dt.date) -> Craft:
-        """How an agent does on a day."""
+        """An agent's performance on a day."""
         begun, become = self.desk if is_desk else self.after_hours
         share = self._progress(day)
 
@@ -72,7 +72,7 @@ _DECLINES: Final = (Craft(0.03, 0.36, 1.0), Craft(0.16, 0.14, 0.6))
 
 
 def story_of(kind: str, first_day: dt.date) -> Story:
-    """What becomes of a business of this kind from a day on."""
+    """The story of this kind of business, from `first_day` on."""
     match kind:
         case "dental":
             return Story(first_day, growth=0.05, desk=_IMPROVES)

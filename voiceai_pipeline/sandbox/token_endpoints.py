@@ -1,6 +1,6 @@
 """POST /oauth/token and the agency's endpoints, in both dialects (CONTRACT 4.2-4.4).
 
-How a token is spelled and refused; what a token is worth is `oauth`'s and `world`'s matter.
+How tokens are written and refused; `oauth` and `world` decide which tokens are valid.
 """
 
 import base64
@@ -67,7 +67,7 @@ def routes() -> list[Route]:
 
 
 async def _token(request: Request) -> Response:
-    """Both dialects on one path: `Version: v3` reads and answers camelCase, anything else not."""
+    """Both dialects on one path: camelCase for `Version: v3`, snake_case for anything else."""
     world: World = request.app.state.world
     v3 = request.headers.get("version") == "v3"
     sent = await read_fields(request)
@@ -113,7 +113,7 @@ def _missing(name: str) -> Response:
 
 
 def _spelled(pair: TokenPair, *, v3: bool) -> dict[str, Any]:
-    """The token fields in the dialect that was spoken (CONTRACT 4.2), never in both."""
+    """The token fields in the request's dialect (CONTRACT 4.2), never in both."""
     if v3:
         return {
             "accessToken": pair.access_token,
@@ -151,7 +151,7 @@ def _owner(pair: TokenPair) -> dict[str, Any]:
 def _with_body(
     handler: Callable[[Caller, Mapping[str, str], bool], Response], *, v3: bool
 ) -> Endpoint:
-    """Read the form before the guard, which is synchronous, needs it."""
+    """Read the body first: a guarded handler is synchronous and cannot read it."""
 
     async def endpoint(request: Request) -> Response:
         fields = await read_fields(request)
@@ -245,7 +245,7 @@ def _installed_v3(caller: Caller) -> Response:
 
 
 def _aip_missing(name: str) -> Response:
-    """The v3 list says which required parameter is missing."""
+    """The v3 list's error for a missing required parameter."""
     return answers.aip_error(400, "INVALID_ARGUMENT", f"{name} is required", field=name)
 
 

@@ -1,8 +1,8 @@
-"""Sends webhook messages as HighLevel does (CONTRACT 13): signed, at least once, in no order.
+"""Sends webhook messages as HighLevel does (CONTRACT 13): signed, at least once, in any order.
 
-A call's end is announced when the call appears, often before its summary has; some messages arrive
-twice or late. One that is not answered with 2xx is retried with backoff, twelve times. While
-delivery is paused, messages are lost, as in HighLevel's portal.
+A call's end is announced when the call appears, sometimes before its summary does. Some messages
+arrive twice or late. A message that fails is retried with backoff, up to twelve attempts in all.
+While delivery is paused, messages are lost, as with HighLevel.
 """
 
 import base64
@@ -27,7 +27,7 @@ from voiceai_pipeline.sandbox.world import World
 SIGNING_KEY: Final = Ed25519PrivateKey.from_private_bytes(
     hashlib.sha256(b"voiceai sandbox webhooks").digest()
 )
-"""Public: only an installation on the sandbox accepts what it signs."""
+"""Not a secret: only an installation that uses the sandbox accepts its signatures."""
 
 _ATTEMPTS: Final = 12
 _LONGEST_BACKOFF_S: Final = 60.0
@@ -99,9 +99,9 @@ class WebhookSender:
             self._deliver_due()
 
     def _news(self) -> list[dict[str, Any]]:
-        """The messages of what has happened since the last look."""
+        """The messages about what has happened since the last call."""
         now = self._world.now_ms()
-        # A call may appear some moments after the time that it bears.
+        # A call may appear a few moments after its ``createdAt``.
         since = max(self._begun_ms, self._looked_at_ms - _LOOK_BACK_MS)
         self._looked_at_ms = now
         self._announced = {one: at for one, at in self._announced.items() if at >= since}

@@ -1,8 +1,8 @@
 """The state of the sandbox: connected users, injected faults, and the calls that exist now.
 
-`World` is what the HTTP endpoints, the control endpoints and the tests talk to. It keeps the one
-lock and, when given a file, survives a restart. The calls themselves are its `calls` (a
-`CallBook`); it knows no HTTP (`app`).
+`World` is what the HTTP endpoints, the control endpoints and the tests use. It holds the only lock
+and, given a file, survives a restart. Its `calls` is a `CallBook`. There is no HTTP here (see
+`app`).
 """
 
 import contextlib
@@ -60,14 +60,14 @@ def utc_now() -> dt.datetime:
 
 
 class World:
-    """Everything the sandbox knows. Methods are safe to call from any thread.
+    """The sandbox's whole state. Methods are safe to call from any thread.
 
-    With a `state_file` every change is saved at once, and a file that exists is continued. A
-    new state file starts with the demo's troubles unless `demo_troubles` says otherwise; a world
-    without a file starts without them.
+    With a `state_file` every change is saved at once, and an existing file is loaded. A new state
+    file starts with the demo's troubles unless `demo_troubles` says otherwise; a world without a
+    file starts without them.
 
     Raises:
-        ValueError: the state file is not one of the sandbox.
+        ValueError: the file is not a state file of this sandbox.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class World:
             return self._faults.add(fault)
 
     def clear_faults(self, location_id: str | None = None) -> int:
-        """Remove the rules of one location (or all); how many there were."""
+        """Remove the rules of one location (or all); returns how many."""
         with self._changing():
             return self._faults.clear(location_id)
 
@@ -161,11 +161,11 @@ class World:
             return fired
 
     def heal(self, location_id: str) -> int:
-        """End every fault of a location; how many there were."""
+        """Remove every fault of a location; returns how many."""
         return self.clear_faults(location_id)
 
     def pause(self, resource: str) -> None:
-        """The location is unpaid: `Location is not active`, its tokens stay good for later."""
+        """Pause an unpaid location: `Location is not active`. Its tokens stay valid for later."""
         with self._changing():
             self._paused.add(resource)
 
@@ -187,7 +187,7 @@ class World:
         return resource in self._paused
 
     def revoke(self, resource: str) -> None:
-        """The app was removed there: every token of the location or company is void."""
+        """Uninstall the app: every token of the location or company becomes invalid."""
         with self._changing():
             self._oauth.revoke(resource)
             self._revoked.add(resource)
@@ -199,17 +199,17 @@ class World:
             return resource in self._revoked
 
     def grant_scopes(self, location_id: str) -> None:
-        """From the next authorization on, this location grants all that is asked for."""
+        """Let this location grant every requested scope from the next authorization on."""
         with self._changing():
             self._fully_granting.add(location_id)
 
     def expire_access(self, resource: str) -> None:
-        """End the access tokens of a location or company now; refresh tokens stay good."""
+        """Expire the access tokens of a location or company now; refresh tokens stay valid."""
         with self._changing():
             self._oauth.expire_access(resource)
 
     def set_token_lifetime(self, resource: str, seconds: int) -> None:
-        """Access tokens issued there from now on live this long."""
+        """Set the lifetime of access tokens issued for this resource from now on."""
         with self._changing():
             self._lifetimes[resource] = seconds
 
@@ -266,7 +266,7 @@ class World:
         return Grant("Company", resource, None, user_id, granted, approved)
 
     def exchange(self, code: str, redirect_uri: str | None) -> TokenPair:
-        """Trade a code for tokens.
+        """Exchange a code for tokens.
 
         Raises:
             RefusedError: with the documented message.
@@ -286,7 +286,7 @@ class World:
             return self._oauth.refresh(token)
 
     def mint_location_token(self, company: Grant, location_id: str) -> TokenPair:
-        """A location's tokens from its company's (CONTRACT 4.4)."""
+        """A pair for a location, from its company's token (CONTRACT 4.4)."""
         grant = Grant("Location", company.company_id, location_id, company.user_id, company.scopes)
         with self._changing():
             self._refuse_if_paused(grant)
@@ -297,7 +297,7 @@ class World:
             raise RefusedError("Location is not active")
 
     def grant_of(self, *, access: str = "", refresh: str = "", code: str = "") -> Grant | None:
-        """Whose token or code this is; None if it is not good."""
+        """The grant of a token or code; None if it is not valid."""
         with self._lock:
             if access:
                 return self._oauth.grant_of_access(access)
@@ -342,7 +342,7 @@ class World:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the world still, for a caller that touches `limits`."""
+        """Hold the lock, for callers that use `limits` or read the edits of calls."""
         with self._lock:
             yield
 
@@ -356,14 +356,14 @@ class World:
         if self.state_file is None:
             return
         draft = self.state_file.with_name(self.state_file.name + ".tmp")
-        # Tokens: readable by this account only, also before a chmod could run.
+        # The file has tokens: create it private, because a later chmod would leave a gap.
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             out.write(self.dump())
         draft.replace(self.state_file)
 
     def dump(self) -> str:
-        """Tokens, faults and changed calls, as a state file holds them."""
+        """Tokens, faults and changed calls, as the text of a state file."""
         with self._lock:
             return json.dumps(
                 {
@@ -382,7 +382,7 @@ class World:
             )
 
     def load(self, text: str) -> None:
-        """Continue from what `dump` returned; a ValueError if it is not that."""
+        """Load what `dump` returned; raises ValueError if the text is something else."""
         try:
             state = json.loads(text)
         except ValueError:
