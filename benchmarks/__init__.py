@@ -1,3 +1,4 @@
-"""What is measured, never tested: speed against others (``speed``), what Dagster's tables grow by
-(``dagster_growth``). Run by hand; the figures stand in README.md and docs/performance.md.
+"""Benchmarks: measured, never tested. Among them are the speed against other loaders (``speed``)
+and the growth of Dagster's tables (``dagster_growth``). They are run by hand; README.md and
+docs/performance.md have the figures.
 """

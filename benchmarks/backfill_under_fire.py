@@ -2,11 +2,11 @@
 
     python -m benchmarks.backfill_under_fire
 
-`voiceai-pipeline up` in a folder of its own, with the sandbox's users; then kill -9 of the run's
-process, of the daemon, of the webserver and of PostgreSQL, 20 seconds apart, each while days are
-being read. Measured from the last of them: until the backfill has ended, until no run holds a slot
-in a pool; and whether the tables are those of an undisturbed run. A few minutes; not part
-of the tests.
+It runs `voiceai-pipeline up` in a folder of its own, with the sandbox's users, and kills (-9) the
+run's process, the daemon, the webserver and PostgreSQL, at least 20 seconds apart, each while days
+are being read. Then it measures, one after the other, how long it takes until everything responds,
+until the backfill has ended, and until no run holds a slot in a pool. Finally it compares the
+tables with those of an undisturbed run. A few minutes; not part of the tests.
 """
 
 import os
@@ -33,7 +33,7 @@ DAYS: Final = 60
 PORT: Final = 23970
 PROGRAM: Final = Path(sys.executable).parent / "voiceai-pipeline"
 PACE: Final = 20.0
-"""Seconds between two blows."""
+"""Seconds to wait after each kill."""
 
 TODAY: Final = datetime.now(UTC).date()
 RANGE: Final = [TODAY - timedelta(days=ago) for ago in range(DAYS, 0, -1)]
@@ -52,7 +52,7 @@ SELECT (SELECT md5(string_agg(t, '|' ORDER BY t)) FROM (
 
 @dataclass
 class Product:
-    """An installation that runs, and what can be asked of it from outside."""
+    """A running installation, and what can be queried from outside."""
 
     home: Path
     process: subprocess.Popen[bytes]
@@ -60,17 +60,17 @@ class Product:
     urls: dict[str, str]
 
     def ask(self, query: str, database: str = "voiceai", **values: Any) -> list[tuple[Any, ...]]:
-        """Rows, by a connection of its own."""
+        """The rows of a query, on a connection of its own."""
         with psycopg.connect(self.urls[database], connect_timeout=5) as db:
             return db.execute(query.encode(), values or None).fetchall()
 
     def digest(self) -> tuple[Any, ...]:
-        """Calls and ledger of the days, without what only says when they were read."""
+        """Hashes of the days' calls and ledger, without times of reads, and the number of calls."""
         (row,) = self.ask(DIGEST, first=RANGE[0], end=TODAY)
         return row
 
     def held(self) -> int:
-        """Runs that hold a slot in a pool or in the queue, or whose slot was never freed."""
+        """The number of runs that have not ended, plus the number of slots in use in pools."""
         (runs,) = self.ask(
             "SELECT count(*) FROM runs WHERE status = ANY(%(under_way)s)",
             "dagster",
@@ -82,7 +82,7 @@ class Product:
         return int(runs[0]) + int(slots[0])
 
     def workers(self) -> list[int]:
-        """Processes of runs that read calls now."""
+        """The process ids of the runs in progress."""
         found = self.ask(
             "SELECT substring(e.event from 'Started process for run \\(pid: (\\d+)\\)') "
             "FROM event_logs e JOIN runs r USING (run_id) "
@@ -92,7 +92,7 @@ class Product:
         return [int(pid) for (pid,) in found if psutil.pid_exists(int(pid))]
 
     def child(self, word: str) -> psutil.Process:
-        """A program that `up` keeps running."""
+        """The child process of `up` that has ``word`` in its command line."""
         for process in psutil.Process(self.process.pid).children():
             with suppress(psutil.Error):
                 if word in " ".join(process.cmdline()):
@@ -145,7 +145,8 @@ def product() -> Iterator[Product]:
 
 
 def until(happens: Callable[[], Any], seconds: float) -> float:
-    """Wait for it, whatever is away meanwhile; how long it took, NaN if it did not come."""
+    """Wait until ``happens`` is true, ignoring what is unreachable meanwhile. Returns the seconds
+    it took; NaN if it was not true within ``seconds``."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         with suppress(DagsterError, psycopg.Error, psutil.Error, LookupError):
@@ -156,14 +157,14 @@ def until(happens: Callable[[], Any], seconds: float) -> float:
 
 
 def say(*lines: str) -> None:
-    """Tell what happens."""
+    """Print lines at once."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def fire(it: Product) -> None:
-    """Kill one after the other, each while a run reads."""
+    """Kill the processes one after the other, each while a run is reading."""
 
     def worker() -> int:
         return it.workers()[0]
@@ -187,7 +188,7 @@ def fire(it: Product) -> None:
 
 
 def main() -> None:
-    """Fire, then compare."""
+    """Kill, measure, then compare."""
     with product() as it:
         it.dagster.backfill(RANGE, "Under fire")
         fire(it)

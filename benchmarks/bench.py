@@ -1,7 +1,8 @@
-"""Runs the contenders: a server of calls, a database per contender, and after each run a check that
-exactly the expected rows are there.
+"""Runs the contenders, with a server of calls and a database for each. After each run it checks
+that exactly the expected rows are stored.
 
-One run at a time: the cores belong to one contender, its PostgreSQL and the server of calls.
+One run at a time, so that a contender shares the cores only with PostgreSQL and the server of
+calls.
 """
 
 import contextlib
@@ -51,16 +52,16 @@ from voiceai_pipeline.database.engine import open_engine
 from voiceai_pipeline.database.tables import api_keys, users
 
 SLOW_RUNS = 5
-"""Of each kind; a trial (a scale below 1) takes one."""
+"""Runs without a slow tenant, and as many with one; a trial (a scale below 1) does one of each."""
 
 KEYS = "bench:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 
 
 class Bench:
-    """The parts that all runs share. One at a time.
+    """The parts that all runs share. Runs must not overlap.
 
     Args:
-        latency: seconds instead of each scenario's own; None: as they say.
+        latency: seconds; None for each scenario's own.
         say: called with what is about to run.
     """
 
@@ -90,7 +91,7 @@ class Bench:
 
     @cached_property
     def _dagster_template(self) -> str:
-        """A database with Dagster's tables: in production they are there before the first run."""
+        """A database with Dagster's tables, which in production exist before the first run."""
         self._postgres.create_database("template_dagster")
         url = self._postgres.url("template_dagster", driver="psycopg2")
         script = "import sys, dagster; dagster.DagsterInstance.from_config(sys.argv[1]).dispose()"
@@ -106,7 +107,8 @@ class Bench:
     # Scenarios ------------------------------------------------------------------------------------
 
     def race(self, name: str, contenders: list[str], *, again: bool) -> Iterator[Measurement]:
-        """Every contender through a scenario; ``again``: twice, and the second time is its own."""
+        """Run a scenario with each contender; with ``again`` twice, and the second run is measured
+        as the scenario ``AGAIN``."""
         shape = self._shape(SCENARIOS[name])
         with self._serving(shape) as api_url, self._seeded(shape) as template:
             rows: Path | None = None
@@ -121,27 +123,27 @@ class Bench:
                         rows = self._dump(job)
 
     def memory(self) -> Iterator[Measurement]:
-        """Ours: more and more calls in one window of one user."""
+        """Ours: how memory grows with the calls in one window of one user."""
         yield from self._sizes("memory", MEMORY)
 
     def calls(self) -> Iterator[Measurement]:
-        """Ours: does the time grow with the calls?"""
+        """Ours: how the time grows with the number of calls."""
         yield from self._sizes("calls", LINEAR_CALLS)
 
     def _sizes(self, name: str, sizes: tuple[int, ...]) -> Iterator[Measurement]:
         for size in sizes:
             shape = scaled(Shape(1, 20, size // 20, YESTERDAY), self._scale)
-            # At 100 requests per 10 s a million calls take 33 minutes, and waiting costs nothing.
+            # With limits a million calls would take 33 minutes, most of it waiting.
             yield self._alone(name, replace(shape, latency=0, limits=False))
 
     def users(self) -> Iterator[Measurement]:
-        """Ours: does the time grow with the users?"""
+        """Ours: how the time grows with the number of users."""
         for number in LINEAR_USERS:
             yield self._alone("users", self._shape(Shape(number, 1, 200, YESTERDAY)))
 
     def slow(self) -> tuple[Delay, Delay]:
-        """When the others of ``fleet`` are done without and with a slow tenant among them: medians
-        of runs in turn, since a single one differs from the next by more than is to be shown."""
+        """When the other users of ``fleet`` are done, without and with a slow tenant: medians of
+        alternating runs, because single runs differ by more than the effect to be shown."""
         shape = self._shape(SCENARIOS["fleet"])
         shape = replace(shape, locations=max(2, shape.locations))
         slow = SLOW_SECONDS if self._latency is None else 40 * self._latency
@@ -198,7 +200,7 @@ class Bench:
 
     @contextmanager
     def _serving(self, shape: Shape) -> Iterator[str]:
-        """The server of calls, in a process of its own; gives its URL."""
+        """The server of calls, in a process of its own; yields its URL."""
         server = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.server"],
             stdin=subprocess.PIPE,
@@ -218,7 +220,8 @@ class Bench:
 
     @contextmanager
     def _seeded(self, shape: Shape) -> Iterator[str]:
-        """A database with the shape's users, connected for a day: a template for the others."""
+        """A database with the shape's users, whose tokens are valid for a day: a template for the
+        contenders' databases."""
         name = self._name("users")
         self._postgres.create_database(name, template="template_calls")
         engine = open_engine(Secret(self._postgres.url(name)))
@@ -261,7 +264,7 @@ class Bench:
     def _job(
         self, contender: str, shape: Shape, api_url: str, template: str, fraction: float
     ) -> Iterator[Job]:
-        """A contender's databases and folder, gone afterwards."""
+        """A contender's databases and folder, which are deleted afterwards."""
         name = self._name(contender)
         self._postgres.create_database(name, template=template)
         if contender == "dagster":
@@ -286,7 +289,7 @@ class Bench:
         return f"{what}_{self._numbers}"
 
     def _measure(self, name: str, job: Job, fraction: float) -> Measurement:
-        """Run a job and look at what it left."""
+        """Run a job and check what it stored."""
         self._say(
             f"{name}: {job.contender}, {job.locations} users, {job.shape.calls(job.days):,} calls "
             "each"
@@ -328,10 +331,10 @@ class Bench:
         )
 
     def _run(self, job: Job) -> dict[str, Any]:
-        """The job in a process of its own; what it printed.
+        """Run a job in a process of its own; returns what it printed.
 
         Raises:
-            RuntimeError: it broke; the text is the end of what it said.
+            RuntimeError: it failed; the text is the end of its error output.
         """
         start = ["-m", "benchmarks.contenders"]
         if job.contender != "dlt":
@@ -350,7 +353,7 @@ class Bench:
         return found
 
     def _dump(self, job: Job) -> Path:
-        """The rows of ``call_logs`` as PostgreSQL writes and reads them fastest."""
+        """Write the rows of ``call_logs`` to a file in the format that PostgreSQL reads fastest."""
         path = self._home / "rows.copy"
         with (
             connect(job) as db,
@@ -362,10 +365,10 @@ class Bench:
         return path
 
     def _postgres_cpu(self) -> float:
-        """CPU seconds of the whole PostgreSQL so far, backends that ended included."""
+        """CPU seconds of all PostgreSQL processes so far, including backends that have ended."""
         (pid_file,) = self._home.rglob("postmaster.pid")
         server = psutil.Process(int(pid_file.read_text().split("\n")[0]))
-        # The first four: user and system of itself, and of those that ended.
+        # The first four: user and system time of the process, and of its children that ended.
         total = 0.0
         for child in server.children():
             with contextlib.suppress(psutil.NoSuchProcess):  # the server's own times have it now
@@ -377,8 +380,8 @@ _WITHOUT_PYARROW = (
     "import runpy, sys; sys.modules['pyarrow'] = None; "
     "runpy.run_module('benchmarks.contenders', run_name='__main__')"
 )
-"""The benchmark's packages bring it along for dlt. An installation of ours has none, and pandas
-would load it: 35 MB that nothing of what is measured uses."""
+"""The benchmark's packages include pyarrow for dlt. An installation of ours does not, and pandas
+would load it: 35 MB that nothing measured here uses."""
 
 
 def _middle(delays: Sequence[Delay]) -> Delay:

@@ -36,14 +36,14 @@ class _UntilTotal(PageNumberPaginator):
 
     def update_state(self, response: Response, data: list[Any] | None = None) -> None:
         super().update_state(response, data)
-        # Not by parsing the page a second time: the total comes first.
+        # The total comes first, so the page need not be parsed a second time.
         found = re.search(rb'"total":(\d+)', response.content[:64])
         total = int(found[1]) if found else 0
         self._has_next_page = self.current_value <= -(-total // PAGE_SIZE)
 
 
 def load(job: Job) -> Figures:
-    """A resource per location, all into one table, merged by key."""
+    """Load with one resource per location, all into one table, merged by key."""
     os.environ.update(SETTINGS)
     start, end = job.epoch_ms
     with measured() as figures:
@@ -99,5 +99,5 @@ def _belonging_to(location: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _complete(url: str) -> str:
-    """dlt insists on a password and a host; libpq takes the socket of the query all the same."""
+    """dlt requires a password and a host; libpq still uses the socket that the query names."""
     return url.replace("+psycopg", "").replace("@/", ":none@localhost/")

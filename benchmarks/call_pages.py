@@ -2,10 +2,10 @@
 
     python -m benchmarks.call_pages [CALLS [LOCATIONS [DAYS]]]
 
-A server of its own with CALLS invented calls (default 1,000,000, transcripts of about 1 KB) in
-LOCATIONS locations (default 100) over DAYS days (default 365): about 4 GB of disk, deleted at the
-end. The pages are asked for over HTTP, as a browser does, with the database's cache warm; the
-median of each is printed beside its limit, and what indexing the words costs.
+It starts a database server with CALLS invented calls (default 1,000,000, transcripts of about 1 KB)
+in LOCATIONS locations (default 100) over DAYS days (default 365). That takes about 4 GB of disk,
+deleted at the end. The pages are requested over HTTP, as by a browser, with a warm database cache.
+It prints the median of each page beside its limit, and the cost of indexing the words.
 """
 
 import random
@@ -116,7 +116,7 @@ _AROUND = (
 
 
 def sentences() -> list[str]:
-    """What callers say: a few words often, most of them rarely."""
+    """What callers say: a few words are frequent, most are rare."""
     dice = random.Random(1)  # noqa: S311 - invented text
     syllables = [one + other for one in "bcdfghklmnprstw" for other in "aeiou"]
     words = ["".join(dice.choices(syllables, k=2 + n % 3)) for n in range(8_000)]
@@ -142,7 +142,7 @@ def fill(engine: sa.Engine, calls: int, locations: int, days: int, last: datetim
 
 
 def index(engine: sa.Engine) -> float:
-    """Index every call, as the web process does; seconds."""
+    """Index every call, as the web process does; returns the seconds it took."""
     started = time.perf_counter()
     more = True
     while more:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.contenders     # a job as JSON on stdin, the figures as JSON on stdout
 
-What a contender imports and reads is there before the clock starts; from then on everything counts,
-the opening of connections too. What each one is, and what was tried to make the others fast, stands
-in docs/performance.md.
+Imports are done before the clock starts; from then on everything counts, including the opening of
+connections. docs/performance.md describes each contender, and what was tried to make the others
+fast.
 """
 
 import asyncio
@@ -56,13 +56,13 @@ TABLES = {"dlt": "bench.call_logs", "lean": lean.TABLE}
 
 @dataclass(frozen=True)
 class Job:
-    """What to load, from where and whereto.
+    """What to load, from where, and into which database.
 
     Attributes:
         locations, days: how many of the shape's, counted from the first.
-        home: a folder of this database's own, which a second run finds again.
-        copy_from: the rows as a file that PostgreSQL wrote; None: there is nothing to write.
-        profile: print where the CPU time goes instead of measuring what it is.
+        home: the folder that belongs to this database; a second run gets the same one.
+        copy_from: a file of the rows, written by PostgreSQL; None if there is nothing to write.
+        profile: print where the CPU time goes, instead of measuring.
     """
 
     contender: str
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def epoch_ms(self) -> tuple[int, int]:
-        """The window as HighLevel takes it, both ends included."""
+        """The window in epoch milliseconds, both ends inclusive."""
         first, last = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in self.window)
         return (
             round(first.timestamp() * 1000),
@@ -91,7 +91,7 @@ class Job:
         )
 
     def environment(self) -> dict[str, str]:
-        """The pipeline's settings; invented secrets, but not on a command line all the same."""
+        """The pipeline's settings as environment variables; the secrets are invented."""
         return {
             "VOICEAI_HOME": self.home,
             "VOICEAI_DATABASE_URL": self.database_url,
@@ -110,7 +110,7 @@ class Job:
 
 
 def ours(job: Job) -> Figures:
-    """The range by one call of ``Sync.sync_days``."""
+    """Load the range with one call of ``Sync.sync_days``."""
     first, last = job.window
     with measured() as figures, open_pipeline(Settings.load(os.environ)) as pipeline:
         days = day_range(first, last)
@@ -121,7 +121,7 @@ def ours(job: Job) -> Figures:
 
 
 def dagster(job: Job) -> Figures:
-    """``call_logs`` materialized by the job ``sync_calls`` on dagster-postgres: one run, or for a
+    """Materialize ``call_logs`` by the job ``sync_calls``, with dagster-postgres: one run, or for a
     longer range the runs of a backfill, one after the other."""
     import dagster as dg
 
@@ -222,16 +222,16 @@ def _row(location: int, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def leanest(job: Job) -> Figures:
-    """What one would write by hand if speed were all: ``lean``.."""
+    """What one would write by hand if only speed mattered: ``lean``."""
     with measured() as figures:
         lean.load(job)
     return figures
 
 
 def bound(job: Job) -> Figures:
-    """As many requests side by side as ours, the fewest pages, bodies thrown away; then a COPY of
-    the finished rows. Nothing that stores these calls from this API at that pace can be faster,
-    except by overlapping the two."""
+    """The fewest requests, as many of them concurrent as ours, with bodies thrown away; then a COPY
+    of the finished rows. With this concurrency nothing can be faster, except by overlapping the
+    two."""
     with measured() as figures:
         asyncio.run(_fetch_all(job))
         asked = time.monotonic()
@@ -244,7 +244,7 @@ def bound(job: Job) -> Figures:
 
 @dataclass(order=True)
 class _Walk:
-    """How far a location is: when it may be asked again, and for which page."""
+    """A location's progress: when it may be requested next, and which page."""
 
     ready_at: float
     location: int
@@ -253,8 +253,8 @@ class _Walk:
 
 
 async def _fetch_all(job: Job) -> None:
-    """Always the location whose limit allows a request soonest: no worker waits for one limit while
-    another location can be read."""
+    """Always continue with the location whose limit allows a request soonest, so that no worker
+    waits for one limit while another location can be read."""
     host, port = job.api_url.removeprefix("http://").split(":")
     start, end = job.epoch_ms
     last = job.shape.fewest_requests(job.days)
@@ -262,7 +262,7 @@ async def _fetch_all(job: Job) -> None:
 
     async def worker() -> None:
         reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
-        # A worker that finds none left stops: each of the others continues with its own.
+        # A worker that finds none left stops; the others continue with theirs.
         while walks:
             walk = heapq.heappop(walks)
             await asyncio.sleep(walk.ready_at - time.monotonic())
@@ -274,7 +274,7 @@ async def _fetch_all(job: Job) -> None:
             if status not in (200, 429):
                 raise RuntimeError(head.decode())
             walk.page += status == 200
-            # 5 ms more than the limit's 10 s, because the server counts from when it hears of it.
+            # 5 ms more than the limit's 10 s, because the server counts from a request's arrival.
             spent = job.shape.limits and len(walk.sent) == 100
             walk.ready_at = max(time.monotonic(), walk.sent[0] + 10.005 if spent else 0.0)
             if walk.page <= last:
@@ -309,7 +309,7 @@ def _copy(url: str, source: Path) -> None:
 
 def by_dlt(job: Job) -> Figures:
     """dlt's ``rest_api`` source into a table of its own: ``by_dlt``."""
-    os.environ["DLT_DATA_DIR"] = f"{job.home}/dlt"  # read at import; else it writes to the user's
+    os.environ["DLT_DATA_DIR"] = f"{job.home}/dlt"  # read at import; the default is the user's
     from benchmarks.by_dlt import load
 
     return load(job)
@@ -326,8 +326,8 @@ CONTENDERS: dict[str, Callable[[Job], Figures]] = {
 
 
 def profiled(run: Callable[[Job], Figures], job: Job) -> str:
-    """Where the CPU time of all threads goes, waiting left out, as a text of pstats. With Python
-    3.11 only: later ones have one profile per process."""
+    """Where the CPU time of all threads goes, without waiting, as text of pstats. Python 3.11 only:
+    later versions allow one profile per process."""
     profiles: list[cProfile.Profile] = []
 
     def begin(*_: object) -> None:

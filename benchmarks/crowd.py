@@ -3,9 +3,9 @@
     python -m benchmarks.crowd [--users 100000] [--days 20]
 
 Every user has a location, a token, 30 complete days in the ledger and a call on each of the last
-DAYS days, so the default is two million calls. Each part runs in a process of its own; its memory
-is its peak. A hundred thousand idle users are not read: the time of their night follows from the
-CPU of one idle user (``benchmarks.orchestration``) and the latency.
+DAYS days, so the default is two million calls. Each part runs in a process of its own and prints
+its peak memory. No sync of a hundred thousand idle users is run: its time follows from the CPU time
+of one idle user (``benchmarks.orchestration``) and the latency.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FROM api_keys k
 
 
 def fill_calls(days: int) -> None:
-    """A call of every user on each of the last days."""
+    """Store a call of every user on each of the last ``days`` days."""
     engine = open_engine(Secret(os.environ["VOICEAI_DATABASE_URL"]))
     for ago in range(1, days + 1):
         with engine.begin() as db:
@@ -55,7 +55,7 @@ def fill_calls(days: int) -> None:
 
 
 def marts() -> list[Row]:
-    """The marts of yesterday, for all locations."""
+    """Build the marts of yesterday, for all locations."""
     from voiceai_pipeline.core.settings import Settings
     from voiceai_pipeline.pipeline import open_pipeline
 

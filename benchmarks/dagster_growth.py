@@ -2,10 +2,10 @@
 
     python benchmarks/dagster_growth.py [USERS]
 
-A server, a sandbox with USERS users (default 100) and a Dagster instance of its own; every kind of
-run twice, in this process, and what the second one left in the tables, with LAUNCHING on top for
-the way from the queue to a process. Bytes are those of the rows as PostgreSQL stores them; with
-indexes and half-empty pages they take more, by the ratio printed last.
+It starts a database server, a sandbox with USERS users (default 100) and a Dagster instance. Every
+kind of run is executed twice in this process. Measured is what the second one left in the tables,
+plus LAUNCHING for the way from the queue to a process. Bytes are those of the rows as PostgreSQL
+stores them; indexes and half-empty pages take more, by the ratio printed last.
 """
 
 import logging
@@ -44,8 +44,8 @@ from voiceai_pipeline.sandbox.world import World
 
 TABLES = ("event_logs", "asset_check_executions", "runs", "run_tags")
 LAUNCHING = (8, 5_000)
-"""Rows and bytes: `purge_old_runs` left 19 and 17 KB when a daemon launched it, and 11 and 12 KB in
-a process that was there already."""
+"""Rows and bytes that launching a run adds: `purge_old_runs` left 19 rows (17 KB) when a daemon
+launched it, and 11 rows (12 KB) in a process that was running already."""
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def main(users: int) -> None:
 
     logging.disable(logging.CRITICAL)
     today = datetime.now(UTC).date()
-    # A token is refreshed about every 22 hours, and the sensor asks at most every 10 minutes.
+    # A token is refreshed about every 22 hours; the sensor requests a run every 10 minutes at most.
     due_tokens = users * 24 / 22
     refreshes = 144 * (1 - math.exp(-due_tokens / 144))
     with product(users) as (pipeline, instance, tables):
@@ -170,7 +170,7 @@ def main(users: int) -> None:
 
 
 def overhead(tables: sa.Engine) -> float:
-    """What the tables take on disk, indexes and all, per byte of their rows."""
+    """How many bytes the tables take on disk, including indexes, per byte of their rows."""
     with tables.begin() as db:
         disk = stored = 0
         for table in TABLES:

@@ -2,8 +2,8 @@
 
     python benchmarks/export_memory.py [CALLS]
 
-A server of its own with CALLS invented calls (default 1,000,000; a transcript is about a kilobyte);
-each export is the program itself, as a process, and its memory is what the kernel says it had.
+It starts a database server with CALLS invented calls (default 1,000,000; a transcript is about a
+kilobyte). Each export runs the program as a process; the kernel reports its peak memory.
 """
 
 import os
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(home: Path, words: list[str]) -> tuple[float, float]:
-    """Run an export of everything; how long it took and how much memory, in MB, it had at most."""
+    """Run an export of everything; returns its seconds and its peak memory in MB."""
     started = time.perf_counter()
     command = [PROGRAM, "export", "calls", "--from", "2026-11-01", "--to", "2026-11-30", *words]
     child = os.posix_spawn(PROGRAM, command, {**os.environ, "VOICEAI_HOME": str(home)})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass
 class Figures:
-    """What it took: wall and CPU seconds, peak memory in MB; ``parts`` are wall seconds by name."""
+    """Wall and CPU seconds, and peak memory in MB; ``parts`` are wall seconds by name."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -22,7 +22,8 @@ class Figures:
 
 @contextmanager
 def measured() -> Iterator[Figures]:
-    """Fills the figures in at the end of the ``with``: of this process and its children."""
+    """Yields figures that are filled in when the ``with`` block ends. CPU time includes children of
+    this process; peak memory does not."""
     figures = Figures()
     started, cpu = time.monotonic(), _cpu()
     yield figures
@@ -40,7 +41,7 @@ def _peak_mb() -> float:
     """The most memory this process ever had resident."""
     status = Path("/proc/self/status")
     if status.exists():
-        # ru_maxrss would begin with what the parent had when it forked.
+        # ru_maxrss would start with what the parent had when it forked.
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(found[1]) * 1024 / 1e6 if found else 0.0
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,11 +1,11 @@
-"""How soon a call that ends shows in the marts, in a product that is running.
+"""How soon a call that ends shows in the marts, in a running product.
 
     voiceai-pipeline up                             # in another terminal, with its sandbox
     python -m benchmarks.freshness [--calls N]      # with the same VOICEAI_* variables
 
-Each call ends in another location of the demo. Measured are the seconds until its row is stored,
-and until the location's day in ``daily_call_metrics`` counts it: the web process, the daemon's
-sensor and the run that builds the marts lie between.
+Each call ends in a different location of the demo. Measured are the seconds until its row is
+stored, and until ``daily_call_metrics`` counts it. In between are the web process, the daemon's
+sensor and the run that builds the marts.
 """
 
 import argparse

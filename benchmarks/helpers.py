@@ -1,10 +1,10 @@
-"""A sync alone and with helpers, where waiting for HighLevel is what takes the time.
+"""A sync alone and with helpers, when waiting for HighLevel takes most of the time.
 
     python -m benchmarks.helpers [--users 2000] [--latency 0.3]
 
-Idle users: an empty answer each. Leader and helpers are processes of their own, as runs are, and
-the helpers are there when the work is offered: in production they come up to half a minute later
-(a tick of the sensor, and the start of a run). Measured is from the first request that a sync makes
+The users are idle: each gets an empty answer. Leader and helpers are separate processes, as runs
+are. The helpers are ready when the work is offered; in production they start up to half a minute
+later (a tick of the sensor, and the start of a run). Measured is the time from a sync's first query
 of the database to its result.
 """
 
@@ -28,7 +28,7 @@ from voiceai_pipeline.pipeline import open_pipeline
 processes = multiprocessing.get_context("spawn")
 
 SERVERS: Final = 4
-"""Processes that answer, so that not they are what is measured."""
+"""Processes that answer requests: enough not to be the bottleneck."""
 
 
 def lead(helpers: int, url: str, answer: Any) -> None:
@@ -43,7 +43,7 @@ def lead(helpers: int, url: str, answer: Any) -> None:
 
 
 def help_it(leader: str, url: str, answer: Any) -> None:
-    """Help once there is work; sends how many locations this process did."""
+    """Help once there is work; sends how many locations this process finished."""
     os.environ.update(HIGHLEVEL_API_URL=url)
     with open_pipeline(Settings.load(os.environ)) as pipeline:
         answer.send(0)
@@ -57,7 +57,8 @@ def help_it(leader: str, url: str, answer: Any) -> None:
 
 
 def trial(helpers: int, urls: list[str]) -> tuple[float, float, float, int, list[int]]:
-    """A sync with this many helpers; the leader's figures, and what each helper did."""
+    """Run a sync with this many helpers; returns the leader's figures, and how many locations each
+    helper finished."""
     started: list[SpawnProcess] = []
 
     def start(target: Any, *args: object) -> Any:

@@ -11,13 +11,13 @@ class Nothing(BaseHTTPRequestHandler):
     """A HighLevel without calls."""
 
     protocol_version = "HTTP/1.1"
-    # One packet per answer: the second of two waits 40 ms until the first is acknowledged.
+    # One packet per answer: a second one would wait 40 ms until the first is acknowledged.
     wbufsize = -1
     body = b'{"callLogs": [], "total": 0}'
     latency = LATENCY
 
     def do_GET(self) -> None:
-        """No calls, after a while."""
+        """Return no calls, after ``latency`` seconds."""
         time.sleep(self.latency)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -26,7 +26,7 @@ class Nothing(BaseHTTPRequestHandler):
         self.wfile.write(self.body)
 
     def log_message(self, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 def serve(ready: Any, latency: float = LATENCY) -> None:

@@ -1,9 +1,9 @@
-"""The leanest loader, the reference of every ratio: what one would write by hand if speed were all.
+"""The leanest loader: what one would write by hand if only speed mattered.
 
-Threads with one kept connection each, one parse of a page into the fields that are stored, rows in
-COPY's binary form, and one COPY of everything into a table with one index. No ledger, lease, hash
-or redaction, no comparison with what is stored or with HighLevel's total; what goes wrong goes
-wrong for all. Written to be fast, not to lose.
+Each thread keeps one connection and parses a page once, into the fields that are stored. Rows are
+in the binary format of COPY, and one COPY writes all of them into a table with one index. There is
+no ledger, lease, hash or redaction, and no comparison with stored calls or with HighLevel's total;
+one failure fails everything. It is written to be fast, not to lose.
 """
 
 import http.client
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Job
 
 THREADS = 16
-"""Pages at a time: as many as ours. 32 were not faster on two cores."""
+"""Pages read at a time, as many as by ours; 32 were not faster on two cores."""
 
 TABLE = "lean_calls"
 
@@ -51,7 +51,7 @@ _NONE = msgspec.Raw(b"null")
 
 
 class _Call(msgspec.Struct, gc=False):
-    """A call, by HighLevel's names; what becomes JSON again is not taken apart."""
+    """A call, with HighLevel's names; what is stored as JSON is not parsed."""
 
     id: str
     createdAt: datetime  # noqa: N815

@@ -2,9 +2,9 @@
 
     python benchmarks/marts.py [CALLS [LOCATIONS [DAYS]]]
 
-A server of its own with CALLS invented calls (default 1,000,000, transcripts of about 1 KB) in
-LOCATIONS locations (default 100) over DAYS days (default 30). The build runs in a process of its
-own, whose time and peak memory (RSS) are printed; then what the pages of the UI ask the marts for.
+It starts a database server with CALLS invented calls (default 1,000,000, transcripts of about 1 KB)
+in LOCATIONS locations (default 100) over DAYS days (default 30). The build runs in a process of its
+own, whose time and peak memory (RSS) are printed; then the time of the UI's queries of the marts.
 """
 
 import multiprocessing

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 Row = tuple[str, float, str, float | None]
-"""What, how much, in which unit, and the limit."""
+"""Name, value, unit, and limit; None for no limit."""
 
 
 # The parts, each in a process of its own ----------------------------------------------------------
 
 
 def memory() -> float:
-    """The most this process has ever held, in MB."""
+    """The peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def apart(part: Callable[..., list[Row]], *args: Any) -> list[Row]:
-    """What ``part`` measures in a fresh process."""
+    """Run ``part`` in a new process; returns what it measured."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(sender, part, args))

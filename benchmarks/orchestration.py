@@ -2,11 +2,12 @@
 
     python -m benchmarks.orchestration [USERS] [IDLE]
 
-A server and a Dagster instance of its own, filled by SQL: USERS (default 10,000) connected users,
-30 days of all users in the ledger and a thinner past, three years of daily materializations, a cell
-of ``user_tokens`` for each. Every part runs in a process of its own, as it does in production, so
-its memory is its own. IDLE users (default 1,000) are then synced for one day from a server that
-answers "no calls" after 50 ms. Seconds and MB are of this machine; the limits are the product's.
+It starts a database server and a Dagster instance, filled by SQL: USERS (default 10,000) connected
+users, a ledger of 30 days of all users and earlier days of every tenth, three years of daily
+materializations, and a partition of ``user_tokens`` for each user. Every part runs in a process of
+its own, as in production, so its memory is its own. Then IDLE users (default 1,000) are synced for
+one day from a server that answers "no calls" after 50 ms. Seconds and MB depend on this machine;
+the limits are the product's.
 """
 
 import multiprocessing
@@ -30,7 +31,7 @@ TICKS: Final = 12
 
 
 def load() -> list[Row]:
-    """The code location, as a server loads it: the package, and the snapshot it hands out."""
+    """Load the code location as a code server does: the package, and the snapshot it serves."""
     started = time.perf_counter()
     from dagster._core.remote_representation.external_data import RepositorySnap
 
@@ -44,7 +45,7 @@ def load() -> list[Row]:
 
 
 def ticks(times: int = TICKS) -> list[Row]:
-    """Sensors while nothing is due, and while everything is due for all users."""
+    """Tick the sensors while nothing is due, and while everything is due for all users."""
     from voiceai_pipeline.definitions import defs
     from voiceai_pipeline.defs import partitions
 
@@ -110,7 +111,8 @@ def ticks(times: int = TICKS) -> list[Row]:
 
 
 def report(days: int) -> list[Row]:
-    """What a run of ``days`` days reads from the ledger at its end, and what the UI shows."""
+    """Read what a run of ``days`` days reads from the ledger at its end, and compute what the UI
+    shows of it."""
     from voiceai_pipeline.calls.queries import Talk
     from voiceai_pipeline.core.settings import Settings
     from voiceai_pipeline.defs import numbers

@@ -35,7 +35,7 @@ query PartitionHealthQuery($assetKey: AssetKeyInput!) {
   }
 }
 """
-"""What the partitions page of the webserver waits for, as its JavaScript writes it."""
+"""The query that the webserver's partitions page waits for, as its JavaScript writes it."""
 
 
 def user_lists() -> list[Row]:

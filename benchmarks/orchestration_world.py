@@ -22,7 +22,7 @@ from voiceai_pipeline.sandbox.cast import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECR
 
 DAYS: Final = 3 * 365
 FULL_DAYS: Final = 30
-"""Days that every user has in the ledger; before them, every tenth user."""
+"""The last days, which every user has in the ledger; earlier ones only every tenth user has."""
 
 KEY: Final = "bench:a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 TODAY: Final = datetime.now(UTC).date()
@@ -34,7 +34,7 @@ FIRST: Final = TODAY - timedelta(days=DAYS)
 
 @contextmanager
 def world(users: int, first: date = FIRST) -> Iterator[EmbeddedPostgres]:
-    """Both databases, filled from this day on, and the environment that names them."""
+    """Both databases, filled from ``first`` on; sets the environment variables that name them."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         server = stack.enter_context(EmbeddedPostgres.hold(home, durable=False))
@@ -106,8 +106,8 @@ def fill(engine: sa.Engine, users: int, first: date) -> None:
 
 
 def record_history() -> None:
-    """Three years of materialized days, and a cell for every user: one event each by Dagster, the
-    others copied from it by SQL."""
+    """Record three years of materialized days, and a partition for every user: one event of each
+    asset by Dagster, and copies of it by SQL."""
     with dg.DagsterInstance.get() as instance:
         for asset, key in (
             ("call_logs", FIRST.isoformat()),

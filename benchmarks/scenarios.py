@@ -19,14 +19,14 @@ SCENARIOS = {
     "year": Shape(100, 365, 20, YESTERDAY),
 }
 AGAIN = "again"
-"""``fleet`` a second time over the same database, with nothing changed."""
+"""``fleet`` a second time on the same database, with nothing changed."""
 
 FRACTIONS = {
     "plain": {"fleet": 0.2, "again": 0.2, "wide": 0.2, "idle": 0.2, "heavy": 0.1, "year": 0.05},
     "dlt": {"heavy": 0.25},
 }
-"""What is run of a scenario where all of it would take too long; the rest is extrapolated per call:
-users of those with many, days of the one with a single user."""
+"""The fraction that a contender runs of a scenario that would take too long; the rest is
+extrapolated per call. It is a fraction of the users, or of the days if there is one user."""
 
 MEMORY = (10_000, 100_000, 1_000_000)
 LINEAR_CALLS = (50_000, 100_000, 200_000)
@@ -35,7 +35,7 @@ SLOW_SECONDS = 2.0
 
 
 def scaled(shape: Shape, scale: float) -> Shape:
-    """The same with about ``scale`` times the calls: fewer users first, then fewer calls a day."""
+    """A shape with about ``scale`` times the calls: fewer users first, then fewer calls a day."""
     locations = max(1, round(shape.locations * scale))
     per_day = round(shape.calls_per_day * scale * shape.locations / locations)
     per_day = max(1, per_day) if shape.calls_per_day else 0
@@ -47,14 +47,14 @@ class Measurement:
     """One contender in one scenario.
 
     Attributes:
-        seconds: wall time of all of the scenario; extrapolated where ``fraction`` is below 1.
-        process_seconds: wall time of the process that ran, imports included; not extrapolated.
-        fewest, rows, expected, requests: of what was run.
+        seconds: wall time of the whole scenario; extrapolated if ``fraction`` is below 1.
+        process_seconds: wall time of the process, including imports; not extrapolated.
+        fewest, rows, expected, requests: of the fraction that was run.
         written: rows of the table that the run wrote, new or changed.
         is_exact: the table holds each expected call once and no other.
-        server_cpu, postgres_cpu: CPU seconds of the others meanwhile.
-        stored_bytes: of the table at the end, with indexes and TOAST.
-        wal_bytes: of the server's WAL, written meanwhile.
+        server_cpu, postgres_cpu: CPU seconds of the server of calls and of PostgreSQL meanwhile.
+        stored_bytes: size of the table at the end, with indexes and TOAST.
+        wal_bytes: bytes of WAL written meanwhile.
         trouble: why there are no figures; "" if there are.
     """
 
@@ -83,7 +83,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Delay:
-    """When the users without a slow tenant were done, in seconds from the start."""
+    """When the users other than the slow tenant were done, in seconds from the start."""
 
     median: float
     last: float

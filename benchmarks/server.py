@@ -1,10 +1,10 @@
-"""HighLevel's list of call logs on loopback, cheap enough not to be what is measured.
+"""HighLevel's list of call logs on loopback, cheap enough not to be the bottleneck.
 
     python -m benchmarks.server     # a shape as JSON on stdin; prints its port, ends with stdin
 
-CONTRACT 2 in the dated dialect, by hand on asyncio: pages are joined from prepared pieces, the
-latency is slept and costs nothing, and the limits are the sandbox's. ``/bench/reset`` resets the
-count of requests, ``/bench/counts`` reads it. Nothing of the sandbox's faults is in here.
+It implements CONTRACT 2 in the dated dialect, directly on asyncio. Pages are joined from prepared
+pieces, the latency is a timer, and the limits are the sandbox's. ``/bench/reset`` resets limits and
+counts, ``/bench/counts`` returns the counts. There are no faults.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _PARAMETERS = {
 }  # fmt: skip
 
 _MANY = 10**9
-"""A limit that is none: clients keep to whatever is announced, so it has to be announced."""
+"""Stands for no limit: clients keep to the announced limit, so a high one has to be announced."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ _DATES = ("startDate", "endDate")
 def _problem(
     path: str, headers: dict[str, str], asked: dict[str, str], place: int | None
 ) -> tuple[int, str] | None:
-    """Why a request is refused, as the contract has it; None if it is not."""
+    """The status and message with which the contract refuses a request; None if it does not."""
     if path != PATH:
         return 404, "Not Found"
     if headers.get("version") not in ("2021-04-15", "2021-07-28", "2023-02-21"):
@@ -135,7 +135,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        # A page in one piece: a second write would wait for the next turn of the loop.
+        # Room for a whole page: the rest of it would wait for the next iteration of the event loop.
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024
         )
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(shape: Shape) -> None:
-    """Serve until stdin ends: with the process that started this one."""
+    """Serve until stdin ends, which it does with the process that started this one."""
     loop = asyncio.get_running_loop()
     api = Api(shape)
     gc.freeze()  # a million prepared pieces, none of which will ever be garbage

@@ -2,15 +2,15 @@
 
     python -m benchmarks.soak [--seed N] [--users N] [--hours N] [--faults SHARE] [--api dated|v3]
 
-A server and a sandbox of its own, 200 invented users, and 24 simulated hours in which one request
-in twenty fails in one of all the ways that the sandbox knows, locations are down for hours, and
-calls arrive, are completed late, are corrected and vanish. What Dagster's sensors and schedules
-request is done at their times by the functions that they call. Humans do two things: a user who is
-alerted reconnects half an hour later; and at 4:00 and 8:00 an operator reruns the red days that
-need it, as "Failed and missing" does.
+It starts a database server and a sandbox with 200 invented users, and simulates 24 hours. One
+request in twenty fails, in one of all the ways that the sandbox knows; locations are down for
+hours; calls arrive, are completed late, are corrected and vanish. The functions that Dagster's
+sensors and schedules use are called at their times. Humans do two things: an alerted user
+reconnects half an hour later, and at 4:00 and 8:00 an operator reruns the red days that need it, as
+"Failed and missing" does.
 
-The tables are compared with the sandbox's own calls whenever a day turns green, and all of them at
-the end of a night without faults. Exit code 1 if anything is not as promised.
+The tables are compared with the sandbox's own calls whenever a day turns green, and completely at
+the end of a night without faults. The exit code is 1 if anything is not as promised.
 """
 
 import argparse
@@ -83,7 +83,7 @@ OUTAGES: Final = (
 
 @dataclass
 class Soak:
-    """The pipeline's parts, the world, and what happens when."""
+    """The pipeline's parts, the world, and the agenda of what happens when."""
 
     world: StormyWorld
     clock: Clock
@@ -111,7 +111,7 @@ class Soak:
         heapq.heappush(self._agenda, (moment, next(self._order), what))
 
     def run_until(self, end: datetime) -> None:
-        """Do what is due, in order. What takes long delays what comes next."""
+        """Do what is due, in order. Whatever takes long delays what comes next."""
         while self._agenda and self._agenda[0][0] <= end:
             moment, _, what = heapq.heappop(self._agenda)
             self.clock.reach(moment)
@@ -157,7 +157,7 @@ class Soak:
     # What sensors and schedules request -----------------------------------------------------------
 
     def _once(self, purpose: str, every: timedelta) -> bool:
-        """A run key: True the first time in a bucket of time."""
+        """Like a run key: True the first time for ``purpose`` in each interval of ``every``."""
         key = f"{purpose} {int(self.clock().timestamp() // every.total_seconds())}"
         if key in self._spent:
             return False
@@ -165,7 +165,7 @@ class Soak:
         return True
 
     def tick(self) -> None:
-        """The sensors: due tokens, failed days, days of reconnected users, alerts."""
+        """Do what the sensors do: due tokens, failed days, days of reconnected users, alerts."""
         with self.engine.begin() as db:
             now = self.clock()
             due = [one.user.id for one in connections.due_for_refresh(db, now)]
@@ -208,7 +208,7 @@ class Soak:
     # What humans do -------------------------------------------------------------------------------
 
     def operate(self) -> None:
-        """Rerun what is never retried automatically: HighLevel rejected our configuration."""
+        """Rerun days that are never retried automatically: HighLevel rejected our configuration."""
         with self.engine.begin() as db:
             able = {one.user.id for one in connections.all_connections(db) if one.can_sync}
             not_complete = unfinished(db)
@@ -252,7 +252,7 @@ class Soak:
         self.tally.reconnections[cause] += 1
 
     def reconnect(self, user_id: UUID) -> None:
-        """Consent in the browser, retried until HighLevel accepts it."""
+        """Give consent as in the browser; retried until HighLevel accepts it."""
         user = self.users[user_id]
         code = self.world.authorize(user.installs_on, user, list(REQUESTED_SCOPES), REDIRECT_URI)
         try:
@@ -323,7 +323,7 @@ def opened(
 
 
 def soak(one: Soak, hours: int, share: float) -> list[tuple[str, str]]:
-    """Run it. Returns the table of what happened; broken promises are in ``one.tally.wrong``."""
+    """Run a soak; returns the table of what happened. ``one.tally.wrong`` has broken promises."""
     started = time.monotonic()
     end = MIDNIGHT + timedelta(days=1)
     begin = end - timedelta(hours=hours)

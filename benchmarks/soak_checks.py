@@ -1,5 +1,5 @@
-"""Compares the pipeline's tables with the calls of the sandbox: each day when it turns green, and
-everything at the end. Changes nothing in either.
+"""Compares the pipeline's tables with the sandbox's calls: each day when it turns green, and
+everything at the end. It changes neither.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,7 +62,8 @@ class Checks:
                 self.tally.red[key].failure = failure
 
     def check_green_days(self, results: Iterable[DayResult]) -> None:
-        """A complete day holds what HighLevel had between the start and the end of the read."""
+        """Check that each complete day holds what HighLevel had between the start and the end of
+        the read."""
         for result in results:
             if result.state is not DayState.COMPLETE or not (
                 result.read_until and result.started_at and result.finished_at
@@ -89,7 +90,7 @@ class Checks:
                 )
 
     def check_everything(self, reports: Iterable[DayReport], channel: str) -> int:
-        """At the end: every day green, every call stored as of its last read, every user connected.
+        """Check at the end: all days green, all calls stored as last read, all users connected.
 
         Args:
             reports: of all days.

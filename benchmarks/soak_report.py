@@ -1,4 +1,4 @@
-"""What happened during a soak, counted and as a table. Checks nothing."""
+"""Counts what happened during a soak, and makes a table of it. Checks nothing."""
 
 import statistics
 from collections import Counter

@@ -12,11 +12,11 @@ DAY: Final = date(2026, 11, 18)
 MIDNIGHT: Final = datetime.combine(DAY, datetime.min.time(), UTC)
 
 HISTORY: Final = 8
-"""Days before it that are stored at the start: twice the trailing window."""
+"""How many days before ``DAY`` are stored at the start: twice the days of a nightly sync."""
 
 OLDEST: Final = MIDNIGHT - timedelta(days=HISTORY)
-"""No call before it changes. One more day is stored: the reconciliation total of the first stored
-day leaves out the calls at exactly midnight (``calls/reconciliation.py``)."""
+"""No call before this changes. One more day is stored, because the reconciliation total of the
+first stored day leaves out calls at exactly midnight (``calls/reconciliation.py``)."""
 
 TICK: Final = timedelta(minutes=5)
 ZONE: Final = ZoneInfo("UTC")
@@ -35,7 +35,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self.now += timedelta(seconds=seconds)
-        time.sleep(0.001)  # lets the thread run that this one waits for
+        time.sleep(0.001)  # lets the thread that this one waits for run
 
     def reach(self, moment: datetime) -> None:
         with self._lock:

@@ -1,10 +1,10 @@
-"""How fast we are: ours against the bound, dlt and a plain loop, as ratios of one run.
+"""How fast we are: ours against the leanest loader, the bound, dlt and a plain loop, as ratios.
 
     python -m benchmarks.speed [--only fleet,again] [--scale 0.1] [--write docs/performance.md]
 
-The tables go to stdout, what is running to stderr. A ratio that is missed is a figure like any
-other; the exit code is 1 only if something broke or a table holds the wrong rows. Everything else
-about it stands in docs/performance.md.
+Tables go to stdout, progress to stderr. A missed target is a figure like any other; the exit code
+is 1 only if something failed, a table holds the wrong rows, or Ctrl-C was pressed. Everything else
+is in docs/performance.md.
 """
 
 import argparse
@@ -83,22 +83,22 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         metavar="NAMES",
         help=f"which of {','.join(NAMES)}; default: all",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of calls")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of calls")
     parser.add_argument("--latency", type=float, help="seconds, instead of the scenarios' 0.05")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables in there, too")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, too")
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="instead: where the CPU time of ours goes, per scenario",
+        help="print where the CPU time of ours goes, per scenario, instead of the tables",
     )
     options = parser.parse_args(arguments)  # fmt: skip
     if "bound" in options.contenders and "ours" not in options.contenders:
-        parser.error("the bound copies the rows that ours leaves: name both")
+        parser.error("the bound copies the rows that ours has stored: name both")
     if "dlt" in options.contenders and importlib.util.find_spec("dlt") is None:
-        parser.error("dlt is not installed: make bench does it; or name --contenders without it")
+        parser.error("dlt is not installed: run make bench, or name --contenders without it")
     if options.profile:
         if sys.version_info >= (3, 12):
-            parser.error("--profile needs Python 3.11: later ones have one profile per process")
+            parser.error("--profile needs Python 3.11: later ones allow one profile per process")
         options.only = [name for name in options.only if name in ORDER]
     return options
 

@@ -1,4 +1,4 @@
-"""What a run left in its database: how many rows, how many of them new, and whether they are
+"""What a run left in its database: how many rows, how many of them it wrote, and whether they are
 exactly the expected calls.
 """
 
@@ -24,7 +24,7 @@ class Footprint:
 
 
 def footprint(job: Job) -> Footprint:
-    """What the contender's table takes now, and where the server's WAL stands."""
+    """The size of the contender's table now, and the server's position in the WAL."""
     query = (
         "SELECT coalesce(pg_total_relation_size(to_regclass(%s)), 0), "
         "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
@@ -36,7 +36,7 @@ def footprint(job: Job) -> Footprint:
 
 def stored_rows(job: Job, before: int) -> tuple[int, int, bool]:
     """How many rows there are, how many were written since the transaction ``before``, and whether
-    they are each expected call once and nothing else."""
+    the rows are exactly the expected calls, once each."""
     table = TABLES.get(job.contender, "call_logs")
     key = "id" if job.contender == "dlt" else "call_id"
     alive = "true" if job.contender in TABLES else "missing_since IS NULL"

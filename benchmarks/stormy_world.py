@@ -1,7 +1,7 @@
-"""A faulty HighLevel and its users: a share of all requests fails in one of all the ways that the
-sandbox knows, and calls come and go while they are read. Repeatable by its seed.
+"""A faulty HighLevel and its users: a share of all requests fails, in one of all the ways that the
+sandbox knows, and calls come and go while they are read. The seed makes it repeatable.
 
-No pipeline in here: that is ``soak.py``.
+The pipeline is not here, but in ``soak.py``.
 """
 
 import random
@@ -27,21 +27,21 @@ OF_TOKENS: Final = tuple(
 
 
 class StormyWorld(World):
-    """A HighLevel in which a share of all requests goes wrong.
+    """A HighLevel in which a share of all requests fails.
 
-    Which ones follows from the seed and, per location and path, from how many there were before:
-    the order in which threads ask does not matter.
+    Which requests fail depends on the seed and, per location and path, on the number of earlier
+    requests. The order of threads does not matter.
 
     Attributes:
-        share: of requests that go wrong; 0: none.
+        share: the share of requests that fail; 0 for none.
         asked: requests by path.
         injected: faults by kind.
         lost: per location, exchanges whose answer was lost since the last consent.
         refused: locations to which a scope or the location itself was denied.
         removed, added: calls that vanished or arrived while they were read, since ``still``.
-        oldest: nothing older changes.
-        settled_before: older calls are not read again unless the total shows a change.
-        touched: locations in which such an old call has changed.
+        oldest: no call before this changes.
+        settled_before: older calls are not re-read unless the total shows a change.
+        touched: locations at which such an old call has changed.
     """
 
     def __init__(self, seed: int, **options: Any) -> None:
@@ -74,7 +74,7 @@ class StormyWorld(World):
     def change_calls(self, chance: random.Random, window: timedelta) -> None:
         """Correct a call, remove one or list one late, in one location of twenty.
 
-        Mostly in the trailing ``window`` that is read again, now and then before it, where only the
+        Mostly in the trailing ``window``, which is re-read; sometimes before it, where only the
         total shows it.
         """
         locations = sorted(self.locations)
@@ -144,9 +144,9 @@ class StormyWorld(World):
     def _churn(
         self, chance: random.Random, location_ids: set[str], window: tuple[float, float]
     ) -> bool:
-        """A call vanishes and one arrives before the answer. Of what is settled only the first
-        change is made: a second one might cancel it out in the total
-        (``calls/reconciliation.py``)."""
+        """Let a call vanish and one arrive before the answer; returns whether anything changed. A
+        location's settled calls change only once: a second change might cancel the first in the
+        total (``calls/reconciliation.py``)."""
         first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in window)
         first, last = max(first, self.oldest), min(last, self.clock())
         (location_id,) = (one for one in location_ids if one in self.locations)

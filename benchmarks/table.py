@@ -33,7 +33,7 @@ class Report:
 
     @property
     def broke(self) -> list[str]:
-        """What ended without figures, or left a table that does not hold what it must."""
+        """Sentences about runs that failed, or whose table does not hold the expected rows."""
         every = [*self.races, *self.memory, *self.calls, *self.users]
         return self.troubles + [
             f"{m.scenario}, {m.contender}: "

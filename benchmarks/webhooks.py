@@ -3,10 +3,10 @@
     python -m benchmarks.webhooks [--locations N] [--calls N] [--seconds N] [--burst N]
 
 The web process and PostgreSQL are processes of their own, the sandbox is in this one, all on
-loopback. First calls end at random moments in all locations, and the sandbox announces them. Then a
-burst arrives over 32 connections: call ends, messages without a signature and repetitions, a third
-each, while HighLevel does not answer. Last, forged, repeated and oversized messages arrive for a
-while, as many as go through, while pages are opened and calls go on to end.
+loopback. First, calls end at random moments in all locations, and the sandbox announces them. Then
+a burst arrives over 32 connections while HighLevel does not answer: call ends, messages without a
+signature and repetitions, a third each. Last, forged, repeated and oversized messages arrive for a
+while, as fast as they are answered, while pages are opened and calls keep ending.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def connect_all(pipeline: Pipeline, world: World, redirect_uri: str) -> None:
 
 @contextlib.contextmanager
 def web_process(env: dict[str, str]) -> Iterator[str]:
-    """The pages as a process; yields their address."""
+    """The web process; yields its URL."""
     url = f"http://127.0.0.1:{env['VOICEAI_PAGE_PORT']}"
     argv = [sys.executable, "-m", "voiceai_pipeline.web"]
     with subprocess.Popen(argv, env=os.environ | env, stderr=subprocess.DEVNULL) as process:
@@ -90,7 +90,7 @@ def web_process(env: dict[str, str]) -> Iterator[str]:
 
 
 def end_calls(world: World, calls: int, seconds: float) -> int:
-    """Let calls end at random moments; how many."""
+    """Let calls end at random moments; returns how many."""
     moments = sorted(random.uniform(0, seconds) for _ in range(calls))  # noqa: S311
     begun = time.monotonic()
     for moment in moments:
@@ -100,7 +100,8 @@ def end_calls(world: World, calls: int, seconds: float) -> int:
 
 
 def delays(engine: sa.Engine, expected: int) -> list[float]:
-    """Seconds from the end of each call to its row, once all have theirs or a minute is over."""
+    """Seconds from the end of each call to its row. Waits until all are stored, for a minute at
+    most."""
     query = sa.text("SELECT extract(epoch FROM first_seen_at - started_at)::float FROM call_logs")
     deadline = time.monotonic() + 60
     while True:
@@ -112,7 +113,7 @@ def delays(engine: sa.Engine, expected: int) -> list[float]:
 
 
 def burst(url: str, world: World, messages: int) -> tuple[list[float], Counter[int]]:
-    """Seconds until each message of a burst was answered, and the answers' statuses."""
+    """Send a burst; returns the seconds until each message was answered, and counts of statuses."""
     places = list(world.locations)
     bodies: list[tuple[bytes, str]] = []
     for number in range(messages):
@@ -145,7 +146,8 @@ def burst(url: str, world: World, messages: int) -> tuple[list[float], Counter[i
 
 
 def flood(url: str, world: World, seconds: float, calls: int) -> tuple[Counter[int], list[float]]:
-    """The answers to a flood of worthless messages, and the seconds that pages took meanwhile."""
+    """Send a flood of worthless messages; returns counts of statuses, and the seconds that pages
+    took meanwhile."""
     known = json.dumps(message("ContactCreate", world.now_ms())).encode()
     until = time.monotonic() + seconds
 

@@ -1,8 +1,8 @@
-"""The calls that are loaded: a pure function of a shape, so that whoever serves them and whoever
-counts them afterwards agree without asking each other. Invented, all of it.
+"""The calls that are loaded: a pure function of a shape, so that the code that serves them and the
+code that counts them afterwards agree. All of them are invented.
 
-A call is its own id and time plus one of ``CONTENTS``, so a million of them fit into little memory
-and a page is fifty joins. No HTTP and no SQL in here.
+A call is an id and a time of its own plus one of ``CONTENTS`` contents, so a million calls fit into
+little memory and a page is fifty joins. No HTTP and no SQL here.
 """
 
 import json
@@ -43,7 +43,7 @@ class Shape:
     Attributes:
         last_day: the last of ``days`` days, UTC.
         latency: seconds from a request to its answer.
-        slow_latency: the same for location 0, the slow tenant; None: as all others.
+        slow_latency: the same for location 0, the slow tenant; None for ``latency``.
         limits: 100 requests per 10 s and location (CONTRACT 5).
     """
 
@@ -67,11 +67,11 @@ class Shape:
         return cls(**fields | {"last_day": date.fromisoformat(fields["last_day"])})
 
     def calls(self, days: int | None = None) -> int:
-        """Calls of one location on its first ``days`` days; None: on all."""
+        """How many calls one location has on its first ``days`` days; None for all days."""
         return (self.days if days is None else days) * self.calls_per_day
 
     def fewest_requests(self, days: int | None = None) -> int:
-        """Requests for one location: full pages, and one if there is nothing."""
+        """The fewest requests that read one location: full pages; one if there are no calls."""
         return max(1, -(-self.calls(days) // PAGE_SIZE))
 
 
@@ -88,7 +88,7 @@ def token(location: int) -> str:
 
 
 def request_headers(location: int) -> dict[str, str]:
-    """What every request about a location carries (CONTRACT 1)."""
+    """The headers of every request about a location (CONTRACT 1)."""
     return {"Authorization": f"Bearer {token(location)}", "Version": "2021-04-15"}
 
 
@@ -115,18 +115,19 @@ class Calls:
 
     @cached_property
     def _middles(self) -> list[bytes]:
-        """The part of each call that is its own, but for the location in its id."""
+        """The part of each call that no other has, except the location in its id."""
         return [
             f'{number:018x}","createdAt":"{iso(moment)}",'.encode()
             for number, moment in enumerate(self._moments)
         ]
 
     def prepare(self) -> None:
-        """Render now what would be rendered at the first request."""
+        """Render now what the first request would render."""
         _ = self._middles
 
     def between(self, start_ms: int | None, end_ms: int | None) -> tuple[int, int]:
-        """Which calls lie in a window, both ends included: from the first, up to the second."""
+        """The numbers of the calls in a window (both ends inclusive): the first, and the one after
+        the last."""
         first = 0 if start_ms is None else bisect_left(self._moments, start_ms)
         last = len(self._moments) if end_ms is None else bisect_right(self._moments, end_ms)
         return first, max(first, last)
