@@ -1,5 +1,5 @@
-"""requests' adapter with connections that record what they write (REQUIREMENTS T8), and a short way
-for reads.
+"""requests' adapter, with connections that record whether they have written anything (REQUIREMENTS
+T8), and a fast path for reads.
 """
 
 import threading
@@ -13,13 +13,13 @@ from voiceai_pipeline.highlevel.reads import Reads
 
 
 class PlainRequest(requests.PreparedRequest):
-    """A read whose response is not made into one of requests', which takes as long as sending it:
-    ``read_plain`` reads it."""
+    """A read whose response does not become a full ``requests.Response``, which would take as long
+    as sending the request. ``read_plain`` reads its body."""
 
 
 class _PlainResponse(requests.Response):
     def __init__(self, request: PlainRequest, raw: Any) -> None:
-        # Not ``super().__init__``: of all that it sets, nothing is used.
+        # Without ``super().__init__``: nothing else that it sets is used.
         self.request, self.raw = request, raw
         self.status_code, self.headers = raw.status, raw.headers
 
@@ -28,7 +28,7 @@ def read_plain(response: requests.Response) -> bytes:
     """Read the complete body, decompressed.
 
     Raises:
-        requests.RequestException: it is incomplete or damaged.
+        requests.RequestException: the body is incomplete or damaged.
     """
     try:
         body: bytes = response.raw.read(decode_content=True)
@@ -45,19 +45,19 @@ class _HandedOver(threading.local):
 
 
 handed_over = _HandedOver()
-"""Of this thread's last request: its first byte was written to an established connection, that is
-after the TLS handshake and through the proxy's tunnel, if any; and where the connection of a read
-is noted."""
+"""This thread's last request. ``yes``: its first byte was written to an established connection,
+that is, after the TLS handshake and through the proxy's tunnel, if any. ``reads``: tracks the
+connection of a read; None for other requests."""
 
 
 class _Recording:
-    """Mixed into urllib3's connections: records when bytes of a request are written."""
+    """Mixed into urllib3's connections: records that bytes of a request are written."""
 
     _stands = False
     sock: Any
 
     def connect(self) -> None:
-        self._stands = False  # until then, bytes ask a proxy for a tunnel
+        self._stands = False  # bytes sent while connecting only ask a proxy for a tunnel
         super().connect()  # type: ignore[misc]
         if handed_over.reads is not None:
             handed_over.reads.add(self)
@@ -101,7 +101,7 @@ class Adapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """Looked up once for each host and environment: it takes as long as writing a request."""
+        """Cached by host and environment: the lookup takes as long as writing a request."""
         host = "/".join(request.url.split("/", 3)[:3])
         key = (host, verify, tuple((proxies or {}).items()), cert)
         if key not in self._connections:
@@ -110,7 +110,7 @@ class Adapter(HTTPAdapter):
         return self._connections[key]
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """Without taking the URL apart, where no proxy is asked for it."""
+        """The path and query; for a read without a proxy, taken without parsing the URL."""
         if proxies or not isinstance(request, PlainRequest):
             return str(super().request_url(request, proxies))
         host = "/".join(str(request.url).split("/", 3)[:3])
@@ -126,6 +126,6 @@ class Adapter(HTTPAdapter):
         if type(manager) is urllib3.ProxyManager:
             manager.pool_classes_by_scheme = _POOLS
         else:
-            # A SOCKS proxy has connections of its own: whether they wrote anything is unknown.
+            # A SOCKS proxy's connections are not ours, so every request counts as sent.
             handed_over.yes = True
         return manager

@@ -1,8 +1,8 @@
-"""What is kept of a call and of an agent: the published fields, each with its type.
+"""What is kept of a call and of an agent: the published fields, if they have the published type.
 
-Of everything else names and types are kept (``redaction.shape``). Call actions hold secrets of
-third parties at places that no list can name: ``apiDetails.authenticationValue``, headers, bodies,
-example values (CONTRACT 2.4). So the list is of what may stay (REQUIREMENTS X7).
+Of everything else, only names and types are kept (``redaction.shape``). Call actions hold secrets
+of third parties in more fields than a list could name: ``apiDetails.authenticationValue``, headers,
+bodies, example values (CONTRACT 2.4). So this lists what may stay (REQUIREMENTS X7).
 """
 
 import math
@@ -20,11 +20,11 @@ from voiceai_pipeline.highlevel.redaction import (
 )
 
 RULES: Final = 2
-"""Version of the rules: of this list, and of what is taken out of a text. Increase it with every
-change of what is stored: ``migrate`` then redacts stored rows again (a test checks it)."""
+"""Version of the rules: of this list and of what is removed from texts. Increase it whenever they
+change what is stored: ``migrate`` then redacts stored rows again (a test checks it)."""
 
 _Rule = Callable[[Any], Any]
-"""What is kept of a value. The same of what was kept as of the value."""
+"""Returns what is kept of a value. Applied to its own result, a rule changes nothing."""
 
 
 def redact_call(item: Any) -> Any:
@@ -33,7 +33,7 @@ def redact_call(item: Any) -> Any:
 
 
 def allowed(item: Any) -> Any:
-    """``redact_call`` before ``clean``, which most calls need not pass."""
+    """``redact_call`` without ``clean``, which most calls do not need."""
     return _CALL(item)
 
 
@@ -53,7 +53,7 @@ def translation_of_call(translation: Any) -> Any:
 
 
 def is_instant(value: str) -> bool:
-    """Whether a text is kept where a time is published."""
+    """Whether a text is kept in a field that is published as a time."""
     return _INSTANT.fullmatch(value) is not None
 
 
@@ -68,7 +68,7 @@ def _number(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """Keep a text, a number or a flag: ``calls.py`` reads one that is sent as another."""
+    """Keep a text, a number or a flag: ``calls.py`` converts one that is sent as another."""
     return value if type(value) is str else _number(value)
 
 
@@ -79,7 +79,7 @@ def _address(value: Any) -> Any:
 _flag: Final = shape
 
 _USUAL: Final[dict[_Rule, type]] = {_text: str, _scalar: str, _number: int, _flag: bool}
-"""The type that a rule keeps without being asked: most members have it, and a call takes time."""
+"""Values of this type are kept without calling the rule, to save time: most members have it."""
 
 
 def _matching(pattern: str) -> _Rule:
@@ -138,7 +138,7 @@ _API: Final = _object(
     headers=without_header_values,
     parameters=_list_of(_object(name=_text, description=_text, type=_text)),
 )
-"""``authenticationValue`` is published and secret; an ``example`` may be the real value."""
+"""Left out: ``authenticationValue``, which is secret, and ``example``, which may be a real one."""
 
 _PARAMETERS: Final[dict[str, _Rule]] = {
     "CALL_TRANSFER": _object(
@@ -173,7 +173,8 @@ _ACTION: Final[dict[str, _Rule]] = {
     "executedAt": _instant,
     "triggerReceivedAt": _instant,
 }
-"""An action of a call, of the webhook's form (``_id``), and of an agent (``id``, ``name``)."""
+"""Members of a call's action, also in the webhook's form (``_id``), and of an agent's (``id``,
+``name``)."""
 
 _ACTION_OF: Final[dict[str, _Rule]] = {
     kind: _object(**_ACTION, actionParameters=_PARAMETERS[kind]) for kind in ACTION_TYPES

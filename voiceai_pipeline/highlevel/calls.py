@@ -1,10 +1,10 @@
 """Parses HighLevel's call-log items into calls.
 
 Every field but the id and the time is optional, whatever the specification says (CONTRACT 2.3): an
-item without those two is set aside with the reason, and nothing else in an item can fail. A value
-of another type than documented is read where its meaning is plain ("65" is a duration), else it
-counts as absent. Most items are stored already: only their head is parsed, the rest on demand. No
-HTTP here.
+item that lacks either is set aside with the reason, and nothing else in an item is an error. A
+value of an undocumented type is converted if its meaning is clear ("65" is a duration); otherwise
+it counts as absent. Most items are stored already, so only their head is parsed, and the rest on
+demand. No HTTP here.
 """
 
 import codecs
@@ -39,15 +39,15 @@ PAGE_SIZE: Final = 50
 """The most one request returns (CONTRACT 2.1)."""
 
 ID_LENGTH: Final = 500
-"""Characters of an id or a number: PostgreSQL cannot index a text of a few thousand."""
+"""The most characters of an id or a phone number: PostgreSQL cannot index a few thousand."""
 
 YEARS: Final = range(2015, 2100)
-"""A ``createdAt`` in another year is a default such as 1970 or 0001, and no time of a call."""
+"""A ``createdAt`` in another year is a default value such as 1970 or 0001, not a call's time."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the list: its items unparsed, and the total of the query, None if left out."""
+    """A page of the list: its unparsed items, and the query's total; None if it states none."""
 
     items: list[msgspec.Raw]
     total: int | None
@@ -61,8 +61,8 @@ class Item:
         sent: the item as JSON, secrets included.
         call_id, created_at (UTC): None if missing or unreadable.
         unknown_actions: number of its actions whose type is not documented (REQUIREMENTS S7).
-        is_duration_odd: it gives a duration that cannot be one.
-        is_implausible: its time is one, but in no year of ``YEARS``.
+        is_duration_odd: its duration is implausible.
+        is_implausible: its time is readable, but not in ``YEARS``.
     """
 
     sent: msgspec.Raw = field(repr=False)
@@ -80,8 +80,9 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
 def parse_instant(value: Any) -> datetime:
     """An aware UTC time from ISO 8601 or a Unix timestamp in seconds or milliseconds.
 
-    The specification says ISO for ``createdAt`` and "Unix timestamp" with a millisecond example
-    for its dates (CONTRACT 2.1, 2.3); milliseconds since 1973 exceed any plausible seconds.
+    The specification says ISO for ``createdAt``, and "Unix timestamp" with an example in
+    milliseconds for its dates (CONTRACT 2.1, 2.3). From 1e11 on, a number is in milliseconds: as
+    seconds, it would be after the year 5000. A time without a zone is read as UTC.
 
     Raises:
         ValueError: it is neither, or outside the years that Python supports.
@@ -98,7 +99,7 @@ def parse_instant(value: Any) -> datetime:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return datetime.fromtimestamp(value / 1000 if value >= 1e11 else value, UTC)
     except (OverflowError, OSError) as error:
-        raise ValueError("outside the years that exist here") from error
+        raise ValueError("outside the years that Python supports") from error
     raise ValueError("not a time")
 
 
@@ -125,7 +126,7 @@ def head_of(sent: msgspec.Raw) -> Item:
         call_id, created_at, duration = head.id, head.createdAt, head.duration
         types: Iterable[Any] = [action.actionType for action in head.executedCallActions or ()]
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        # Not an object, or a field has another type than documented.
+        # Not an object, or a field has an undocumented type.
         value = value_of(sent)
         if not isinstance(value, dict):
             return Item(sent)
@@ -168,7 +169,7 @@ def call_or_set_aside(item: Item) -> ListedCall | SetAsideCall:
 
 
 def set_aside(item: Item, reason: str) -> SetAsideCall:
-    """The item as one that is not stored as a call."""
+    """The item, redacted, to be stored as set aside."""
     raw, content = _redacted(item.sent)
     return SetAsideCall(
         reason if isinstance(raw, dict) else "the item is not a JSON object",
@@ -180,7 +181,7 @@ def set_aside(item: Item, reason: str) -> SetAsideCall:
 
 
 def is_zone_assumed(item: Item) -> bool:
-    """Whether the item's time names no zone, and was read as UTC."""
+    """Whether the item's time has no zone and was therefore read as UTC."""
     created_at = value_of(item.sent).get("createdAt")
     if not isinstance(created_at, str) or _TIMESTAMP.fullmatch(created_at):
         return False
@@ -236,19 +237,19 @@ def _any_call(listed: ListedCall) -> CallLog:
 
 
 def call_redacted_again(stored: ListedCall) -> CallLog | None:
-    """A call as the present rules redact it; None if they take nothing more out of it.
+    """A stored call, redacted by the current rules; None if they remove nothing more.
 
     Args:
-        stored: ``sent`` is what was kept of it.
+        stored: its ``sent`` is the stored content.
     """
     call = _any_call(stored)
-    # The hash of an equal value could differ: PostgreSQL spells numbers its own way.
+    # Hashes of equal values could differ: PostgreSQL writes numbers in its own way.
     return None if json.loads(call.content) == value_of(stored.sent) else call
 
 
 def item_redacted_again(stored: msgspec.Raw) -> tuple[Any, bytes] | None:
-    """What the present rules keep of an item that was set aside, with its content hash; None if
-    they take nothing more out of it."""
+    """What the current rules keep of an item that was set aside, with its content hash; None if
+    they remove nothing more."""
     raw, content = _redacted(stored)
     same = json.loads(content) == value_of(stored)
     return None if same else (raw, digest(hashlib.sha256(), content))
@@ -293,7 +294,7 @@ def value_of(sent: msgspec.Raw) -> Any:
 
 
 def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
-    """The value of an item, and whether every JSON library would write it alike, as for most.
+    """The value of an item, and whether all JSON libraries would write it alike, as most values.
 
     Raises:
         PipelineError: MALFORMED.
@@ -307,7 +308,7 @@ def _value_of(sent: msgspec.Raw) -> tuple[Any, bool]:
         text = bytes(sent).decode("utf-8", "replace")
         return json.loads(text, parse_int=whole_or_text), False
     except (ValueError, RecursionError):
-        raise PipelineError(FailureClass.MALFORMED, "a call is no JSON") from None
+        raise PipelineError(FailureClass.MALFORMED, "a call is not JSON") from None
 
 
 def _canonical(value: Any) -> bytes:
@@ -328,8 +329,8 @@ _LISTING: Final = msgspec.json.Decoder(_Listing)
 
 
 def listing_of(content: bytes) -> dict[str, Any] | None:
-    """The body of a page, with the items unparsed; None if it is not a page, or JSON that only
-    Python's own library accepts."""
+    """The body of a page, with the items unparsed; None if it is not a page, or has an error
+    status, or is JSON that only Python's own library accepts."""
     try:
         page = _LISTING.decode(content.removeprefix(codecs.BOM_UTF8))
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -345,13 +346,13 @@ def as_sent(value: Any) -> msgspec.Raw:
 
 
 def _string(raw: Mapping[str, Any], key: str) -> str | None:
-    """The text, or None if it is absent, empty or not a text: "" and absent mean the same here."""
+    """The text; None if it is absent, not a text, or empty, which means the same as absent here."""
     value = raw.get(key)
     return value if isinstance(value, str) and value else None
 
 
 def _short(raw: Mapping[str, Any], key: str) -> str | None:
-    """An id or a telephone number, also one sent as a JSON number; None if it is too long."""
+    """An id or phone number, also if sent as a JSON number; None if it is absent or too long."""
     text = _text(raw.get(key))
     return text if text is None or len(text) <= ID_LENGTH else None
 
@@ -366,7 +367,7 @@ def _text(value: Any) -> str | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """A duration, also one sent as text; None if it is none, or implausible."""
+    """A duration in seconds, also if sent as text; None if it is not a number, or implausible."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -378,7 +379,7 @@ _BOOLEANS: Final[Mapping[Any, bool]] = {"true": True, "false": False, 1: True, 0
 
 
 def _boolean(raw: Mapping[str, Any], key: str) -> bool | None:
-    """A flag, also one sent as "true", "false", 1 or 0."""
+    """A flag, also if sent as "true", "false", 1 or 0; None for anything else."""
     value = raw.get(key)
     if isinstance(value, str):
         value = value.strip().lower()

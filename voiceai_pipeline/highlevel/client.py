@@ -1,9 +1,9 @@
-"""HighLevel's endpoints: uses the token it is given, never refreshes or stores one.
+"""HighLevel's endpoints. The client uses the tokens it is given, and never refreshes or stores one.
 
-Two dialects by ``HIGHLEVEL_API_VERSION``: ``dated`` (2021-04-15 for Voice AI, 2021-07-28 for the
-rest, form-encoded snake_case at the token endpoint) and ``v3`` (camelCase). Responses are accepted
-in both, whatever is configured. GETs are retried; a token POST never is: ``connections/refresh.py``
-decides that.
+``HIGHLEVEL_API_VERSION`` selects one of two dialects: ``dated`` (2021-04-15 for Voice AI,
+2021-07-28 for the rest, snake_case at the token endpoint) and ``v3`` (camelCase there). Responses
+are accepted in both, whatever is configured. POSTs to the token endpoint are never retried here:
+``connections/refresh.py`` decides that. Other requests are.
 """
 
 import copy
@@ -35,7 +35,7 @@ from voiceai_pipeline.highlevel.transport import CONNECT_TIMEOUT, Auth, Transpor
 
 READ_TIMEOUT: Final = 30.0
 TOKEN_TIMEOUT: Final = 20.0
-"""Seconds for a token POST; must be well below the lease that guards it (``refresh.LEASE``)."""
+"""Seconds for a token POST; must be well below the lease that protects it (``refresh.LEASE``)."""
 
 _SCOPES: Final = {
     "/voice-ai/dashboard/call-logs": SYNC_SCOPE,
@@ -44,7 +44,7 @@ _SCOPES: Final = {
     "/oauth/installedLocations": "oauth.readonly",
     "/oauth/installed-locations": "oauth.readonly",
 }
-"""The scope that a path requires (CONTRACT 2 to 4), to name it when it is missing."""
+"""The scope that each path requires (CONTRACT 2 to 4), for messages about a missing one."""
 
 
 class HighLevelClient:
@@ -82,8 +82,8 @@ class HighLevelClient:
         self.close()
 
     def without_retries(self) -> "HighLevelClient":
-        """This client, retrying nothing but rate limits: for use after waiting for an outage did
-        not help."""
+        """A copy of this client that retries nothing but rate limits, sharing its connections: for
+        use after waiting for an outage did not help."""
         twin = copy.copy(self)
         twin._retry = self._retry.of_rate_limits()
         return twin
@@ -133,7 +133,7 @@ class HighLevelClient:
         return errors.total_of(body)
 
     def agents(self, token: Secret, location_id: str) -> Iterator[Agent]:
-        """Every agent of a location; agents without an id are skipped (CONTRACT 3)."""
+        """All agents of a location; agents without an id are skipped (CONTRACT 3)."""
         path, number, seen = "/voice-ai/agents", 1, set[str]()
         while True:
             body = self._get(
@@ -153,7 +153,7 @@ class HighLevelClient:
                         timezone=_str(item, "timezone"),
                         raw=item,
                     )
-            # A page without new agents would be repeated forever.
+            # Stop at a page without new agents: it could be repeated forever.
             if len(items) < PAGE_SIZE or len(seen) == before:
                 return
             number += 1
@@ -198,8 +198,8 @@ class HighLevelClient:
     # Granting ------------------------------------------------------------------------------------
 
     def authorize_url(self, state: str) -> str:
-        """URL of the consent page; ``state`` is returned with the code. What the query of the
-        configured URL says beyond our parameters is kept."""
+        """URL of the consent page; HighLevel returns ``state`` with the code. Other parameters in
+        the query of the configured URL are kept."""
         page = urlsplit(self._settings.auth_url)
         query = dict(parse_qsl(page.query, keep_blank_values=True)) | {
             "response_type": "code",
@@ -212,7 +212,8 @@ class HighLevelClient:
         return page._replace(query=urlencode(query), fragment="").geturl()
 
     def exchange_code(self, code: Secret) -> OAuthToken:
-        """Exchange an authorization code; a code works once."""
+        """Exchange an authorization code, which works once, for tokens. If only a refresh token
+        arrives, it is refreshed at once."""
         token = self._grant(
             {
                 "grant_type": "authorization_code",
@@ -226,7 +227,7 @@ class HighLevelClient:
         return token
 
     def refresh(self, refresh_token: Secret, user_type: str) -> OAuthToken:
-        """Exchange a refresh token, which works once, for a pair (CONTRACT 4.3); never retried."""
+        """Exchange a refresh token, which works once, for a new pair (CONTRACT 4.3). No retry."""
         token = self._grant(
             {
                 "grant_type": "refresh_token",
@@ -239,11 +240,11 @@ class HighLevelClient:
         return token
 
     def ping_token_endpoint(self) -> None:
-        """Check that the token endpoint responds, by a request without a grant type, which can
-        neither grant nor spend a token.
+        """Check that the token endpoint responds. The request has no grant type, so it can neither
+        grant nor spend a token.
 
         Raises:
-            HighLevelError: no response, or one that says that HighLevel is down.
+            HighLevelError: there was no response, or it says that HighLevel is down.
         """
         try:
             self._post(Endpoint.TOKEN, self._settings.token_url, "/oauth/token", {}, {})
@@ -299,7 +300,7 @@ class HighLevelClient:
         parse: Callable[[Answer], Any] = Answer.json,
         **parts: str,
     ) -> Mapping[str, Any]:
-        """GET with retries. The rate limit is that of ``resource_id``, a location or company."""
+        """GET with retries, within the rate limit of ``resource_id``, a location or company."""
         path = template.format(**{name: quote(value, safe="") for name, value in parts.items()})
 
         def once() -> Mapping[str, Any]:
@@ -347,7 +348,7 @@ class HighLevelClient:
         return errors.read(endpoint, answer, path=path, parse=lambda it: body_of(it.content))
 
     def _version(self, path: str) -> dict[str, str]:
-        """The ``Version`` header, required but at the dated token endpoint (CONTRACT 1)."""
+        """The ``Version`` header, which all but the dated token endpoint require (CONTRACT 1)."""
         if self._settings.api_version == "v3":
             return {"Version": "v3"}
         return {"Version": "2021-04-15" if path.startswith("/voice-ai/") else "2021-07-28"}

@@ -1,8 +1,8 @@
-"""Takes credentials out of a free text: what a person, an agent or a configuration wrote.
+"""Removes credentials from free text, whether a caller, an agent or a configuration wrote it.
 
-Found by form: authorization headers, bearer and basic credentials, connection strings. A URL keeps
-scheme and host, for keys stand in every other part of it. What a caller says about passwords in
-ordinary words stays: it is the conversation (decision 15).
+They are recognized by their form: authorization headers, bearer and basic credentials, connection
+strings. A URL keeps only scheme and host, because any other part may hold a key. What a caller says
+about passwords in ordinary words stays: it is the conversation (decision 15).
 """
 
 import base64
@@ -16,7 +16,7 @@ _HINTS: Final = tuple(
     hint.replace('"', '\\"').encode()
     for hint in (*_ASSIGNMENTS, "//", "\\/", "bearer", "basic", "authori")
 )
-"""One of them is in all JSON with a credential in a text, in lower case."""
+"""Any JSON with a credential in one of its texts contains one of these once it is in lower case."""
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]{0,20}):\\?/\\?/(\S*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*)(?::\d{1,5}(?!\d))?", re.I)
@@ -49,14 +49,14 @@ header."""
 
 
 def may_hold_credentials(content: bytes) -> bool:
-    """False if ``without_credentials`` changes no text of this JSON. It costs a fraction of looking
-    at each text."""
+    """False if ``without_credentials`` would change no text of this JSON. Much cheaper than
+    checking each text; may be True although none would change."""
     lower = content.lower()
     return any(hint in lower for hint in _HINTS)
 
 
 def text_may_hold_credentials(text: str) -> bool:
-    """False if ``without_credentials`` does not change this text."""
+    """False if ``without_credentials`` would not change this text; may be True even so."""
     # Bytes are searched faster than characters, and a single one faster than two.
     sent = text.encode()
     if (
@@ -71,7 +71,7 @@ def text_may_hold_credentials(text: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """The text with ``REDACTED`` instead of credentials. Doing it twice changes nothing more."""
+    """The text with ``REDACTED`` instead of credentials. Idempotent."""
     lower = text.lower()
     if "//" in text or "\\/" in text:
         text = _URL.sub(lambda url: bare_url(url[0]), text)
@@ -85,7 +85,7 @@ def without_credentials(text: str) -> str:
 
 
 def bare_url(url: str) -> str:
-    """Scheme and host of a URL, and the punctuation of the sentence that it ends."""
+    """Scheme and host of a URL, and the punctuation after it; ``REDACTED`` if it has no host."""
     found = _URL.match(url)
     scheme, rest = (found[1], found[2]) if found else ("", url.lstrip("/\\"))
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
@@ -106,7 +106,7 @@ def _without_credential(found: re.Match[str]) -> str:
 
 
 def _is_basic(value: str) -> bool:
-    """Whether it is user and password in base64, or at least no word of a sentence."""
+    """Whether it is user and password in base64, or at least does not look like a word."""
     plain = value.rstrip("=:.").translate(str.maketrans("-_", "+/"))
     try:
         decoded = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

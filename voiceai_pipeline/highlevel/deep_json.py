@@ -1,10 +1,10 @@
-"""Cuts JSON that nests deeper than a parser follows, so that one member does not cost its page."""
+"""Cuts JSON that nests deeper than parsers allow, so that one member does not fail its page."""
 
 import re
 from typing import Final
 
 DEEPEST: Final = 200
-"""Levels that stay; parsers stop at about a thousand, and so does what walks through the result."""
+"""Levels that stay. Parsers fail at about a thousand, as does recursive code on their result."""
 
 CUT: Final = '"nested too deeply"'
 

@@ -1,4 +1,4 @@
-"""What a response of HighLevel means: one table, by endpoint, status and message.
+"""What a response from HighLevel means: one table, by endpoint, status and message.
 
 No other module interprets a status or a message. Each row names its source; the first matching row
 applies. A response that matches none is UNKNOWN_ANSWER: retried, never treated as a revocation.
@@ -21,7 +21,7 @@ from voiceai_pipeline.highlevel.answer import Answer
 
 
 class Endpoint(StrEnum):
-    """The same status can mean something else at the token endpoint, which spends credentials."""
+    """The token endpoint spends credentials, and a status can mean something else there."""
 
     API = "api"
     TOKEN = "token"
@@ -45,7 +45,7 @@ RULES: Final = (
     ),
     Rule(
         Endpoint.TOKEN, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
-        "CONTRACT 6: their gateway's timeout, dressed as 401",
+        "CONTRACT 6: their gateway's timeout, sent as a 401",
     ),
     Rule(Endpoint.TOKEN, (401,), "version header", FailureClass.OUR_REQUEST, "CONTRACT 6"),
     Rule(
@@ -59,7 +59,7 @@ RULES: Final = (
     ),
     Rule(
         Endpoint.TOKEN, (400, 401), "invalid[ _]grant", FailureClass.REFRESH_REJECTED,
-        "CONTRACT 4.3, 6; before the next row, for RFC 6749 explains it with \"another client\"",
+        "CONTRACT 4.3, 6; before the next row: RFC 6749's description of it has \"another client\"",
     ),
     Rule(
         Endpoint.TOKEN, (400, 401), "client", FailureClass.CLIENT_REFUSED,
@@ -69,7 +69,7 @@ RULES: Final = (
         Endpoint.TOKEN, (400, 401), "refresh token|invalid jwt|revoked",
         FailureClass.REFRESH_REJECTED, "CONTRACT 4.3, 6",
     ),
-    # The body of a wrong client secret is unknown (CONTRACT 6): any other 401 here is ours.
+    # The body for a wrong client secret is unknown (CONTRACT 6), so any other 401 counts as one.
     Rule(Endpoint.TOKEN, (401,), "", FailureClass.CLIENT_REFUSED, "CONTRACT 6"),
     Rule(
         Endpoint.TOKEN, (403,), "error.{0,8}1010", FailureClass.OUR_REQUEST,
@@ -79,7 +79,7 @@ RULES: Final = (
     Rule(Endpoint.TOKEN, (422,), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
     Rule(
         Endpoint.API, (401,), "command timed out", FailureClass.PROVIDER_ERROR,
-        "CONTRACT 6: their gateway's timeout, dressed as 401; spends no refresh token",
+        "CONTRACT 6: their gateway's timeout, sent as a 401; spends no refresh token",
     ),
     Rule(Endpoint.API, (401, 403), "scope|authclass", FailureClass.SCOPE_MISSING, "CONTRACT 6"),
     Rule(
@@ -111,7 +111,7 @@ RULES: Final = (
     Rule(Endpoint.API, (400, 422), "", FailureClass.OUR_REQUEST, "CONTRACT 6"),
 )  # fmt: skip
 
-# The same at both endpoints.
+# At both endpoints.
 _BY_STATUS: Final = {429: FailureClass.RATE_LIMITED, 408: FailureClass.UNREACHABLE}
 
 
@@ -122,9 +122,9 @@ class HighLevelError(PipelineError):
         path: path template of the request, such as ``/locations/{id}``; never a URL.
         status: HTTP status; None without a response.
         retry_after: seconds to wait according to the response; None if it does not say.
-        sent: False if no byte of the request was handed over.
+        sent: False if no byte of the request was sent.
         missing_scope: the scope that the request requires, if HighLevel says that one is missing.
-        timed_out: no response in time; the request may still be in progress.
+        timed_out: no response in time; HighLevel may still be processing the request.
         trace_id: identifies the response to HighLevel's support.
     """
 
@@ -154,7 +154,7 @@ class HighLevelError(PipelineError):
 
 
 _KINDS: Final = ("application/json", "application/octet-stream", "text/html", "text/plain")
-"""Content types that are named in messages; any other text could echo a secret."""
+"""Content types that messages may name; any other text could echo a secret."""
 
 
 def meaning(endpoint: Endpoint, status: int, message: str) -> FailureClass:
@@ -185,7 +185,7 @@ def read(
 
     Args:
         path: path template of the request, for messages.
-        scope: the scope it requires, named if HighLevel says that one is missing.
+        scope: the scope that the request requires, named if HighLevel says that one is missing.
         parse: returns the body as JSON or raises ValueError.
 
     Raises:
@@ -230,10 +230,10 @@ def read(
 def lost(
     error: OSError, *, method: str, path: str, sent: bool, obstacle: str = ""
 ) -> HighLevelError:
-    """Classify a request without a response, keeping nothing of its URL or body.
+    """Classify a request without a response; the error repeats nothing of its URL or body.
 
     Args:
-        sent: at least one byte of it was handed over.
+        sent: at least one byte of the request was sent.
         obstacle: what must be fixed on this side, if known.
     """
     timed_out = False
@@ -254,14 +254,14 @@ def lost(
 
 
 def _timed_out(error: OSError) -> bool:
-    """Also true for a body that stalls, which requests reports as a ``ConnectionError``."""
+    """Also true if the body stalls, which requests reports as a ``ConnectionError``."""
     return isinstance(error, requests.Timeout) or (
         bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
     )
 
 
 def _message(body: Mapping[str, Any]) -> str:
-    """Every text that an error body may have: plain, a list of strings (422), or v3's ``error``."""
+    """All texts of an error body: a plain one, a list of strings (422), or v3's ``error``."""
     error = body.get("error")
     parts: list[object] = [body.get("message"), body.get("error_description")]
     if "error_code" in body:  # Cloudflare's own (CONTRACT 6)
@@ -273,8 +273,8 @@ def _message(body: Mapping[str, Any]) -> str:
 
 
 def _words(answer: Answer) -> str:
-    """The text of a response without a JSON object. A web page comes from a gateway: in it only
-    Cloudflare's "Error 1010" counts; the word "scope", for example, means nothing there.
+    """The text of a response without a JSON object. A web page comes from a gateway, so only
+    Cloudflare's "Error 1010" counts in it; a word such as "scope" has no meaning there.
     """
     text = answer.text[:2000]
     if not text.lstrip().startswith("<"):
@@ -299,9 +299,11 @@ _DAY: Final = 86_400.0
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """The pause that a response asks for, in seconds: ``Retry-After``, as seconds or as a date by
-    the response's own clock; undocumented, but honoured. A 429 without it: the interval after which
-    the burst is over (CONTRACT 5). At most a day."""
+    """The pause that a response asks for, in seconds, at most a day; None if it asks for none.
+
+    ``Retry-After`` is undocumented but honoured, as seconds or as a date, which is compared with
+    the response's ``Date``. For a 429 without it: the burst interval (CONTRACT 5).
+    """
     value = answer.headers.get("Retry-After", "")
     if value.isdecimal():
         return min(float(value), _DAY)
@@ -315,7 +317,7 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """An integer, also from a text or a float; None if it is none."""
+    """An integer, also from a text or a float, cut to a whole number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -325,11 +327,11 @@ def whole_number(value: Any) -> int | None:
 
 
 _MOST: Final = 2**31 - 1
-"""A total above this cannot be right; what is stored of it is a PostgreSQL integer."""
+"""A larger total cannot be right, and would not fit the PostgreSQL integer that stores it."""
 
 
 def total_of(body: Mapping[str, Any]) -> int | None:
-    """The number of items that a list states; None if it states none, or one that cannot be."""
+    """The total number of items that a list states; None if it states none or a too large one."""
     total = whole_number(first(body, "total", "totalRecords"))
     return total if total is not None and total <= _MOST else None
 

@@ -1,5 +1,5 @@
-"""Parses the token endpoint's response. A pair that arrived is never dropped: the previous one is
-spent (CONTRACT 4.3), so an odd lifetime, scope or encoding costs a remark, not the connection.
+"""Parses the token endpoint's response. A pair that arrived is never dropped, because the previous
+one is spent (CONTRACT 4.3): an odd lifetime only adds a remark, and odd encodings are accepted.
 """
 
 import base64
@@ -19,18 +19,18 @@ from voiceai_pipeline.highlevel import errors
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
-"""A bearer token that can be sent in a header."""
+"""The characters of a bearer token that can be sent in a header."""
 
 _AROUND: Final = string.whitespace + "\0\u00a0\u200b\ufeff"
-"""Never part of a token: white space, and leftovers of copying and encoding."""
+"""Characters that are never part of a token: white space, and traces of copying and encoding."""
 
 
 def body_of(content: bytes) -> Any:
-    """The JSON of a token response, in any Unicode encoding, with or without a byte order mark.
-    From a broken document with a complete pair: its texts and numbers.
+    """The JSON of a token response, in any Unicode encoding, with or without a byte order mark. If
+    it is broken but has a complete pair: a dictionary of its texts and numbers.
 
     Raises:
-        ValueError: neither is there.
+        ValueError: it is not JSON, and has no complete pair.
     """
     text = content.decode(json.detect_encoding(content), "replace").strip(_AROUND)
     try:
@@ -40,13 +40,13 @@ def body_of(content: bytes) -> Any:
         if None in (_access_token(body), _refresh_token(body)):
             raise ValueError("no JSON") from None
     if isinstance(body, dict) and _access_token(body) is not None:
-        body.pop("statusCode", None)  # the token counts, whatever else the body says
+        body.pop("statusCode", None)  # a token counts, even if the body has an error status
     return body
 
 
 _LENIENT: Final = json.JSONDecoder(
-    strict=False,  # a line feed inside a text
-    parse_int=lambda digits: int(digits) if len(digits) < 400 else math.inf,  # int() would refuse
+    strict=False,  # accepts a line feed inside a text
+    parse_int=lambda digits: int(digits) if len(digits) < 400 else math.inf,  # int() has a limit
 )
 
 _MEMBER: Final = re.compile(r'"(\w+)"\s*:\s*(?:"([^"\\]*)"|(\d+))')
@@ -59,7 +59,7 @@ def grant_of(body: Mapping[str, Any], *, path: str) -> OAuthToken:
         path: path template of the request, for messages.
 
     Raises:
-        HighLevelError: MALFORMED: it has no usable token.
+        HighLevelError: MALFORMED: the body has no usable token.
     """
     access_token, refresh_token = _access_token(body), _refresh_token(body)
     if access_token is None and refresh_token is None:
@@ -82,7 +82,7 @@ def grant_of(body: Mapping[str, Any], *, path: str) -> OAuthToken:
 
 
 def malformed(path: str, reason: str) -> HighLevelError:
-    """A grant that cannot be used; ``reason`` quotes nothing of it."""
+    """The error for a grant that cannot be used; ``reason`` must not quote it."""
     return HighLevelError(
         FailureClass.MALFORMED, method="POST", path=path, status=200, reason=reason
     )
@@ -107,10 +107,10 @@ def _token(body: Mapping[str, Any], *names: str) -> Secret | None:
 def _life(
     body: Mapping[str, Any], access_token: Secret | None
 ) -> tuple[int | None, datetime | None, list[str]]:
-    """The lifetime in seconds, or the time of expiry (UTC), and what was odd about them.
+    """The lifetime in seconds, or the time of expiry (UTC), and remarks on what was odd.
 
     ``expires_in`` if it is plausible, else ``expires_at``, else the access token's ``exp`` claim.
-    None of them: the documented day (CONTRACT 4.3).
+    Without any of them both are None: the documented day applies (CONTRACT 4.3).
     """
     given = errors.first(body, "expires_in", "expiresIn")
     lifetime = errors.whole_number(given)
@@ -155,7 +155,8 @@ def _claimed_end(access_token: Secret | None) -> datetime | None:
 
 
 def _scope(body: Mapping[str, Any]) -> str | None:
-    """The scopes separated by spaces, however the response separates or lists them."""
+    """The scopes, separated by spaces, however the response separates or lists them; None without
+    any."""
     value = errors.first(body, "scope", "scopes")
     words = value if isinstance(value, list) else [value]
     return " ".join(scopes_of(" ".join(w for w in words if isinstance(w, str)))) or None

@@ -1,9 +1,9 @@
-"""The short way from an ordinary item to its call: every field is published and has its published
-type, and no text looks as if it held a credential.
+"""The fast path from an ordinary item to its call. An item is ordinary if every field is published
+and has its published type, and no text looks like a credential.
 
-Most items are ordinary. For any other ``ordinary_call`` returns None, and ``calls.call_of`` takes
-the long way to the same result; a test holds the two to each other. An agent's actions are
-configured once and come with every call, so what is kept of their parameters is remembered.
+Most items are ordinary. For others, ``ordinary_call`` returns None and ``calls.call_of`` takes the
+slow path; a test checks that both give the same result. An agent's actions are configured once and
+come with every call, so what is kept of their parameters is cached.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from voiceai_pipeline.highlevel.unheld import as_highlevel_writes
 _LONGEST_ID: Final = 200
 _NULL: Final = Raw(b"null")
 _REMEMBERED: Final = 2_000
-"""Bytes of a part that is remembered: a thousand of them take a few MB."""
+"""The most bytes of a part that is cached: a thousand of them take a few MB."""
 
 _Text = str | None | UnsetType
 _Part = Raw | UnsetType
@@ -130,7 +130,7 @@ def _call(item: _Item, listed: ListedCall) -> CallLog | None:
 
 
 def _unheld(item: _Item) -> dict[str, Any]:
-    """The members that are null or empty, which their columns do not tell from absent ones."""
+    """The members that are null or empty: the columns do not distinguish them from absent ones."""
     members = (
         ("agentId", item.agentId),
         ("contactId", item.contactId),
@@ -169,7 +169,7 @@ def _kept_actions(actions: list[_Action], texts: list[str]) -> Raw:
     """What is kept of the actions, as canonical JSON.
 
     Args:
-        texts: gets their free texts.
+        texts: their free texts are appended to it.
     """
     for action in actions:
         if action.actionType not in ACTION_TYPES:

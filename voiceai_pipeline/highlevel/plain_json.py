@@ -1,4 +1,4 @@
-"""JSON that every library reads and writes alike, as that of most items is."""
+"""A decoder and an encoder of JSON that all libraries treat alike, as they do most items."""
 
 from typing import Final
 
@@ -6,15 +6,15 @@ import msgspec
 
 
 def _ordinary(number: str) -> float:
-    """A float that all libraries write alike; they differ in how they write exponents."""
+    """A float that all libraries write alike; one that needs an exponent is refused."""
     value = float(number)
     if value and not 1e-4 <= abs(value) < 1e16:
-        raise ValueError("a number out of the ordinary")
+        raise ValueError("an unusual number")
     return value
 
 
 DECODER: Final = msgspec.json.Decoder(float_hook=_ordinary)
-"""Raises for what is read in different ways."""
+"""Raises an error for JSON that libraries read differently."""
 
 ENCODER: Final = msgspec.json.Encoder(order="sorted")
-"""Stored content hashes depend on what it writes."""
+"""Stored content hashes depend on its output, so that must not change."""

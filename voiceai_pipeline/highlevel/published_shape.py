@@ -1,7 +1,7 @@
 """The published fields of a call log, compared with what really arrives.
 
-Both versions publish the same fields (CONTRACT 2.3). A difference fails nothing, since ``calls.py``
-tolerates it; it is reported, so that a change is noticed before it matters.
+Both API versions publish the same fields (CONTRACT 2.3). ``calls.py`` tolerates differences, so
+none of them is a failure; they are reported so that a change is noticed before it matters.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Drift:
 
     Attributes:
         unknown: fields that are not published.
-        missing: required fields that some call lacks.
+        missing: required fields that at least one call lacks.
     """
 
     unknown: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
 """Keeps requests within a location's rate limit, as its response headers announce it (CONTRACT 5).
 
-The limit is per app and location, and so is the budget: a busy tenant never slows down another one.
-Nothing is stored. Only one run reads a location's calls at a time (``calls/location_queue.py``), so
-this process makes nearly all of the requests; others (names, totals, connection tests) show in the
-headers, and a small reserve is left for them.
+Limits and budgets are per app and location: a busy location never slows down another one. Nothing
+is stored. Only one run reads a location's calls at a time (``calls/location_queue.py``), so this
+process makes nearly all of the requests. Requests of other processes (names, totals, connection
+tests) show in the headers, and a small reserve is left for them.
 """
 
 import threading
@@ -18,25 +18,26 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 INTERVAL: Final = 10.0
-"""Seconds of a burst (CONTRACT 5), for responses that do not state it."""
+"""Seconds of a burst interval (CONTRACT 5), for responses that do not state it."""
 
 RESERVE: Final = 0.02
-"""Share of a burst that is left to other processes that ask about the same location."""
+"""Share of a burst that is left to other processes for requests about the same location."""
 
 DAILY_RESERVE: Final = 100
-"""Requests of a day that are left unused: one burst, for connection tests elsewhere."""
+"""A day's requests that are left unused: one burst, for connection tests of other processes."""
 
 PROBE_AFTER: Final = 900.0
 """Seconds until an exhausted daily limit is probed if HighLevel does not say when it resets."""
 
 _ABSURD: Final = 10**12
-"""No number of requests or milliseconds in a header is larger; such a header is ignored."""
+"""A header with a number this large is wrong, and is ignored."""
 
 DAY: Final = 86_400.0
-"""Seconds; a reset of the daily limit that lies further ahead is an error in the response."""
+"""Seconds; a daily limit that resets later than this is an error in the response."""
 
 _LONGEST: Final = 60.0
-"""Seconds; a burst header that asks for more is wrong, and the daily limit has its own header."""
+"""The longest pause in seconds for a burst: a header that asks for more is wrong, since the daily
+limit has its own."""
 
 
 class DailyLimitError(HighLevelError):
@@ -51,10 +52,10 @@ class _Budget:
     Attributes:
         left: requests that may still be sent at once; None before the first response.
         in_flight: requests without a response yet.
-        answered: times of the responses of the last interval, oldest first.
-        free_at: when the last slot that was waited for is free.
+        answered: times of the last interval's responses, oldest first (monotonic clock).
+        free_at: when the slot that was last waited for becomes free (monotonic clock).
         daily_left, daily_limit: according to the last response, at ``daily_at``.
-        daily_reset: seconds from then until the daily limit resets; None: unknown.
+        daily_reset: seconds from ``daily_at`` until the daily limit resets; None: unknown.
     """
 
     left: int | None = None
@@ -68,9 +69,9 @@ class _Budget:
     daily_at: float = 0.0
 
     def pause(self, now: float) -> float:
-        """Take a slot in the burst; returns the seconds until it is free.
+        """Take a slot in the burst; return the seconds until it is free.
 
-        A request leaves the interval that long after it was counted, which was before its response
+        A slot is free one interval after its request was counted, which was before the response
         arrived. A fixed interval began even earlier, so it is over by then, too.
         """
         self.in_flight += 1
@@ -91,8 +92,8 @@ class RateLimits:
     """Waits before a request until the location's burst has a free slot.
 
     Args:
-        sleep, monotonic: replaced by tests that simulate time.
-        now: for messages only, to say when a day is over; aware UTC.
+        sleep, monotonic: tests replace them to simulate time.
+        now: returns the time (aware UTC) for messages about the daily limit's reset.
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class RateLimits:
         """Sleep until a request for ``location_id`` may be sent. ``learn`` or ``lost`` must follow.
 
         Args:
-            method, path: of the request, for the error's text.
+            method, path: the request's, for the error's text.
 
         Raises:
-            DailyLimitError: the daily limit is nearly exhausted; the text says until when.
+            DailyLimitError: the daily limit is nearly exhausted; the text says when it resets.
         """
         with self._lock:
             budget = self._budgets[location_id]
@@ -128,7 +129,7 @@ class RateLimits:
             self._sleep(seconds)
 
     def learn(self, location_id: str, headers: Mapping[str, str]) -> None:
-        """Record what the response says is left of the burst and of the day."""
+        """Record how much of the burst and of the daily limit is left, according to a response."""
         with self._lock:
             budget = self._budgets[location_id]
             budget.in_flight = max(budget.in_flight - 1, 0)
@@ -146,14 +147,14 @@ class RateLimits:
                 return
             budget.interval = interval / 1000
             reserve = int((_number(headers, "X-RateLimit-Max") or 0) * RESERVE)
-            # Requests in flight may be counted already; counting them twice only costs a moment.
+            # Requests in flight may be counted already; counting them twice only delays a bit.
             budget.left = remaining - reserve - budget.in_flight
             budget.answered.append(now)
             while budget.answered[0] <= now - budget.interval:
                 budget.answered.popleft()
 
     def forget_day(self, location_id: str) -> None:
-        """Let the next request find out whether the daily limit is still exhausted."""
+        """Allow the next request, which shows whether the daily limit is still exhausted."""
         with self._lock:
             self._budgets[location_id].daily_left = None
 

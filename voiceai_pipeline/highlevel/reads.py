@@ -1,5 +1,5 @@
-"""Gives up reads when the process is asked to stop. What may spend a token is waited for as ever:
-an answer that is not read is a connection in doubt.
+"""Aborts reads when the process is asked to stop. Requests that may spend a refresh token are never
+aborted: an answer that is not read leaves the connection in doubt.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 
 
 class Connection(Protocol):
-    """A connection of urllib3's.
+    """A urllib3 connection.
 
     Attributes:
         sock: None while it is not connected.
@@ -24,8 +24,8 @@ class Connection(Protocol):
 
 
 class Reads:
-    """The reads of one client, on connections that no token request uses, so that all of them can
-    be ended at once. Shared by threads."""
+    """The reads of one client. Token requests use other connections, so all reads can be aborted at
+    once. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -34,7 +34,7 @@ class Reads:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Wraps the wait for threads that read: if it is interrupted, they end within seconds."""
+        """Wraps a wait for reading threads; on an interrupt, it aborts their reads."""
         try:
             yield
         except Exception:
@@ -44,13 +44,13 @@ class Reads:
             raise
 
     def stop(self) -> None:
-        """Give up every read under way and refuse further ones, for good."""
+        """Abort all reads in progress, and refuse further ones permanently."""
         with self._lock:
             self._stopped.set()
             for connection in self._connections:
                 if isinstance(connection.sock, socket.socket):
                     with contextlib.suppress(OSError):
-                        # Not the method of a TLS socket: it takes away what its reader is using.
+                        # Not ``SSLSocket.shutdown``, which drops the TLS object its reader uses.
                         socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     @property
@@ -58,7 +58,8 @@ class Reads:
         return self._stopped.is_set()
 
     def check(self, *, method: str = "GET", path: str = "") -> None:
-        """Raises ``HighLevelError`` if reads were given up: no token is of use either, then."""
+        """Raise ``HighLevelError`` if reads are stopped. Token requests check it too: a new token
+        would not be used."""
         if self.are_stopped:
             raise HighLevelError(
                 FailureClass.UNREACHABLE,
@@ -69,10 +70,10 @@ class Reads:
             )
 
     def add(self, connection: Connection) -> None:
-        """Note a connection that was just made.
+        """Track a new connection, so that ``stop`` can shut it down.
 
         Raises:
-            ConnectionAbortedError: reads were given up.
+            ConnectionAbortedError: reads are stopped.
         """
         with self._lock:
             if self.are_stopped:
@@ -80,5 +81,5 @@ class Reads:
             self._connections.add(connection)
 
     def pause(self, seconds: float) -> None:
-        """Sleep; no longer once reads were given up."""
+        """Sleep for ``seconds``, or until reads are stopped."""
         self._stopped.wait(seconds)

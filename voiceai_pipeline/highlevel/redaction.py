@@ -1,7 +1,7 @@
-"""Takes secrets out of JSON: by the names of members, and out of texts by their form.
+"""Removes secrets from JSON: by the names of members, and from texts by their form.
 
-For what has no published fields, such as extracted data. What has is redacted by allow-list, in
-``allow_list.py``, which falls back on ``shape``. The callers' own data (numbers, transcripts,
+For JSON without published fields, such as extracted data. JSON with published fields is redacted by
+``allow_list.py``, which uses ``shape`` for the rest. The callers' own data (numbers, transcripts,
 names) is kept: the tables exist for it (decision 15, REQUIREMENTS X7).
 """
 
@@ -35,7 +35,7 @@ class _Name(Enum):
 
 @lru_cache(maxsize=4096)
 def _meaning(name: str) -> _Name:
-    """Cached: most names are the same in every call; those of extracted data vary by user."""
+    """What a name says. Cached: most names recur in every call; extracted data's vary by user."""
     are_headers = name.lower().endswith("headers")
     if _SECRET_NAME.search(name):
         return _Name.SECRET_HEADERS if are_headers else _Name.SECRET
@@ -47,7 +47,8 @@ def _meaning(name: str) -> _Name:
 
 
 def redact(value: Any) -> Any:
-    """A copy of a JSON value without what its names call a secret; pass it to ``clean``."""
+    """A copy of a JSON value without members whose names say that they are secret. Not yet safe:
+    pass it to ``clean``."""
     kind = type(value)
     if kind is dict:
         redacted = {}
@@ -65,8 +66,8 @@ def redact(value: Any) -> Any:
 
 
 def clean(value: Any) -> Any:
-    """A copy of a JSON value without credentials in its texts and names, and without what
-    PostgreSQL cannot store."""
+    """A copy of a JSON value without credentials in its texts and names, and without characters
+    and numbers that PostgreSQL cannot store."""
     kind = type(value)
     if kind is str:
         return clean_text(value)
@@ -78,18 +79,17 @@ def clean(value: Any) -> Any:
 
 
 NUMBER: Final = "[redacted number]"
-"""Stands for a number; ``REDACTED`` stands for a text."""
+"""Replaces a number; ``REDACTED`` replaces a text."""
 
 _LONGEST_NAME: Final = 64
-"""A longer one is no name but a value."""
+"""Most characters of a name; a longer one may be a value, and is redacted."""
 
 
 def shape(value: Any) -> Any:
-    """The names and types of a JSON value. Flags, nulls and empty texts stay: they tell
-    nothing.
+    """The names and types of a JSON value. Flags, nulls and empty texts stay: they reveal nothing.
 
-    The same of a value as of its redacted copy, so that stored values can be redacted by rules that
-    were added later.
+    A value and its redacted copy have the same shape, so that rules that were added later can be
+    applied to stored values.
     """
     return _types(redact(value))
 
@@ -111,7 +111,7 @@ def _types(value: Any) -> Any:
 
 
 def clean_text(value: str) -> str:
-    """A text without credentials, and without what PostgreSQL cannot store."""
+    """A text without credentials, and without characters that PostgreSQL cannot store."""
     return without_credentials(_text(value))
 
 
@@ -166,13 +166,13 @@ def without_header_values(headers: Any) -> Any:
 
 
 def bare_address(value: str) -> str:
-    """Of the value of a field that is a URL, with or without a scheme: scheme and host."""
+    """Only scheme and host of the value of a URL field; the scheme may be missing."""
     text = value.strip()
     return without_credentials(text) if "://" in text or re.search(r"\s", text) else bare_url(text)
 
 
 def _text(value: str) -> str:
-    """PostgreSQL stores neither NUL nor a lone surrogate; the rest is unchanged."""
+    """The text without NUL and lone surrogates, which PostgreSQL cannot store."""
     if value.isascii() and "\x00" not in value:
         return value
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,5 @@
-"""The retry policy of GETs. Token POSTs do not use it: ``connections/refresh.py`` retries those."""
+"""The retry policy of requests to the API. POSTs to the token endpoint do not use it:
+``connections/refresh.py`` retries those."""
 
 import time
 from collections.abc import Callable
@@ -19,8 +20,9 @@ class Retry:
     """A retry policy.
 
     Attributes:
-        attempts: requests at most.
-        base, cap: seconds of the first and of the longest pause, jittered.
+        attempts: the most requests.
+        base: the first pause in seconds, without the jitter that is added.
+        cap: the longest pause in seconds, unless HighLevel asks for a longer one.
         give_up_after: seconds after which no further attempt starts.
         failures: the failure classes that are retried.
     """
@@ -32,18 +34,18 @@ class Retry:
     failures: frozenset[FailureClass] = PROVIDER_FAILURES
 
     def of_rate_limits(self) -> "Retry":
-        """The same policy for rate limits only."""
+        """This policy, but only rate limits are retried."""
         return replace(self, failures=self.failures & {FailureClass.RATE_LIMITED})
 
     def call(self, request: Callable[[], T], sleep: Callable[[float], None]) -> T:
-        """Call ``request`` until it succeeds or is not retried; ``sleep`` takes seconds.
+        """Call ``request`` until it succeeds or may not be retried; ``sleep`` takes seconds.
 
         Raises:
-            HighLevelError: of the last attempt.
+            HighLevelError: the error of the last attempt.
         """
         started = time.monotonic()
         try:
-            return request()  # nearly always; what retries takes longer to set up than that
+            return request()  # nearly always enough; setting up tenacity takes longer
         except HighLevelError as error:
             first = [error]
 
@@ -62,8 +64,8 @@ class Retry:
         )(attempt)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        """Exponential backoff with jitter, and at least what HighLevel asks for; ``give_up_after``
-        caps it, and a pause that long ends the attempts."""
+        """Exponential backoff with jitter, in seconds, but at least the pause that HighLevel asks
+        for, up to ``give_up_after``. A pause that long ends the attempts."""
         backoff = tenacity.wait_exponential(self.base) + tenacity.wait_random(0, self.base)
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, HighLevelError) else None

@@ -1,5 +1,5 @@
 """Sends requests and reads responses: sessions, proxies, certificates, deadlines. It tracks whether
-any bytes were sent: an unsent request has used up nothing (REQUIREMENTS T8).
+any byte was sent: a request that was not sent has spent no token (REQUIREMENTS T8).
 """
 
 import math
@@ -28,7 +28,7 @@ from voiceai_pipeline.highlevel.reads import Reads
 
 CONNECT_TIMEOUT: Final = 5.0
 USER_AGENT: Final = "voiceai-pipeline/0.1 (+HighLevel Voice AI call logs)"
-"""Cloudflare bans some libraries' default agents on this host (CONTRACT 1)."""
+"""HighLevel's Cloudflare bans some libraries' default User-Agents (CONTRACT 1)."""
 
 _HEADERS: Final = {
     "User-Agent": USER_AGENT,
@@ -67,13 +67,13 @@ class Transport:
 
         Args:
             path: path template of the request, for messages.
-            timeout: seconds without a byte.
+            timeout: longest time in seconds without a byte.
             chunk_size: bytes to read at once.
-            deadline: for the complete response, on the monotonic clock.
-            at_most: bytes of the complete response.
+            deadline: for the complete response, on the monotonic clock, in seconds.
+            at_most: most bytes of the complete response.
 
         Raises:
-            HighLevelError: no response; ``sent`` says whether the request was handed over.
+            HighLevelError: no response; ``sent`` says whether any byte of the request was sent.
         """
         request.headers = _HEADERS | dict(request.headers)
 
@@ -100,12 +100,12 @@ class Transport:
         path: str,
         timeout: float,
     ) -> Answer:
-        """As ``send``, but cheaper, for what is read by the thousand: without what requests does
-        for each request, response (cookies, hooks, redirects) and URL.
+        """A cheaper GET for pages that are read by the thousand. It skips what requests does for
+        each request, response (cookies, hooks, redirects) and URL.
 
         Args:
             url: without a query.
-            query: its values.
+            query: the parameters of the query.
 
         Raises:
             HighLevelError: as ``send``.
@@ -138,7 +138,7 @@ class Transport:
         environment = self._environment(url)
         try:
             response = send(self._session("reader" if is_read else "sender"), environment)
-            # In large chunks: in those of 10 kB that ``Session.get`` reads, a page takes longer.
+            # In large chunks: a page takes longer in chunks of 10 kB, as ``Session.get`` reads it.
             content = read(response)
         except OSError as error:  # requests' own errors are of this class too
             if is_read:
@@ -151,15 +151,15 @@ class Transport:
         return Answer(response.request, response.status_code, response.headers, content)
 
     def get(self, url: str, *, path: str, within: float, at_most: int) -> Answer:
-        """Read a small document of another service than HighLevel's API.
+        """Read a small document from a service other than HighLevel's API.
 
         Args:
-            path: what it is, for messages.
-            within: seconds for everything.
-            at_most: bytes.
+            path: what the document is, for messages.
+            within: seconds for the complete response.
+            at_most: its most bytes.
 
         Raises:
-            HighLevelError: no response.
+            HighLevelError: no response, or none within these limits.
         """
         return self.send(
             requests.Request("GET", url),
@@ -172,7 +172,7 @@ class Transport:
 
     def _session(self, kind: str) -> requests.Session:
         """A session per thread: ``requests`` does not guarantee that sessions can be shared. Reads
-        have their own, so that no connection that is given up is used for anything else."""
+        have their own, so that nothing else uses a connection that ``Reads`` shuts down."""
         session: requests.Session | None = getattr(self._local, kind, None)
         if session is None:
             session = requests.Session()
@@ -185,7 +185,7 @@ class Transport:
 
     def _environment(self, url: str) -> dict[str, Any]:
         """The environment's proxies and certificates for the host of ``url``, cached: requests
-        would look them up for every request, which takes longer than the request itself."""
+        looks them up for each request, which takes longer than building the request."""
         host = "/".join(url.split("/", 3)[:3])  # not the path, which names a location
         if host not in self._environments:
             with open_session() as session:
@@ -212,7 +212,7 @@ def open_session() -> requests.Session:
 
 
 def _encoded(query: Mapping[str, Any]) -> str:
-    """As ``urlencode``, for names and numbers that need none: it would take twice as long."""
+    """As ``urlencode``, in half the time, because names and integers are not quoted."""
     return "&".join(
         f"{name}={value if type(value) is int else quote_plus(str(value))}"
         for name, value in query.items()
@@ -224,17 +224,17 @@ def _normal(url: str) -> str:
     """A URL as requests sends it.
 
     Raises:
-        requests.RequestException: it is none.
+        requests.RequestException: it is not a URL.
     """
     return str(requests.Request("GET", url).prepare().url)
 
 
 def _read(response: requests.Response, chunk_size: int, deadline: float, at_most: float) -> bytes:
-    """Read the complete body by the deadline: the timeouts of requests apply to each chunk alone,
-    and a response that trickles would outlive the lease that guards it.
+    """Read the complete body by the deadline. The timeouts of requests apply to each chunk only, so
+    without it a slow response could outlive the lease that protects it.
 
     Raises:
-        requests.RequestException: it is incomplete, late or too long.
+        requests.RequestException: the body is incomplete, late or too long.
     """
     pieces, size = [], 0
     with response:
@@ -249,8 +249,8 @@ def _read(response: requests.Response, chunk_size: int, deadline: float, at_most
 
 
 def bearer(token: Secret) -> Auth:
-    """The ``auth`` of a request that sends ``token``. Not a plain header: without an ``auth``,
-    requests would replace it by an entry of ~/.netrc."""
+    """The ``auth`` that sends ``token`` with a request. Not a plain header, because requests would
+    replace that with an entry of ~/.netrc."""
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
         if not SENDABLE.fullmatch(token.reveal()):
@@ -268,12 +268,12 @@ def bearer(token: Secret) -> Auth:
     return sign
 
 
-# What stood in the way ----------------------------------------------------------------------------
+# Why a request was not sent -----------------------------------------------------------------------
 
 
 def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
-    """What must be fixed on this side for a request to be sent; empty if unknown. It quotes neither
-    the error nor the proxy's address, which may contain a password."""
+    """What must be fixed on this side before a request can be sent; empty if unknown. It quotes
+    neither the error nor the proxy's address, which may contain a password."""
     if not isinstance(error, requests.RequestException):
         bundle = _variable("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
         return f"the file of certificates that {bundle} names cannot be read" if bundle else ""
@@ -284,9 +284,9 @@ def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
     if proxy:
         variable = _variable(f"{url.partition('://')[0]}_proxy", "all_proxy")
         if isinstance(error, requests.exceptions.InvalidSchema):
-            return f"{variable} names a SOCKS proxy, which takes the package PySocks"
+            return f"{variable} names a SOCKS proxy, which requires the package PySocks"
         if isinstance(error, requests.exceptions.InvalidProxyURL):
-            return f"{variable} is no address of a proxy"
+            return f"{variable} is not the address of a proxy"
         status = str(reason).rpartition("Tunnel connection failed: ")[2][:3]
         said = f": HTTP {status}" if status.isdecimal() else ""
         return f"the proxy that {variable} names did not let the request through{said}"
@@ -296,6 +296,7 @@ def _obstacle(error: OSError, url: str, proxies: Mapping[str, str]) -> str:
 
 
 def _variable(*names: str) -> str:
-    """The environment variable that applies, in the order in which requests checks."""
+    """The environment variable that applies, in the order in which requests checks them; empty if
+    none is set."""
     spellings = (spelling for name in names for spelling in (name.lower(), name.upper()))
     return next((spelling for spelling in spellings if os.environ.get(spelling)), "")

@@ -1,7 +1,7 @@
-"""What of an item its columns do not give back to the letter: unknown members, null against absent,
-other spellings, and values that have no place in a column.
+"""The members of an item that its columns cannot reproduce exactly: unknown ones, null instead of
+absent ones, other spellings, and values that do not fit a column.
 
-``database/whole_call.py`` puts the item together again; a test holds the two to each other.
+``database/whole_call.py`` reassembles the item; a test checks that the two match.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
     """The members of an item, redacted, that must be stored beside the columns of its call.
 
     Args:
-        call: made of this very item: a column that holds a value as it was sent is that value.
+        call: made from this same object: a column that keeps a value unchanged is that object.
     """
     sent_id, created_at, duration = (item.get(name) for name in ("id", "createdAt", "duration"))
     is_usual = type(created_at) is str and created_at == as_highlevel_writes(call.started_at)
@@ -32,7 +32,7 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
         "isAgentDeleted": call.is_agent_deleted,
         "summary": call.summary,
         "transcript": call.transcript,
-        # An empty list stands for an absent one.
+        # In the column, an empty list means that the member is absent.
         "executedCallActions": call.executed_call_actions or None,
         "extractedData": call.extracted_data,
         "translation": call.translation,
@@ -44,5 +44,5 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
 
 
 def as_highlevel_writes(instant: datetime) -> str:
-    """With milliseconds and a Z. A time that has microseconds was never written so."""
+    """The instant with milliseconds and a Z. HighLevel never sent a time with microseconds so."""
     return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

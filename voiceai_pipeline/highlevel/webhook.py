@@ -1,7 +1,7 @@
 """HighLevel's webhook messages: whether HighLevel signed one, and what it says (CONTRACT 13).
 
-A message is a hint, never the truth: it says that a call has ended or an app was removed, and the
-pipeline then looks for itself. So only ids and times are read from it. No HTTP and no SQL here.
+A message is only a hint: it says that a call has ended or an app was removed, and the pipeline then
+asks the API. So only ids and times are read from it. No HTTP and no SQL here.
 """
 
 import base64
@@ -19,10 +19,10 @@ from voiceai_pipeline.core.webhook import MessageType, WebhookMessage
 from voiceai_pipeline.highlevel.calls import parse_instant
 
 SIGNATURE_HEADER: Final = "X-GHL-Signature"
-"""Ed25519 over the raw body. The RSA header ``X-WH-Signature`` is retired and proves nothing."""
+"""An Ed25519 signature of the raw body. The RSA header ``X-WH-Signature`` is retired: ignored."""
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,100}")
-"""HighLevel's ids are short ASCII words; anything else is no id."""
+"""HighLevel's ids are short ASCII words; anything else is not an id."""
 
 
 _TYPES: Final = {
@@ -30,20 +30,20 @@ _TYPES: Final = {
     "INSTALL": MessageType.INSTALLED,
     "UNINSTALL": MessageType.UNINSTALLED,
 }
-"""By ``type`` without case and underscores: VOICE_AI_CALL_END was seen too (CONTRACT 13.2)."""
+"""By ``type``, ignoring case and underscores: VOICE_AI_CALL_END was seen too (CONTRACT 13.2)."""
 
 
 def is_signed(body: bytes, signature: str | None, keys: Iterable[bytes]) -> bool:
     """Whether one of the keys signed the body.
 
     Args:
-        body: as received; JSON that was parsed and written again has another signature.
+        body: as received: JSON that was parsed and serialized again would not match the signature.
         signature: the header's value, base64 of 64 bytes; None if there was none.
         keys: raw Ed25519 public keys, 32 bytes each.
     """
     try:
         given = base64.b64decode(signature or "", validate=True)
-    except ValueError:  # also for what is not ASCII, and for HighLevel's literal "N/A"
+    except ValueError:  # also if it is not ASCII, or HighLevel's literal "N/A"
         return False
     return len(given) == 64 and any(_verifies(key, given, body) for key in keys)
 
@@ -57,7 +57,7 @@ def _verifies(key: bytes, signature: bytes, body: bytes) -> bool:
 
 
 class _Body(msgspec.Struct):
-    """The fields that are read, by HighLevel's names; a field of another type is ignored."""
+    """The fields that are read, by HighLevel's names; a value of an unexpected type is ignored."""
 
     type: Any = None
     webhookId: Any = None  # noqa: N815

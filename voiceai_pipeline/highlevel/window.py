@@ -1,9 +1,9 @@
 """Reads a window of call logs page by page to the end of its list, and checks HighLevel's total.
 
-Neither the size of a page nor the total is relied on: a page may be shorter than requested, and a
-total absent or wrong (REQUIREMENTS S6). A window may hold a million calls: they are passed on page
-by page, and none is kept. Parsing a call is in ``calls.py``. No HTTP here: the caller passes
-``fetch``.
+It relies neither on the size of a page nor on the total: a page may be shorter than requested, and
+the total may be absent or wrong (REQUIREMENTS S6). A window may hold a million calls, so they are
+passed on page by page and not kept. Parsing a call is in ``calls.py``. No HTTP here: the caller
+passes ``fetch``.
 """
 
 import itertools
@@ -28,22 +28,24 @@ from voiceai_pipeline.highlevel.calls import (
 )
 
 OVERLAP: Final = timedelta(seconds=1)
-"""Whether the bounds are inclusive is unknown (CONTRACT 2.1): more is requested, and filtered."""
+"""Whether bounds are inclusive is unknown (CONTRACT 2.1), so more is requested, then filtered."""
 
 SET_ASIDE_AT_MOST: Final = 5
 SET_ASIDE_SHARE: Final = 0.05
 """A read with more unreadable items than both of these is rejected."""
 
 STRAYS_AT_MOST: Final = 5
-"""With more items of other times than this, the server ignores dates: they belong to other days."""
+"""If more items than this are outside the requested time, the server ignores dates, and the items
+belong to other days."""
 
 READS: Final = 3
-"""Reads of a window, at most, until its calls add up to its total or two reads agree."""
+"""The most reads of a window until its calls add up to its total or two reads agree."""
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 FetchPage = Callable[[datetime, datetime, int], Page]
-"""``(from, to, page number from 1) -> Page``: oldest call first, bounds included if possible."""
+"""``(from, to, page number from 1) -> Page``: oldest call first; the bounds may or may not be
+inclusive."""
 
 Take = Callable[[list[ListedCall]], None]
 """Receives the calls of a read: each once, inside the window, oldest first."""
@@ -55,11 +57,11 @@ class WindowRead:
 
     Attributes:
         set_aside: items that cannot be stored; those without a time count as inside the window.
-        pages: requests made, re-reads included.
-        total: how many calls HighLevel says there are in the list; None if it does not say.
+        pages: number of requests, including re-reads.
+        total: number of calls in the list according to HighLevel; None if it does not say.
         count: distinct items in the list: inside the window, and up to ``OVERLAP`` around it.
-        repeats: items that the list has twice.
-        strays: items of other days, because the server ignores dates.
+        repeats: further items with the id of an earlier one.
+        strays: ignored items of other days, listed because the server ignores dates.
     """
 
     set_aside: list[SetAsideCall]
@@ -71,23 +73,23 @@ class WindowRead:
 
     @property
     def adds_up(self) -> bool:
-        """Whether HighLevel's total, if any, is that of its list."""
+        """Whether HighLevel's total, if any, matches its list, with or without repeats."""
         return self.total is None or self.total in (self.count, self.count + self.repeats)
 
 
 def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> WindowRead:
     """Read a window to the end of its list, until the items add up to HighLevel's total.
 
-    If they do not, the list is re-read: calls may have arrived or vanished. If a second read finds
-    exactly the same items, the total is wrong, and the list is believed.
+    If they do not, the list is re-read: calls may have arrived or vanished. If the next read finds
+    exactly the same items, the total is wrong, and the list is accepted.
 
     Args:
         begin: called at the start of each read; returns the receiver of its calls. Each new read,
             and any exception raised, voids the calls passed on before.
 
     Raises:
-        PipelineError: INCOMPLETE if they do not add up and no two of ``READS`` reads in a row
-            agree; whatever ``fetch`` and ``begin`` raise.
+        PipelineError: INCOMPLETE: in ``READS`` reads, the items did not add up and no two reads in
+            a row agreed; MALFORMED: too many items are unreadable; or what the callables raise.
     """
     pages, in_order = 0, True
     before: _Walk | None = None
@@ -109,7 +111,8 @@ def read_window(fetch: FetchPage, window: Window, begin: Callable[[], Take]) -> 
 
 
 def _refuse_drift(aside: int, listed: int) -> None:
-    """A bad call is set aside; many mean that the format has changed: nothing may be stored."""
+    """A few bad calls are set aside; many mean that the format has changed, and nothing may be
+    stored."""
     if aside > max(SET_ASIDE_AT_MOST, listed * SET_ASIDE_SHARE):
         raise PipelineError(FailureClass.MALFORMED, f"{aside} of {listed} calls cannot be read")
 
@@ -123,8 +126,8 @@ class _Items:
     """Receives the items of one pass: passes on calls, keeps the few items that are not calls.
 
     Attributes:
-        expected: marks of items that the last pass met twice, with different times: only the
-            earliest is passed on.
+        expected: marks of items that the last pass passed on twice, with different times; now only
+            the earliest is.
         count: distinct items so far.
         repeats: further items with the id of an earlier one.
         content: a fingerprint of the distinct items, whatever their order.
@@ -163,10 +166,10 @@ class _Items:
         self.take(calls)
 
     def take_strays(self, strays: Mapping[str, Item]) -> int:
-        """Take items listed with a time outside the requested ones; how many are ignored.
+        """Take items whose time is outside the requested times; return how many are ignored.
 
-        A few are set aside, since no other day may list them. Of many, only those without a zone
-        are: their time may be that of a call in the window.
+        A few are set aside, since perhaps no other day lists them. Of many, only those whose time
+        has no zone are: in their own zone, it may be inside the window.
         """
         ignored = 0
         for key, item in strays.items():
@@ -179,8 +182,8 @@ class _Items:
         return ignored
 
     def repeated(self) -> frozenset[int]:
-        """Marks of items that were passed on twice. Marks take 8 bytes each, and are compared in
-        small parts: a window may hold a million calls."""
+        """Marks of items that were passed on twice. A mark takes 8 bytes, and marks are compared in
+        64 parts to save memory: a window may hold a million calls."""
         found: set[int] = set()
         for marks in self._marks.values():
             if len(set(marks)) < len(marks):
@@ -198,7 +201,7 @@ class _Walk:
     Attributes:
         total: according to the first page; None if it does not say.
         ended: the end of the list was reached.
-        in_order: the list is ascending and within the dates, as far as it was read.
+        in_order: the list is ascending from the requested start, as far as it was read.
         content: ``_Items.content``.
         strays: items of other times that were ignored.
         repeated: ``_Items.repeated``.
@@ -218,18 +221,18 @@ def _walk(
 ) -> _Walk:
     """Follow the list from the oldest call to the newest.
 
-    Page numbers shift if a call disappears during the read: the call that moves up to a page
-    already read would be missed. Instead, each request starts at the last call seen (1 ms before
-    it, since the bound may be exclusive) and asks for page 1. Page numbers are used only if that
-    cannot advance: more than a page of calls in one millisecond, or a list that is not ascending.
+    Page numbers shift if a call disappears during the read: a call that moves to a page already
+    read would be missed. Instead, each request asks for page 1 from the last call seen (1 ms before
+    it, since the bound may be exclusive). Page numbers are used only if that cannot advance: more
+    than a page of calls in one millisecond, or a list that is not ascending.
 
-    The list ends with a response whose own total is the number of its items, or which brings
-    nothing new although it is no longer than others. Adding up to the first total is no sign of
-    the end: a late arrival can stand in for a call that was not reached.
+    The list ends with a response that is empty, whose own total is the number of its items, or
+    that has nothing new and is shorter than others. Adding up to the first total does not prove the
+    end: a late arrival can make up for a call that was not reached.
 
     Only items that may appear again are kept: calls from the start of the next request on, and
-    items without a time. If the list turns out not to be in order, any item may appear again: the
-    pass is abandoned, and the next one keeps the whole list.
+    items without a time. If the list is not in order, any item may appear again: the pass is
+    abandoned, and the next one keeps the whole list.
     """
     held: dict[str, Item] = {}
     timeless: dict[str, Item] = {}
@@ -266,7 +269,7 @@ def _walk(
             elif key not in held or held[key].created_at == item.created_at:
                 held[key] = item
         twice |= {key for key, times in Counter(key for key, _ in keyed).items() if times > 1}
-        # Only of a page that is not full, as far as is known: a total may be too small.
+        # The total is trusted only if the page is not full, as far as is known: it may be too low.
         is_short = len(listed) != PAGE_SIZE and (requests == 1 or len(listed) < longest)
         if not listed or (number == 1 and is_short and page.total == len(listed)):
             return walk(ended=True)
@@ -274,8 +277,8 @@ def _walk(
         longest = max(longest, len(listed))
         if not is_new and len(listed) < longest:
             return walk(ended=True)
-        # A server that ignores the page number would be asked forever. Whether it holds back ties
-        # shows only in a page that is full.
+        # Stop asking a server that ignores the page number. If its pages are full, it may hold
+        # back more calls of the same time.
         stale = 0 if is_new else stale + 1
         if stale > 2:
             return walk(ended=longest != PAGE_SIZE)
@@ -300,12 +303,11 @@ def _ascend(instants: list[datetime], start: datetime) -> bool:
 
 
 def _where_to_go_on(instants: list[datetime]) -> datetime | None:
-    """1 ms before the last time of a page, so that calls at the same time are seen whether or not
-    the bound is inclusive.
+    """The start of the next request: 1 ms before the last time of a page, so that calls at that
+    time are seen whether or not the bound is inclusive.
 
-    None if that does not advance: the page is not ascending, or all of it is within that
-    millisecond. The next page would begin with calls already seen, and a page of a single instant
-    does not show that the list is ascending.
+    None if the page is not ascending, or spans no more than that millisecond: then the next request
+    would not advance, and a page of a single instant does not show that the list is ascending.
     """
     if not instants or not _ascend(instants, instants[0]):
         return None
@@ -316,7 +318,7 @@ def _where_to_go_on(instants: list[datetime]) -> datetime | None:
 
 
 def _keyed(items: list[Item]) -> Iterator[tuple[str, Item]]:
-    """Items by id; an item without one by its content and its position among equal items."""
+    """Items with their keys: the id, or the content and its number among equal items."""
     equals: Counter[bytes] = Counter()
     for item in items:
         if item.call_id is not None:

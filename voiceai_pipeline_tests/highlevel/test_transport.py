@@ -90,7 +90,7 @@ WAYS = {
         "", "HTTPS_PROXY", says(b"HTTP/1.1 200 OK\r\n\r\n")
     ),
     "a SOCKS proxy without its package": Way(
-        "ALL_PROXY names a SOCKS proxy, which takes the package PySocks",
+        "ALL_PROXY names a SOCKS proxy, which requires the package PySocks",
         "ALL_PROXY",
         value="socks5://127.0.0.1:9",
     ),
