@@ -144,6 +144,7 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,  # what it writes, such as logs of runs, is for no other account
                 preexec_fn=restore_in_child,  # safe: `up` runs no threads
             )
         self._tie(f"+{process.pid}")

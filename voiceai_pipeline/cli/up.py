@@ -7,6 +7,7 @@ data are kept in VOICEAI_HOME.
 """
 
 import contextlib
+import math
 import os
 import secrets
 import sys
@@ -30,7 +31,7 @@ from voiceai_pipeline.cli.preflight import (
     single_instance,
 )
 from voiceai_pipeline.cli.signals import interruptible
-from voiceai_pipeline.cli.supervisor import ChildError, Supervisor
+from voiceai_pipeline.cli.supervisor import RESTART_WINDOW, ChildError, Supervisor
 from voiceai_pipeline.core.disk import is_full
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.installation import START, shipped
@@ -111,7 +112,10 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
 
         _announce(settings, report)
         history = _history(settings, pipeline, dagster)
+        full_at = -math.inf
         while True:
+            # What a full disk has stopped is noticed later, when there may be room again.
+            full_at = time.monotonic() if is_full(home) else full_at
             try:
                 # The database first: nothing else recovers without it.
                 if is_embedded and not is_running(home):
@@ -120,7 +124,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
                 supervisor.keep_running()
                 next(history, None)
             except (ChildError, PostgresError):
-                if not is_full(home):
+                if not is_full(home) and time.monotonic() - full_at > RESTART_WINDOW:
                     raise
                 report(f"The disk of {home} is full; free some space, and everything goes on.")
                 supervisor.forget_stops()
@@ -185,7 +189,9 @@ def _dagster_home(home: Path) -> Path:
             )
         return folder
     folder = home / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):
+        folder.chmod(0o700)  # of an older version, in which others could read the logs of runs
     copy = folder / "dagster.yaml"
     if not copy.is_file() or copy.read_bytes() != ours.read_bytes():
         draft = folder / f"dagster.yaml.{os.getpid()}"

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from voiceai_pipeline.connections.alerts import Notice
 from voiceai_pipeline.core.failures import FailureClass, for_user
-from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.foreign_text import cleaned, unlinked
 from voiceai_pipeline.core.settings import PageSettings
 
 LINES: Final = 50
@@ -136,8 +136,8 @@ def _id(notice: Notice) -> str:
 
 
 def _name(notice: Notice) -> str:
-    """The business, on one line whatever was typed into it."""
-    return cleaned(notice.user.name, _NAME_LENGTH) if notice.user else ""
+    """The business, on one line and no link, whatever was typed into it."""
+    return unlinked(cleaned(notice.user.name, _NAME_LENGTH)) if notice.user else ""
 
 
 def _fix(notice: Notice) -> str:

@@ -14,6 +14,15 @@ NAME_LENGTH: Final = 80
 SENTENCE_LENGTH: Final = 1_000
 """The most characters of a sentence, such as an error with its fix, that a screen shows."""
 
+JOINER: Final = "\N{WORD JOINER}"
+"""Is not seen, and ends an address in the middle; ``cleaned`` drops it where it comes from outside.
+"""
+
+# An address with a scheme or without one, and one of mail.
+_ADDRESS: Final = re.compile(
+    r"(?i)(?<=http)(?=s?://)|(?<=www)(?=\.)|(?=@)|(?<=[a-z0-9])(?=\.[a-z]{2})"
+)
+
 _LINE_LENGTH: Final = 10_000
 
 _BREAKS: Final = re.compile(r"[\s\x85\u2028\u2029]+")
@@ -36,6 +45,16 @@ def printable(text: str) -> str:
     return "\n".join(
         line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 1]}…" for line in lines
     )
+
+
+def unlinked(text: str) -> str:
+    """A line of foreign text of which no mail program and no chat makes a link."""
+    return _ADDRESS.sub(JOINER, text)
+
+
+def visible(text: str) -> str:
+    """The text for HTML: with its spaces and breaks, without what is dropped in every medium."""
+    return _DROPPED.sub("", text)
 
 
 def cleaned(text: str, limit: int = SENTENCE_LENGTH) -> str:

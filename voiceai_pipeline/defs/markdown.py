@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from voiceai_pipeline.core.foreign_text import SENTENCE_LENGTH, cleaned
+from voiceai_pipeline.core.foreign_text import JOINER, SENTENCE_LENGTH, cleaned
 
 Shown = Callable[[str, int], str]
 """Formats a foreign text for a medium, cut to a number of characters: ``shown`` or ``cleaned``."""
@@ -32,7 +32,6 @@ _AT_START: Final = re.compile(r"^(|\d{1,9}(?=[.)](?: |$)))([-+=:.)#>])")
 # GFM links addresses anywhere, and does so after it has resolved escapes. A word joiner, which is
 # invisible, prevents that.
 _ADDRESS: Final = re.compile(r"(?i)(?<=http)(?=://)|(?<=https)(?=://)|(?<=www)(?=\.)|(?=@)")
-JOINER: Final = "\N{WORD JOINER}"
 
 
 def shown(text: str, limit: int = SENTENCE_LENGTH) -> Markup:

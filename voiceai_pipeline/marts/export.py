@@ -12,7 +12,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -101,7 +101,7 @@ def export(engine: sa.Engine, order: Order, format_: Format, target: Path | IO[b
 
 def stream(
     engine: sa.Engine, wanted: CallFilter, format_: Format, *, content: bool
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The calls of a list as a file, piece by piece. Nothing is read before the first piece is
     requested. CSV starts with a byte order mark, by which Excel recognizes UTF-8.
 
@@ -113,7 +113,7 @@ def stream(
 
 def _stream(
     engine: sa.Engine, wanted: CallFilter, open_writer: "_Open", format_: Format, content: bool
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     extract = extracts.listed_calls(content=content)
     at_once = _AT_ONCE_WITH_CONTENT if content else _AT_ONCE
     pieces = _Pieces()

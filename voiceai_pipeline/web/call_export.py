@@ -1,14 +1,17 @@
 """A list of calls as a file: exactly the calls that its address names, streamed."""
 
+import asyncio
+import contextlib
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from voiceai_pipeline.calls import call_search
 from voiceai_pipeline.calls.call_content import Kind
@@ -22,6 +25,9 @@ EXPORT: Final = f"{PATH}/export"
 
 AT_ONCE: Final = 3
 """Exports at a time: each holds a connection to the database."""
+
+STALLED: Final = 120.0
+"""Seconds for which a piece waits for its reader; the database does not wait longer either."""
 
 _TYPES: Final = {
     Format.CSV: "text/csv; charset=utf-8",
@@ -56,10 +62,7 @@ async def _export(request: Request) -> Response:
     except BaseException:
         _slots.release()
         raise
-    name = f'attachment; filename="calls.{format_.value}"'
-    return StreamingResponse(
-        body, media_type=_TYPES[format_], headers={"Content-Disposition": name}
-    )
+    return _Export(body, format_)
 
 
 def _format(text: str) -> Format:
@@ -72,7 +75,32 @@ def _format(text: str) -> Format:
         ) from None  # fmt: skip
 
 
-def _open(request: Request, format_: Format) -> Iterator[bytes]:
+class _Export(StreamingResponse):
+    """A file that is sent as it grows. Its slot is free afterwards, also if the client left before
+    the first piece or stopped reading."""
+
+    def __init__(self, pieces: Generator[bytes, None, None], format_: Format) -> None:
+        name = f'attachment; filename="calls.{format_.value}"'
+        super().__init__(pieces, media_type=_TYPES[format_], headers={"Content-Disposition": name})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(STALLED):
+                await send(message)
+
+        try:
+            # The file stays incomplete, which its reader notices.
+            with contextlib.suppress(TimeoutError):
+                await super().__call__(scope, receive, send_in_time)
+        finally:
+            try:
+                await run_in_threadpool(self._pieces.close)
+            finally:
+                _slots.release()
+
+
+def _open(request: Request, format_: Format) -> Generator[bytes, None, None]:
     site = site_of(request)
     query = CallQuery.of(request.query_params)
     may = call_scope.may_see_content(request)
@@ -83,15 +111,7 @@ def _open(request: Request, format_: Format) -> Iterator[bytes]:
             # Recorded before the first byte is sent.
             call_scope.record(db, request, Kind.EXPORT, call_search.exact_count(db, wanted))
     try:
-        body = stream(site.pipeline.engine, wanted, format_, content=content)
+        return stream(site.pipeline.engine, wanted, format_, content=content)
     except ExportError as error:
         text, _, remedy = str(error).partition(". ")
         raise PageError(501, "Parquet is not installed", f"{text}.", remedy) from None
-    return _releasing(body)
-
-
-def _releasing(body: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from body
-    finally:
-        _slots.release()

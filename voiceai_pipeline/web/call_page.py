@@ -28,6 +28,7 @@ _HIGHLEVEL_ID: Final = re.compile(r"[A-Za-z0-9]{10,40}")
 """What HighLevel's ids look like; nothing else becomes a part of a link."""
 
 _KEY: Final = re.compile(r"[^\x00-\x1f]{1,500}")
+_YEARS: Final = range(1970, 2200)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def _action(action: Action, row: CallRow, zone: ZoneInfo) -> ShownAction:
 def _instant(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        instant = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        # A default such as 0001-01-01 is no time, and does not exist in every zone.
+        return instant if instant.year in _YEARS else None
     except (ValueError, OverflowError):
         return None
 

@@ -50,7 +50,7 @@ _HAS: Final[Mapping[Derived, str]] = {
 
 ZONE_OF_LOCATION: Final = ""
 _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_ID: Final = re.compile(r"[^\x00-\x1f]{1,500}")
+_ID: Final = re.compile("[^\x00-\x1f\ud800-\udfff]{1,500}")
 _MOST: Final = 50
 """Values of one filter."""
 
@@ -343,7 +343,7 @@ class _Reader:
             return None
         try:
             return read_position(text, sort)
-        except (ValueError, RecursionError):
+        except (ValueError, OverflowError, RecursionError):
             self._complain(name)
             return None
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import msgspec
 import websockets
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -93,6 +94,8 @@ class DagsterProxy:
         if request.headers.getlist("sec-fetch-site") not in ([], ["same-origin"]):
             return _refused(403, "Only pages of this installation may send queries.")
         body = await read_body(request, MAX_QUERY)
+        if not _is_query(body):
+            return _refused(400, "Send one query, as a JSON object.")
         headers = [*self._credentials(request), ("content-type", "application/json")]
         return await self._passed(
             request, "POST", DAGSTER_PATH + GRAPHQL, headers, Kind.ANSWER, body
@@ -182,8 +185,9 @@ async def _exchange(socket: WebSocket, dagster: ClientConnection) -> None:
 
 
 async def _to_dagster(socket: WebSocket, dagster: ClientConnection) -> None:
-    while True:
-        await dagster.send(await socket.receive_text())
+    """Returns at the browser's end, or at a message that is no text."""
+    while (text := (await socket.receive()).get("text")) is not None:
+        await dagster.send(text)
 
 
 async def _to_browser(socket: WebSocket, dagster: ClientConnection) -> None:
@@ -196,6 +200,26 @@ async def _session(socket: WebSocket) -> None:
     """Returns once the session has expired or was logged out."""
     while is_still_in(socket):
         await asyncio.sleep(_CHECK_INTERVAL)
+
+
+class _Query(msgspec.Struct):
+    """What the body of a query may hold, by GraphQL's names."""
+
+    query: str
+    variables: dict[str, Any] | None = None
+    operationName: str | None = None  # noqa: N815
+
+
+_QUERY: Final = msgspec.json.Decoder(_Query)
+
+
+def _is_query(body: bytes) -> bool:
+    """Whether Dagster's web server can read it; over anything else it stumbles."""
+    try:
+        _QUERY.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _known_role(connection: Request | WebSocket) -> Role:

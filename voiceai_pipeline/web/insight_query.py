@@ -1,6 +1,7 @@
 """What the address of the insights says: which days, location and agent, and the days before."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -41,8 +42,7 @@ RANKS: Final[Mapping[str, str]] = {
 
 _DAY: Final = timedelta(days=1)
 _YEARS: Final = range(2000, 2101)
-_MOST: Final = 500
-"""Characters of an id."""
+_ID: Final = re.compile(r"[^\x00-\x1f]{1,500}")
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class InsightQuery:
             complaints.append("“days” was not understood and is left out.")
             preset = DEFAULT
         rank = given.get("rank", "booked")
-        location = given.get("location", "")[:_MOST]
+        location = _id(given, "location", complaints)
         return cls(
             days="" if first or last else preset,
             first=first or last,
             last=last or first,
             location=location,
-            agent=given.get("agent", "")[:_MOST] if location else "",
+            agent=_id(given, "agent", complaints) if location else "",
             rank=rank if rank in RANKS else "booked",
             complaints=tuple(complaints),
         )
@@ -138,6 +138,14 @@ class InsightQuery:
         if self.days == "lastweek":
             return Days(monday - 7 * _DAY, monday - _DAY)
         return Days(today - (28 if self.days == "28d" else 7) * _DAY, today - _DAY)
+
+
+def _id(given: QueryParams, name: str, complaints: list[str]) -> str:
+    found = given.get(name, "")
+    if found and not _ID.fullmatch(found):
+        complaints.append(f"“{name}” was not understood and is left out.")
+        return ""
+    return found
 
 
 def calls_address(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from voiceai_pipeline.connections.dashboard_logins import DashboardLogins
 from voiceai_pipeline.connections.queries import stored_connection
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH, Role
+from voiceai_pipeline.core.foreign_text import visible
 from voiceai_pipeline.core.settings import CALLBACK_PATH, HighLevelSettings, PageSettings, Settings
 from voiceai_pipeline.core.settings_parsing import is_loopback
 from voiceai_pipeline.pipeline import Pipeline
@@ -36,6 +37,11 @@ ACTOR: Final = "connections page"
 """The actor, in the history of connections and in the tags of runs."""
 
 
+def _written(value: Any) -> Any:
+    """What a template writes for a value; ``Markup`` means what it says."""
+    return visible(value) if type(value) is str else value
+
+
 @functools.cache
 def _templates() -> Environment:
     templates = Environment(
@@ -44,6 +50,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_written,
     )
     templates.filters["on_page"] = template_filters.on_page
     return templates

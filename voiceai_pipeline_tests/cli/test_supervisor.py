@@ -334,3 +334,11 @@ def test_logs_are_private_and_rotated_while_their_child_writes(
     assert "\0" not in log.read_text()
     assert [path.stat().st_mode & 0o777 for path in (log, previous)] == [0o600, 0o600]
     assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_child_writes_is_for_no_other_account(children: Supervisor, tmp_path: Path) -> None:
+    script = 'mkdir "$0" && touch "$0/log" && mv "$0" "$1" && sleep 600'
+    draft, kept = tmp_path / "draft", tmp_path / "kept"
+    children.start("writer", ["sh", "-c", script, str(draft), str(kept)], os.environ)
+    wait_until(kept.exists)
+    assert [path.stat().st_mode & 0o777 for path in (kept, kept / "log")] == [0o700, 0o600]

@@ -154,4 +154,6 @@ def test_without_one_it_is_made_in_the_home_and_follows_the_program(
             file = Path(env["DAGSTER_HOME"]) / "dagster.yaml"
             assert file == settings.home / "dagster" / "dagster.yaml"
             assert file.read_bytes() == (PROJECT / "dagster.yaml").read_bytes()
+            assert file.parent.stat().st_mode & 0o777 == 0o700
+        file.parent.chmod(0o755)
         file.write_text("# of an older release")

@@ -1,11 +1,15 @@
 """The text of alerts."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from voiceai_pipeline.connections import alert_messages
 from voiceai_pipeline.connections.alerts import Notice
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.failures import OUR_FAILURES, PROVIDER_FAILURES, FailureClass
+from voiceai_pipeline.core.foreign_text import JOINER
 from voiceai_pipeline_tests.support.alert_receivers import PAGE, SPA, notice
 
 
@@ -84,3 +88,12 @@ def test_a_digest_starts_with_problems_of_all_users() -> None:
     message = alert_messages.digest([*many, for_all], PAGE)
     assert message.headline == "61 new problems, 0 resolved"
     assert message.body[0].startswith("- Token refresh is suspended for all users")
+
+
+def test_a_name_is_no_link_in_a_mail_or_a_chat() -> None:
+    typed = "At https://evil.test/x, HTTP://a.test, www.evil.test or bill.me@evil.test"
+    named = replace(SPA, name=typed)
+    message = alert_messages.message_of(notice(FailureClass.REFRESH_REJECTED, named), PAGE)
+    for text in (message.headline, message.text.partition("\n")[0]):
+        assert text.replace(JOINER, "").startswith(typed[:60])
+        assert not re.search(r"(?i)https?://|www\.|\w@|\w\.[a-z]{2}", text)

@@ -1,5 +1,5 @@
-"""Names as hostile as they come on the pages of Dagster's UI, in Chromium: seen as they were typed,
-and nothing is asked for on their behalf.
+"""Names as hostile as they come on the pages of Dagster's UI, and a thousand generated texts, in
+Chromium: seen as they were typed, and nothing is asked for on their behalf.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,16 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from playwright.sync_api import Page
 
 from voiceai_pipeline.cli.up import PROJECT
-from voiceai_pipeline.defs import partitions
+from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.defs import markdown, partitions
+from voiceai_pipeline.defs.texts import SHOWN_AT_ONCE
 from voiceai_pipeline.sandbox.calls import day_start_ms
 from voiceai_pipeline.sandbox.cast import DemoUser, SandboxAgent, make_location
 from voiceai_pipeline.sandbox.faults import Fault
 from voiceai_pipeline.sandbox.world import World
 from voiceai_pipeline.web.server import listen, serve_in_thread
 from voiceai_pipeline_tests.support.chromium import running_chromium
+from voiceai_pipeline_tests.support.hostile_texts import REQUESTED, hostile_texts
 from voiceai_pipeline_tests.support.product import Product
 
 pytestmark = pytest.mark.acceptance
@@ -81,8 +84,8 @@ def recorded(product: Product) -> dict[str, str]:
 
 
 @contextmanager
-def webserver(instance: dg.DagsterInstance) -> Iterator[str]:
-    workspace = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")])
+def webserver(instance: dg.DagsterInstance, *workspaces: str) -> Iterator[str]:
+    workspace = WorkspaceFileTarget(list(workspaces))
     with WorkspaceProcessContext(instance, workspace) as context:
         app = create_app_from_workspace_process_context(context)
         with serve_in_thread(app, listen("127.0.0.1", 0), "webserver") as url:
@@ -107,7 +110,7 @@ def test_hostile_names_are_seen_as_typed_and_ask_for_nothing(
 ) -> None:
     asked: list[str] = []
     with (
-        webserver(product.instance) as url,
+        webserver(product.instance, str(PROJECT / "workspace.yaml")) as url,
         running_chromium() as chromium,
         chromium.new_context(viewport={"width": 1600, "height": 1400}) as context,
     ):
@@ -137,3 +140,67 @@ def test_hostile_names_are_seen_as_typed_and_ask_for_nothing(
         # Plain text, in which a backslash of the Markdown's would be seen.
         seen(page, "owner")
     assert [one for one in asked if "probe" in one or "evil" in one] == []
+
+
+AT_ONCE = 100
+"""Entries of metadata that the UI shows of a materialization; the others follow a click."""
+
+PER_TABLE = 10
+
+SHOWN = """
+() => [...document.querySelectorAll('.dagster-markdown')].flatMap(one => {
+    const cells = [...one.querySelectorAll('tbody td:last-child')];
+    return (cells.length ? cells : [one]).map(cell => cell.textContent.replaceAll('\u2060', ''));
+})
+"""
+"""What Markdown says on a page: the last cell of each row of a table, or all there is."""
+
+
+def tables(texts: list[str]) -> list[str]:
+    """The texts in tables so short that the UI shows them without a click."""
+    parts = (texts[first : first + PER_TABLE] for first in range(0, len(texts), PER_TABLE))
+    written = ["\n".join(markdown.table(["n", "text"], list(enumerate(part)))) for part in parts]
+    assert max(map(len, written)) <= SHOWN_AT_ONCE
+    return written
+
+
+def test_a_thousand_hostile_texts_ask_for_nothing_and_are_seen_as_typed() -> None:
+    texts = list(hostile_texts())
+    alone = texts[:AT_ONCE]
+    pages = {
+        "tables": (tables(texts), texts),
+        "alone": ([markdown.shown(text) for text in alone], alone),
+    }
+    first = f"seen {texts[0]}"
+    asked: list[str] = []
+
+    def of_a_text() -> list[str]:
+        return [one for one in asked if "probe" in one or "evil" in one.lower()]
+
+    with dg.instance_for_test() as instance:
+        # Last the texts as they are, to see that the browser would ask.
+        for name, (written, _) in {**pages, "raw": (alone, alone)}.items():
+            entries = {f"e{n}": dg.MetadataValue.md(one) for n, one in enumerate(written)}
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(name, markdown.shown(first), entries)
+            )
+        with (
+            webserver(instance) as url,
+            running_chromium() as chromium,
+            chromium.new_context() as context,
+        ):
+            context.set_default_timeout(30_000)
+            page = context.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            for name, (written, typed) in pages.items():
+                page.goto(f"{url}/assets/{name}?view=events")
+                page.wait_for_function(
+                    "count => document.querySelectorAll('.dagster-markdown').length === count",
+                    arg=1 + len(written),
+                )
+                assert page.evaluate(SHOWN) == [cleaned(one) for one in (first, *typed)]
+                assert page.evaluate(REQUESTED) == []
+                assert of_a_text() == []
+            page.goto(f"{url}/assets/raw?view=events")
+            page.wait_for_function(f"() => ({REQUESTED})().length > 10")
+            assert of_a_text()

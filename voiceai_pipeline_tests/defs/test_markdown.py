@@ -20,10 +20,10 @@ from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass
-from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cleaned
+from voiceai_pipeline.core.foreign_text import JOINER, NAME_LENGTH, SENTENCE_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import charts, markdown, texts
-from voiceai_pipeline.defs.markdown import JOINER, Markup, shown
+from voiceai_pipeline.defs.markdown import Markup, shown
 from voiceai_pipeline_tests.support.foreign_sources import raw as raw_parts
 
 CASES: Final = [

@@ -34,7 +34,24 @@ www.evil.example/{n}
 ![x](data:text/html,/probe/{n})
 {{{{ '/probe/{n}' }}}}
 a@evil.example.probe{n}
+mailto:a@evil.example.probe{n}
+HTTPS://EVIL.example/probe/{n}
+![[x]](/probe/{n})
+!\[x\](/probe/{n})
+![x](/probe/{n} "y")
+[r{n}]: /probe/{n} ![x][r{n}]
+[^{n}]: ![x](/probe/{n}) [^{n}]
+| ![x](/probe/{n}) | [x](//evil.example/{n}) |
+`<img src=/probe/{n}>`
+<picture><source srcset=/probe/{n}><img></picture>
+<math href=//evil.example/{n}><mi>x</mi></math>
+$\href{{//evil.example/{n}}}{{x}}$
+&#33;&#91;x&#93;(/probe/{n})
 """.strip().splitlines()
+_INVISIBLE: Final = (
+    *("!\u200b[x](/probe/{n})", "!\u2060[x](/probe/{n})", "[x](\u202e/probe/{n})"),
+    "<img\u2028src=/probe/{n}>",
+)
 
 _WORDS: Final = r"""
 | || \ \| ` `` * ** _ __ ~~ [ ]( ) < > & &#33; &#x5b; </td> </table> <!-- --> ]]> <p> </p> $ $$
@@ -42,7 +59,8 @@ _WORDS: Final = r"""
 """
 _AROUND: Final = (
     *_WORDS.split(),
-    *("```\n", "~~~\n", "\n", "\n\n", "\r\n", "\t", "    ", "> ", "- ", "1. ", "# ", "---\n", " "),
+    *("```\n", "~~~\n", "\n", "\n\n", "\r\n", "\r", "\v", "\f", "\x85", "\t", "    ", "> ", "- "),
+    *("1. ", "# ", "---\n", " "),
     "| a | b |\n|--|--|\n",
     *("\u202e", "\u200b", "\u2028", "\x00", "\x1b[31m"),
 )
@@ -54,7 +72,7 @@ def hostile_texts(number: int = 1000) -> Iterator[str]:
     for n in range(number):
         before = "".join(dice.choices(_AROUND, k=dice.randrange(4)))
         after = "".join(dice.choices(_AROUND, k=dice.randrange(4)))
-        yield before + dice.choice(_ASKING).format(n=n) + after
+        yield before + dice.choice((*_ASKING, *_INVISIBLE)).format(n=n) + after
 
 
 REQUESTED: Final = """

@@ -1,15 +1,20 @@
 """Exports of a list of calls: exactly its rows, in its order, harmless in a spreadsheet."""
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 
 import pytest
 from pyarrow import parquet
+from starlette.types import Message
 
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
+from voiceai_pipeline.marts.export import Format
+from voiceai_pipeline.web import call_export
 from voiceai_pipeline_tests.support.call_desk import (
     HARBOR,
     MAPLE,
@@ -112,3 +117,34 @@ def test_content_is_exported_to_those_who_may_see_it_and_recorded(desk: CallDesk
 def test_an_unknown_format_is_refused(desk: CallDesk) -> None:
     with desk.visitor() as visitor:
         assert visitor.get("/calls/export?format=xlsx").status_code == 404
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_that_leaves_at_once_or_stops_reading_frees_its_slot(
+    monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    monkeypatch.setattr(call_export, "STALLED", 0.01)
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(call_export, "_slots", slots)
+    closed = []
+
+    def pieces() -> Generator[bytes, None, None]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.append(True)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"} if leaves else await asyncio.Future()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Future()
+
+    slots.acquire()
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+    asyncio.run(call_export._Export(pieces(), Format.CSV)(scope, receive, send))
+    # One that left was sent nothing: its rows were never asked for.
+    assert closed == ([] if leaves else [True])
+    assert slots.acquire(blocking=False)

@@ -1,5 +1,6 @@
 """The list of calls: what the address shows, in which order, and to whom."""
 
+import base64
 import html
 import re
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from voiceai_pipeline_tests.support.call_desk import (
     running_desk,
     user_of,
 )
+
+
+def position(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
 
 DAY = "from=2026-11-18&to=2026-11-18"
 
@@ -347,7 +353,9 @@ def test_a_stranger_is_sent_to_the_login_and_then_back(desk: CallDesk) -> None:
 @pytest.mark.parametrize(
     "query",
     ["after=nonsense", "after=W10", "days=never", "min=long", "from=x", "sort=up", "show=x",
-     "from=2026-11-20&to=2026-11-18", "from=0001-01-01", "after=" + "W" * 9000],
+     "from=2026-11-20&to=2026-11-18", "from=0001-01-01", "after=" + "W" * 9000,
+     "sort=duration&after=" + position(f'[1{"0" * 400},"a","b"]'),
+     "after=" + position('["2026-11-18T00:00:00+00:00","a","\\ud800"]')],
 )  # fmt: skip
 def test_what_is_not_understood_is_named_and_left_out(desk: CallDesk, query: str) -> None:
     desk.call()

@@ -94,6 +94,12 @@ def test_no_link_is_built_from_an_id_that_is_not_highlevels(desk: CallDesk, cont
     assert "app.example.test" not in opened(desk, f"/calls/{HARBOR}/{call}")
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "soon"])
+def test_an_action_whose_time_is_none_is_shown_with_what_was_sent(desk: CallDesk, at: str) -> None:
+    call = desk.call(executed_call_actions=[BOOKING | {"executedAt": at}])
+    assert f"“Book <i>visit</i>” {at}" in words(opened(desk, f"/calls/{HARBOR}/{call}"))
+
+
 def test_tools_stand_where_they_ran(desk: CallDesk) -> None:
     timed = [
         {"role": "agent", "content": "Hello", "startTime": 0.5},

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
 
+import pytest
+from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
@@ -90,3 +92,49 @@ def test_a_websocket_carries_the_role_of_its_session_and_nothing_else(open_page:
     assert headers.keys() <= OURS | OF_HTTP | handshake
     assert headers[ROLE_HEADER] == "analyst"
     assert headers[KEY_HEADER] == KEY
+
+
+def test_what_is_no_query_does_not_reach_dagster(
+    open_page: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = {"query": "{ version }"}
+    with (
+        Scripted(Reply({"data": {}})) as dagster,
+        analyst_at(open_page, dagster.url) as (page, analyst),
+    ):
+        url, json_type = f"{page.url}/dagster/graphql", {"Content-Type": "application/json"}
+        for body in (
+            *(b"", b"{", b"null", b"[" * 100_000, b"\xff", json.dumps([query, query]).encode()),
+            *(b"{}", b'{"query": 7}', json.dumps({**query, "variables": []}).encode()),
+        ):
+            refused = analyst.session.post(url, data=body, headers=json_type, timeout=30)
+            assert refused.status_code == 400
+            assert "Send one query" in refused.text
+        assert dagster.asked == []
+        for more in ({}, {"variables": None}, {"variables": {"a": 1}, "extensions": {}}):
+            passed = analyst.session.post(url, json={**query, **more}, timeout=30)
+            assert passed.status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_a_message_that_is_no_text_ends_a_websocket(
+    open_page: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wait(connection: ServerConnection) -> None:
+        connection.recv(30)
+
+    server: Server = serve(wait, "127.0.0.1", 0, subprotocols=["graphql-ws"])  # type: ignore[list-item]
+    upstream = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+    Thread(target=server.serve_forever, daemon=True).start()
+    with server, analyst_at(open_page, upstream) as (page, analyst):
+        cookies = "; ".join(f"{one.name}={one.value}" for one in analyst.session.cookies)
+        with connect(
+            f"{page.url.replace('http', 'ws')}/dagster/graphql",
+            additional_headers={"Cookie": cookies, "Origin": page.url},
+            subprotocols=["graphql-ws"],  # type: ignore[list-item]
+            proxy=None,
+        ) as socket:
+            socket.send(b"\0")
+            with pytest.raises(ConnectionClosedOK):
+                socket.recv(30)
+    assert "Unexpected error" not in caplog.text

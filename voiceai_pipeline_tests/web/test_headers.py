@@ -1,5 +1,8 @@
 """Security headers of every response, and the host names that are answered."""
 
+import socket
+from urllib.parse import urlsplit
+
 import requests
 
 from voiceai_pipeline.core.settings import PageSettings
@@ -65,6 +68,27 @@ def test_an_unknown_host_name_is_not_answered(open_page: Open) -> None:
             assert status(host) == 200
         for host in ("evil.test", "127.0.0.1.evil.test", "calls.example.test.evil.test", "[::2]"):
             assert status(host) == 400
+        # One of ours with something behind it, which would be in Dagster's policy.
+        for rest in (", evil.test", ":evil.test", ":1; script-src *", ":1@evil.test", ":", " x"):
+            assert status(f"127.0.0.1{rest}") == 400
+            assert status(f"[::1]{rest}") == 400
+
+
+def test_a_request_that_says_twice_how_long_it_is_is_refused_with_all_that_follows(
+    installation: Installation,
+) -> None:
+    address = urlsplit(installation.url)
+    request = (
+        f"POST /login HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 60\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        f"GET /health HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=60) as client:
+        client.sendall(request.encode())
+        answers = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert b"says twice how long it is" in answers
+    assert answers.count(b"HTTP/1.1 ") == 1
 
 
 def test_the_bound_address_is_one_of_the_host_names() -> None:

@@ -63,6 +63,10 @@ def test_what_is_not_understood_is_left_out_and_said() -> None:
     turned = InsightQuery.of(QueryParams("from=2026-11-20&to=2025-11-10"))
     assert (turned.first, turned.last) == (date(2026, 8, 21), date(2026, 11, 20))
     assert len(turned.complaints) == 2
+    for location in ("a%00b", "x" * 501):
+        odd = InsightQuery.of(QueryParams(f"location={location}&agent=a"))
+        assert odd == InsightQuery()
+        assert len(odd.complaints) == 1
 
 
 def test_an_address_says_what_it_shows_again() -> None:

@@ -1,5 +1,9 @@
 """The addresses of the page, of its callback and of Dagster."""
 
+import re
+
+import sqlalchemy as sa
+
 from voiceai_pipeline_tests.support.installation import HARBOR, Installation, Open
 
 
@@ -46,3 +50,17 @@ def test_links_lead_to_dagsters_public_address(open_page: Open) -> None:
         html = visitor.get().text
 
     assert 'href="https://dagster.example.test/assets/call_logs?view=partitions"' in html
+
+
+def test_a_name_reverses_no_direction_and_has_no_control_characters_on_any_page(
+    installation: Installation,
+) -> None:
+    name = "\u202egnp.exe\u2066 <b>\x1b[31mred\u200b\u2060\x9b</b>"
+    installation.add("Harbor Dental")
+    with installation.pipeline.engine.begin() as db:
+        db.execute(sa.text("UPDATE users SET business_name = :name"), {"name": name})
+    with installation.visitor() as visitor:
+        pages = [visitor.get(path).text for path in ("/", f"/users/{HARBOR}", "/calls")]
+    for page in pages:
+        assert "gnp.exe &lt;b&gt;[31mred&lt;/b&gt;" in page
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069]", page)

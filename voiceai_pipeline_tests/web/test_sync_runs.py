@@ -77,6 +77,7 @@ def test_a_month_of_one_user_is_re_synced_from_the_users_page(installation: Inst
             ({"first": "yesterday"}, "Enter each day as YYYY-MM-DD"),
             ({"first": str(today), "last": str(month_ago)}, f"{month_ago} is before {today}."),
             ({"last": str(today + timedelta(days=1))}, "is in the future; today is"),
+            ({"first": "", "last": "0001-01-01"}, "0001-01-01 is before"),
         ):
             refused = visitor.post(f"/users/{HARBOR}/sync", days | wrong)
             assert "Harbor Dental: sync not started" in refused.text
