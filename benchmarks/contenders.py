@@ -51,7 +51,7 @@ NAMES = {
     "plain": "plain loop",
 }
 TABLES = {"dlt": "bench.call_logs", "lean": lean.TABLE}
-"""The tables of those that have one of their own; all others load ``call_logs``."""
+"""The tables of contenders that have their own; all others load ``call_logs``."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def world(users: int, first: date = FIRST) -> Iterator[EmbeddedPostgres]:
             DAGSTER_HOME=str(PROJECT),
             HIGHLEVEL_CLIENT_ID=SANDBOX_CLIENT_ID,
             HIGHLEVEL_CLIENT_SECRET=SANDBOX_CLIENT_SECRET,
-            PYTHONWARNINGS="ignore",  # Dagster's, of what is beta in it
+            PYTHONWARNINGS="ignore",  # Dagster's, about beta features
         )
         engine = open_engine(Secret(server.url("voiceai")))
         migrate.upgrade(engine)

@@ -1,4 +1,4 @@
-"""A day of the pipeline in a bad world: after it the tables equal HighLevel's own calls exactly.
+"""Simulates a day of faults, after which the tables must equal HighLevel's own calls exactly.
 
     python -m benchmarks.soak [--seed N] [--users N] [--hours N] [--faults SHARE] [--api dated|v3]
 

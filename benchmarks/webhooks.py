@@ -6,7 +6,7 @@ The web process and PostgreSQL are processes of their own, the sandbox is in thi
 loopback. First, calls end at random moments in all locations, and the sandbox announces them. Then
 a burst arrives over 32 connections while HighLevel does not answer: call ends, messages without a
 signature and repetitions, a third each. Last, forged, repeated and oversized messages arrive for a
-while, as fast as they are answered, while pages are opened and calls keep ending.
+while, as fast as they are answered; meanwhile pages are opened and calls keep ending.
 """
 
 import argparse

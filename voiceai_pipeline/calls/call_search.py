@@ -28,8 +28,8 @@ the wide rows."""
 
 PATIENCE: Final = 4_000
 PATIENCE_FOR_COUNTS: Final = 1_000
-"""Milliseconds after which a query is canceled, and after which a count is: a page is shown without
-the count."""
+"""Milliseconds after which a query is canceled. A count gets less time, because a page can be shown
+without it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def page(
         now: the current time (UTC), from which a list looks back first; None: from its end.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the query took longer than ``PATIENCE``.
+        sqlalchemy.exc.OperationalError: the query took too long (``be_patient``).
     """
     if not wanted.scopes:
         return []
@@ -139,7 +139,7 @@ def counts(db: sa.Connection, wanted: CallFilter) -> Counts:
     """How many calls of each kind the filter finds, whatever kind it shows.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the query took longer than ``PATIENCE``.
+        sqlalchemy.exc.OperationalError: the query took too long (``be_patient``).
     """
     if not wanted.scopes:
         return Counts(0, 0, 0)
@@ -201,7 +201,7 @@ def be_patient(db: sa.Connection, patience: int = PATIENCE) -> None:
 
 
 def took_too_long(error: sa.exc.DBAPIError) -> bool:
-    """Whether PostgreSQL canceled the query, as it does after ``PATIENCE``."""
+    """Whether PostgreSQL canceled the query, as ``be_patient`` makes it do."""
     return getattr(error.orig, "sqlstate", None) == "57014"
 
 

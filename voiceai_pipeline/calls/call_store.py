@@ -113,7 +113,7 @@ def _write(db: sa.Connection, intake: Intake, now: datetime) -> Written:
 def _compare(
     db: sa.Connection, intake: Intake, now: datetime, new: list[int], changed: list[int]
 ) -> Written:
-    """Mark stored calls that are no longer listed as missing, and count the listed ones stored."""
+    """Mark stored calls that HighLevel no longer lists as missing; count listed calls we hold."""
     values = _values(intake, now)
     aside: list[tuple[str, bytes | None]] = [
         (call.call_id, None) for call in intake.set_aside if call.call_id

@@ -26,7 +26,7 @@ class Freshness:
     """How a location's calls arrive.
 
     Attributes:
-        last_message_at: when a message last announced a call (UTC); None: not in 30 days.
+        last_message_at: when a message last announced a call (UTC); None if none did in 30 days.
         seen_until: up to when calls have been read, by a sync or because of a message (UTC); None
             if not lately.
         is_polled: no message announced the newest call of the last day, although messages had
@@ -98,7 +98,7 @@ class Delivery:
     """Whether messages arrive.
 
     Attributes:
-        last_message_at: when the last verified message arrived (UTC); None: none in 30 days.
+        last_message_at: when the last verified message arrived (UTC); None if none in 30 days.
         messages: verified messages in the last 24 hours.
         refused: refusals by reason, of the UTC days whose last one is less than 24 hours ago.
         polled: names of the locations whose calls only syncs find, sorted.

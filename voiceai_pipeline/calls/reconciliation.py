@@ -272,7 +272,8 @@ class Reconciliation:
         asked_at: datetime,
         run_id: str | None,
     ) -> Iterator[DayComparison]:
-        """Open a day that differs, unless it was read after the request or already for this."""
+        """Open a day that differs, unless a read has finished since the request, or the day was
+        already re-read for this difference."""
         with self._engine.begin() as db:
             # No run is storing calls of this location until we commit.
             call_store.lock_locations(db, [location.location_id])

@@ -140,7 +140,8 @@ class Sync:
                 )
             )
         _refuse_unknown(user_ids, connections)
-        # A blocked user's day is WAITING even if it is complete: a re-read may find late edits.
+        # A re-read makes a blocked user's day WAITING even if it is complete: there may be late
+        # edits.
         outcomes = self._record_waiting(connections, days, done, now, run_id)
         known = None if mode is Mode.REREAD else done
         tasks = [

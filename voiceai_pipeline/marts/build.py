@@ -49,7 +49,8 @@ ENTRIES_AT_ONCE: Final = 50_000
 """The most ledger entries that one check for stale marts reads, which takes about a second."""
 
 VISIBILITY_LAG: Final = timedelta(hours=6)
-"""A ledger entry can become visible this long after its time: as long as a run (dagster.yaml)."""
+"""A ledger entry can become visible this long after its time: as long as a run may take
+(dagster.yaml)."""
 
 _DAY: Final = timedelta(days=1)
 

@@ -71,7 +71,7 @@ _SPELLINGS: Final = """
 
 def spellings(db: sa.Connection, where: Mapping[str, Any]) -> dict[str, Any]:
     """The values that ``CALLS``, ``CALLER`` and ``NUMBER`` bind: the numbers of these calls that
-    are not stored in E.164, the same in E.164, and the numbers that mean a withheld one.
+    are not stored in E.164, the same in E.164, and the numbers that stand for a withheld one.
 
     Args:
         where: ``ids``, ``first`` and ``last``.

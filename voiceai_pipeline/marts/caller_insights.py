@@ -23,8 +23,8 @@ class CallerWeek:
         is_complete: all of its days have been read to their end, at every location.
         calls: None if no location was read.
         callers: distinct callers; None if no location was read.
-        new, returning: at the locations where they are known; None if at no location, and for an
-            agent.
+        new, returning: at the locations where they are known; None if there is no such location,
+            and for an agent.
     """
 
     days: Days

@@ -21,7 +21,7 @@ MOST_VALUES = 5
 """The most values that are shown of each name."""
 
 _LENGTH = 200
-"""Values are equal if this many first characters are."""
+"""Values count as equal if they agree in this many first characters."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def all_locations(db: sa.Connection) -> list[tuple[str, str]]:
 
 
 def time_zones(db: sa.Connection, location_id: str | None) -> list[str | None]:
-    """The IANA names of a location's time zone, or of all locations' if None; None if unknown."""
+    """The time zones of a location, or of all locations: IANA names, None if unknown."""
     query = sa.select(locations.c.timezone).distinct()
     if location_id is not None:
         query = query.where(locations.c.location_id == location_id)

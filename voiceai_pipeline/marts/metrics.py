@@ -47,8 +47,7 @@ RATIOS: Final = (
     ("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls"),
     ("after_hours_rate", "after_hours_calls", "hours_known_calls"),
 )
-"""Rate, numerator, denominator. Shares of engaged calls count only engaged ones, so none is above
-1."""
+"""Rate, numerator, denominator. A share of engaged calls counts only those, so none exceeds 1."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +316,7 @@ def _captures(calls: pd.DataFrame, captured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by(calls: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Calls and seconds of each day by ``keys``, of each of which a call has one value."""
+    """Calls and seconds of each day, grouped by ``keys``; a call has one value of each."""
     live = calls[calls["calls"] == 1]
     groups = live.groupby(["location", "day", *keys], observed=True)
     table = groups[["calls", "talk_ms"]].sum().astype("int64").reset_index()

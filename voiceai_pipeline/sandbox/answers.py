@@ -45,7 +45,7 @@ _BAD_GATEWAY = """<html>
 <body><center><h1>502 Bad Gateway</h1></center><hr><center>cloudflare</center></body>
 </html>
 """
-# An invented status has no standard reason phrase, so look phrases up with a default.
+# An invented status may have no standard reason phrase, so phrases are looked up with a default.
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 

@@ -1,4 +1,4 @@
-"""The `/sandbox/...` endpoints: break it, heal it, look at it. Loopback clients only.
+"""The `/sandbox/...` endpoints, which break, heal and inspect the sandbox. Loopback clients only.
 
 They take and return JSON; a plain HTML form is redirected to the front page instead. HighLevel has
 no such endpoints.

@@ -124,7 +124,7 @@ class OAuth:
         """Spend a refresh token for the next pair (CONTRACT 4.3).
 
         Raises:
-            RefusedError: it is unknown, expired, revoked, or was spent before the grace period.
+            RefusedError: it is unknown, expired, revoked, or spent, and the grace period is over.
         """
         now = self._now()
         found = self._refresh.get(token)
