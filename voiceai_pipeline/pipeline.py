@@ -18,6 +18,7 @@ from voiceai_pipeline.connections.consent import Consent
 from voiceai_pipeline.connections.history import Actor
 from voiceai_pipeline.connections.marketplace import Marketplace
 from voiceai_pipeline.connections.newest_pairs import NewestPairs
+from voiceai_pipeline.connections.pauses import Pauses
 from voiceai_pipeline.connections.private_tokens import PrivateTokens
 from voiceai_pipeline.connections.spool import Spool
 from voiceai_pipeline.connections.tokens import Tokens
@@ -47,6 +48,7 @@ class Pipeline:
     consent: Consent
     marketplace: Marketplace
     private_tokens: PrivateTokens
+    pauses: Pauses
     sync: Sync
     directory: Directory
     reconciliation: Reconciliation
@@ -224,6 +226,7 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             consent,
             Marketplace(engine, vault, consent),
             PrivateTokens(engine, vault, client, actor=actor, spool=spool),
+            Pauses(engine, actor=actor),
             sync,
             directory,
             reconciliation,

@@ -22,7 +22,7 @@ class DayCounts:
 
     Attributes:
         is_open: the day is not over; complete then means up to the last read.
-        complete, failed, waiting, unread: as in ``day_status.DayReport``.
+        complete, failed, waiting, unread, paused: as in ``day_status.DayReport``.
     """
 
     day: date
@@ -31,6 +31,7 @@ class DayCounts:
     failed: int
     waiting: int
     unread: int
+    paused: int = 0
 
     @property
     def able(self) -> int:
@@ -62,13 +63,15 @@ def day_counts(
     values = {
         "users": [one.user.id for one in connections],
         "locations": [one.location_id or "" for one in connections],
-        "able": [one.obstacle is None for one in connections],
+        "able": [one.can_sync for one in connections],
+        "paused": [one.pause is not None for one in connections],
         "days": ordered,
         "ends": ends,
         "now": now,
     }
     found = {row.day: row for row in db.execute(_COUNTS, values)}
-    able = sum(one.obstacle is None for one in connections)
+    able = sum(one.can_sync for one in connections)
+    paused = sum(one.pause is not None for one in connections)
     counts = []
     for day, end in zip(ordered, ends, strict=True):
         row = found.get(day)
@@ -81,6 +84,7 @@ def day_counts(
                 complete=complete,
                 failed=failed,
                 waiting=len(connections) - able - blocked_complete,
+                paused=paused - (row.paused_complete if row else 0),
                 unread=able - (complete - blocked_complete) - failed,
             )
         )
@@ -90,11 +94,13 @@ def day_counts(
 _COUNTS: Final = sa.text(
     "SELECT day, count(*) FILTER (WHERE is_read) AS complete, "
     "       count(*) FILTER (WHERE is_read AND NOT able) AS blocked_complete, "
+    "       count(*) FILTER (WHERE is_read AND paused) AS paused_complete, "
     "       count(*) FILTER (WHERE able AND state = 'failed') AS failed "
-    "FROM (SELECT l.day, l.state, u.able, "
+    "FROM (SELECT l.day, l.state, u.able, u.paused, "
     "             l.state = 'complete' AND (d.ends > :now OR l.read_until >= d.ends) AS is_read "
     "      FROM unnest(CAST(:users AS uuid[]), CAST(:locations AS text[]), "
-    "                  CAST(:able AS boolean[])) AS u(user_id, location_id, able) "
+    "                  CAST(:able AS boolean[]), CAST(:paused AS boolean[])) "
+    "           AS u(user_id, location_id, able, paused) "
     "      JOIN sync_ledger l USING (user_id, location_id) "
     "      JOIN unnest(CAST(:days AS date[]), CAST(:ends AS timestamptz[])) AS d(day, ends) "
     "      USING (day)) AS rows "

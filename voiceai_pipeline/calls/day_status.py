@@ -45,7 +45,8 @@ class DayReport:
     Attributes:
         complete: read and verified to the end of the day (today: to the last read).
         failed: a rerun, or a fix of our configuration, can help.
-        waiting: needs action first: reconnect, or re-enable the location.
+        waiting: needs action first: reconnect, or re-enable the location; or an operator has paused
+            the syncs (``paused``).
         unread: can be synced, but was never tried, or was last read before the day ended.
     """
 
@@ -54,6 +55,11 @@ class DayReport:
     failed: tuple[DayResult, ...]
     waiting: tuple[DayResult, ...]
     unread: tuple[User, ...]
+
+    @property
+    def paused(self) -> list[User]:
+        """Of those who wait, the users whose syncs an operator has paused."""
+        return [row.user for row in self.waiting if row.failure is FailureClass.SYNC_PAUSED]
 
     @property
     def is_green(self) -> bool:
@@ -67,7 +73,7 @@ class DayReport:
 
     @property
     def users(self) -> int:
-        """How many users there are, including those who need action."""
+        """How many users there are, including those who wait."""
         return self.able + len(self.waiting)
 
     @property
@@ -139,10 +145,10 @@ def _report_day(
         is_read = row is not None and row.state is DayState.COMPLETE
         if row is not None and is_read and (is_open or (one.user.id, day) in done):
             complete.append(row)
-        elif one.obstacle is not None:
+        elif one.sync_obstacle is not None:
             empty = DayResult(one.user, one.location_id or "", day, DayState.WAITING)
             waiting.append(
-                replace(row or empty, state=DayState.WAITING, failure=one.obstacle,
+                replace(row or empty, state=DayState.WAITING, failure=one.sync_obstacle,
                         message=one.message)
             )  # fmt: skip
         elif row is not None and row.state is DayState.FAILED:

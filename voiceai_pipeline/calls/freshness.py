@@ -40,7 +40,7 @@ class Freshness:
 
 
 def of_connected(db: sa.Connection) -> list[tuple[str, Freshness]]:
-    """Name and freshness of each location that can be synced. Locations whose calls only syncs find
+    """Name and freshness of each location that is synced. Locations whose calls only syncs find
     come first, then those that were read longest ago."""
     names = {row.location_id: row.name for row in db.execute(_CONNECTED, {"service": SERVICE})}
     found = [(names[key], one) for key, one in of_locations(db, names).items()]
@@ -129,7 +129,8 @@ _REFUSED: Final = sa.text(
 _CONNECTED: Final = sa.text(
     "SELECT location_id, coalesce(max(location_name), location_id) AS name FROM api_keys "
     "WHERE service = :service AND is_active AND location_id <> '' "
-    "AND coalesce(connection_state, '') <> ALL (:blocked) GROUP BY location_id"
+    "AND coalesce(connection_state, '') <> ALL (:blocked) "
+    "AND user_id NOT IN (SELECT user_id FROM sync_pauses) GROUP BY location_id"
 ).bindparams(
     sa.bindparam(
         "blocked", [ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT], ARRAY(sa.Text)

@@ -100,9 +100,12 @@ class HintedSync:
     def _read(self, hinted: HintedLocation, lease: Lease) -> bool:
         with self._engine.begin() as db:
             read_at = database_now(db)
-            users = connection_queries.of_location(db, hinted.location_id)
+            everyone = connection_queries.of_location(db, hinted.location_id)
+            users = [one for one in everyone if one.can_sync]
             if not users:
-                hints.drop(db, hinted.location_id)
+                # A short pause must not lose what was announced during it.
+                is_paused = any(one.obstacle is None for one in everyone)
+                (hints.postpone if is_paused else hints.drop)(db, hinted.location_id)
                 return False
             hints.start(db, hinted.location_id, read_at)
         window = Window(hinted.since - MARGIN, read_at)

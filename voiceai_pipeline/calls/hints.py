@@ -26,7 +26,7 @@ REREADS: Final = (timedelta(minutes=2), timedelta(minutes=10), timedelta(minutes
 can come later (CONTRACT 13.5)."""
 
 GIVE_UP: Final = timedelta(hours=2)
-"""A hint whose reads have failed for this long is dropped; the next sync finds the call."""
+"""A hint that could not be read for this long is dropped; the next sync finds the call."""
 
 RETRY: Final = timedelta(minutes=1)
 SPACING: Final = timedelta(seconds=2)
@@ -218,7 +218,8 @@ _FINISH: Final = tuple(
 
 
 def postpone(db: sa.Connection, location_id: str) -> None:
-    """Schedule a retry of a failed read after ``RETRY``; drop hints older than ``GIVE_UP``."""
+    """Schedule a retry, after ``RETRY``, of a read that failed or that a pause forbids; drop hints
+    older than ``GIVE_UP``."""
     values = {"location": location_id}
     db.execute(_DROP, values)
     db.execute(_POSTPONE, values)

@@ -293,7 +293,7 @@ def record_with_statuses(
     run_id: str | None,
 ) -> None:
     """Write the ledger rows of ``outcomes`` and their users' ``sync_status``; for a run, also
-    ``user_syncs``.
+    ``user_syncs``. The ``sync_status`` of a user whose syncs are paused stays: a pause is no sync.
 
     Args:
         so_far: all results of this sync, ``outcomes`` included: a user's status covers them all.
@@ -303,7 +303,8 @@ def record_with_statuses(
     by_user: defaultdict[UUID, list[DayResult]] = defaultdict(list)
     for outcome in so_far:
         by_user[outcome.user.id].append(outcome)
-    concerned = {outcome.user.id for outcome in outcomes}
+    paused = {one.user.id for one in outcomes if one.failure is FailureClass.SYNC_PAUSED}
+    concerned = {outcome.user.id for outcome in outcomes} - paused
     record_statuses(db, {user: status_of(by_user[user]) for user in concerned})
     if run_id is not None:
         user_syncs.add(db, outcomes, run_id)

@@ -37,7 +37,7 @@ def causes_of_days(
     Args:
         connections: all users; only those who can be synced make a day red.
     """
-    able = {one.user.id: one for one in connections if one.obstacle is None}
+    able = {one.user.id: one for one in connections if one.can_sync}
     values = {
         "users": list(able),
         "locations": [one.location_id for one in able.values()],

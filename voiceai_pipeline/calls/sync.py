@@ -233,7 +233,7 @@ class Sync:
                 location_id=one.location_id or "",
                 day=day,
                 state=DayState.WAITING,
-                failure=one.obstacle,
+                failure=one.sync_obstacle,
                 message=one.message,
                 started_at=now,
                 finished_at=now,

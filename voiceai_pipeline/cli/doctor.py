@@ -304,13 +304,16 @@ def _dagster_database(url: Secret) -> Finding:
 
 def _connections(db: sa.Connection, settings: Settings) -> list[Finding]:
     users = connections.all_connections(db)
-    waiting = [one for one in users if not one.can_sync]
+    paused = sum(one.pause is not None for one in users)
+    able = sum(one.can_sync for one in users)
+    waiting = len(users) - able - paused
     lacking = [one for one in users if missing_scopes(one.scope)]
     findings = [
         Finding(
             "users",
             "warning" if waiting else "ok",
-            f"{len(users) - len(waiting)} of {len(users)} can be synced"
+            f"{able} of {len(users)} can be synced"
+            + (f", {paused} paused by an operator" if paused else "")
             + (": see voiceai-pipeline users" if waiting else ""),
         )
     ]

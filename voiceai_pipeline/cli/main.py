@@ -35,6 +35,7 @@ from voiceai_pipeline.cli.backup_command import backup_command, restore_command
 from voiceai_pipeline.cli.existing_data import NoDataError, require_data
 from voiceai_pipeline.cli.export_command import export_command
 from voiceai_pipeline.cli.keys_command import keys_command
+from voiceai_pipeline.cli.pause_command import pause_command, resume_command
 from voiceai_pipeline.cli.preflight import UpError
 from voiceai_pipeline.cli.progress import progress_bar
 from voiceai_pipeline.cli.signals import stop_on_hangup
@@ -133,8 +134,9 @@ def cli() -> None:
     """
 
 
-for _command in (backup_command, export_command, keys_command, restore_command):
+for _command in (backup_command, export_command, keys_command, pause_command, restore_command):
     cli.add_command(_command)
+cli.add_command(resume_command)
 
 
 @cli.command()

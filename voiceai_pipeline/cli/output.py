@@ -94,12 +94,11 @@ def show_users(
     if statuses is not None:
         table.add_column("Last sync")
     for connection in connections:
-        state = Text(connection.label, _COLOURS[connection.status])
         place = connection.location_name or connection.location_id or ""
         cells: list[str | Text] = [
             cleaned(connection.user.name, NAME_LENGTH),
             *([str(connection.user.id)] if is_wide else []),
-            state,
+            _state(connection),
             *([_minute(connection.since), place] if is_wide else []),
             _what_to_do(connection) or "",
         ]
@@ -107,6 +106,11 @@ def show_users(
             cells.append(_last_sync(statuses.get(connection.user.id)))
         table.add_row(*cells)
     console.print(table)
+
+
+def _state(connection: Connection) -> Text:
+    colour = "yellow" if connection.pause else _COLOURS[connection.status]
+    return Text(connection.label, colour)
 
 
 def _last_sync(status: ledger.UserStatus | None) -> str:
@@ -135,8 +139,9 @@ def show_user(
     token_expires, refresh = connection.token_expires_at, connection.refresh_at
     location = (connection.location_name, connection.location_id, connection.location_timezone)
     rows: dict[str, str | Text] = {
-        "State": Text(connection.label, _COLOURS[connection.status]),
+        "State": _state(connection),
         "Since": _minute(connection.since),
+        **_paused(connection),
         "Why": for_user(connection.cause, connection.user.id),
         "What to do": for_user(connection.fix, connection.user.id) or "nothing",
         "Location": " ".join(filter(None, location)),
@@ -163,6 +168,15 @@ def show_user(
         events.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.sentence, entry.actor, *run)
     console.print(f"{connection.user.name}  {connection.user.id}\n", facts, "")
     console.print(events if entries else "No events yet.")
+
+
+def _paused(connection: Connection) -> dict[str, str]:
+    """When, where and why the syncs were paused, if they are."""
+    pause = connection.pause
+    if pause is None:
+        return {}
+    why = f": {pause.reason}" if pause.reason else ""
+    return {"Syncs paused": f"{_minute(pause.since)}, {pause.by}{why}"}
 
 
 def show_rows(rows: Sequence[DayResult]) -> None:
@@ -228,6 +242,9 @@ def user_facts(connection: Connection, status: ledger.UserStatus | None) -> dict
         "state": connection.status.value,
         "reason": connection.reason.value if connection.reason else None,
         "since": _iso(connection.since),
+        "syncs_paused_since": _iso(connection.pause.since) if connection.pause else None,
+        "syncs_paused_by": connection.pause.by if connection.pause else None,
+        "syncs_paused_because": connection.pause.reason if connection.pause else None,
         "what_to_do": _what_to_do(connection),
         "location_id": connection.location_id,
         "location_name": connection.location_name,

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.failures import FailureClass, Remedy
-from voiceai_pipeline.database.tables import alerts, users
+from voiceai_pipeline.database.tables import alerts, sync_pauses, users
 
 APP: Final = "app"
 """The subject of problems that affect all users: our configuration, or HighLevel as a whole."""
@@ -30,6 +30,9 @@ DAEMON: Final = "daemon"
 
 LOGINS: Final = "logins"
 """The subject of failed logins to the pages."""
+
+_IS_PAUSED: Final = sa.exists().where(sync_pauses.c.user_id == alerts.c.user_id)
+"""An operator has paused the user's syncs, and hears of the user's problems after resuming them."""
 
 Moment = Literal["opened", "closed"]
 
@@ -60,10 +63,10 @@ class Problem:
 
 
 def open_problems(db: sa.Connection) -> list[Problem]:
-    """The open alerts, oldest first."""
+    """The open alerts, oldest first; without those of users whose syncs are paused."""
     query = (
         sa.select(alerts.c.subject, alerts.c.opened_at)
-        .where(alerts.c.closed_at.is_(None))
+        .where(alerts.c.closed_at.is_(None), sa.not_(_IS_PAUSED))
         .order_by(alerts.c.id)
     )
     return [Problem(row.subject, row.opened_at) for row in db.execute(query)]
@@ -139,12 +142,13 @@ def close(
 def pending(db: sa.Connection, channel: str) -> list[Notice]:
     """The notices that ``channel`` has not received yet, oldest first.
 
-    A problem resolved before its alert was delivered is left out.
+    A problem resolved before its alert was delivered is left out, and so is, for now, one of a user
+    whose syncs are paused.
     """
     opening_delivered = _delivered(alerts.c.opened_told, channel)
     closing_delivered = _delivered(alerts.c.closed_told, channel)
     is_open = alerts.c.closed_at.is_(None)
-    opened = sa.and_(is_open, sa.not_(opening_delivered))
+    opened = sa.and_(is_open, sa.not_(opening_delivered), sa.not_(_IS_PAUSED))
     closed = sa.and_(
         sa.not_(is_open),
         opening_delivered,

@@ -46,7 +46,7 @@ class AppRemoval:
         """Check every connection of a location, or of an agency, and mark those that are refused.
 
         A connection whose access token has expired is left alone: its refresh, due at once, shows
-        whether it still works.
+        whether it still works. So is that of a user whose syncs are paused: the check reads.
 
         Returns:
             The connections that were marked as they were before.
@@ -60,6 +60,7 @@ class AppRemoval:
             one
             for one in everyone
             if one.state in LIVE_STATES
+            and one.pause is None
             and (one.location_id == location_id if location_id else one.company_id == company_id)
         ]
         return [one for one in concerned if self._is_refused(one) and self._mark(one)]

@@ -153,7 +153,7 @@ class Consent:
         outcome = "Unexpected error; see the log of the program that handled the callback."
         try:
             connection = self.connect(user_id, code, location_id)
-            outcome = CONNECTED if connection.can_sync else f"{connection.message}."
+            outcome = CONNECTED if connection.obstacle is None else f"{connection.message}."
         except (ConsentError, PipelineError, ChooseLocationError, UnknownUserError) as problem:
             outcome = str(problem)
             raise

@@ -37,6 +37,8 @@ class TokenEvent(StrEnum):
     REPLACED = "replaced"
     PRIVATE_TOKEN_ENTERED = "private_token_entered"
     PRIVATE_TOKEN_WORKS = "private_token_works"
+    SYNC_PAUSED = "sync_paused"
+    SYNC_RESUMED = "sync_resumed"
     CIRCUIT_OPENED = "circuit_opened"
     CIRCUIT_CLOSED = "circuit_closed"
 
@@ -62,6 +64,8 @@ _SENTENCES: Final = {
     TokenEvent.REPLACED: "Another application stored new tokens; they are used from now on",
     TokenEvent.PRIVATE_TOKEN_ENTERED: "Connected with a private integration token",
     TokenEvent.PRIVATE_TOKEN_WORKS: "The private integration token works again",
+    TokenEvent.SYNC_PAUSED: "Syncs paused by an operator",
+    TokenEvent.SYNC_RESUMED: "Syncs resumed by an operator",
     TokenEvent.CIRCUIT_OPENED: "Token refresh suspended for all users",
     TokenEvent.CIRCUIT_CLOSED: "Token refresh resumed for all users",
 }

@@ -140,6 +140,8 @@ class PrivateTokens:
         if token == rejected:
             self._refuse(row, PipelineError(FailureClass.PRIVATE_TOKEN_REVOKED))
         if row.connection.state is not ConnectionState.CONNECTED:
+            if row.connection.pause is not None:
+                raise row.connection.pause.error  # the test reads
             try:
                 self._try(token, location_id, row.now)
             except PipelineError as error:

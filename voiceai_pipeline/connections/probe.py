@@ -41,7 +41,7 @@ def probe(
             tokens.get_valid_token(user_id, margin=margin, force=True)
 
     if _is_suspended(engine):
-        able = [one for one in connections if one.can_sync and not one.is_private]
+        able = [one for one in connections if one.obstacle is None and not one.is_private]
         # Any exchange shows whether the endpoint works; a token that expires first is due first.
         for one in sorted(able, key=_expiry)[:_PROBES]:
             attempt(one.user.id, ALWAYS)

@@ -23,13 +23,14 @@ from voiceai_pipeline.core.connection import (
     User,
 )
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.pause import Pause
 from voiceai_pipeline.database.current_connections import (
     ALL_CONNECTIONS,
     CONNECTION_STATE,
     CURRENT_CONNECTION,
 )
 from voiceai_pipeline.database.row_security import refuse_hidden_rows
-from voiceai_pipeline.database.tables import api_keys, locations, users
+from voiceai_pipeline.database.tables import api_keys, locations, sync_pauses, users
 
 
 def all_connections(
@@ -78,10 +79,9 @@ def one(db: sa.Connection, user_id: UUID, now: datetime | None = None) -> Connec
 
 
 def of_location(db: sa.Connection, location_id: str) -> list[Connection]:
-    """The users who can read a location's calls."""
+    """The users who have, or had, a location, with their connections."""
     query = as_of(None).where(CURRENT_CONNECTION.c.location_id == location_id)
-    users_of_it = map(connection_of, db.execute(query).mappings())
-    return [user for user in users_of_it if user.can_sync]
+    return [connection_of(row) for row in db.execute(query).mappings()]
 
 
 def as_of(now: datetime | None) -> sa.Select[Any]:
@@ -121,6 +121,9 @@ def connection_of(row: sa.RowMapping) -> Connection:
         last_failure=FailureClass.stored(row["last_failure"]),
         lease_expires_at=row["lease_expires_at"],
         read_at=row["read_at"].astimezone(UTC),
+        pause=Pause(row["paused_since"], row["paused_by"], row["pause_reason"])
+        if row["paused_since"]
+        else None,
     )
 
 
@@ -177,8 +180,11 @@ def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
     )
     is_paused = CONNECTION_STATE.in_([ConnectionState.PAUSED.value])
     is_due = sa.case(
-        # Nothing to refresh: a paused one is only tested.
-        (CURRENT_CONNECTION.c.user_type == PRIVATE, is_paused),
+        # Nothing to refresh: a paused one is only tested, which reads.
+        (
+            CURRENT_CONNECTION.c.user_type == PRIVATE,
+            sa.and_(is_paused, sync_pauses.c.user_id.is_(None)),
+        ),
         else_=sa.or_(
             is_paused,
             planned.is_(None),

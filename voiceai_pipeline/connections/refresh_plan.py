@@ -50,12 +50,17 @@ def planned_refresh(user_id: UUID, granted_at: datetime, lifetime: timedelta) ->
 
 @dataclass(frozen=True)
 class Need:
-    """What a caller needs of a token: the arguments of ``Tokens.get_valid_token``."""
+    """What a caller needs of a token: the arguments of ``Tokens.get_valid_token``.
+
+    Attributes:
+        to_read: it is for a request, which a pause of the user's syncs forbids.
+    """
 
     margin: timedelta = REFRESH_MARGIN
     rejected: Secret | None = None
     when_planned: bool = False
     force: bool = False
+    to_read: bool = False
 
     @property
     def always(self) -> bool:

@@ -42,9 +42,9 @@ class _Spend(Protocol):
 class Spender:
     """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
 
-    Before each request it looks at the stamp of the user's rows, so that a disconnected user's run
-    stops within a second (``standing.py``). It asks for a valid token again only if a row has
-    changed or the token is about to expire.
+    Before each request it looks at the stamp of the user's rows, so that the run of a user who was
+    disconnected or paused stops within a second (``standing.py``). It asks for a valid token again
+    only if a row has changed or the token is about to expire.
 
     Args:
         valid_token: a valid token and its row, given the row if it is known.
@@ -78,7 +78,8 @@ class Spender:
     def _valid_token(self) -> Secret:
         if self._token is None or not self._is_unchanged():
             # A change since then, a minted location token included, shows at the next request.
-            self._token, row = self._find_valid_token(self._user_id, Need(), self._row_ahead())
+            need = Need(to_read=True)
+            self._token, row = self._find_valid_token(self._user_id, need, self._row_ahead())
             self._rows = row.rows
         return self._token
 

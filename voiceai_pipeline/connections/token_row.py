@@ -32,7 +32,7 @@ class TokenRow:
         now: when it was read (UTC), by the database's clock or the caller's.
         stored_state: the column as it is; None in a row of the source system.
         replayed: the exchange in doubt has been replayed already.
-        rows: the user's rows at that time, as in a ``Stamp``.
+        rows: the user's rows, and pause, at that time, as in a ``Stamp``.
         tokens_mark: the mark of the tokens that the stored state is about; None if unknown.
     """
 
@@ -45,7 +45,7 @@ class TokenRow:
     replayed: bool
     location_token_expires_at: datetime | None
     now: datetime
-    rows: str | None
+    rows: str
     tokens_mark: str | None
     _stored: dict[str, str | None] = field(repr=False)
 
@@ -142,10 +142,12 @@ _TOKEN_COLUMNS = ("access_token", "refresh_token", "location_access_token")
 
 
 _ROWS: Final = "string_agg(id::text || ' ' || xmin::text, ',' ORDER BY id)"
+_PAUSE: Final = "(SELECT ' paused ' || p.xmin::text FROM sync_pauses p WHERE p.user_id = {user})"
 
 
 def _reading(now: datetime | None) -> sa.Select[Any]:
     rows = f"(SELECT {_ROWS} FROM api_keys WHERE user_id = users.id AND service = '{SERVICE}')"  # noqa: S608
+    rows = f"concat({rows}, {_PAUSE.format(user='users.id')})"
     these = users.c.id == sa.func.any(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
     # Without an order, which none needs: psycopg parses a text above 4 kB each time.
     of_users = connections.as_of(now).where(these).order_by(None)
@@ -187,15 +189,16 @@ def _token_row(row: sa.RowMapping) -> TokenRow:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Shows whether a user's tokens have changed since an earlier reading.
+    """Shows whether a user's tokens have changed, or the syncs were paused, since an earlier
+    reading.
 
     Attributes:
-        rows: the rows and their versions; equal means unchanged.
+        rows: the rows and their versions, and the pause; equal means unchanged.
         expires_at: the first expiry of a token in use (UTC); None if there is none.
         now: the database's clock.
     """
 
-    rows: str | None
+    rows: str
     expires_at: datetime | None
     now: datetime
 
@@ -207,7 +210,8 @@ def stamps(db: sa.Connection, user_ids: Sequence[UUID]) -> dict[UUID, Stamp]:
 
 
 _STAMPS: Final = sa.text(
-    f"SELECT u.id, s.rows, s.expires_at, clock_timestamp() AS now FROM unnest(:users) AS u(id), "  # noqa: S608 - our own names
+    f"SELECT u.id, concat(s.rows, {_PAUSE.format(user='u.id')}) AS rows, s.expires_at, "  # noqa: S608 - our own names
+    f"clock_timestamp() AS now FROM unnest(:users) AS u(id), "
     f"LATERAL (SELECT {_ROWS} AS rows, "
     "min(CASE user_type WHEN 'Company' THEN location_token_expires_at "
     "WHEN 'Private' THEN clock_timestamp() + interval '1 day' ELSE token_expires_at END) "

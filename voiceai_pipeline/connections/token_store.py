@@ -40,7 +40,10 @@ def needs_action(connection: Connection) -> bool:
     """Whether an operator or the user has to act, or refreshes have failed for long.
 
     A user that was disconnected, or never connected, does not need action: that may be intended.
+    Nor does one whose syncs an operator has paused.
     """
+    if connection.pause is not None:
+        return False
     return connection.state in _STOPPED or connection.failed_attempts >= ATTENTION_AFTER
 
 

@@ -130,7 +130,7 @@ class Tokens:
             self.reads.check(method="POST", path="/oauth/token")
             try:
                 row, ahead = self._read(user_id, ahead), None
-                self._refuse_obstacle(row, force=need.force)
+                self._refuse_obstacle(row, need)
                 if row.connection.is_private:
                     return self._private.valid(row, need.rejected), row
                 before = row.version if before is None else before
@@ -154,7 +154,7 @@ class Tokens:
     def _read(self, user_id: UUID, ahead: TokenRow | None = None) -> TokenRow:
         """The user's row, with a pair that was kept on disk, or that another application stored."""
         row = ahead or self._row(user_id)
-        if row.was_replaced and row.connection.can_sync:
+        if row.was_replaced and row.connection.obstacle is None:
             with self._engine.begin() as db:
                 replaced_tokens.accept(db, row, self.vault, actor=self._actor)
             return self._row(user_id)
@@ -188,12 +188,14 @@ class Tokens:
         raise PipelineError(FailureClass.ACCESS_REJECTED, "refreshed, but still refused")
 
     @staticmethod
-    def _refuse_obstacle(row: TokenRow, *, force: bool) -> None:
+    def _refuse_obstacle(row: TokenRow, need: Need) -> None:
+        if need.to_read and row.connection.pause is not None:
+            raise row.connection.pause.error
         paused = row.connection.state is ConnectionState.PAUSED
         rested = row.connection.next_attempt_at is None or row.connection.next_attempt_at <= row.now
         obstacle = row.connection.obstacle
-        testable = force and obstacle in PRIVATE_FAILURES.values()
-        if obstacle is not None and not (testable or (paused and (force or rested))):
+        testable = need.force and obstacle in PRIVATE_FAILURES.values()
+        if obstacle is not None and not (testable or (paused and (need.force or rested))):
             raise PipelineError(obstacle)
 
     def _usable(self, row: TokenRow, need: Need) -> Secret | None:
@@ -289,7 +291,8 @@ class Tokens:
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``, or what ``request`` raises.
         """
-        return self._spend(user_id, self.get_valid_token(user_id, force=force), request, force)
+        token, _ = self._valid_token(user_id, Need(force=force, to_read=True))
+        return self._spend(user_id, token, request, force)
 
     def read_ahead(self, user_ids: Sequence[UUID]) -> dict[UUID, RowAhead]:
         """The rows of users whose first request is near, by one statement, for ``spender``; users
@@ -322,7 +325,7 @@ class Tokens:
             if error.failure is not FailureClass.ACCESS_REJECTED:
                 self._note(user_id, error, token)
                 raise
-        token = self.get_valid_token(user_id, rejected=token, force=force)
+        token, _ = self._valid_token(user_id, Need(rejected=token, force=force, to_read=True))
         try:
             return request(token)
         except HighLevelError as error:

@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
+from voiceai_pipeline.core.pause import Pause
 from voiceai_pipeline.core.secret import Secret
 
 SERVICE: Final = "highlevel"
@@ -151,6 +152,7 @@ class Connection:
         failed_attempts, last_failure: consecutive refreshes that failed for a temporary reason.
         lease_expires_at: a refresh may be in progress until then (UTC); None: no refresh is.
         read_at: when this was read from the database (UTC); None if it was not.
+        pause: an operator's pause of the user's syncs, whatever the state; None: not paused.
     """
 
     user: User
@@ -172,6 +174,7 @@ class Connection:
     last_failure: FailureClass | None = None
     lease_expires_at: datetime | None = None
     read_at: datetime | None = None
+    pause: Pause | None = None
 
     @property
     def status(self) -> ConnectionState:
@@ -195,7 +198,7 @@ class Connection:
 
     @property
     def obstacle(self) -> FailureClass | None:
-        """What must be fixed before this user's calls can be read; None if they can be."""
+        """What must be fixed before this connection can read calls; None if it can."""
         if self.state in (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED):
             return FailureClass.NO_CONNECTION
         if self.state in (ConnectionState.PAUSED, ConnectionState.NEEDS_RECONNECT):
@@ -203,6 +206,11 @@ class Connection:
         if not self.location_id:
             return FailureClass.NO_LOCATION
         return None
+
+    @property
+    def sync_obstacle(self) -> FailureClass | None:
+        """Why this user's calls are not read: a pause, or else the connection; None: they are."""
+        return FailureClass.SYNC_PAUSED if self.pause is not None else self.obstacle
 
     @property
     def is_private(self) -> bool:
@@ -217,7 +225,7 @@ class Connection:
 
     @property
     def can_sync(self) -> bool:
-        return self.obstacle is None
+        return self.sync_obstacle is None
 
     @property
     def label(self) -> str:
@@ -225,12 +233,21 @@ class Connection:
         label = self.status.explanation.label
         if self.state is ConnectionState.NEEDS_RECONNECT:
             cause = CAUSES.get(self.obstacle)
-            return f"{label}: {cause.label if cause else 'unknown'}"
-        return label
+            label += f": {cause.label if cause else 'unknown'}"
+        return f"{label}, syncs paused" if self.pause is not None else label
 
     @property
     def cause(self) -> str:
-        """Why the connection is in this state, as a sentence without its full stop."""
+        """Why the user is not synced, or why the connection is in this state, as a sentence or two
+        without the last full stop."""
+        if self.pause is None:
+            return self.own_cause
+        said = self.pause.error.message
+        return said if self.obstacle is None else f"{said}. {self.own_cause}"
+
+    @property
+    def own_cause(self) -> str:
+        """Why the connection is in this state, whether the syncs are paused or not."""
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "Not connected yet"
         if self.obstacle is not None:
@@ -254,6 +271,8 @@ class Connection:
     @property
     def fix(self) -> str:
         """What to do, as a sentence without its full stop; empty if there is nothing to do."""
+        if self.pause is not None:
+            return FailureClass.SYNC_PAUSED.explanation.fix
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "voiceai-pipeline connect USER"
         failure = self.obstacle or self.last_failure

@@ -19,8 +19,8 @@ class Remedy(StrEnum):
     RERUN = "rerun"
     """A retry: the day is red, and the pipeline retries with increasing delay."""
     ACTION = "action"
-    """The user or the agency must act: a rerun does not help, the day is not red, and a warning
-    names the user."""
+    """The user, the agency or an operator must act: a rerun does not help, the day is not red, and
+    a warning names the user."""
     OPERATOR = "operator"
     """A fix of our configuration or code: the day is red, and a rerun helps after the fix."""
 
@@ -39,6 +39,7 @@ class FailureClass(StrEnum):
     PRIVATE_TOKEN_LOCATION = "private_token_location"
     PRIVATE_TOKEN_OLD = "private_token_old"
     LOCATION_PAUSED = "location_paused"
+    SYNC_PAUSED = "sync_paused"
     IN_DOUBT = "in_doubt"
     CLIENT_REFUSED = "client_refused"
     TOKENS_SPENT = "tokens_spent"
@@ -104,9 +105,11 @@ CREDENTIAL_FAILURES: Final = frozenset(
         FailureClass.PRIVATE_TOKEN_LOCATION,
         FailureClass.IN_DOUBT,
         FailureClass.TOKEN_UNREADABLE,
+        FailureClass.SYNC_PAUSED,
     }
 )
-"""One user's credentials fail: another user's may still read a location they share."""
+"""One user's credentials fail, or may not be used: another user's may still read a location they
+share."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,11 @@ EXPLANATIONS: Final[Mapping[FailureClass, Explanation]] = {
         "HighLevel has paused the location (billing or agency)",
         "Ask the agency to activate the location in HighLevel; the connection is kept and retried "
         "automatically every 6 hours",
+        Remedy.ACTION,
+    ),
+    FailureClass.SYNC_PAUSED: Explanation(
+        "An operator has paused the user's syncs",
+        "Resume the user: voiceai-pipeline resume USER",
         Remedy.ACTION,
     ),
     FailureClass.IN_DOUBT: Explanation(

@@ -99,7 +99,8 @@ token_events = sa.Table(
     sa.Column("state", sa.Text, comment="The connection's state afterwards."),
     sa.Column("reason", sa.Text, comment="Failure class, if any."),
     sa.Column("detail", sa.Text, nullable=False, server_default="",
-              comment="Details such as status and path template; no personal data."),
+              comment="Details such as status and path template, or the reason of a pause; no "
+                      "personal data."),
     sa.Column("actor", sa.Text, nullable=False, comment="The program's part, or the operator."),
     sa.Column("run_id", sa.Text, comment="The Dagster run, if any."),
     sa.Column("version_before", sa.Integer, comment="token_version before it."),

@@ -4,6 +4,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.core.connection import LIVE_STATES, SERVICE, ConnectionState
 from voiceai_pipeline.database.connection_tables import NAME, api_keys, mark_of, users
+from voiceai_pipeline.database.pause_table import sync_pauses
 
 CURRENT_CONNECTION = (
     sa.select(api_keys)
@@ -82,9 +83,17 @@ ALL_CONNECTIONS = (
         users.c.id.label("user"),
         NAME.label("user_name"),
         CONNECTION_STATE.label("state"),
+        sync_pauses.c.since.label("paused_since"),
+        sync_pauses.c.paused_by,
+        sync_pauses.c.reason.label("pause_reason"),
         CURRENT_CONNECTION,
     )
-    .select_from(users.outerjoin(CURRENT_CONNECTION, sa.true()))
+    .select_from(
+        users.outerjoin(CURRENT_CONNECTION, sa.true()).outerjoin(
+            sync_pauses, sync_pauses.c.user_id == users.c.id
+        )
+    )
     .order_by(NAME, users.c.id)
 )
-"""Every user (``user``, ``user_name``) with the ``state`` and row of their connection, by name."""
+"""Every user (``user``, ``user_name``) with the pause of their syncs, if any, and the ``state`` and
+row of their connection, by name."""

@@ -23,6 +23,7 @@ from voiceai_pipeline.database.tables import (
     call_logs,
     locations,
     sync_ledger,
+    sync_pauses,
 )
 from voiceai_pipeline.database.view_sources import SCHEMA, SYNCS, USERS, function, sql
 from voiceai_pipeline.database.whole_call import WHOLE_ITEM
@@ -207,8 +208,9 @@ _SYNC_DAYS: Final = sa.select(
     sync_ledger.c.finished_at,
 ).select_from(sync_ledger.join(_connection, _connection.c.user == sync_ledger.c.user_id))
 
-# Like connection.Connection.obstacle; a test holds both equal.
+# Like connection.Connection.sync_obstacle; a test holds both equal.
 _obstacle = sa.case(
+    (sync_pauses.c.user_id.is_not(None), FailureClass.SYNC_PAUSED.value),
     (
         _connection.c.state.in_(
             [ConnectionState.NEVER_CONNECTED.value, ConnectionState.DISCONNECTED.value]
@@ -223,23 +225,30 @@ _obstacle = sa.case(
     ),
     (sa.func.coalesce(_connection.c.location_id, "") == "", FailureClass.NO_LOCATION.value),
 )
-_judged = sa.select(
-    *(
-        _connection.c[name]
-        for name in (
-            "user",
-            "user_name",
-            "state",
-            "connection_since",
-            "location_id",
-            "location_name",
-            "location_timezone",
-            "company_id",
-        )
-    ),
-    _obstacle.is_(None).label("can_sync"),
-    sa.func.coalesce(_obstacle, _connection.c.last_failure).label("failure_class"),
-).subquery("judged")
+_judged = (
+    sa.select(
+        *(
+            _connection.c[name]
+            for name in (
+                "user",
+                "user_name",
+                "state",
+                "connection_since",
+                "location_id",
+                "location_name",
+                "location_timezone",
+                "company_id",
+            )
+        ),
+        _obstacle.is_(None).label("can_sync"),
+        sa.func.coalesce(_obstacle, _connection.c.last_failure).label("failure_class"),
+        sync_pauses.c.since.label("syncs_paused_since"),
+        sync_pauses.c.paused_by.label("syncs_paused_by"),
+        sync_pauses.c.reason.label("syncs_paused_because"),
+    )
+    .select_from(_connection.outerjoin(sync_pauses, sync_pauses.c.user_id == _connection.c.user))
+    .subquery("judged")
+)
 
 _last_sync = function(SYNCS).alias("last_sync")
 
@@ -267,6 +276,7 @@ _CONNECTIONS: Final = sa.select(
     _last_sync.c.last_sync_status,
     _for_user(_last_sync.c.last_sync_message, _judged.c.user).label("last_sync_message"),
     _last_sync.c.records_synced,
+    *(_judged.c[f"syncs_paused_{name}"] for name in ("since", "by", "because")),
 ).select_from(_judged.outerjoin(_last_sync, _last_sync.c.user_id == _judged.c.user))
 
 _APPENDED: Final = (
@@ -329,7 +339,8 @@ VIEWS: Final = (
         _USER
         | {
             "state": f"{DayState.COMPLETE}: stored equals HighLevel's number up to read_until. "
-            f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first.",
+            f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first, or "
+            "an operator has paused the syncs.",
             "message": "Why it is not complete; of a complete day, what is odd about it.",
             "fix": "What to do; NULL: no action needed.",
         },
@@ -342,8 +353,8 @@ VIEWS: Final = (
         | {
             "state": "connected, in_doubt, paused, needs_reconnect, disconnected or "
             "never_connected; also connected while the token is being refreshed.",
-            "can_sync": "Whether calls can be read.",
-            "failure_class": "Why they cannot, or why the last refresh failed, as a code.",
+            "can_sync": "Whether calls are read.",
+            "failure_class": "Why they are not, or why the last refresh failed, as a code.",
             "message": "The same as a sentence; NULL: no problem.",
             "fix": "What to do; NULL: no action needed.",
             "connection_since": "Since when it has this state.",
@@ -355,6 +366,10 @@ VIEWS: Final = (
             "last_sync_status": "success or failure.",
             "last_sync_message": "The result in a sentence.",
             "records_synced": "Calls stored for the days of the last sync.",
+            "syncs_paused_since": "Since when an operator has paused the user's syncs; NULL: not "
+            "paused. The state paused is HighLevel's doing.",
+            "syncs_paused_by": "Where the operator did so.",
+            "syncs_paused_because": "The operator's reason, if one was given.",
         },
     ),
     View(

@@ -54,8 +54,14 @@ def connections_text(affected: Sequence[Connection]) -> str:
     return "\n".join(at_most(lines))
 
 
+def needing(action: int, paused: int) -> str:
+    """How many users need action, and of how many the syncs are paused."""
+    counts = [f"{action} users need action"] if action else []
+    return ", ".join([*counts, *([f"{paused} users are paused"] if paused else [])])
+
+
 def waiting_text(waiting: Iterable[DayResult]) -> str:
-    """Which users need action and what to do; each user once."""
+    """Which users wait, why and what to do; each user once."""
     rows = {
         row.user: f"{shown(row.user.name, NAME_LENGTH)}: {shown(message_for(row))}"
         for row in waiting

@@ -45,7 +45,7 @@ OF_CALLS: Final = [
     dg.AssetCheckSpec(
         NO_USER_WAITS,
         asset="call_logs",
-        description="No user has to reconnect or be re-enabled before calls can be read.",
+        description="No user has to reconnect, be re-enabled or be resumed before calls are read.",
     ),
     dg.AssetCheckSpec(
         NOTHING_IS_SET_ASIDE,
@@ -164,16 +164,17 @@ def _every_user_is_complete(reports: Sequence[DayReport]) -> dg.AssetCheckResult
 def _no_user_waits(reports: Sequence[DayReport]) -> dg.AssetCheckResult:
     waiting = [row for report in reports for row in report.waiting]
     user_ids = {row.user.id for row in waiting}
+    paused = {user.id for report in reports for user in report.paused}
     return dg.AssetCheckResult(
         check_name=NO_USER_WAITS,
         passed=not waiting,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(user_ids)} users need action:\n\n"
+        description=f"{check_texts.needing(len(user_ids) - len(paused), len(paused))}:\n\n"
         f"{check_texts.waiting_text(waiting)}\n\n"
         "Their days are kept as waiting and are synced automatically once this is fixed."
         if waiting
         else "No user needs action.",
-        metadata={"waiting": len(user_ids)},
+        metadata={"waiting": len(user_ids), "paused": len(paused)},
     )
 
 
@@ -224,6 +225,7 @@ def outcome(all_connections: Sequence[Connection]) -> dg.AssetCheckResult:
         else "No connection needs action.",
         metadata={
             "need_a_person": len(needing_action),
+            "syncs_paused": sum(one.pause is not None for one in all_connections),
             **{state.value: count for state, count in sorted(states.items())},
         },
     )

@@ -104,6 +104,7 @@ def of_status(
         "users_complete": len(report.complete),
         "users_failed": len(report.failed),
         "users_waiting": len(report.waiting),
+        "users_paused": len(report.paused),
         "users_not_tried": len(report.unread),
         **_amounts(report, talk),
         **_read_until(report),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.calls.day_status import FIRST_DAYS, RETRIED, RETRY_DELAYS
-from voiceai_pipeline.connections import alerts
+from voiceai_pipeline.connections import alerts, pauses
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.days import DayState
 from voiceai_pipeline.core.foreign_text import cleaned
@@ -103,8 +103,9 @@ def failed_user_syncs(
         failed = ledger.users_with(db, DayState.FAILED, partitions.FIRST_DAY)
         able = connections.able(db, failed)
         due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
+        paused = pauses.count(db)
     if not due:
-        return dg.SkipReason("No failed day is due for another attempt.")
+        return dg.SkipReason(f"No failed day is due for another attempt.{_left_out(paused)}")
     # Days that are being re-synced are still due in the ledger: they are not requested twice.
     if _is_under_way(context.instance, jobs.resync_failed_users.name, since=now - STUCK):
         return dg.SkipReason("Failed days are being re-synced; the next tick looks again.")
@@ -132,6 +133,7 @@ def new_users(
         blocked = ledger.users_with(db, DayState.WAITING, partitions.FIRST_DAY)
         waiting = ledger.waiting(db, connections.able(db, blocked), partitions.FIRST_DAY)
         new = connections.able(db, ledger.unread_users(db))
+        paused = pauses.count(db)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()
     first_days = [today - timedelta(days=ago) for ago in range(FIRST_DAYS + 1)]
     due = {*waiting, *((user_id, day) for user_id in new for day in first_days)}
@@ -143,7 +145,7 @@ def new_users(
         requests += run_requests.first_looks(unlisted)
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else _why_nothing(busy),
+        skip_reason=None if requests else _why_nothing(busy) + _left_out(paused),
         dynamic_partitions_requests=[partitions.users.build_add_request(unlisted)]
         if unlisted
         else [],
@@ -240,6 +242,10 @@ def _why_nothing(busy: bool) -> str:
     if busy:
         return "A sync is running; the next tick looks again."
     return "No new users, and no waiting days that can be synced."
+
+
+def _left_out(paused: int) -> str:
+    return f" Not read, because their syncs are paused: {paused} users." if paused else ""
 
 
 def _is_syncing(instance: dg.DagsterInstance) -> bool:

@@ -88,6 +88,9 @@ def sync_and_record(
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
+    if paused := {one.user for one in outcomes if one.failure is FailureClass.SYNC_PAUSED}:
+        names = texts.some_names(sorted(paused, key=lambda user: user.name), cleaned)
+        context.log.info(f"Not read, because an operator has paused their syncs: {names}.")
     with pipeline.engine.begin() as db:
         users = {outcome.user.id for outcome in outcomes}
         user_syncs.attribute(db, users, context.run.run_id, _asked_by(context.run.tags))

@@ -4,6 +4,7 @@ Pure: nothing is read or recorded here. The texts of the checks are in ``check_t
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,10 +12,10 @@ from typing import Any, Final
 from voiceai_pipeline.calls.day_status import DayReport, span
 from voiceai_pipeline.calls.reconciliation import DayComparison, LocationComparison, Verdict
 from voiceai_pipeline.connections.circuit_breaker import Circuit
-from voiceai_pipeline.connections.history import Entry
+from voiceai_pipeline.connections.history import Entry, TokenEvent
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
-from voiceai_pipeline.core.failures import PipelineError, for_user
+from voiceai_pipeline.core.failures import FailureClass, PipelineError, for_user
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, SENTENCE_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import markdown
@@ -38,7 +39,7 @@ SHOWN_AT_ONCE: Final = 999
 
 def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> str:
     """Whether a day is complete, in a sentence or two; if not, which users are missing. Users who
-    need action are always counted, and named if the day is green."""
+    need action or are paused are always counted, and named if the day is green."""
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
     if not report.users:
         return f"**Nothing to sync.** There are no users yet on {day}."
@@ -62,11 +63,12 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
 
 
 def _complete_for(report: DayReport) -> str:
-    """How many users are complete, and how many need action."""
+    """How many users are complete, how many need action, and how many are paused."""
     count = f"complete for {len(report.complete)} of {report.users} users"
-    if not report.waiting:
-        return count
-    return f"{count}; {len(report.waiting)} need{'s' * (len(report.waiting) == 1)} action"
+    paused = len(report.paused)
+    if needing := len(report.waiting) - paused:
+        count += f"; {needing} need{'s' * (needing == 1)} action"
+    return f"{count}; {paused} paused" if paused else count
 
 
 def needs_text(report: DayReport) -> str:
@@ -77,7 +79,9 @@ def needs_text(report: DayReport) -> str:
         known = row.failure.explanation if row.failure else None
         why = known.message if known else "unknown"
         fix = known.fix.partition(": voiceai-pipeline")[0] if known else "See the run"
-        groups.setdefault((_STATE[row.state], why, fix), []).append(row.user)
+        is_paused = row.failure is FailureClass.SYNC_PAUSED
+        state = "paused" if is_paused else _STATE[row.state]
+        groups.setdefault((state, why, fix), []).append(row.user)
     lines = [
         f"- **{some_names(users, shown)}** {state}: {why}. {fix}."
         for (state, why, fix), users in groups.items()
@@ -149,7 +153,7 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
     rows = [
         {
             "when (UTC)": f"{event.at:%Y-%m-%d %H:%M:%S}",
-            "what happened": event.sentence,
+            "what happened": _without_reason(event).sentence,
             "by": event.actor,
             "run": Markup(f"[{event.run_id[:8]}]({page.dagster_url}/runs/{event.run_id})")
             if event.run_id
@@ -158,6 +162,11 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
         for event in events
     ]
     return rows_table(rows) if rows else "Nothing is recorded yet."
+
+
+def _without_reason(event: Entry) -> Entry:
+    """The event without an operator's own words: Dagster keeps them forever."""
+    return replace(event, detail="") if event.event is TokenEvent.SYNC_PAUSED else event
 
 
 def refresh_failure_text(failed: Mapping[User, PipelineError], total: int, circuit: Circuit) -> str:

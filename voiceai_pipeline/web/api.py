@@ -228,7 +228,7 @@ def _ended(site: Site, user_id: UUID, launched: Launched, started_at: datetime) 
     }
     if status.status == "success":
         return JSONResponse(body)
-    obstacle = site.connection(user_id).obstacle
+    obstacle = site.connection(user_id).sync_obstacle
     if obstacle is None:
         return JSONResponse({**body, "error": "sync_failed"}, 503)
     fix = {"error": obstacle.value, "fix": obstacle.explanation.fix}

@@ -170,9 +170,12 @@ def connected(
 ) -> Response:
     """What follows a consent that HighLevel accepted."""
     if not may_see_users(request):
-        return render(request, "received.html", is_good=connection.can_sync, held="")
+        return render(request, "received.html", is_good=connection.obstacle is None, held="")
     user_id = connection.user.id
-    if connection.can_sync:
+    if connection.pause is not None and connection.obstacle is None:
+        said = "The syncs are still paused: resume them to read calls."
+        flash = Flash.about(user_id, "good", "{user} is connected", said)
+    elif connection.can_sync:
         flash = Flash.about(user_id, "good", "{user} is connected", "Calls can now be synced.")
     else:
         flash = Flash.about(

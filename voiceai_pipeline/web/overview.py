@@ -97,8 +97,10 @@ def read(db: sa.Connection, site: Site, connections: Sequence[Connection]) -> Ov
 def day_of(counts: DayCounts) -> Day:
     """A day's colour and answer. Red only where a sync failed: an untried day may be on its way."""
     of = f"complete for {counts.complete} of {counts.able + counts.waiting} users"
-    if counts.waiting:
-        of += f"; {counts.waiting} need{'s' if counts.waiting == 1 else ''} action"
+    if needing := counts.waiting - counts.paused:
+        of += f"; {needing} need{'s' if needing == 1 else ''} action"
+    if counts.paused:
+        of += f"; {counts.paused} paused"
     if counts.failed:
         return Day(counts.day, "bad", "No", f"{of}. {counts.failed} failed")
     if not counts.able:

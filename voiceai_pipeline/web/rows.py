@@ -15,7 +15,8 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.web import template_filters
 
 _NOT_CONNECTED: Final = (ConnectionState.NEVER_CONNECTED, ConnectionState.DISCONNECTED)
-_FINE: Final = 2
+_PAUSED: Final = 2
+_FINE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -65,24 +66,38 @@ class Row:
 
     @property
     def needs_action(self) -> bool:
-        return self.urgency < _FINE
+        return self.urgency < _PAUSED
 
     @cached_property
     def urgency(self) -> int:
-        """Sort key: broken connections first, then users who are not connected, then the rest."""
+        """Sort key: broken connections first, then users who are not connected, then those whose
+        syncs are paused, whatever their connection needs, then the rest."""
+        if self.is_paused:
+            return _PAUSED
         if self.is_unconnected:
             return 1
         return 0 if self.tone in ("bad", "warn") else _FINE
 
     @property
     def buttons(self) -> tuple[Button, ...]:
+        if not self.is_paused:
+            pause = Button("Pause", "pause", is_link=True, is_listed=False)
+            return tuple(sorted((*self._buttons, pause), key=lambda one: one.path == "disconnect"))
+        # What reads calls is refused, and nothing else is urgent.
+        others = (one for one in self._buttons if one.path not in ("sync", "test"))
+        resume = Button("Resume", "resume", is_main=True)
+        return (resume, *(replace(one, is_main=False) for one in others))
+
+    @property
+    def _buttons(self) -> tuple[Button, ...]:
+        """Those of the connection."""
         connection = self.connection
         token = Button("Enter a token", "private-token", is_link=True, is_listed=False)
         if self.is_unconnected:
             return (Button("Connect", "connect", is_main=True), token)
         test = Button("Test", "test")
         disconnect = Button("Disconnect", "disconnect", is_link=True)
-        if connection.can_sync:
+        if connection.obstacle is None:
             return (
                 Button("Sync now", "sync", is_main=True),
                 test,
@@ -110,16 +125,21 @@ class Row:
         return self.connection.state in _NOT_CONNECTED
 
     @property
+    def is_paused(self) -> bool:
+        """Whether an operator has paused the user's syncs."""
+        return self.connection.pause is not None
+
+    @property
     def has_failed(self) -> bool:
-        """Whether the last sync failed, and none is under way that may fix it."""
+        """Whether the last sync failed, and none is under way or may start that may fix it."""
         failed = self.last_sync is not None and self.last_sync.status == "failure"
-        return failed and self.sync is None
+        return failed and self.sync is None and not self.is_paused
 
     @property
     def last_message(self) -> str:
         """The last sync's message; without its fix where the state already names one."""
         message = (self.last_sync.message if self.last_sync else None) or ""
-        return message.partition(". Fix: ")[0] if self.connection.obstacle else message
+        return message.partition(". Fix: ")[0] if self.connection.sync_obstacle else message
 
     @property
     def needs_location_choice(self) -> bool:

@@ -44,11 +44,13 @@ class LaunchedForMany(Launched):
         users: how many are synced by these runs.
         busy: how many were being synced already.
         blocked: how many need action first.
+        paused: how many syncs an operator has paused.
     """
 
     users: int = 0
     busy: int = 0
     blocked: int = 0
+    paused: int = 0
 
 
 class PartlyLaunchedError(DagsterError):
@@ -81,12 +83,14 @@ def launch(
 
     Raises:
         UnknownUserError: there is no such user.
-        PipelineError: the user needs action first; nothing was launched.
+        PipelineError: the user needs action first, or the syncs are paused; nothing was launched.
         DaysError: ``first`` is before the first partition or after ``last``, or ``last`` is in the
             future.
         DagsterError: Dagster does not respond, or refuses.
     """
     connection = site.connection(user_id)
+    if connection.pause is not None:
+        raise connection.pause.error
     if not _may_try(connection):
         assert connection.obstacle is not None  # noqa: S101 - why it may not be tried
         raise PipelineError(connection.obstacle)
@@ -109,7 +113,7 @@ def launch_for_many(
     days: Sequence[date] = (),
 ) -> LaunchedForMany:
     """The same for several users, by one run for each stretch of consecutive days. Users who need
-    action first, and those who are being synced already, are left out.
+    action first, whose syncs are paused or who are being synced already are left out.
 
     Args:
         days: oldest first, and none in the future; none: as the nightly schedule does.
@@ -122,18 +126,23 @@ def launch_for_many(
     days = [day for day in days if day >= earliest] or _days(site, None, None)
     run_ids, busy = _launch_once(site, able, days, launched_by) if able else ((), [])
     busy_users = len({one.user_id for one in busy})
+    paused = sum(one.pause is not None for one in connections)
     return LaunchedForMany(
         run_ids,
         days[0],
         days[-1],
         users=len(able) - busy_users,
         busy=busy_users,
-        blocked=len(connections) - len(able),
+        blocked=len(connections) - len(able) - paused,
+        paused=paused,
     )
 
 
 def _may_try(connection: Connection) -> bool:
-    """Whether a sync that names the user can succeed: a pause may be over, and it finds out."""
+    """Whether a sync that names the user can succeed: a location that HighLevel has paused may be
+    active again, and it finds out."""
+    if connection.pause is not None:
+        return False
     return connection.obstacle is None or connection.state is ConnectionState.PAUSED
 
 

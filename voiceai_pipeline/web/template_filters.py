@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 
 _COMMAND: Final = re.compile(
-    r"(^|:? )voiceai-pipeline (connect|check) (?:USER|[0-9a-f-]{36})"
+    r"(^|:? )voiceai-pipeline (connect|check|resume) (?:USER|[0-9a-f-]{36})"
     "(?: --private-token)?"
 )
-_VERBS: Final = {"connect": "Connect", "check": "Test"}
+_VERBS: Final = {"connect": "Connect", "check": "Test", "resume": "Resume"}
 
 _TONES: Final = {
     ConnectionState.CONNECTED: "good",
@@ -43,7 +43,8 @@ def tone(connection: Connection) -> str:
         return found
     if connection.obstacle is not None:
         return "bad"
-    return "warn" if connection.failed_attempts or connection.rotation_is_due else "good"
+    is_odd = connection.pause or connection.failed_attempts or connection.rotation_is_due
+    return "warn" if is_odd else "good"
 
 
 def moment(at: datetime, zone: ZoneInfo) -> str:

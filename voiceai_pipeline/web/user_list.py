@@ -60,6 +60,7 @@ FILTERS: Final = (
     Filter("attention", "Needs action", lambda row: row.needs_action),
     Filter("failed", "Last sync failed", lambda row: row.has_failed),
     Filter("running", "Syncing", lambda row: row.sync is not None),
+    Filter("paused", "Paused", lambda row: row.is_paused),
     Filter("unconnected", "Not connected", lambda row: row.is_unconnected),
 )
 
@@ -117,6 +118,8 @@ def routes() -> list[Route]:
         Route(HOME, reading(_list), methods=["GET"]),
         Route("/failed/sync", posted(_sync_failed), methods=["POST"]),
         Route("/chosen/sync", posted(_sync_chosen), methods=["POST"]),
+        Route("/chosen/pause", posted(_pause_chosen), methods=["POST"]),
+        Route("/chosen/resume", posted(_resume_chosen), methods=["POST"]),
         Route("/chosen/disconnect", posted(_disconnect_chosen), methods=["POST"]),
     ]
 
@@ -142,6 +145,7 @@ def _list(request: Request) -> Response:
         rows=shown[(page - 1) * PER_PAGE : page * PER_PAGE],
         total=len(rows),
         needing_action=sum(row.needs_action for row in found),
+        paused=sum(row.is_paused for row in found),
         page=page,
         pages=pages,
         back=query.address(page=page),
@@ -239,11 +243,39 @@ def _rest(done: LaunchedForMany) -> str:
         said.append(f"{_users(done.busy)} being synced already.")
     if done.blocked:
         said.append(f"{_users(done.blocked)} left out: action is needed first, as the list says.")
+    if done.paused:
+        said.append(f"{_users(done.paused)} left out: their syncs are paused.")
     return " ".join(said)
 
 
 def _users(count: int) -> str:
     return f"{count} user{'s' if count != 1 else ''}"
+
+
+def _pause_chosen(request: Request, form: Form) -> Response:
+    chosen = _chosen(site := site_of(request), form)
+    back = safe_back(form.get("back", ""))
+    if form.get("sure") != "yes":
+        action = request.url.path
+        return render(request, "pause.html", chosen=chosen, action=action, sure=True, back=back)
+    paused = site.pipeline.pauses.pause([one.user.id for one in chosen], form.get("reason", ""))
+    text = "No calls are read until you resume them. Their tokens are kept and refreshed."
+    if before := len(chosen) - len(paused):
+        text += f" {_users(before)} had been paused before; nothing was changed there."
+    flash = Flash("plain", f"Syncs of {_users(len(paused))} paused", text)
+    return redirect(request, back, flash)
+
+
+def _resume_chosen(request: Request, form: Form) -> Response:
+    chosen = _chosen(site := site_of(request), form)
+    resumed = site.pipeline.pauses.resume([one.user.id for one in chosen])
+    text = "The days that were missed are synced automatically within minutes."
+    flash = (
+        Flash("good", f"Syncs of {_users(len(resumed))} resumed", text)
+        if resumed
+        else Flash("plain", "None of the checked users is paused", "Nothing was changed.")
+    )
+    return redirect(request, safe_back(form.get("back", "")), flash)
 
 
 def _disconnect_chosen(request: Request, form: Form) -> Response:

@@ -41,6 +41,9 @@ def routes() -> list[Route]:
         Route(user, reading(_detail), methods=["GET"]),
         Route(f"{user}/test", posted(_test), methods=["POST"]),
         Route(f"{user}/sync", posted(_sync), methods=["POST"]),
+        Route(f"{user}/pause", _ask_pause, methods=["GET"]),
+        Route(f"{user}/pause", posted(_pause), methods=["POST"]),
+        Route(f"{user}/resume", posted(_resume), methods=["POST"]),
         Route(f"{user}/disconnect", _ask_disconnect, methods=["GET"]),
         Route(f"{user}/disconnect", posted(_disconnect), methods=["POST"]),
     ]
@@ -159,6 +162,51 @@ def _day(text: str) -> date | None:
 def _failed(user_id: UUID, title: str, error: PipelineError) -> Flash:
     """The message and the fix of a failure."""
     return Flash.about(user_id, "bad", title, f"{error.message}. {error.failure.explanation.fix}.")
+
+
+def _ask_pause(request: Request) -> Response:
+    refuse_analysts(request)
+    connection = site_of(request).connection(request.path_params["user_id"])
+    back = safe_back(request.query_params.get("back", ""))
+    return render(
+        request, "pause.html", chosen=[connection], action=request.url.path, sure=False, back=back
+    )
+
+
+def _pause(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    paused = site_of(request).pipeline.pauses.pause([user_id], form.get("reason", ""))
+    flash = (
+        Flash.about(
+            user_id,
+            "plain",
+            "{user}: syncs are paused",
+            "No calls are read until you resume them. The token is kept and refreshed.",
+        )
+        if paused
+        else Flash.about(
+            user_id, "plain", "{user}: syncs were paused before", "Nothing was changed."
+        )
+    )
+    return redirect(request, safe_back(form.get("back", "")), flash)
+
+
+def _resume(request: Request, form: Form) -> Response:
+    user_id: UUID = request.path_params["user_id"]
+    site = site_of(request)
+    resumed = site.pipeline.pauses.resume([user_id])
+    connection = site.connection(user_id)
+    if not resumed:
+        flash = Flash.about(
+            user_id, "plain", "{user}: syncs are not paused", "Nothing was changed."
+        )
+    elif connection.obstacle is not None:
+        said = f"Calls are read once the connection works: {connection.cause}."
+        flash = Flash.about(user_id, "warn", "{user}: syncs are resumed", said)
+    else:
+        said = "The days that were missed are synced automatically within minutes."
+        flash = Flash.about(user_id, "good", "{user}: syncs are resumed", said)
+    return redirect(request, safe_back(form.get("back", "")), flash)
 
 
 def _ask_disconnect(request: Request) -> Response:

@@ -14,6 +14,7 @@ from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import Connection, ConnectionState, User
 from voiceai_pipeline.core.days import DayResult, DayState, Window, day_range
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.pause import Pause
 
 ZONE = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -28,6 +29,7 @@ def test_they_are_those_of_the_report(engine: sa.Engine, seed: int) -> None:
             User(uuid4(), str(number)),
             chance.choice([*ConnectionState, ConnectionState.CONNECTED, ConnectionState.EXPIRING]),
             location_id=f"loc {number}" if chance.random() < 0.95 else None,
+            pause=Pause(NOW, "a test") if chance.random() < 0.2 else None,
         )
         for number in range(25)
     ]
@@ -53,10 +55,10 @@ def test_they_are_those_of_the_report(engine: sa.Engine, seed: int) -> None:
         counted = day_counts(db, users, DAYS, ZONE, NOW)
 
     assert [
-        (one.day, one.complete, one.failed, one.waiting, one.unread, one.is_complete)
+        (one.day, one.complete, one.failed, one.waiting, one.paused, one.unread, one.is_complete)
         for one in counted
     ] == [
-        (r.day, len(r.complete), len(r.failed), len(r.waiting), len(r.unread), r.is_green)
+        (r.day, *map(len, (r.complete, r.failed, r.waiting, r.paused, r.unread)), r.is_green)
         for r in reports
     ]
     assert [one.is_open for one in counted] == [day == DAYS[-1] for day in DAYS]

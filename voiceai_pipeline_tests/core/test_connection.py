@@ -14,6 +14,7 @@ from voiceai_pipeline.core.connection import (
     missing_scopes,
 )
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.pause import Pause
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,20 @@ def test_a_connection_that_still_works_shows_that_its_refresh_keeps_failing() ->
     assert failing.fix
     once = shown(failed_attempts=1, last_failure=FailureClass.UNREACHABLE)
     assert "failed once" in once.cause
+
+
+def test_a_pause_comes_before_what_the_connection_needs_and_hides_none_of_it() -> None:
+    pause = Pause(NOW, "a test", "for a reason that is not told here")
+    said = "An operator has paused the user's syncs (since 2026-11-20 12:00 UTC)"
+    fix = "Resume the user: voiceai-pipeline resume USER"
+    fine = shown(pause=pause)
+    assert (fine.label, fine.cause, fine.fix) == ("connected, syncs paused", said, fix)
+    assert (fine.obstacle, fine.sync_obstacle) == (None, FailureClass.SYNC_PAUSED)
+    broken = shown(
+        ConnectionState.NEEDS_RECONNECT, reason=FailureClass.REFRESH_REJECTED, pause=pause
+    )
+    assert broken.label == "needs reconnection: revoked, syncs paused"
+    assert broken.cause.startswith(f"{said}. Failed to refresh token (the app was removed")
+    assert broken.message.endswith(f". Fix: {fix}")
+    assert broken.obstacle is FailureClass.REFRESH_REJECTED
+    assert not broken.can_sync

@@ -12,9 +12,10 @@ from voiceai_pipeline.cli.up import PROJECT
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import ConnectionState
 from voiceai_pipeline.core.failures import FailureClass, for_user
+from voiceai_pipeline.core.pause import Pause
 from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.database.period_tables import ALL_MARTS
-from voiceai_pipeline.database.tables import sync_ledger
+from voiceai_pipeline.database.tables import sync_ledger, sync_pauses
 from voiceai_pipeline.database.views import VIEWS
 from voiceai_pipeline_tests.support.analysts import STARTED, add_call, add_connection, read
 
@@ -122,6 +123,9 @@ def test_connections_are_shown_as_the_pipeline_sees_them(
         for number, values in enumerate(STATES):
             add_connection(db, number, f"User {number}", **values)
         connections.add_user(db, UUID(int=99), business_name="Never")
+        for user_id, reason in ((UUID(int=99), ""), (add_connection(db, 77, "Rest"), "a break")):
+            pause = {"user_id": user_id, "since": STARTED, "paused_by": "a test", "reason": reason}
+            db.execute(sa.insert(sync_pauses).values(pause))
         users = {connection.user.id: connection for connection in connections.all_connections(db)}
 
     rows = {row["user_id"]: row for row in read("ada", database, "TABLE voiceai.connections")}
@@ -129,13 +133,15 @@ def test_connections_are_shown_as_the_pipeline_sees_them(
     assert rows.keys() == users.keys()
     for user_id, row in rows.items():
         connection = users[user_id]
-        failure = connection.obstacle or connection.last_failure
+        failure = connection.sync_obstacle or connection.last_failure
         assert row["state"] == connection.state
         assert row["can_sync"] == connection.can_sync
         assert FailureClass.stored(row["failure_class"]) == failure
         said = failure.explanation if failure else None
         assert row["message"] == (said and said.message)
         assert row["fix"] == (said and for_user(said.fix, user_id))
+        since, by, why = (row[f"syncs_paused_{name}"] for name in ("since", "by", "because"))
+        assert (Pause(since, by, why) if since else None) == connection.pause
     assert rows[UUID(int=99)]["state"] == ConnectionState.NEVER_CONNECTED
 
 

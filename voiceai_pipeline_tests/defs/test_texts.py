@@ -87,6 +87,21 @@ def test_a_day_says_whether_it_is_complete_which_users_are_missing_and_where_to_
     assert texts.answer(DayReport(DAY, (), (), (), ()), PAGE).startswith("**Nothing to sync.**")
 
 
+def test_paused_users_are_counted_and_named_apart_from_those_who_need_action() -> None:
+    rest = row(3, DayState.WAITING, "Rest", failure=FailureClass.SYNC_PAUSED)
+    spa = row(4, DayState.WAITING, "Spa", failure=FailureClass.LOCATION_PAUSED)
+    both = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (rest, spa), ())
+    assert "complete for 1 of 3 users; 1 needs action; 1 paused (33.3 % of" in texts.answer(
+        both, PAGE
+    )
+    assert (
+        "- **Rest** paused: An operator has paused the user's syncs. Resume the user."
+        in texts.needs_text(both)
+    )
+    alone = DayReport(DAY, (row(1, DayState.COMPLETE),), (), (rest,), ())
+    assert "complete for 1 of 2 users; 1 paused" in texts.answer(alone, PAGE)
+
+
 def test_percentages_are_rounded_half_up() -> None:
     done = tuple(row(number, DayState.COMPLETE) for number in range(2))
     report = DayReport(DAY, done, (failed(9),), (), ())

@@ -169,6 +169,28 @@ def test_disconnect_asks_first(installation: Installation, open_window: OpenWind
     expect(page.get_by_role("button", name="Connect: Harbor Dental")).to_be_visible()
 
 
+def test_checked_users_are_paused_with_a_reason_and_resumed(
+    installation: Installation, open_window: OpenWindow
+) -> None:
+    installation.add("Harbor Dental")
+    installation.connect(HARBOR)
+    page = open_window()
+    page.goto(installation.url)
+
+    page.get_by_role("checkbox", name="Choose Harbor Dental").check()
+    press(page, "Pause")
+    page.get_by_label("Reason").fill("closed until May")
+    page.get_by_label("Reason").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Syncs of 1 user paused")
+    harbor = page.get_by_role("row", name="Harbor Dental")
+    expect(harbor).to_contain_text("connected, syncs paused")
+    expect(harbor).to_contain_text("closed until May")
+    page.get_by_role("link", name="Paused 1").click()
+    press(page, "Resume: Harbor Dental")
+    expect(page.get_by_role("status")).to_contain_text("syncs are resumed")
+    expect(page.get_by_role("link", name="Paused 0")).to_be_visible()
+
+
 def test_sync_now_links_to_the_run(installation: Installation, open_window: OpenWindow) -> None:
     installation.add("Harbor Dental")
     installation.connect(HARBOR)
@@ -279,7 +301,9 @@ def test_every_page_fits_its_window_and_is_accessible(
         {"viewport": {"width": 320, "height": 640}, "color_scheme": "dark"},
         {"viewport": {"width": 900, "height": 800}, "color_scheme": "dark"},
     ]
-    paths = ("/", f"/users/{CEDAR}", f"/users/{UUID(int=1)}", f"/users/{HARBOR}/disconnect")
+    installation.pipeline.pauses.pause([UUID(int=1)], "a reason_without_room " * 9)
+    paths = ("/", f"/users/{CEDAR}", f"/users/{UUID(int=1)}")
+    paths += (f"/users/{HARBOR}/disconnect", f"/users/{HARBOR}/pause")
     for look in looks:
         page = open_window(**look)
         for path in paths:

@@ -243,11 +243,11 @@ def test_every_mutation_of_this_release_is_known_here() -> None:
 def test_buttons_are_neither_shown_to_analysts_nor_accepted_from_them(front: Front) -> None:
     someone = "/users/00000000-0000-4000-8000-000000000001"
     with front.visitor(ANALYSTS_PASSWORD) as analyst:
-        for action in ("connect", "sync", "test", "disconnect", "location"):
+        for action in ("connect", "sync", "test", "disconnect", "location", "pause", "resume"):
             pressed = analyst.post(f"{someone}/{action}", follow=False)
             assert pressed.status_code == 403
             assert "Only operators can do this" in pressed.text
-        for page in ("disconnect", "location"):
+        for page in ("disconnect", "location", "pause"):
             assert analyst.get(f"{someone}/{page}").status_code == 403
         assert 'action="/users/' not in analyst.get("/").text
         assert analyst.post("/logout", follow=False).status_code == 303

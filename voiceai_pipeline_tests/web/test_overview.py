@@ -42,6 +42,12 @@ def test_a_day_answers_for_how_many_of_how_many(
     assert (day.tone, day.answer, day.detail) == (tone, answer, detail)
 
 
+def test_paused_users_are_counted_apart_from_those_who_need_action() -> None:
+    day = overview.day_of(DayCounts(DAY, False, 6, 0, 3, 0, paused=2))
+    said = "complete for 6 of 9 users; 1 needs action; 2 paused"
+    assert (day.tone, day.answer, day.detail) == ("warn", "Yes", said)
+
+
 def test_a_day_that_is_not_over_is_complete_so_far() -> None:
     assert overview.day_of(DayCounts(DAY, True, 8, 0, 0, 0)).answer == "Yes, so far"
 

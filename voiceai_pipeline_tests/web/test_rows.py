@@ -8,6 +8,7 @@ import pytest
 from voiceai_pipeline.calls.ledger import UserStatus
 from voiceai_pipeline.core.connection import Connection, ConnectionState, User
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.pause import Pause
 from voiceai_pipeline.web.rows import Row
 from voiceai_pipeline_tests.support.connection import CONNECTED, NOON
 
@@ -23,6 +24,7 @@ AGENCY = replace(
     user_type="Company",
     location_id=None,
 )
+PAUSE = Pause(NOON, "connections page")
 NEVER = Connection(User(UUID(int=2), "Maple Plumbing"), ConnectionState.NEVER_CONNECTED)
 
 PRIVATE = replace(CONNECTED, user_type="Private")
@@ -35,16 +37,23 @@ PRIVATE_REVOKED, PRIVATE_SCOPE = (
 @pytest.mark.parametrize(
     ("connection", "labels"),
     [
-        (CONNECTED, ["Sync now", "Test", "Reconnect", "Disconnect"]),
-        (IN_DOUBT, ["Sync now", "Test", "Reconnect", "Disconnect"]),
-        (REVOKED, ["Reconnect", "Test", "Enter a token", "Disconnect"]),
-        (PRIVATE, ["Sync now", "Test", "Enter a token", "Disconnect"]),
-        (PRIVATE_REVOKED, ["Enter a token", "Test", "Reconnect", "Disconnect"]),
-        (PRIVATE_SCOPE, ["Test", "Enter a token", "Disconnect"]),
-        (PAUSED, ["Test", "Reconnect", "Disconnect"]),
-        (AGENCY, ["Choose location", "Reconnect", "Disconnect"]),
-        (NEVER, ["Connect", "Enter a token"]),
-        (replace(CONNECTED, state=ConnectionState.DISCONNECTED), ["Connect", "Enter a token"]),
+        (CONNECTED, ["Sync now", "Test", "Reconnect", "Pause", "Disconnect"]),
+        (IN_DOUBT, ["Sync now", "Test", "Reconnect", "Pause", "Disconnect"]),
+        (REVOKED, ["Reconnect", "Test", "Enter a token", "Pause", "Disconnect"]),
+        (PRIVATE, ["Sync now", "Test", "Enter a token", "Pause", "Disconnect"]),
+        (PRIVATE_REVOKED, ["Enter a token", "Test", "Reconnect", "Pause", "Disconnect"]),
+        (PRIVATE_SCOPE, ["Test", "Enter a token", "Pause", "Disconnect"]),
+        (PAUSED, ["Test", "Reconnect", "Pause", "Disconnect"]),
+        (AGENCY, ["Choose location", "Reconnect", "Pause", "Disconnect"]),
+        (NEVER, ["Connect", "Enter a token", "Pause"]),
+        (replace(CONNECTED, pause=PAUSE), ["Resume", "Reconnect", "Disconnect"]),
+        (replace(REVOKED, pause=PAUSE), ["Resume", "Reconnect", "Enter a token", "Disconnect"]),
+        (replace(PAUSED, pause=PAUSE), ["Resume", "Reconnect", "Disconnect"]),
+        (replace(NEVER, pause=PAUSE), ["Resume", "Connect", "Enter a token"]),
+        (
+            replace(CONNECTED, state=ConnectionState.DISCONNECTED),
+            ["Connect", "Enter a token", "Pause"],
+        ),
     ],
 )
 def test_the_buttons_fit_the_state_and_the_most_useful_one_comes_first(
@@ -59,10 +68,20 @@ def test_the_buttons_fit_the_state_and_the_most_useful_one_comes_first(
 def test_a_broken_connection_is_more_urgent_than_one_that_was_never_made() -> None:
     urgencies = [Row(one, None).urgency for one in (REVOKED, PAUSED, NEVER, CONNECTED)]
 
-    assert urgencies == [0, 0, 1, 2]
+    assert urgencies == [0, 0, 1, 3]
     failing = replace(CONNECTED, failed_attempts=3, last_failure=FailureClass.PROVIDER_ERROR)
     assert Row(failing, None).needs_action
     assert not Row(CONNECTED, None).needs_action
+
+
+def test_a_paused_user_needs_no_action_and_comes_before_those_who_are_fine() -> None:
+    paused = [Row(replace(one, pause=PAUSE), None) for one in (REVOKED, NEVER, CONNECTED)]
+
+    assert {(row.urgency, row.needs_action, row.is_paused) for row in paused} == {(2, False, True)}
+    assert [row.tone for row in paused] == ["bad", "plain", "warn"]
+    failed = UserStatus(NOON, "failure", "It broke. Fix: Wait", 0)
+    assert Row(CONNECTED, failed).has_failed
+    assert not Row(replace(CONNECTED, pause=PAUSE), failed).has_failed
 
 
 @pytest.mark.parametrize("state", ConnectionState)
