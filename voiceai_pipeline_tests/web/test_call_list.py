@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from voiceai_pipeline.calls import call_search
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline_tests.support.call_desk import (
     BERLIN,
@@ -173,6 +174,32 @@ def test_calls_are_found_by_their_outcome_and_those_without_one_are_not_final(
     page = re.sub(r"<[^>]+>", " ", shown(desk, DAY))
     for name in ("Booked", "Answered", "Not final yet"):
         assert name in page
+
+
+def test_a_list_without_bounds_is_complete_whatever_it_begins_with(desk: CallDesk) -> None:
+    """It looks at the last days first, and further back until its page is full."""
+    found = []
+    for ago in (0, 10, 100, 900):
+        at = MORNING - timedelta(days=ago)
+        found.append(desk.call(at=at))
+        desk.outcome(found[-1], "goal", at)
+    for query in ("outcome=goal", "has=engaged", "outcome=goal&order=asc"):
+        expected = found[::-1] if "asc" in query else found
+        page = shown(desk, f"days=all&{query}")
+        assert ids(page) == expected, query
+        assert re.search(r"Live <span>4</span>", page)
+
+
+def test_actions_are_counted_only_of_so_many_calls(
+    desk: CallDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        desk.call(executed_call_actions=[{"actionType": "SMS"}] if n % 2 else [])
+    assert re.search(r"Live <span>2</span>", shown(desk, f"{DAY}&action=SMS"))
+    monkeypatch.setattr(call_search, "LOOKED_AT", 3)
+    page = shown(desk, f"{DAY}&action=SMS")
+    assert re.search(r"All <span>more than [01]</span>", page)
+    assert len(ids(page)) == 2
 
 
 def test_the_insights_links_find_the_calls_behind_their_numbers(desk: CallDesk) -> None:
