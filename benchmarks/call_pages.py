@@ -125,14 +125,23 @@ def sentences() -> list[str]:
     return [" ".join(dice.choices(words, weights, k=22)).capitalize() for _ in range(5_000)]
 
 
-def fill(engine: sa.Engine, calls: int, locations: int, days: int, last: datetime) -> None:
+def add_calls(
+    engine: sa.Engine, numbers: range, calls: int, locations: int, days: int, last: datetime
+) -> None:
+    """Store the calls of these numbers: of ``calls``, evenly over ``days`` up to ``last``. A higher
+    number is a later call."""
     said = sentences()
-    for start in range(0, calls, 50_000):
+    for start in range(numbers.start, numbers.stop, 50_000):
         with engine.begin() as db:
             db.execute(sa.text(_FILL), {
-                "start": start, "stop": min(start + 50_000, calls) - 1, "locations": locations,
-                "days": days, "calls": calls, "last": last, "sentences": said,
+                "start": start, "stop": min(start + 50_000, numbers.stop) - 1,
+                "locations": locations, "days": days, "calls": calls, "last": last,
+                "sentences": said,
             })  # fmt: skip
+
+
+def fill(engine: sa.Engine, calls: int, locations: int, days: int, last: datetime) -> None:
+    add_calls(engine, range(calls), calls, locations, days, last)
     values = {"locations": locations, "first": last - timedelta(days=days), "last": last}
     with engine.begin() as db:
         for statement in _AROUND:

@@ -43,6 +43,7 @@ defs = dg.Definitions(
         jobs.correct_colours,
         helpers.help_sync,
         jobs.purge_old_runs,
+        jobs.purge_old_calls,
     ],
     schedules=[
         schedules.yesterday_and_trailing_window,
@@ -51,6 +52,7 @@ defs = dg.Definitions(
         schedules.directory_every_morning,
         schedules.connections_every_morning,
         schedules.old_runs_every_night,
+        schedules.old_calls_every_night,
     ],
     sensors=[
         sensors.expiring_tokens,

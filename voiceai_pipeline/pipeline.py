@@ -54,6 +54,7 @@ class Pipeline:
     reconciliation: Reconciliation
     zone: ZoneInfo
     metrics: MetricRules
+    keep_days: int | None = None
 
     @cached_property
     def marts(self) -> "Marts":
@@ -217,7 +218,10 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             pairs=pairs,
             connected=directory.read_new,
         )
-        sync = Sync(engine, tokens, client, settings.timezone, helpers=settings.helpers)
+        sync = Sync(
+            engine, tokens, client, settings.timezone,
+            helpers=settings.helpers, keep_days=settings.keep_calls_days,
+        )  # fmt: skip
         reconciliation = Reconciliation(engine, tokens, client, settings.timezone)
         yield Pipeline(
             engine,
@@ -232,4 +236,5 @@ def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator
             reconciliation,
             settings.timezone,
             settings.metrics,
+            settings.keep_calls_days,
         )

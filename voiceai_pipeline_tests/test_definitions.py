@@ -75,6 +75,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "update_sync_status",
         "correct_colours",
         "help_sync",
+        "purge_old_calls",
         "purge_old_runs",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
@@ -94,6 +95,7 @@ def test_the_location_holds_exactly_these_names() -> None:
         "reconciliation_every_night",
         "directory_every_morning",
         "connections_every_morning",
+        "old_calls_every_night",
         "old_runs_every_night",
     }
     assert {

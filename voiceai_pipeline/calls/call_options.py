@@ -57,20 +57,27 @@ class Coverage:
         failed: pairs without a complete read whose sync failed.
         read_until: up to when today has been read for every location (UTC); None if some location
             has not been read today, or today is not in the list.
+        not_kept: pairs whose day's calls are no longer kept.
     """
 
     days: int
     read: int
     failed: int
     read_until: datetime | None = None
+    not_kept: int = 0
 
     @property
     def is_complete(self) -> bool:
-        return self.read >= self.days
+        """Whether every day that is kept has been read."""
+        return self.missing <= 0
+
+    @property
+    def kept(self) -> int:
+        return self.days - self.not_kept
 
     @property
     def missing(self) -> int:
-        return self.days - self.read
+        return self.kept - self.read
 
 
 def all_locations(
@@ -138,7 +145,11 @@ def agents_of(db: sa.Connection, location_ids: Sequence[str], limit: int) -> lis
 
 
 def coverage(
-    db: sa.Connection, scopes: Sequence[Scope], zone: ZoneInfo, now: datetime
+    db: sa.Connection,
+    scopes: Sequence[Scope],
+    zone: ZoneInfo,
+    now: datetime,
+    kept_since: date | None = None,
 ) -> Coverage | None:
     """How much of ``scopes`` has been read; None if a scope has no window, no day has begun, or
     there are too many days to look up.
@@ -146,6 +157,7 @@ def coverage(
     Args:
         zone: the pipeline's time zone, which defines the ledger's days.
         now: aware UTC.
+        kept_since: the first day of which calls are kept; None: all are.
     """
     ranges = [
         (scope.location_id, *_days(scope.window, zone, now)) for scope in scopes if scope.window
@@ -167,9 +179,10 @@ def coverage(
             "first": first,
             "last": last,
             "today": now.astimezone(zone).date(),
+            "kept_since": kept_since or first,
         },
     ).one()
-    return Coverage(row.days, row.read, row.failed, row.read_until)
+    return Coverage(row.days, row.read, row.failed, row.read_until, row.not_kept)
 
 
 # Counted in SQL, not in Python: a page of a hundred locations and thirty days has 3,000 pairs.
@@ -183,19 +196,22 @@ _COVERAGE: Final = sa.text(
           ON one.day BETWEEN given.first AND given.last),
     ledger AS (
         SELECT location_id, day, max(read_until) FILTER (WHERE state = 'complete') AS read_until,
-               bool_or(state = 'failed') AS failed
+               bool_or(state = 'failed') AS failed, bool_or(state <> 'not_kept') AS is_wanted
         FROM sync_ledger WHERE day BETWEEN :first AND :last AND location_id = ANY(:ids)
         GROUP BY location_id, day)
     SELECT count(*) AS days,
            count(*) FILTER (WHERE read_until >= ends OR day = :today AND read_until IS NOT NULL)
              AS read,
+           count(*) FILTER (WHERE day < :kept_since AND is_wanted IS NOT TRUE) AS not_kept,
            count(*) FILTER (WHERE failed AND read_until IS NULL) AS failed,
            CASE WHEN count(*) FILTER (WHERE day = :today AND read_until IS NOT NULL)
                    = count(DISTINCT location_id)
                 THEN min(read_until) FILTER (WHERE day = :today) END AS read_until
     FROM wanted LEFT JOIN ledger USING (location_id, day)
     """
-).columns(days=sa.Integer, read=sa.Integer, failed=sa.Integer, read_until=UtcDateTime)
+).columns(
+    days=sa.Integer, read=sa.Integer, not_kept=sa.Integer, failed=sa.Integer, read_until=UtcDateTime
+)
 
 _MOST_DAYS: Final = 20_000
 """The most pairs of a location and a day that a page looks up in the ledger."""

@@ -36,6 +36,7 @@ def of_days(
     connections: Sequence[Connection],
     zone: ZoneInfo,
     now: datetime,
+    kept_since: date | None = None,
 ) -> dict[date, Completeness]:
     """The completeness of each of ``days``.
 
@@ -43,6 +44,8 @@ def of_days(
         connections: of all users.
         zone: the time zone of the days.
         now: aware UTC; a day in progress is complete if its last read was.
+        kept_since: the first day of which calls are kept; None: all are. A day before it is
+            complete unless the ledger says otherwise.
     """
     able = [one for one in connections if one.can_sync]
     fresh = [one.user.id for one in able if one.since is not None and now - one.since < DEADLINE]
@@ -54,12 +57,16 @@ def of_days(
         "days": list(ends),
         "read_until": [end if end <= now else _ANY_TIME for end in ends.values()],
     }
-    complete = {row.day: row.users for row in db.execute(_COMPLETE, values)}
+    found = {row.day: row for row in db.execute(_COMPLETE, values)}
     # A user whose history is being read has no complete day yet.
     done = Completeness.FILLING if filling else Completeness.COMPLETE
 
     def of_day(day: date) -> Completeness:
-        is_done = complete.get(day, 0) >= len(able) - len(filling)
+        row = found.get(day)
+        if kept_since is not None and day < kept_since:
+            is_done = row is None or not row.others
+        else:
+            is_done = (row.complete if row else 0) >= len(able) - len(filling)
         return done if is_done else Completeness.INCOMPLETE
 
     return {day: of_day(day) for day in days}
@@ -75,12 +82,14 @@ _ANY_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 # The ends of days come from Python: its time zone data and the server's may differ.
 _COMPLETE: Final = sa.text(
-    "SELECT l.day, count(*) AS users "
+    "SELECT l.day, count(*) FILTER (WHERE l.state = 'complete' AND l.read_until >= d.read_until) "
+    "           AS complete, "
+    "       count(*) FILTER (WHERE l.state <> 'not_kept' "
+    "           AND (l.state = 'complete' AND l.read_until >= d.read_until) IS NOT TRUE) AS others "
     "FROM sync_ledger l "
     "JOIN unnest(:users, :locations) AS u(user_id, location_id) "
     "     ON u.user_id = l.user_id AND u.location_id = l.location_id "
     "JOIN unnest(:days, :read_until) AS d(day, read_until) ON d.day = l.day "
-    "WHERE l.state = 'complete' AND l.read_until >= d.read_until "
     "GROUP BY l.day"
 ).bindparams(
     sa.bindparam("users", type_=ARRAY(sa.Uuid)),

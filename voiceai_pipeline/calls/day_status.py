@@ -48,6 +48,7 @@ class DayReport:
         waiting: needs action first: reconnect, or re-enable the location; or an operator has paused
             the syncs (``paused``).
         unread: can be synced, but was never tried, or was last read before the day ended.
+        not_kept: calls of this day are no longer kept.
     """
 
     day: date
@@ -55,6 +56,7 @@ class DayReport:
     failed: tuple[DayResult, ...]
     waiting: tuple[DayResult, ...]
     unread: tuple[User, ...]
+    not_kept: tuple[User, ...] = ()
 
     @property
     def paused(self) -> list[User]:
@@ -63,7 +65,7 @@ class DayReport:
 
     @property
     def is_green(self) -> bool:
-        """Whether every user who can be synced is complete."""
+        """Whether every user whose day can be synced is complete."""
         return not self.failed and not self.unread
 
     @property
@@ -73,7 +75,7 @@ class DayReport:
 
     @property
     def users(self) -> int:
-        """How many users there are, including those who wait."""
+        """How many users there are, including those who wait; not those whose day is not kept."""
         return self.able + len(self.waiting)
 
     @property
@@ -116,6 +118,7 @@ def report(
     connections: Sequence[Connection],
     zone: ZoneInfo,
     now: datetime,
+    kept_since: date | None = None,
 ) -> list[DayReport]:
     """The report of each of ``days``, in order.
 
@@ -123,11 +126,18 @@ def report(
         rows: the ledger's rows for ``days``.
         zone: the time zone of the days.
         now: aware UTC; a day that is not over counts as complete up to its last read.
+        kept_since: the first day of which calls are kept; None: all are.
     """
     rows = list(rows)
     done = finished(rows, connections, zone)
     found = {(row.user.id, row.location_id, row.day): row for row in rows}
-    return [_report_day(day, connections, found, done, zone, now) for day in sorted(days)]
+    return [
+        _report_day(
+            day, connections, found, done, zone, now,
+            is_kept=kept_since is None or day >= kept_since,
+        )
+        for day in sorted(days)
+    ]  # fmt: skip
 
 
 def _report_day(
@@ -137,14 +147,18 @@ def _report_day(
     done: set[tuple[UUID, date]],
     zone: ZoneInfo,
     now: datetime,
+    *,
+    is_kept: bool,
 ) -> DayReport:
     is_open = Window.of_day(day, zone).end > now
-    complete, failed, waiting, unread = [], [], [], []
+    complete, failed, waiting, unread, not_kept = [], [], [], [], []
     for one in connections:
         row = rows.get((one.user.id, one.location_id or "", day))
         is_read = row is not None and row.state is DayState.COMPLETE
         if row is not None and is_read and (is_open or (one.user.id, day) in done):
             complete.append(row)
+        elif not is_kept and (row is None or row.state is DayState.NOT_KEPT):
+            not_kept.append(one.user)
         elif one.sync_obstacle is not None:
             empty = DayResult(one.user, one.location_id or "", day, DayState.WAITING)
             waiting.append(
@@ -155,7 +169,9 @@ def _report_day(
             failed.append(row)
         else:
             unread.append(one.user)
-    return DayReport(day, tuple(complete), tuple(failed), tuple(waiting), tuple(unread))
+    return DayReport(
+        day, tuple(complete), tuple(failed), tuple(waiting), tuple(unread), tuple(not_kept)
+    )
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def users_with(db: sa.Connection, state: DayState, first: date) -> set[UUID]:
     query = sa.select(sync_ledger.c.user_id).where(
         # The predicate of the partial index on unfinished days; complete days are millions.
         sync_ledger.c.state != sa.literal_column("'complete'"),
+        sync_ledger.c.state != sa.literal_column("'not_kept'"),
         sync_ledger.c.state == state.value,
         sync_ledger.c.day >= first,
     )

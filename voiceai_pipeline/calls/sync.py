@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import day_status, ledger, shared_work, work_units
+from voiceai_pipeline.calls import day_status, deleted_months, ledger, shared_work, work_units
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
 from voiceai_pipeline.calls.shared_work import LeaderGoneError, SharedWork
@@ -25,6 +25,7 @@ from voiceai_pipeline.connections import queries as connection_queries
 from voiceai_pipeline.connections.probe import probe
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens
+from voiceai_pipeline.core import kept_days
 from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.database.engine import autocommit, database_error, read_clock
@@ -59,6 +60,7 @@ class Sync:
         now: replaces the database's clock where time is simulated; aware UTC.
         terms: timeouts of leases and of the queue.
         helpers: how many other runs may help with a sync; 0: none, and no work is offered.
+        keep_days: how many days calls are kept; None: for ever.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Sync:
         workers: int = WORKERS,
         terms: Terms = TERMS,
         helpers: int = 0,
+        keep_days: int | None = None,
     ) -> None:
         self._engine = engine
         self._tokens = tokens
@@ -81,6 +84,7 @@ class Sync:
         self._workers = workers
         self._terms = terms
         self._helpers = helpers
+        self._keep_days = keep_days
 
     def sync_days(
         self,
@@ -103,7 +107,7 @@ class Sync:
 
         Raises:
             UnknownUserError: there is no user with one of the ids; the text names all such ids.
-            SyncRequestError: a day is in the future, or no day was given.
+            SyncRequestError: a day is in the future or no longer kept, or no day was given.
             PipelineError: DATABASE, if the ledger itself cannot be read or written.
         """
         try:
@@ -218,6 +222,22 @@ class Sync:
             raise SyncRequestError(
                 f"{days[-1]} lies in the future; the last day that can be synced is today, {today}."
             )
+        since = kept_days.kept_since(today, self._keep_days)
+        if since is not None and self._keep_days is not None and days[0] < since:
+            raise SyncRequestError(kept_days.refusal(days[0], since, self._keep_days))
+
+    def first_day(self) -> date | None:
+        """The first day that is kept, so that it can be synced; None: every day can.
+
+        Raises:
+            PipelineError: DATABASE.
+        """
+        try:
+            with autocommit(self._engine) as db:
+                today = read_clock(db, self._now).astimezone(self._zone).date()
+        except sa.exc.SQLAlchemyError as error:
+            raise database_error(error) from None
+        return kept_days.kept_since(today, self._keep_days)
 
     def _record_waiting(
         self,
@@ -257,12 +277,13 @@ class Sync:
             with self._engine.begin() as db:
                 connections = connection_queries.all_connections(db)
                 now = read_clock(db, self._now)
+                since = deleted_months.kept_since(db, self._zone, self._keep_days, now)
                 # Day by day: a month of ten thousand users would take a few hundred MB.
                 return [
                     report
                     for day in sorted(days)
                     for report in day_status.report(
-                        [day], ledger.results(db, days=[day]), connections, self._zone, now
+                        [day], ledger.results(db, days=[day]), connections, self._zone, now, since
                     )
                 ]
         except sa.exc.SQLAlchemyError as error:

@@ -24,9 +24,12 @@ def days_between(first: date, last: date, today: date) -> list[date]:
         today: in the pipeline's time zone.
 
     Raises:
-        voiceai_pipeline.core.days.DaysError: one is in the future, or before the first partition.
+        voiceai_pipeline.core.days.DaysError: one is in the future, before the first partition, or
+            no longer kept.
     """
-    return days_to_sync(first, last, earliest=partitions.FIRST_DAY, today=today)
+    return days_to_sync(
+        first, last, earliest=partitions.FIRST_DAY, today=today, keep_days=partitions.KEEP_DAYS
+    )
 
 
 def sync_calls(

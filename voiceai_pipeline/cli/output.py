@@ -196,7 +196,7 @@ def show_rows(rows: Sequence[DayResult]) -> None:
         ]
         table.add_row(
             group[0].user.name,
-            Text(state.value, colours[state]),
+            Text(state.value, colours.get(state, "")),
             span([row.day for row in group]),
             *map(str, sums),
             for_user(message, user_id),

@@ -194,7 +194,7 @@ def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) ->
     elsewhere = sa.and_(
         sync_ledger.c.user_id == user_id,
         sync_ledger.c.location_id != location_id,
-        sync_ledger.c.state != DayState.COMPLETE.value,
+        sync_ledger.c.state.not_in([DayState.COMPLETE.value, DayState.NOT_KEPT.value]),
     )
     moved = sa.select(
         sync_ledger.c.user_id,

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.core.kept_days import kept_since, refusal
 
 DAYS_PER_RUN: Final = 31
 """How many consecutive days one run syncs at most. It reads them as one window per location: longer
@@ -51,15 +52,19 @@ class DaysError(ValueError):
     """A range of days that cannot be synced; the text says why and what to do."""
 
 
-def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> list[date]:
+def days_to_sync(
+    first: date, last: date, *, earliest: date, today: date, keep_days: int | None = None
+) -> list[date]:
     """The days from ``first`` to ``last``, inclusive, after checking that they can be synced.
 
     Args:
         earliest: the first partition.
         today: in the pipeline's time zone.
+        keep_days: how long calls are kept; None: for ever.
 
     Raises:
-        DaysError: the range is empty, starts before ``earliest``, or ends after ``today``.
+        DaysError: the range is empty, starts before ``earliest`` or with a day that is no longer
+            kept, or ends after ``today``.
     """
     if last > today:
         raise DaysError(f"{last} is in the future; today is {today}. Choose an earlier day.")
@@ -68,6 +73,9 @@ def days_to_sync(first: date, last: date, *, earliest: date, today: date) -> lis
             f"{first} is before {earliest}, the first day that can be synced. Choose a later day, "
             "or set VOICEAI_START_DATE to an earlier one and restart."
         )
+    since = kept_since(today, keep_days)
+    if since is not None and keep_days is not None and first < since:
+        raise DaysError(refusal(first, since, keep_days))
     if last < first:
         raise DaysError(f"{last} is before {first}. Enter the earlier day first.")
     return day_range(first, last)
@@ -94,6 +102,9 @@ class DayState(StrEnum):
     COMPLETE = "complete"
     FAILED = "failed"
     WAITING = "waiting"
+    NOT_KEPT = "not_kept"
+    """Its calls were deleted because of their age (``VOICEAI_KEEP_CALLS_DAYS``): neither missing
+    nor empty."""
 
 
 @dataclass(frozen=True, slots=True)  # ten thousand users have 300,000 of these a month

@@ -22,6 +22,7 @@ from voiceai_pipeline.core.settings_parsing import (
     is_link,
     is_local,
     is_safe,
+    keep_days_of,
     list_of,
     parse_keys,
     port_of,
@@ -58,6 +59,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "are encrypted when they are refreshed) or refuse",
     "VOICEAI_TIMEZONE": "the IANA zone whose days are the partitions; default UTC",
     "VOICEAI_START_DATE": "the first day that can be synced, YYYY-MM-DD; default 2025-01-01",
+    "VOICEAI_KEEP_CALLS_DAYS": "calls older than this many days are deleted for good, by whole "
+    "months; 60 to 9999; unset or 0: they are kept for ever",
     "VOICEAI_SANDBOX_PORT": "port of the sandbox on this machine; default 8790",
     "VOICEAI_SQL_PORT": "port on this machine where SQL tools reach the embedded server with a "
     "password; unset: none",
@@ -203,6 +206,7 @@ class Settings:
         token_keys: key id to 32 bytes; the first key encrypts. Empty means the key file.
         refuse_plain_tokens: do not read tokens stored in plain text.
         helpers: how many runs at once may help syncs, over all syncs.
+        keep_calls_days: how many days calls are kept at least; None: for ever.
     """
 
     home: Path
@@ -218,6 +222,7 @@ class Settings:
     token_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     refuse_plain_tokens: bool = False
     helpers: int = 0
+    keep_calls_days: int | None = None
 
     @classmethod
     def load(cls, env: Mapping[str, str]) -> "Settings":
@@ -245,6 +250,7 @@ class Settings:
             token_keys=parse_keys(given.get("VOICEAI_TOKEN_KEYS", "")),
             refuse_plain_tokens=_plain_tokens(given) == "refuse",
             helpers=whole_number_of(given, "VOICEAI_HELPERS", 0),
+            keep_calls_days=keep_days_of(given),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from voiceai_pipeline.core.kept_days import LEAST_DAYS
 from voiceai_pipeline.core.secret import Secret
 
 _MIN_SECRET: Final = 16
@@ -156,6 +157,22 @@ def start_date_of(env: Mapping[str, str]) -> date:
         raise SettingsError(
             f"VOICEAI_START_DATE is {text!r}. Write a day as YYYY-MM-DD."
         ) from error
+
+
+def keep_days_of(env: Mapping[str, str]) -> int | None:
+    """How many days calls are kept at least; None: for ever.
+
+    Raises:
+        SettingsError: it is no whole number, or one that is too small.
+    """
+    text = env.get("VOICEAI_KEEP_CALLS_DAYS", "").strip() or "0"
+    days = int(text) if re.fullmatch(r"[0-9]{1,4}", text) else -1
+    if days != 0 and days < LEAST_DAYS:
+        raise SettingsError(
+            f"VOICEAI_KEEP_CALLS_DAYS is {text!r}. Write a whole number of days from {LEAST_DAYS} "
+            "to 9999, or leave it out to keep calls for ever."
+        )
+    return days or None
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

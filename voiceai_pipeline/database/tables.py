@@ -1,8 +1,8 @@
 """Every table except the marts, to import from one place.
 
 A table is defined in the module of its concept: ``connection_tables``, ``call_tables``,
-``call_page_tables``, ``webhook_tables``, ``page_tables``, ``pause_table``, ``user_sync_table`` or
-``work_tables``.
+``call_page_tables``, ``retention_table``, ``webhook_tables``, ``page_tables``, ``pause_table``,
+``user_sync_table`` or ``work_tables``.
 """
 
 from voiceai_pipeline.database.call_page_tables import (
@@ -35,6 +35,7 @@ from voiceai_pipeline.database.connection_tables import (
 from voiceai_pipeline.database.fact_tables import call_facts, caller_key
 from voiceai_pipeline.database.page_tables import page_logins
 from voiceai_pipeline.database.pause_table import sync_pauses
+from voiceai_pipeline.database.retention_table import deleted_months
 from voiceai_pipeline.database.schema import (
     ADOPTED,
     VERSION_TABLE,
@@ -66,6 +67,7 @@ __all__ = [
     "caller_key",
     "connect_requests",
     "content_openings",
+    "deleted_months",
     "drifting_days",
     "hinted_days",
     "hinted_reads",

@@ -340,7 +340,8 @@ VIEWS: Final = (
         | {
             "state": f"{DayState.COMPLETE}: stored equals HighLevel's number up to read_until. "
             f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first, or "
-            "an operator has paused the syncs.",
+            f"an operator has paused the syncs. {DayState.NOT_KEPT}: deleted because of its age; "
+            "its marts stay.",
             "message": "Why it is not complete; of a complete day, what is odd about it.",
             "fix": "What to do; NULL: no action needed.",
         },

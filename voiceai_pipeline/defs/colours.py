@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import completeness
+from voiceai_pipeline.calls import completeness, deleted_months
 from voiceai_pipeline.calls.completeness import Completeness
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import User
@@ -75,7 +75,9 @@ def wrong_days(
     if turn is not None and (turns := ceil(len(said) * len(users) / rows)) > 1:
         due = {*sorted(said)[turn % turns :: turns], *completeness.synced_since(db, now - _LATELY)}
         said = {day: colour for day, colour in said.items() if day in due}
-    found = completeness.of_days(db, said, users, ZoneInfo(partitions.days.timezone), now)
+    zone = ZoneInfo(partitions.days.timezone)
+    since = deleted_months.kept_since(db, zone, partitions.KEEP_DAYS, now)
+    found = completeness.of_days(db, said, users, zone, now, since)
     mute = mute_days(instance, [day for day, it in said.items() if it is Completeness.INCOMPLETE])
     return {
         day: found[day]

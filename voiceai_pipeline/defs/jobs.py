@@ -20,6 +20,7 @@ from voiceai_pipeline.defs import (
     colours,
     dagster_channel,
     mart_assets,
+    old_calls,
     recording,
     retention,
     steps,
@@ -78,8 +79,10 @@ def read_user_days(
             "the days of call_logs.",
             allow_retries=False,
         )
+    days = day_range(first, last)
+    steps.refuse_if_none_is_kept(pipeline, days)
     outcomes, reports = steps.sync_and_record(
-        context, pipeline, day_range(first, last), users, Mode.REREAD, settings.page
+        context, pipeline, days, users, Mode.REREAD, settings.page
     )
     # This run does not execute the asset, so its failure alone would make no day red.
     colours.plan(context, sorted({o.day for o in outcomes if o.state is DayState.FAILED}))
@@ -171,6 +174,17 @@ def delete_old_runs(
     )
 
 
+@dg.op
+def delete_old_calls(
+    context: dg.OpExecutionContext,
+    pipeline: dg.ResourceParam[Pipeline],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Delete the calls of months that are older than VOICEAI_KEEP_CALLS_DAYS, with all that was
+    derived from each. The numbers of the marts stay."""
+    old_calls.delete(context, pipeline, settings.page)
+
+
 # Not an asset job: a run that succeeds for its users would clear the red of a day that is still red
 # because of another user.
 @dg.job(
@@ -220,6 +234,15 @@ def correct_colours() -> None:
 @dg.job(description="Delete old runs and their events; what the assets show does not change.")
 def purge_old_runs() -> None:
     delete_old_runs()
+
+
+@dg.job(
+    description="Delete calls that are no longer kept, for good, by whole months; none unless "
+    "VOICEAI_KEEP_CALLS_DAYS is set. The numbers of the marts stay.",
+    tags={"dagster/max_retries": "0"},  # the next night continues
+)
+def purge_old_calls() -> None:
+    delete_old_calls()
 
 
 sync_calls = dg.define_asset_job(

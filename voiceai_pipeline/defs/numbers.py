@@ -23,6 +23,7 @@ from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import freshness_texts
 from voiceai_pipeline.defs.texts import (
+    NOT_KEPT,
     answer,
     day_link,
     differences_table,
@@ -34,6 +35,8 @@ from voiceai_pipeline.defs.texts import (
 
 def of_calls(report: DayReport, talk: Talk, zone: ZoneInfo) -> Mapping[str, Any]:
     """A day of ``call_logs``. Users who share a location share its calls: they count once."""
+    if report.not_kept and not report.users:
+        return {"no_longer_kept": NOT_KEPT}  # numbers would be plotted
     places = {row.location_id: row for row in report.complete}.values()
     return {
         "which_day": f"a day of {zone.key} (VOICEAI_TIMEZONE), the same for all locations; in the "
@@ -94,6 +97,8 @@ def of_status(
         facts["who_needs_something"] = dg.MetadataValue.md(in_need)
     # Third, if yesterday's answer comes first: a small screen ends below two such rows.
     facts |= this_day
+    if report.not_kept and not report.users:
+        return {**facts, "users_no_longer_kept": len(report.not_kept)}  # no number is known
     if hours_until_complete is not None:
         facts["hours_until_complete"] = round(hours_until_complete, 1)
     return {
@@ -106,6 +111,7 @@ def of_status(
         "users_waiting": len(report.waiting),
         "users_paused": len(report.paused),
         "users_not_tried": len(report.unread),
+        **({"users_no_longer_kept": len(report.not_kept)} if report.not_kept else {}),
         **_amounts(report, talk),
         **_read_until(report),
         **freshness_texts.of_locations(arrivals),
@@ -117,7 +123,7 @@ def of_status(
 
 def _amounts(report: DayReport, talk: Talk) -> dict[str, Any]:
     places = {row.location_id: row for row in report.complete}.values()
-    if not places and report.users:
+    if not places and (report.users or report.not_kept):
         return {}  # unknown, not 0
     return {
         "calls": sum(row.stored or 0 for row in places),

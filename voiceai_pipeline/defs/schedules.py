@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from voiceai_pipeline.core.days import TRAILING_DAYS
-from voiceai_pipeline.defs import jobs, partitions
+from voiceai_pipeline.defs import jobs, old_calls, partitions
 
 _ALL_USERS = {"ops": {"call_logs": {"config": {"reread": True}}}}
 
@@ -75,6 +75,23 @@ connections_every_morning = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Record the state of every user's connection.",
 )
+
+
+@dg.schedule(
+    job=jobs.purge_old_calls,
+    # Between the nightly sync and the comparison of totals.
+    cron_schedule="45 2 * * *",
+    execution_timezone=partitions.days.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Delete calls that are no longer kept, if VOICEAI_KEEP_CALLS_DAYS is set.",
+)
+def old_calls_every_night(
+    context: dg.ScheduleEvaluationContext,
+) -> dg.RunRequest | dg.SkipReason:
+    if partitions.KEEP_DAYS is None:
+        return dg.SkipReason(old_calls.OFF)
+    return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M}")
+
 
 old_runs_every_night = dg.ScheduleDefinition(
     name="old_runs_every_night",

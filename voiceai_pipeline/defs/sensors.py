@@ -100,9 +100,10 @@ def failed_user_syncs(
     with _reading(database) as db:
         now = database_now(db)
         # Usually no user. Reading all connections may build 100,000 objects at every tick.
-        failed = ledger.users_with(db, DayState.FAILED, partitions.FIRST_DAY)
+        first = partitions.first_day(now)
+        failed = ledger.users_with(db, DayState.FAILED, first)
         able = connections.able(db, failed)
-        due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, partitions.FIRST_DAY)
+        due = ledger.due_for_retry(db, able, RETRIED, RETRY_DELAYS, now, first)
         paused = pauses.count(db)
     if not due:
         return dg.SkipReason(f"No failed day is due for another attempt.{_left_out(paused)}")
@@ -130,8 +131,9 @@ def new_users(
     with _reading(database) as db:
         now = database_now(db)
         everyone = connections.user_ids(db)
-        blocked = ledger.users_with(db, DayState.WAITING, partitions.FIRST_DAY)
-        waiting = ledger.waiting(db, connections.able(db, blocked), partitions.FIRST_DAY)
+        first = partitions.first_day(now)
+        blocked = ledger.users_with(db, DayState.WAITING, first)
+        waiting = ledger.waiting(db, connections.able(db, blocked), first)
         new = connections.able(db, ledger.unread_users(db))
         paused = pauses.count(db)
     today = now.astimezone(ZoneInfo(partitions.days.timezone)).date()

@@ -8,7 +8,7 @@ from uuid import UUID
 import dagster as dg
 
 from voiceai_pipeline.calls import user_syncs
-from voiceai_pipeline.calls.day_status import DayReport
+from voiceai_pipeline.calls.day_status import DayReport, span
 from voiceai_pipeline.calls.reconciliation import LocationComparison, Verdict
 from voiceai_pipeline.calls.sync import Mode, SyncRequestError
 from voiceai_pipeline.connections import circuit_breaker
@@ -18,6 +18,7 @@ from voiceai_pipeline.core.connection import User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.kept_days import refusal
 from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.defs import freshness_check, numbers, texts
 from voiceai_pipeline.defs.recording import (
@@ -73,18 +74,24 @@ def sync_and_record(
     mode: Mode,
     page: PageSettings,
 ) -> tuple[list[DayResult], list[DayReport]]:
-    """Sync days of some users (None: of all) and record the state of each day for all users.
+    """Sync days of some users (None: of all) and record the state of each day for all users. Days
+    that are no longer kept are recorded, and not synced.
 
     Raises:
         dg.Failure: the request is invalid, or the ledger cannot be read.
     """
     try:
-        outcomes = pipeline.sync.sync_days(
-            days,
-            user_ids=user_ids,
-            mode=mode,
-            run_id=context.run.run_id,
-            at_once=not _AUTOMATIC & context.run.tags.keys(),
+        wanted = _kept(context, pipeline, days)
+        outcomes = (
+            []
+            if days and not wanted
+            else pipeline.sync.sync_days(
+                wanted,
+                user_ids=user_ids,
+                mode=mode,
+                run_id=context.run.run_id,
+                at_once=not _AUTOMATIC & context.run.tags.keys(),
+            )
         )
     except (UnknownUserError, SyncRequestError, PipelineError) as error:
         raise dg.Failure(cleaned(str(error)), allow_retries=False) from None
@@ -105,6 +112,32 @@ def sync_and_record(
         log_materialization(context, "sync_status", status.day, status.facts)
     freshness_check.record(context, pipeline.engine)
     return outcomes, [status.report for status in statuses]
+
+
+def _kept(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    days: Sequence[date],
+) -> list[date]:
+    """The days that may be synced; the log says which ones are no longer kept."""
+    since = pipeline.sync.first_day()
+    gone = [day for day in days if since is not None and day < since]
+    if since is not None and pipeline.keep_days is not None and gone:
+        context.log.warning(
+            f"Not synced: {span(gone)}. {refusal(min(gone), since, pipeline.keep_days)}"
+        )
+    return [day for day in days if day not in set(gone)]
+
+
+def refuse_if_none_is_kept(pipeline: Pipeline, days: Sequence[date]) -> None:
+    """Fail the run if no day of what an operator asked for is still kept.
+
+    Raises:
+        dg.Failure: with what to change.
+    """
+    since = pipeline.sync.first_day()
+    if since is not None and pipeline.keep_days is not None and days and max(days) < since:
+        raise dg.Failure(refusal(min(days), since, pipeline.keep_days), allow_retries=False)
 
 
 def fail_if_any_user_failed(outcomes: Sequence[DayResult], reports: Sequence[DayReport]) -> None:

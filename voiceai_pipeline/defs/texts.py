@@ -41,6 +41,8 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
     """Whether a day is complete, in a sentence or two; if not, which users are missing. Users who
     need action or are paused are always counted, and named if the day is green."""
     day = f"{report.day:%A} {report.day}{' so far' if is_open else ''}"
+    if report.not_kept and not report.users:
+        return f"**No longer kept.** {NOT_KEPT} {day} is neither missing nor empty."
     if not report.users:
         return f"**Nothing to sync.** There are no users yet on {day}."
     of_all = f"{report.complete_percent_of_all} % of all users"
@@ -60,6 +62,12 @@ def answer(report: DayReport, page: PageSettings, *, is_open: bool = False) -> s
         f"[Re-sync this day]({day_link(page, report.day)}): Materialize, Launch; "
         "only the missing users are read."
     )
+
+
+NOT_KEPT: Final = (
+    "The calls of this day were deleted because of their age (VOICEAI_KEEP_CALLS_DAYS); its "
+    "numbers in the marts stay."
+)
 
 
 def _complete_for(report: DayReport) -> str:
@@ -211,7 +219,9 @@ def users_table(report: DayReport) -> str:
     # With ten thousand users, only the rows that are shown are formatted.
     rows = [_cells(one) for one in all_users[:LINES]]
     rest = f"\n\nand {len(all_users) - LINES} more" if len(all_users) > LINES else ""
-    return rows_table(rows) + rest if rows else "No users yet."
+    if report.not_kept:
+        rest += f"\n\nNo longer kept for {len(report.not_kept)} users."
+    return rows_table(rows) + rest if rows else rest.strip() or "No users yet."
 
 
 def failure_text(

@@ -29,10 +29,11 @@ from voiceai_pipeline.database.engine import (
     is_unreachable,
     read_clock,
 )
-from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY
+from voiceai_pipeline.database.mart_tables import FIRST_DAY, LAST_DAY, LOOK_BACK
 from voiceai_pipeline.marts import (
     call_fact_store,
     call_reader,
+    frozen,
     location_reader,
     mart_status,
     mart_store,
@@ -237,14 +238,31 @@ class Marts:
         }
         locations = location_reader.read_locations(db, location_ids, windows, self._zone)
         zones = {one.location_id: one.zone for one in locations}
+        begin = min(days[0] - LOOK_BACK * _DAY, period_store.begin(days[0]))
+        kept = frozen.frozen_days(db, zones, self._zone, begin)
+        if kept >= {(location_id, day) for location_id in zones for day in days}:
+            return []
+        weeks = frozen.old_weeks(db, kept, days)
         call_fact_store.refresh(db, zones, first, last, self._rules)
         stored = call_reader.read_calls(db, location_ids, first, last, now)
         rows = metrics.compute(locations, days, stored, self._rules)
         status = mart_status.status(locations, ledger, days, now, self._zone)
         status = status.assign(**_rules_columns(status["day"], self._rules), computed_at=now)
-        mart_store.replace(db, location_ids, days, mart_status.published(rows, status))
-        period_store.replace(db, locations, days[0], now)
-        return mart_store.disagreements(db, locations, days)
+        published = frozen.without(mart_status.published(rows, status), kept, weeks)
+        mart_store.replace(db, location_ids, days, published, kept)
+        known = frozen.known_from(db, zones, self._zone)
+        period_store.replace(db, locations, days[0], now, kept, known)
+        return mart_store.disagreements(db, locations, days, kept)
+
+    def unbuilt(self, first: date, before: date) -> int:
+        """How many days of locations with calls have no marts of today's definitions yet: from the
+        first day to before the second, of the pipeline's zone.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database cannot be read.
+        """
+        with self._engine.begin() as db:
+            return frozen.unbuilt_days(db, first, before, self._version)
 
     def stale(self, since: datetime | None, first: date, last: date) -> Stale:
         """Find the days and locations whose marts are stale or missing.
@@ -279,11 +297,12 @@ class Marts:
             )
             found = set(mart_store.redefined(db, self._zone, self._version, ENTRIES_AT_ONCE))
             found |= mart_store.now_final(db, not_final_since(now))
-        by_name = {
-            name: location_reader.zone_of(name) or self._zone for name in set(names.values())
-        }
-        zones = {location: by_name[name] for location, name in names.items()}
-        found |= stale_days(finished, states, zones, self._zone)
+            by_name = {
+                name: location_reader.zone_of(name) or self._zone for name in set(names.values())
+            }
+            zones = {location: by_name[name] for location, name in names.items()}
+            found |= stale_days(finished, states, zones, self._zone)
+            found -= frozen.among(db, found, zones, self._zone)
         days: defaultdict[date, set[str]] = defaultdict(set)
         for location_id, day in found:
             if first <= day <= last:

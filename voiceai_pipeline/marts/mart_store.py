@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from voiceai_pipeline.calls.deleted_months import deleted_before
 from voiceai_pipeline.core.days import TRAILING_DAYS, Window
 from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.copy_format import errors_as_sqlalchemys
@@ -43,16 +45,32 @@ def lock(db: sa.Connection, location_ids: Collection[str]) -> None:
 
 
 def replace(
-    db: sa.Connection, location_ids: Collection[str], days: Sequence[date], rows: MartRows
+    db: sa.Connection,
+    location_ids: Collection[str],
+    days: Sequence[date],
+    rows: MartRows,
+    frozen: Collection[tuple[str, date]] = (),
 ) -> None:
-    """Replace the marts of these locations and days by ``rows``."""
+    """Replace the marts of these locations and days by ``rows``, except days that are frozen."""
     for table in MARTS:
-        db.execute(
-            sa.delete(table).where(
-                table.c.location_id.in_(location_ids), table.c.day.between(days[0], days[-1])
-            )
+        gone = sa.delete(table).where(
+            table.c.location_id.in_(location_ids), table.c.day.between(days[0], days[-1])
         )
+        if frozen:
+            gone = gone.where(sa.tuple_(table.c.location_id, table.c.day).not_in(_pairs(frozen)))
+        db.execute(gone)
         _copy(db, table, getattr(rows, table.name))
+
+
+def _pairs(cells: Collection[tuple[str, date]]) -> sa.Select[Any]:
+    """The cells as a query: any number of them is two parameters."""
+    ids, days = zip(*cells, strict=True)
+    rows = sa.func.unnest(sa.literal(list(ids), ARRAY(sa.Text)), sa.literal(list(days), _DAYS))
+    pair = rows.table_valued(sa.column("id", sa.Text), sa.column("day", sa.Date)).render_derived()
+    return sa.select(pair.c.id, pair.c.day)
+
+
+_DAYS: Final = ARRAY(sa.Date)
 
 
 def _copy(db: sa.Connection, table: sa.Table, frame: pd.DataFrame) -> None:
@@ -105,8 +123,10 @@ def disagreements(
     db: sa.Connection,
     mart_locations: Sequence[MartLocation],
     days: Sequence[date],
+    frozen: Collection[tuple[str, date]] = (),
 ) -> list[str]:
-    """Sentences about the marts of these days that do not add up to the stored calls.
+    """Sentences about the marts of these days that do not add up to the stored calls, except days
+    that are frozen.
 
     The database counts the calls independently, by location and local day. It gets the bounds of
     the days, because it may not know the time zones.
@@ -135,7 +155,7 @@ def disagreements(
             for row in db.execute(query.group_by(table.c.location_id, table.c.day))
         }
         nothing = dict.fromkeys(names, 0)
-        for cell in sorted(wanted.keys() | sums.keys()):
+        for cell in sorted((wanted.keys() | sums.keys()) - set(frozen)):
             expected = tuple(wanted.get(cell, nothing)[name] for name in names)
             held = sums.get(cell, (0,) * len(names))
             if held != expected:
@@ -226,7 +246,8 @@ def now_final(db: sa.Connection, since: datetime) -> set[tuple[str, date]]:
 def redefined(
     db: sa.Connection, pipeline_zone: ZoneInfo, rules_version: str, limit: int
 ) -> list[tuple[str, date]]:
-    """Days with marts built in another zone than their location's, or by other rules, oldest first.
+    """Days with marts built in another zone than their location's, or by other rules, oldest first;
+    without those whose calls were deleted.
 
     Args:
         limit: at most this many; the others are found once these are rebuilt.
@@ -241,10 +262,10 @@ def redefined(
         "    AS z(location_id, timezone) USING (location_id)) AS wanted "
         "CROSS JOIN LATERAL ("
         "  SELECT location_id, day FROM daily_call_metrics m "
-        "  WHERE m.location_id = wanted.location_id "
+        "  WHERE m.location_id = wanted.location_id AND m.day >= :first "
         "    AND (m.timezone, m.rules_version) < (wanted.timezone, :rules) "
         "  UNION ALL SELECT location_id, day FROM daily_call_metrics m "
-        "  WHERE m.location_id = wanted.location_id "
+        "  WHERE m.location_id = wanted.location_id AND m.day >= :first "
         "    AND (m.timezone, m.rules_version) > (wanted.timezone, :rules) LIMIT :limit) AS other "
         "ORDER BY 2, 1 LIMIT :limit"
     )
@@ -253,7 +274,11 @@ def redefined(
         for location_id, name in zones(db).items()
         if (zone := zone_of(name)) is not None
     }
+    before = deleted_before(db)
     values = {
+        # Time zones differ by two days at most. Were the limit spent on days that are never built
+        # again, the others would not be found.
+        "first": date.min if before is None else before - timedelta(days=1),
         "ids": list(usable),
         "zones": list(usable.values()),
         "zone": pipeline_zone.key,

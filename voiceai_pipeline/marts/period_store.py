@@ -3,9 +3,10 @@
 Sums come from the marts of days; distinct callers and percentiles come from the facts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 import sqlalchemy as sa
@@ -48,26 +49,59 @@ def periods(first: date, last: date) -> Iterator[Period]:
         begin = following
 
 
+def begin(first: date) -> date:
+    """The earliest day of the week and the month of ``first``."""
+    return min(first - first.weekday() * _DAY, first.replace(day=1))
+
+
 def replace(
-    db: sa.Connection, locations: Sequence[MartLocation], first: date, now: datetime
+    db: sa.Connection,
+    locations: Sequence[MartLocation],
+    first: date,
+    now: datetime,
+    frozen: Collection[tuple[str, date]] = (),
+    known_from: Mapping[str, date] = MappingProxyType({}),
 ) -> None:
     """Replace the periods of these locations, from those that contain ``first`` on: who is a new
-    caller in a later period depends on earlier calls. The marts of days must be up to date."""
+    caller in a later period depends on earlier calls. The marts of days must be up to date.
+
+    Args:
+        frozen: days that are never computed again, by location; periods with one of them stay.
+        known_from: the day from which on all calls of a location are still there; absent: from
+            the first.
+    """
     ids = [location.location_id for location in locations]
     newest = _newest_days(db, ids)
-    begin = min(first - first.weekday() * _DAY, first.replace(day=1))
+    stay = {
+        (location_id, period.kind, period.first)
+        for location_id, day in frozen
+        for period in periods(day, day)
+    }
     for table in PERIOD_MARTS:
         # Periods that ended before ``first`` are kept, even if they began after ``begin``.
         db.execute(
-            sa.delete(table).where(
-                table.c.location_id.in_(ids), table.c.first_day >= begin, table.c.last_day >= first
-            )
+            sa.text(
+                f"DELETE FROM {table.name} WHERE location_id = ANY(CAST(:ids AS text[])) "  # noqa: S608
+                "AND first_day >= :begin AND last_day >= :first "
+                "AND (location_id, period, first_day) NOT IN (SELECT * FROM unnest("
+                "CAST(:stay_ids AS text[]), CAST(:stay_kinds AS text[]), "
+                "CAST(:stay_days AS date[])))"
+            ),
+            {
+                "ids": ids,
+                "begin": begin(first),
+                "first": first,
+                "stay_ids": [one for one, _, _ in stay],
+                "stay_kinds": [kind for _, kind, _ in stay],
+                "stay_days": [day for _, _, day in stay],
+            },
         )
     cells = [
         (location, period)
         for location in locations
         if location.location_id in newest
         for period in periods(first, max(first, newest[location.location_id]))
+        if (location.location_id, period.kind, period.first) not in stay
     ]
     windows = [
         (Window.of_day(period.first, one.zone).start, Window.of_day(period.last, one.zone).end)
@@ -80,6 +114,7 @@ def replace(
         "lasts": [period.last for _, period in cells],
         "starts": [start for start, _ in windows],
         "ends": [end for _, end in windows],
+        "knowns": [known_from.get(location.location_id, date.min) for location, _ in cells],
         "earliest": min((start for start, _ in windows), default=now),
         "now": now,
         "small": SMALL,
@@ -121,8 +156,9 @@ _WITH: Final = """
     WITH p AS MATERIALIZED (
         SELECT * FROM unnest(
             CAST(:ids AS text[]), CAST(:kinds AS text[]), CAST(:firsts AS date[]),
-            CAST(:lasts AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]))
-        AS given(location_id, period, first_day, last_day, starts, ends)),
+            CAST(:lasts AS date[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]),
+            CAST(:knowns AS date[]))
+        AS given(location_id, period, first_day, last_day, starts, ends, known_from)),
     fact AS MATERIALIZED (
         SELECT location_id, agent_id, started_at, nullif(caller, 0) AS caller,
                round(duration_seconds * 1000) / 1000 AS seconds
@@ -189,7 +225,7 @@ _OF_LOCATIONS: Final = _insert(
                CASE WHEN min(d.day) < p.first_day AND s.calls IS NOT NULL
                THEN coalesce(n.new_callers, 0) END AS new_callers
         FROM daily_call_metrics d
-        WHERE d.location_id = p.location_id AND d.calls IS NOT NULL) AS k
+        WHERE d.location_id = p.location_id AND d.calls IS NOT NULL AND d.day >= p.known_from) AS k
     """,  # noqa: S608 - our own text
 )  # fmt: skip
 _OF_AGENTS: Final = _insert(

@@ -9,13 +9,20 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from voiceai_pipeline.calls import call_content, call_options, call_search, call_words
+from voiceai_pipeline.calls import (
+    call_content,
+    call_options,
+    call_search,
+    call_words,
+    deleted_months,
+)
 from voiceai_pipeline.calls.call_content import Kind
 from voiceai_pipeline.calls.call_filter import Show, Sort
 from voiceai_pipeline.calls.call_options import Coverage
 from voiceai_pipeline.calls.call_search import CallRow, Counts
 from voiceai_pipeline.core.call import ACTION_TYPES, agent_label
 from voiceai_pipeline.core.foreign_text import cleaned
+from voiceai_pipeline.core.kept_days import sentence
 from voiceai_pipeline.core.outcome import Outcome, label, sentences
 from voiceai_pipeline.web import call_scope, call_texts
 from voiceai_pipeline.web.access import refuse_analysts
@@ -133,13 +140,17 @@ def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Ma
     """What stands around the rows: counts, agents, how far the days have been read."""
     chosen = [one.location_id for one in scope.chosen]
     agents = call_options.agents_of(db, chosen, MOST_CHOICES + 1)
+    zone, keep_days = site.pipeline.zone, site.pipeline.keep_days
+    since = deleted_months.kept_since(db, zone, keep_days, now)
+    coverage = call_options.coverage(db, scope.wanted.scopes, zone, now, since)
     return {
         "counts": _counts(db, scope),
         "agents": [
             (one.agent_id, agent_label(one.agent_id, one.name, is_deleted=one.is_deleted))
             for one in agents
         ],
-        "coverage": _coverage(db, site, scope, now),
+        "coverage": coverage,
+        "not_kept": sentence(since) if since and _reaches_back(scope, coverage) else "",
     }
 
 
@@ -155,8 +166,11 @@ def _counts(db: sa.Connection, scope: CallScope) -> Counts | None:
         raise
 
 
-def _coverage(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Coverage | None:
-    return call_options.coverage(db, scope.wanted.scopes, site.pipeline.zone, now)
+def _reaches_back(scope: CallScope, coverage: Coverage | None) -> bool:
+    """Whether the list has days that are no longer kept, or has no beginning."""
+    if coverage is not None:
+        return coverage.not_kept > 0
+    return any(one.window is None for one in scope.wanted.scopes)
 
 
 def _listed(row: CallRow, scope: CallScope, query: CallQuery, site: Site) -> Listed:

@@ -121,7 +121,8 @@ def _not_found() -> PageError:
     return PageError(
         404,
         "Call not found",
-        "No call with this id is stored for this location. It may not have been synced yet.",
+        "No call with this id is stored for this location. It may not have been synced yet, or be "
+        "too old to be kept.",
         "Find the call in the list of calls.",
     )
 

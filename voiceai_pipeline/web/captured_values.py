@@ -8,7 +8,9 @@ from starlette.routing import Route
 
 from voiceai_pipeline.calls import call_search
 from voiceai_pipeline.calls.call_content import Kind
+from voiceai_pipeline.calls.deleted_months import deleted_before
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.kept_days import sentence
 from voiceai_pipeline.marts import captured_insights
 from voiceai_pipeline.web import call_scope
 from voiceai_pipeline.web.insight_query import VALUES_PATH, InsightQuery
@@ -37,6 +39,7 @@ def page(request: Request) -> Response:
             call_search.be_patient(db)
             scope = query.scope(first_open_day(db, site, query))
             found = captured_insights.frequent_values(db, scope)
+            gone_before = deleted_before(db)
             if found:
                 call_scope.record(db, request, Kind.VALUES, max(one.calls for one in found))
     except sa.exc.OperationalError as error:
@@ -49,5 +52,6 @@ def page(request: Request) -> Response:
         query=query,
         scope=scope,
         found=found,
+        not_kept=sentence(gone_before) if gone_before and scope.days.first < gone_before else "",
         shown=lambda text: cleaned(text, NAME_LENGTH),
     )

@@ -15,9 +15,11 @@ from starlette.routing import Route
 
 from voiceai_pipeline.calls import call_options
 from voiceai_pipeline.calls.call_options import AgentChoice, zone_of
+from voiceai_pipeline.calls.deleted_months import deleted_before
 from voiceai_pipeline.core.call import agent_label
 from voiceai_pipeline.core.days import day_range
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
+from voiceai_pipeline.core.kept_days import sentence
 from voiceai_pipeline.core.outcome import Outcome, label
 from voiceai_pipeline.core.percent import SMALL
 from voiceai_pipeline.marts import caller_insights, captured_insights, insights
@@ -78,6 +80,7 @@ def page(request: Request) -> Response:
         locations = insights.all_locations(db)
         chosen = [query.location] if query.location else []
         agents = call_options.agents_of(db, chosen, MOST_AGENTS)
+        gone_before = deleted_before(db)
     now, before = sums(report.by_day, scope.days), sums(report.by_day, scope.before, of_all=True)
     return render(
         request,
@@ -85,7 +88,11 @@ def page(request: Request) -> Response:
         query=query,
         scope=scope,
         presets=PRESETS,
-        complaints=[*query.complaints, *_unknown(query, locations, agents)],
+        complaints=[
+            *query.complaints,
+            *_unknown(query, locations, agents),
+            *_of_agent(scope, gone_before),
+        ],
         locations=[(one, cleaned(name, NAME_LENGTH)) for one, name in locations],
         agents_of_location=[
             (one.agent_id, agent_label(one.agent_id, one.name, is_deleted=one.is_deleted))
@@ -135,6 +142,14 @@ def _unknown(
     if query.agent and query.agent not in {one.agent_id for one in agents}:
         return ["This location has no such agent."]
     return []
+
+
+def _of_agent(scope: Scope, gone_before: date | None) -> list[str]:
+    """That what no mart has of an agent is missing for days whose calls were deleted."""
+    first = min(days.first for days in (scope.days, scope.before))
+    if gone_before is None or scope.agent_id is None or first >= gone_before:
+        return []
+    return [f"{sentence(gone_before)} Hours and languages of an agent are counted from calls."]
 
 
 def _rules(report: Report) -> list[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from voiceai_pipeline.calls import user_syncs
 from voiceai_pipeline.core.connection import Connection, ConnectionState
 from voiceai_pipeline.core.days import DAYS_PER_RUN, TRAILING_DAYS, days_to_sync, stretches
 from voiceai_pipeline.core.failures import PipelineError
+from voiceai_pipeline.core.kept_days import kept_since
 from voiceai_pipeline.web.dagster_client import DagsterError
 from voiceai_pipeline.web.site import Site
 
@@ -84,8 +85,8 @@ def launch(
     Raises:
         UnknownUserError: there is no such user.
         PipelineError: the user needs action first, or the syncs are paused; nothing was launched.
-        DaysError: ``first`` is before the first partition or after ``last``, or ``last`` is in the
-            future.
+        DaysError: ``first`` is before the first partition, no longer kept, or after ``last``, or
+            ``last`` is in the future.
         DagsterError: Dagster does not respond, or refuses.
     """
     connection = site.connection(user_id)
@@ -122,7 +123,8 @@ def launch_for_many(
         DagsterError: as ``launch``.
     """
     able = [one.user.id for one in connections if _may_try(one)]
-    earliest = site.dagster.first_day()
+    earliest, keep_days = site.dagster.first_day(), site.pipeline.keep_days
+    earliest = max(earliest, kept_since(site.today(), keep_days) or earliest)
     days = [day for day in days if day >= earliest] or _days(site, None, None)
     run_ids, busy = _launch_once(site, able, days, launched_by) if able else ((), [])
     busy_users = len({one.user_id for one in busy})
@@ -153,7 +155,9 @@ def _days(site: Site, first: date | None, last: date | None) -> list[date]:
         # Not beyond the first day that Python has.
         before = min(TRAILING_DAYS, max(0, (last - earliest).days))
         first = last - timedelta(days=before)
-    return days_to_sync(first, last, earliest=earliest, today=today)
+    return days_to_sync(
+        first, last, earliest=earliest, today=today, keep_days=site.pipeline.keep_days
+    )
 
 
 def _launch_once(

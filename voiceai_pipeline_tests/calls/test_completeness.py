@@ -37,13 +37,17 @@ def complete(one: Connection, *days: date) -> list[DayResult]:
     return [row(one, day, DayState.COMPLETE) for day in days]
 
 
-def judged(db: sa.Connection, *users: Connection) -> dict[date, Completeness]:
-    return completeness.of_days(db, DAYS, users, ZONE, NOW)
+def judged(
+    db: sa.Connection, *users: Connection, kept_since: date | None = None
+) -> dict[date, Completeness]:
+    return completeness.of_days(db, DAYS, users, ZONE, NOW, kept_since)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_it_agrees_with_the_report_of_every_day(engine: sa.Engine, seed: int) -> None:
+    """Also of days that are no longer kept, some of which were read again since."""
     chance = random.Random(seed)  # noqa: S311
+    kept_since = DAYS[4]
     with engine.begin() as db:
         users = [
             add(db, str(number), timedelta(days=9), chance.choice(list(ConnectionState)))
@@ -62,16 +66,20 @@ def test_it_agrees_with_the_report_of_every_day(engine: sa.Engine, seed: int) ->
             for day in DAYS
             for end in [Window.of_day(day, ZONE).end]
             if chance.random() < 0.9
-            for state in chance.choices(list(DayState), [8, 1, 1])
+            for state in chance.choices(list(DayState), [8, 1, 1, 8 if day < kept_since else 0])
         ]
         ledger.record(db, rows, None)
-        reports = day_status.report(DAYS, ledger.results(db, days=DAYS), users, ZONE, NOW)
-        found = judged(db, *users)
+        rows = ledger.results(db, days=DAYS)
+        reports = day_status.report(DAYS, rows, users, ZONE, NOW, kept_since)
+        found = judged(db, *users, kept_since=kept_since)
 
     assert {day for day, how in found.items() if how is Completeness.COMPLETE} == {
         report.day for report in reports if report.is_green
     }
     assert Completeness.FILLING not in found.values()
+    gone = [report for report in reports if report.not_kept]
+    assert gone
+    assert all(report.day < kept_since for report in gone)
 
 
 def test_the_history_of_a_new_user_is_filling_until_it_was_read_or_is_overdue(

@@ -62,3 +62,15 @@ def test_days_that_cannot_be_synced_are_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(DaysError, match=sentence):
         days_to_sync(first, last, earliest=date(2026, 11, 1), today=date(2026, 11, 20))
+
+
+def test_days_that_are_no_longer_kept_are_refused_with_what_to_change() -> None:
+    """The command line and the pages ask here."""
+    today, kept = date(2026, 11, 20), date(2026, 9, 1)
+    with pytest.raises(DaysError) as refused:
+        days_to_sync(date(2026, 8, 31), kept, earliest=date(2025, 1, 1), today=today, keep_days=60)
+    assert str(refused.value) == (
+        "2026-08-31 is before 2026-09-01: calls before that are no longer kept "
+        "(VOICEAI_KEEP_CALLS_DAYS is 60). Choose a later day, or set a higher number and restart."
+    )
+    assert days_to_sync(kept, kept, earliest=kept, today=today, keep_days=60) == [kept]

@@ -79,6 +79,12 @@ class CallDesk:
                 until=end if state == "complete" else None,
             )  # fmt: skip
 
+    def delete_month(self, month: date) -> None:
+        """Its calls were deleted because of their age."""
+        self._run(
+            "INSERT INTO deleted_months VALUES (:month, 60, 1, :at, :at)", month=month, at=MORNING
+        )
+
     def call(self, location_id: str = HARBOR, at: datetime = MORNING, **values: Any) -> str:
         """Store a call; returns its id."""
         self._calls += 1
@@ -136,7 +142,7 @@ class CallDesk:
         """Forget every call, location and opening."""
         self._run(
             "TRUNCATE call_logs, call_words, call_facts, content_openings, locations, "
-            "voiceai_agents, sync_ledger, api_keys, users CASCADE"
+            "voiceai_agents, sync_ledger, deleted_months, api_keys, users CASCADE"
         )
 
     @contextmanager
