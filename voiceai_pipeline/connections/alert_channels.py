@@ -1,6 +1,6 @@
-"""Where alerts are sent: a webhook and e-mail. A channel returns once the message is accepted.
+"""Channels that send alerts: a webhook and e-mail. Sending returns once the message is accepted.
 
-Dagster's UI is a channel as well; it is in ``defs/``.
+Dagster's UI is a channel too; it is in ``defs/``.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class DeliveryError(Exception):
     """A channel did not accept a message. The text never holds an address, password or response.
 
     Args:
-        reason: what happened, a sentence without a full stop.
-        fix: what to do, likewise.
+        reason: what happened, as a sentence without a full stop.
+        fix: what to do, in the same form.
     """
 
     def __init__(self, reason: str, fix: str) -> None:
@@ -58,7 +58,7 @@ class Channel(Protocol):
 
 
 def channels(settings: AlertSettings) -> list[Channel]:
-    """The configured channels; none is connected yet."""
+    """The configured channels. Nothing is connected yet."""
     found: list[Channel] = []
     if settings.webhook_url:
         found.append(Webhook(settings.webhook_url))
@@ -71,7 +71,7 @@ def channels(settings: AlertSettings) -> list[Channel]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The address is a secret: it is sent to no other server."""
+    """Follows no redirect: the address is a secret, which no other server may learn."""
 
     def redirect_request(self, *_: object) -> None:
         return None
@@ -79,8 +79,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class Webhook:
-    """Posts Slack-compatible JSON. Not with ``requests``, which logs the path of a URL: here the
-    path is the secret."""
+    """Posts Slack-compatible JSON. Not with ``requests``, which logs a URL's path: here that is the
+    secret."""
 
     url: Secret
     name: str = "webhook"
@@ -125,7 +125,7 @@ def _refused(status: int) -> DeliveryError:
 
 
 def _escaped(text: str) -> str:
-    """Slack reads <...> as a link, or as a mention of all members."""
+    """Escaped for Slack, which reads <...> as a link or as a mention of all members."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -170,7 +170,7 @@ class Email:
                 "check the network and VOICEAI_SMTP_URL; it is retried automatically",
             ) from None
         if refused:
-            # A retry would reach the other recipients twice.
+            # Not retried: the other recipients would get the message twice.
             log.warning("the mail server refused %d of the recipients", len(refused))
 
     def _connect(self) -> smtplib.SMTP:
@@ -211,7 +211,7 @@ class Email:
         mail["From"] = self.sender
         mail["To"] = ", ".join(self.recipients)
         mail["Date"] = format_datetime(datetime.now(UTC))
-        # The same for a retry: mail programs then show it once.
+        # Stable across retries, so that mail programs show the message once.
         mail["Message-ID"] = f"<{message.id}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(message.text + "\n")

@@ -1,7 +1,7 @@
-"""Delivering pending alerts to a channel.
+"""Delivers pending alerts to a channel.
 
-A notice is marked as delivered only after the channel has accepted it, so a failed one is sent with
-the next delivery. Which alerts exist is in ``alerts.py``; the caller decides when to deliver.
+A notice is marked as delivered only after the channel has accepted it, so the next delivery sends a
+failed one again. Which alerts exist is in ``alerts.py``; the caller decides when to deliver.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from voiceai_pipeline.core.settings import PageSettings
 from voiceai_pipeline.core.unexpected import unexpected
 
 DIGEST_ABOVE: Final = 20
-"""More notices than this become one message: a problem of 500 users must not send 500 mails."""
+"""More notices than this are sent as one message: 500 users' problem must not send 500 mails."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Delivery:
     """The result of a delivery to one channel.
 
     Attributes:
-        delivered: how many notices it accepted.
-        kept: how many are left for the next delivery.
-        reasons: why, each with its fix.
+        delivered: number of notices that the channel accepted.
+        kept: number of notices left for the next delivery.
+        reasons: why they were not accepted, each with its fix.
     """
 
     channel: str
@@ -38,13 +38,13 @@ class Delivery:
 
 
 def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery:
-    """Deliver what ``channel`` has not received yet; a failed notice does not stop the others."""
+    """Deliver the notices that ``channel`` has not received; a failure does not stop the others."""
     with engine.begin() as db:
         notices = alerts.pending(db, channel.name)
     delivered, kept, reasons = 0, 0, dict[str, None]()
     for batch in _batches(notices):
         try:
-            # The lock makes one of two deliveries wait; an unsent notice is not marked.
+            # With the lock, two deliveries run one after the other. What fails is not marked.
             with engine.begin() as db:
                 alerts.lock_channel(db, channel.name)
                 news = [one for one in batch if not alerts.is_delivered(db, one, channel.name)]
@@ -56,7 +56,7 @@ def deliver(engine: sa.Engine, channel: Channel, page: PageSettings) -> Delivery
         except DeliveryError as error:
             reasons[str(error)] = None
         except Exception as error:
-            # A bug in one channel silences no other.
+            # A bug in one channel must not silence the others.
             reasons[str(unexpected(error))] = None
         else:
             delivered += len(news)

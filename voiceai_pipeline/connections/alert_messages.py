@@ -16,7 +16,7 @@ from voiceai_pipeline.core.foreign_text import cleaned, unlinked
 from voiceai_pipeline.core.settings import PageSettings
 
 LINES: Final = 50
-"""How many of its notices a digest lists."""
+"""How many notices a digest lists at most."""
 
 _NAME_LENGTH: Final = 80
 
@@ -48,7 +48,7 @@ class Message:
 
 
 def message_of(notice: Notice, page: PageSettings) -> Message:
-    """One notice: the user, what happened, since when, what to do, and where."""
+    """The message of one notice: the user, what happened, since when, what to do, and where."""
     user_id = notice.user.id if notice.user else None
     is_login = notice.reason is FailureClass.LOGINS_FAILING
     link = f"{page.url}/logins" if is_login else page_link(page, user_id)
@@ -75,7 +75,8 @@ def message_of(notice: Notice, page: PageSettings) -> Message:
 
 
 def digest(notices: Sequence[Notice], page: PageSettings) -> Message:
-    """Many notices in one message: how many of each kind, and the first fifty in a line each."""
+    """Many notices in one message: how many of each kind, and a line for each of the first
+    ``LINES``."""
     opened = [notice for notice in notices if notice.moment == "opened"]
     closed = [notice for notice in notices if notice.moment == "closed"]
     # A problem of all users explains the rest.
@@ -131,12 +132,12 @@ def dagster_link(page: PageSettings, user_id: UUID | None) -> str:
 
 
 def _id(notice: Notice) -> str:
-    # With the time, because a new database counts from 1 again.
+    # With the time, because the ids of a new database start at 1 again.
     return f"{notice.alert_id}.{notice.moment}.{notice.at.timestamp():.0f}"
 
 
 def _name(notice: Notice) -> str:
-    """The business, on one line and no link, whatever was typed into it."""
+    """The business's name, cleaned to one line that no program shows as a link."""
     return unlinked(cleaned(notice.user.name, _NAME_LENGTH)) if notice.user else ""
 
 

@@ -1,8 +1,8 @@
-"""``connection_alerts``: problems that need action, opened and closed.
+"""``connection_alerts``: opens and closes problems that need attention.
 
-There is one row per problem and one open problem per subject, so however often a problem is
-reported, each channel is notified once when it opens and once when it closes. Rows are written in
-the transaction of the change they report; ``alert_delivery.py`` delivers them.
+There is one row per problem, and one open problem per subject. So each channel is notified once
+when a problem opens and once when it closes, however often it is reported. Rows are written in the
+transaction of the change they report; ``alert_delivery.py`` delivers them.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ APP: Final = "app"
 _BUSINESS: Final = sa.func.coalesce(
     sa.func.nullif(users.c.business_name, ""), sa.cast(users.c.id, sa.Text)
 )
-"""A notice leaves our systems, so it names a business, never a person."""
+"""Notices leave our systems, so they name a business, never a private name."""
 
 DAEMON: Final = "daemon"
 """The subject of problems with Dagster's daemon."""
@@ -39,12 +39,12 @@ Moment = Literal["opened", "closed"]
 
 @dataclass(frozen=True)
 class Notice:
-    """A change of an alert, to be delivered on one channel.
+    """The opening or closing of an alert, to be delivered on one channel.
 
     Attributes:
         user: None for a problem that affects all users.
         moment: whether the problem opened or closed.
-        at: when (UTC).
+        at: when it did (UTC).
     """
 
     alert_id: int
@@ -77,7 +77,8 @@ def subject_of(user_id: UUID | None) -> str:
 
 
 def rotation_of(user_id: UUID) -> str:
-    """The subject of a private integration token's age, beside the connection's own problems."""
+    """The subject of alerts about a private integration token's age, which do not exclude the
+    connection's own problems."""
     return f"rotation:{user_id}"
 
 
@@ -89,9 +90,9 @@ def open_(
     *,
     subject: str | None = None,
 ) -> bool:
-    """Open an alert; False if the subject has an open one already.
+    """Open an alert; False if the subject already has an open one.
 
-    A problem that does not pass without action replaces an open one that does.
+    A lasting problem replaces an open temporary one, which is closed without a notice.
 
     Args:
         subject: None: the user's connection, or the refreshes of all users.
@@ -125,10 +126,10 @@ def close(
     quietly: bool = False,
     subject: str | None = None,
 ) -> bool:
-    """Close an alert; False, and nothing happens, if there is none.
+    """Close an alert; False if none is open.
 
     Args:
-        quietly: send no notice, because the operator did it.
+        quietly: send no notice, because an operator resolved it.
         subject: as for ``open_``.
     """
     closed = db.execute(
@@ -165,7 +166,7 @@ def pending(db: sa.Connection, channel: str) -> list[Notice]:
 
 
 def lock_channel(db: sa.Connection, channel: str) -> None:
-    """Lock ``channel`` until the end of the transaction: one delivery at a time.
+    """Lock ``channel`` until the end of the transaction, so that one delivery runs at a time.
 
     No row is locked, so a refresh that closes a problem does not wait for a mail server.
     """

@@ -1,8 +1,8 @@
-"""HighLevel says that the app was removed from a location: check it, and mark the connection.
+"""Checks a connection after HighLevel announced that the app was removed, and marks it.
 
-A message alone changes nothing (REQUIREMENTS W5): the API is asked once with the stored access
-token. Only if it refuses a token that has not expired is the connection marked. No refresh token is
-spent, and no token is destroyed.
+A message alone changes nothing (REQUIREMENTS W5): one request to the API is made with the stored
+access token. The connection is marked only if the API refuses a token that has not expired. No
+refresh token is spent, and no token is destroyed.
 """
 
 from datetime import timedelta
@@ -22,7 +22,7 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 _REFUSALS: Final = (FailureClass.ACCESS_REJECTED, FailureClass.WRONG_LOCATION)
-"""How HighLevel may refuse the token of a removed app; its words are unknown (CONTRACT 6)."""
+"""How HighLevel may refuse the token of a removed app; the actual text is unknown (CONTRACT 6)."""
 
 _DETAIL: Final = "HighLevel announced that the app was removed, and refused the access token"
 
@@ -43,13 +43,14 @@ class AppRemoval:
         self._actor = actor
 
     def check(self, location_id: str | None, company_id: str | None) -> list[Connection]:
-        """Check every connection of a location, or of an agency, and mark those that are refused.
+        """Check all connections of a location, or of an agency, and mark those that are refused.
 
-        A connection whose access token has expired is left alone: its refresh, due at once, shows
-        whether it still works. So is that of a user whose syncs are paused: the check reads.
+        A connection whose access token has expired is skipped: its refresh is due at once, and
+        shows whether it still works. So is one whose user's syncs are paused, since the check
+        reads.
 
         Returns:
-            The connections that were marked as they were before.
+            The connections that were marked, as they were before.
 
         Raises:
             PipelineError: HighLevel did not answer, so nothing is known yet.
@@ -85,7 +86,7 @@ class AppRemoval:
     def _mark(self, connection: Connection) -> bool:
         with self._engine.begin() as db:
             row = token_row.read(db, connection.user.id, None)
-            # Reconnected meanwhile: the refused token is not the stored one any more.
+            # Reconnected or refreshed meanwhile: the refused token is no longer the stored one.
             if row is None or row.version != connection.token_version:
                 return False
             return token_store.settle(

@@ -2,8 +2,8 @@
 
 Consecutive failures that affect all users (our client secret, an outage) are counted. The fifth
 opens the circuit: then only one probe at a time is sent, and the first success closes it. Repeated
-outage failures of the same user count once, so that one user's trouble does not stop the others.
-Which request is a probe is decided in ``refresh.py``.
+outage failures of the same user count once, so that one user's problem does not stop the others.
+``refresh.py`` decides which request is a probe.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ THRESHOLD: Final = 5
 """Consecutive failures that open the circuit (REQUIREMENTS T9)."""
 
 PROBE_EVERY: Final = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
-"""Time between probes, by whether the failure is our own."""
+"""Time between probes. The key: whether the failure is our own."""
 
 PROBE_SPENT_EVERY: Final = timedelta(hours=1)
 """Time between probes while the refresh tokens seem to be spent: each may cost a connection."""
@@ -39,7 +39,7 @@ class Circuit:
         failing_since: when the consecutive failures started (UTC).
         opened_at: since when only probes are sent (UTC); None while it is closed.
         next_probe_at: when the next probe may be sent (UTC).
-        replays_rest_until: before this no lost exchange is replayed (UTC); None: replays may go on.
+        replays_rest_until: no lost exchange is replayed before this (UTC); None: no such pause.
     """
 
     failures: int
@@ -95,10 +95,10 @@ def count_failure(
     """Count a failure that affects all users; True if it opened the circuit.
 
     Args:
-        user_id: whose exchange failed; None if it was none of a user's, so that it always counts.
+        user_id: whose exchange failed; None if it was not a user's: then it always counts.
     """
     probe_at = now + PROBE_EVERY[reason in OUR_FAILURES]
-    # The row is locked by the first UPDATE, so the second sees what it has counted.
+    # The first UPDATE locks the row, so the second one sees its count.
     again = token_circuit.c.last_user_id == user_id
     if user_id is None or reason in OUR_FAILURES:
         again = sa.false()
@@ -140,7 +140,7 @@ def open_for_spent_tokens(db: sa.Connection, detail: str, now: datetime) -> bool
 
 
 def pause_replays(db: sa.Connection, until: datetime) -> None:
-    """Replay no lost exchange before ``until`` (UTC) or the next successful refresh."""
+    """Replay no lost exchange until ``until`` (UTC) or the next grant."""
     db.execute(sa.update(token_circuit).where(_MINE).values(replays_rest_until=until))
 
 
@@ -148,8 +148,8 @@ def count_success(db: sa.Connection, *, granted: bool, refreshed: bool) -> bool:
     """Record that HighLevel accepted our client; True if that closed an open circuit.
 
     Args:
-        granted: it granted new tokens, so replays may go on.
-        refreshed: it did so for a stored refresh token, so not all of them are spent.
+        granted: it granted new tokens, so replays may resume.
+        refreshed: it granted them for a stored refresh token, so not all of those are spent.
     """
     if granted:
         paused = token_circuit.c.replays_rest_until.is_not(None)

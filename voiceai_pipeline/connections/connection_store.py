@@ -1,4 +1,4 @@
-"""Writing a connection's row when the user connects, chooses a location or disconnects.
+"""Writes a connection's row when the user connects, chooses a location or disconnects.
 
 Each change writes its event (``history``) and opens or closes the alert in the same transaction.
 What a refresh does to the row is in ``token_store.py``.
@@ -47,10 +47,10 @@ def save_connection(
     discarded.
 
     Args:
-        started_at: when the code's exchange started (UTC); the expiry counts from here.
+        started_at: when the code's exchange started (UTC); the token's lifetime starts then.
         refresh_at: when the first refresh is due (UTC); None for a private integration token.
         event, detail: for the history.
-        now: when this happens, if it is not ``started_at`` (UTC).
+        now: the time of this change (UTC); None: ``started_at``.
 
     Raises:
         LookupError: there is no such user.
@@ -129,7 +129,7 @@ def save_connection(
 def standing(
     location_id: str | None, scope: str | None
 ) -> tuple[ConnectionState, FailureClass | None]:
-    """The state that a grant's location and scopes allow, and why."""
+    """The state that a grant's location and scopes allow, and why it is not CONNECTED."""
     if missing_scopes(scope):
         return ConnectionState.NEEDS_RECONNECT, FailureClass.SCOPE_MISSING
     if location_id is None:
@@ -138,7 +138,8 @@ def standing(
 
 
 def lock(db: sa.Connection, user_id: UUID) -> sa.CursorResult[Any]:
-    """Wait for other changes of this user. Rows that only refer to the user do not wait."""
+    """Lock the user, after waiting for other changes. Adding rows that refer to the user does not
+    wait."""
     return db.execute(
         sa.select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
     )
@@ -190,7 +191,7 @@ def choose_location(db: sa.Connection, row: TokenRow, location_id: str, *, actor
 
 
 def _move_unfinished_days(db: sa.Connection, user_id: UUID, location_id: str) -> None:
-    """Days that were waiting or failed at another location, or at none, now wait for this one."""
+    """Make days that wait or failed at another location, or at none, wait for this one."""
     elsewhere = sa.and_(
         sync_ledger.c.user_id == user_id,
         sync_ledger.c.location_id != location_id,

@@ -1,6 +1,6 @@
-"""Testing a connection: read one page of calls with it, and record the result.
+"""Tests a connection: reads one page of calls with it, and records the result.
 
-The token that is used comes from ``tokens.py``, refreshed first if it is due.
+Its token comes from ``tokens.py``, which refreshes it first if that is due.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ class Check:
 
     Attributes:
         failure: None if calls can be read.
-        missing_scopes: needed and not granted.
-        drift: how the calls read differ from the schema that HighLevel publishes.
+        missing_scopes: scopes that are needed and were not granted.
+        drift: how the calls that were read differ from the schema that HighLevel publishes.
     """
 
     connection: Connection

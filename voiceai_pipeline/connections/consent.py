@@ -1,8 +1,8 @@
-"""Starting and ending a connection: consent in the browser, an agency's location, disconnecting.
+"""Starts and ends connections: consent in the browser, an agency's location, disconnecting.
 
-The one OAuth flow, for the Connections page and the command line alike: an authorize URL whose
-``state`` is bound to a user and works once; the exchange of the code; the check of its scopes;
-location, name and time zone. What happens in between is in ``tokens.py``.
+This is the only OAuth flow, for the Connections page and the command line alike: an authorize URL
+whose ``state`` is bound to a user and works once; the exchange of the code; the check of its
+scopes; location, name and time zone. The life of a connection in between is in ``tokens.py``.
 """
 
 import secrets
@@ -47,7 +47,7 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 
 _STATE_BYTES: Final = 24
 _PATIENCE: Final = 40
-"""Half seconds that a repeated request waits for the first one's result."""
+"""How many half seconds a repeated request waits for the first one's result."""
 
 _AGAIN: Final = "Nothing was changed; start the connection again."
 
@@ -65,7 +65,7 @@ class Consent:
 
     Args:
         actor: recorded in the history.
-        spool: token pairs on disk, which a disconnection deletes too.
+        spool: token pairs on disk; connecting and disconnecting delete the user's.
         connected: called with the user and the location of each new connection.
         pairs: where the newest pair of each user is kept; None: nowhere.
         now: replaces the database's clock where time is simulated; aware UTC.
@@ -170,7 +170,7 @@ class Consent:
         *,
         same_browser: bool,
     ) -> consent_requests.ConnectRequest:
-        """Spend the state, after every check that can be made before the code is spent."""
+        """Mark the state as used, after all checks that are possible before the code is spent."""
         if not state:
             raise ConsentError(
                 f"The address has no state, so it belongs to no connection started here. {_AGAIN}"
@@ -202,7 +202,7 @@ class Consent:
 
     def ended(self, request: consent_requests.ConnectRequest) -> consent_requests.ConnectRequest:
         """The consent with its outcome, after waiting for the request that is finishing it: a
-        browser may repeat one whose answer it has not got yet."""
+        browser may repeat a request before it has the answer."""
         for _ in range(_PATIENCE):
             with self._engine.begin() as db:
                 latest = consent_requests.find_key(db, request.key) or request
@@ -228,11 +228,11 @@ class Consent:
 
         Raises:
             UnknownUserError: there is no such user; the code is not spent.
-            ChooseLocationError: an agency with several locations, and none or another was given;
-                the grant is stored, and ``choose_location`` completes the connection.
-            ConsentError: HighLevel refused the code; the stored connection is untouched.
-            PipelineError: HighLevel did not exchange it, and the stored connection is untouched; or
-                it granted an agency without any location.
+            ChooseLocationError: the agency has several locations and none of them was given; the
+                grant is stored, and ``choose_location`` completes the connection.
+            ConsentError: HighLevel refused the code; the stored connection is unchanged.
+            PipelineError: HighLevel did not exchange the code, and the stored connection is
+                unchanged; or it granted an agency without any location.
         """
         with self._engine.begin() as db:
             before = connections.one(db, user_id)
@@ -290,7 +290,7 @@ class Consent:
             reraise=True,
         )
         if self._pairs:
-            # Its pair is granted later than this consent began if a refresh came in between.
+            # If a refresh came in between, the kept pair would be newer than this consent's start.
             self._pairs.forget(connection.user.id)
         for attempt in attempts:
             with attempt, self._engine.begin() as db:
@@ -332,7 +332,7 @@ class Consent:
         """Use one of the locations that a stored agency grant covers.
 
         Raises:
-            ChooseLocationError: it does not cover this one.
+            ChooseLocationError: the grant does not cover this location.
             UnknownUserError, PipelineError: as ``locations``.
         """
         return self._choose(user_id, location_id)

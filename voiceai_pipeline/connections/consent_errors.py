@@ -14,7 +14,7 @@ NO_APP_VERSION: Final = (
     "still a draft: set HIGHLEVEL_APP_VERSION_ID to the version_id of the app's install link, or "
     "submit the version in the marketplace under Manage, Versions."
 )
-"""The one error of HighLevel's authorize page that we can cause, with both causes (CONTRACT 16)."""
+"""The one error of HighLevel's authorize page that we can cause, and both causes (CONTRACT 16)."""
 
 
 class ConsentError(ValueError):

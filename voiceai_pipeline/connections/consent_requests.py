@@ -1,5 +1,6 @@
-"""``connect_requests``: pending consents. OAuth's ``state`` identifies one, for one user, once. One
-that began in HighLevel's marketplace has none: its code identifies it, and its user follows.
+"""``connect_requests``: pending consents. OAuth's ``state`` identifies one; it is for one user and
+works once. A consent that began in HighLevel's marketplace has no state: its code identifies it,
+and an operator names its user later.
 
 Only a hash of the state is stored, so reading the table is not enough to finish a consent.
 """
@@ -20,13 +21,13 @@ LIFE: Final = timedelta(minutes=30)
 """How long the consent on HighLevel's page may take."""
 
 HELD: Final = timedelta(minutes=10)
-"""How long a consent from the marketplace waits for an operator: codes do not live longer."""
+"""How long a consent from the marketplace waits for an operator: its code expires then."""
 
 MOST_HELD: Final = 200
 """Consents that may wait at once: anyone who knows the callback's address can send codes."""
 
 MOST_OF_ADDRESS: Final = 20
-"""How many of them may come from one address of strangers."""
+"""How many of them may come from one address, unless an operator's browser brought them."""
 
 KEPT: Final = timedelta(days=1)
 """How long a used or expired state is kept, so that a second use gets a clear answer."""
@@ -37,13 +38,13 @@ class ConnectRequest:
     """A pending or finished consent.
 
     Attributes:
-        key: identifies it in an address of ours; of no use without a login.
-        user_id: None until an operator says whose consent from the marketplace it is.
+        key: identifies it in URLs of our pages; useless without a login.
+        user_id: None for a consent from the marketplace until an operator names its user.
         location_id: the requested location of an agency; None if none was given.
         browser_bound: only the browser that started it may finish it.
         used_at: when it was finished (UTC); None while it is pending.
         address: where a consent from the marketplace came from; None: from an operator's browser.
-        outcome: the result, for another process that waits for it.
+        outcome: the result, for another process that waits for it; None while it is not known.
     """
 
     key: str
@@ -82,7 +83,7 @@ def add(
 
 
 def find(db: sa.Connection, state: Secret) -> ConnectRequest | None:
-    """The consent that ``state`` identifies; None if we did not start it, or it is days old."""
+    """The consent that ``state`` identifies; None if we did not start it, or deleted it since."""
     return find_key(db, key_of(state))
 
 
@@ -117,13 +118,13 @@ def key_of(secret: Secret) -> str:
 
 
 def hold(db: sa.Connection, key: str, sealed_code: str, address: str | None, now: datetime) -> None:
-    """Keep a consent without a state. One that is known stays.
+    """Keep a consent without a state; one with the same key stays as it is.
 
-    Only so many wait. First go the oldest of the address that has the most, last those that an
-    operator's browser brought, so an address displaces mainly its own.
+    If too many wait, some are deleted: first the oldest of the address that has the most, last
+    those that an operator's browser brought. So an address mainly displaces its own.
 
     Args:
-        address: where it came from; None: an operator's browser.
+        address: the sender's address; None: an operator's browser.
     """
     db.execute(sa.delete(table).where(table.c.expires_at < now - KEPT))
     db.execute(
@@ -149,8 +150,8 @@ def hold(db: sa.Connection, key: str, sealed_code: str, address: str | None, now
 def held(db: sa.Connection, now: datetime) -> list[ConnectRequest]:
     """The consents from the marketplace that wait for an operator.
 
-    First those from operators' browsers, then the newest of each address, the second newest of
-    each, and so on: an address that sends many stands before no other one's first.
+    First those from operators' browsers, then the newest of each address, then the second newest of
+    each, and so on: an address that sends many does not push back the others' newest.
     """
     waiting = _ranked(now)
     rows = db.execute(sa.select(waiting).order_by(*_in_order(waiting))).mappings()
@@ -158,7 +159,7 @@ def held(db: sa.Connection, now: datetime) -> list[ConnectRequest]:
 
 
 def _ranked(now: datetime) -> sa.Subquery:
-    """The consents that wait, with their rank among those of their address; 0: an operator's."""
+    """The waiting consents, ranked within their address from 1, the newest; operators' have 0."""
     among_theirs = sa.func.row_number().over(
         partition_by=table.c.address, order_by=table.c.created_at.desc()
     )
@@ -175,7 +176,7 @@ def _in_order(waiting: sa.Subquery) -> tuple[sa.ColumnElement[Any], ...]:
 
 
 def assign(db: sa.Connection, key: str, user_id: UUID, now: datetime) -> bool:
-    """Say whose consent it is, and spend it; False if it is used or expired."""
+    """Record the consent's user and mark it as used; False if it is used or expired."""
     assigned = db.execute(
         sa.update(table)
         .where(
@@ -190,7 +191,7 @@ def assign(db: sa.Connection, key: str, user_id: UUID, now: datetime) -> bool:
 
 
 def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
-    """Spend the state; False if it is used or expired."""
+    """Mark the state as used; False if it is used or expired."""
     used = db.execute(
         sa.update(table)
         .where(
@@ -202,7 +203,7 @@ def use(db: sa.Connection, state: Secret, now: datetime) -> bool:
 
 
 def finish(db: sa.Connection, state: Secret, outcome: str) -> None:
-    """Record the result."""
+    """Record the result of the consent with this state."""
     finish_key(db, key_of(state), outcome)
 
 

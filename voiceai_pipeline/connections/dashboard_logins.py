@@ -1,8 +1,8 @@
-"""The logins of the replaced dashboard: which of its users a bearer token (a JWT) speaks for.
+"""Logins of the replaced dashboard: finds the user that a bearer token (a JWT) belongs to.
 
 The login service, such as Supabase Auth, publishes the public keys that it signs with
-(VOICEAI_JWKS_URL). They are kept for minutes: a withdrawn key is refused after that time at the
-latest, and a new one is fetched when a token names it.
+(VOICEAI_JWKS_URL). They are cached for ten minutes: a withdrawn key is refused after that, and a
+new one is fetched when a token names it. While the service is down, they are used for an hour.
 """
 
 import json
@@ -23,28 +23,28 @@ from voiceai_pipeline.highlevel.transport import Transport
 log = logging.getLogger(__name__)
 
 ALGORITHMS: Final = ("ES256", "RS256", "EdDSA")
-"""What may sign a login: public keys only. With a shared secret, all who check a login can
-make one."""
+"""Algorithms that may sign a login: only those with public keys. With a shared secret, anyone who
+can verify a login can also forge one."""
 
 KEPT: Final = 600.0
-"""Seconds for which the keys are used without another look; Supabase keeps them as long."""
+"""Seconds for which the keys are used without fetching them; Supabase caches them as long."""
 
 KEPT_IN_NEED: Final = 3600.0
 """Seconds for which they are used while the login service cannot be reached."""
 
 PAUSE: Final = 15.0
-"""Seconds between two looks: a token that names an unknown key costs anyone nothing to send."""
+"""The fewest seconds between two fetches: anyone can send tokens that name unknown keys."""
 
 TIMEOUT: Final = 5.0
-"""Seconds for one look."""
+"""Seconds for one fetch."""
 
 _MAX_BYTES: Final = 64 * 1024
 _LEEWAY: Final = 10.0
-"""Seconds by which the clocks may differ."""
+"""Seconds by which the login service's clock may differ from ours."""
 
 
 class LoginError(Exception):
-    """The token speaks for no one. The text is for users and quotes nothing of the token."""
+    """The token is not a valid login. The text is for users and never quotes the token."""
 
 
 class LoginsUnavailableError(Exception):
@@ -55,9 +55,9 @@ class DashboardLogins:
     """Verifies tokens of one login service. Safe to share between threads.
 
     Args:
-        url: of its JSON Web Key Set.
-        audience: what the tokens have to be for.
-        clock: monotonic seconds.
+        url: the URL of its JSON Web Key Set.
+        audience: the audience (``aud``) that tokens must have.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class DashboardLogins:
         self._read_at = self._tried_at = -math.inf
 
     def user_of(self, token: Secret) -> UUID:
-        """The user whose valid login ``token`` is.
+        """The user of a valid login.
 
         Raises:
-            LoginError: it is none, has expired, or is for something else.
+            LoginError: ``token`` is not a login, has expired, or is for another audience.
             LoginsUnavailableError: it cannot be verified now.
         """
         try:
@@ -97,7 +97,7 @@ class DashboardLogins:
             raise LoginError("The login has expired. Sign in again.") from None
         except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError):
             raise LoginError(
-                "The login is not for this: it needs exp, sub, and aud as in VOICEAI_JWT_AUDIENCE."
+                "The login is not for this API: it needs exp, sub, and VOICEAI_JWT_AUDIENCE as aud."
             ) from None
         except (jwt.InvalidTokenError, ValueError):
             raise LoginError("The login is not valid. Sign in again.") from None
@@ -123,7 +123,7 @@ class DashboardLogins:
         )
 
     def _look(self, now: float) -> None:
-        """Read the keys; if that fails, keep those that there are."""
+        """Fetch the keys; if that fails, keep the present ones."""
         try:
             answer = self._transport.get(
                 self._url, path="the login service's keys", within=TIMEOUT, at_most=_MAX_BYTES
@@ -141,7 +141,7 @@ def _keys_of(body: object) -> dict[str, jwt.PyJWK]:
     """The keys of a set that may sign a login, by id.
 
     Raises:
-        ValueError: it is no key set.
+        ValueError: it is not a key set.
     """
     if not isinstance(body, dict) or not isinstance(body.get("keys"), list):
         raise ValueError("no key set")
@@ -152,7 +152,7 @@ def _keys_of(body: object) -> dict[str, jwt.PyJWK]:
         try:
             key = jwt.PyJWK(entry)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            continue  # of a kind that may come one day
+            continue  # perhaps a kind of key that comes one day
         if key.algorithm_name in ALGORITHMS and isinstance(key.key_id, str):
             found[key.key_id] = key
     return found

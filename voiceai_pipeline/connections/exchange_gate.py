@@ -1,6 +1,6 @@
-"""The token exchanges of this process: how many at once, how fast, and when none.
+"""Limits this process's token exchanges: how many at once, how fast, and when to pause.
 
-The token endpoint's limit is unknown (CONTRACT 5), and a process that is killed leaves each of its
+The token endpoint's limit is unknown (CONTRACT 5), and a killed process leaves each of its
 exchanges in doubt. So there is one gate per process, for syncs and batches alike (REQUIREMENTS
 T21).
 """
@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from typing import Final
 
 AT_ONCE: Final = 4
-"""Exchanges under way at once: as many connections can be left in doubt by a SIGKILL."""
+"""The most concurrent exchanges: a SIGKILL leaves at most so many connections in doubt."""
 
 POSTS_PER_SECOND: Final = 5
 BURST: Final = 8
-"""Exchanges that may start without a pause after a quiet time."""
+"""The most exchanges that start without a pause after a quiet time."""
 
 
 class ExchangeGate:
-    """Lets exchanges through. Shared by threads."""
+    """Limits exchanges. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(AT_ONCE)
@@ -30,15 +30,15 @@ class ExchangeGate:
 
     @contextmanager
     def exchange(self, sleep: Callable[[float], None]) -> Iterator[None]:
-        """Hold a slot; it is free, and the pace allows the exchange, when the ``with`` begins."""
+        """Wait for a free slot and for the pace, then hold the slot during the ``with`` block."""
         with self._slots:
-            # Waiting inside the lock: the next one must wait for longer.
+            # Sleeps while holding the lock: the next exchange must wait longer.
             with self._pace:
                 self._wait(sleep)
             yield
 
     def close_for(self, seconds: float) -> None:
-        """Start no exchange for so long: the endpoint asked for a pause."""
+        """Start no exchange for ``seconds``: the endpoint asked for a pause."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
     def _wait(self, sleep: Callable[[float], None]) -> None:
@@ -52,9 +52,9 @@ class ExchangeGate:
         early = self._paid_until - now - allowance
         if early > 0:
             sleep(early)
-            # Measured again: a simulated sleep takes no time.
+            # Read the clock again: a simulated sleep takes no time.
             self._paid_until = time.monotonic() + allowance
 
 
 GATE: Final = ExchangeGate()
-"""This process's."""
+"""The gate of this process."""

@@ -1,7 +1,7 @@
 """``token_events``, the audit log of connections: what happened, when, by which actor.
 
-Append-only; a trigger rejects anything else. It holds no token: a fingerprint is a keyed hash that
-only tells two generations apart.
+Append-only: a trigger rejects updates and deletions. It holds no token: a fingerprint is a keyed
+hash that only distinguishes generations.
 """
 
 import itertools
@@ -73,7 +73,7 @@ _SENTENCES: Final = {
 
 @dataclass(frozen=True)
 class Actor:
-    """What acted, for the record: a part of the program, and the Dagster run it ran in."""
+    """Who or what acted: an operator or a part of the program, and its Dagster run, if any."""
 
     name: str = "pipeline"
     run_id: str | None = None
@@ -86,7 +86,7 @@ class Entry:
     Attributes:
         at: when it happened (UTC).
         event: a ``TokenEvent``, or the stored text of one that this version does not know.
-        version_before, version_after: generations of the token pair, where one was involved.
+        version_before, version_after: generations of the token pair; None if none was involved.
     """
 
     at: datetime
@@ -126,8 +126,8 @@ def record(
 
     Args:
         user_id: None for events that affect all users.
-        state: the connection's afterwards.
-        detail: facts that help; never a token, a phone number or a response body.
+        state: the connection's state afterwards.
+        detail: helpful facts; never a token, a phone number or a response body.
     """
     before, after = versions
     db.execute(
@@ -160,8 +160,8 @@ def last_grant_at(db: sa.Connection, user_id: UUID) -> datetime | None:
 
 
 def refused_in_a_row(db: sa.Connection, since: datetime) -> tuple[set[UUID], bool]:
-    """The users whose refresh tokens HighLevel has refused since its last grant, and whether that
-    grant is among the last hundred answers since ``since`` (UTC)."""
+    """The users whose refresh tokens HighLevel has refused since the last successful refresh, and
+    whether there was one. Only the last hundred answers after ``since`` (UTC) count."""
     decided = sa.or_(
         token_events.c.event == TokenEvent.REFRESHED.value,
         sa.and_(
@@ -192,8 +192,8 @@ def of_user(db: sa.Connection, user_id: UUID, limit: int = 20) -> list[Entry]:
 
 
 def of_all(db: sa.Connection, limit: int) -> list[tuple[UUID | None, Entry]]:
-    """The last events of all users but the routine ones, with whose they are (None: all users');
-    newest first."""
+    """The last events without the routine ones, newest first, each with its user (None: it affects
+    all users)."""
     query = (
         sa.select(token_events)
         .where(token_events.c.event.not_in([event.value for event in _ROUTINE]))

@@ -1,6 +1,6 @@
 """Locations that installed the app, as HighLevel announced, and that no user is connected to yet.
 
-Only offers: a message, though signed, connects nothing. An operator chooses whose location it is,
+They are only offered: a message, even if signed, connects nothing. An operator chooses the user,
 and a consent in HighLevel gives the tokens, as for any other connection.
 """
 
@@ -16,7 +16,7 @@ from voiceai_pipeline.core.connection import LIVE_STATES, Connection
 from voiceai_pipeline.core.webhook import MessageType
 
 AT_MOST: Final = 20
-"""Offers that are shown at once; the newest."""
+"""How many offers are shown at most: the newest."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Install:
 
     Attributes:
         agency: a connection of its agency.
-        announced_at: when HighLevel said so (UTC).
+        announced_at: when HighLevel announced the installation (UTC).
     """
 
     location_id: str
@@ -34,10 +34,10 @@ class Install:
 
 
 def offered(db: sa.Connection, connections: Collection[Connection]) -> list[Install]:
-    """What can be offered, the newest first.
+    """The locations to offer, the newest first.
 
     Args:
-        connections: of all users.
+        connections: those of all users.
     """
     agencies = {
         one.company_id: one
@@ -68,7 +68,7 @@ _INSTALLED: Final = sa.text(
 
 
 def ignore(db: sa.Connection, location_id: str) -> None:
-    """Offer a location no more, until it installs the app again."""
+    """Stop offering a location until it installs the app again."""
     db.execute(_IGNORE, {"location": location_id})
 
 

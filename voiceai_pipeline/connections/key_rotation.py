@@ -1,7 +1,7 @@
-"""Which keys the stored tokens need, and encrypting them all with the newest one.
+"""Finds the keys that the stored tokens need, and encrypts all tokens with the newest one.
 
-Every row counts, also of paused and disconnected users and what the source system left behind, and
-so do pairs that wait on disk (``spool.py``). Each row is a short transaction, so refreshes go on.
+All rows count, also those of paused and disconnected users and those that the source system left
+behind, and so do pairs on disk (``spool.py``). Each row is a short transaction, so refreshes go on.
 """
 
 from collections import Counter
@@ -28,12 +28,12 @@ PLAIN: Final = "plain text"
 
 @dataclass(frozen=True)
 class Usage:
-    """The stored tokens by what it takes to read them.
+    """How many stored tokens need each key.
 
     Attributes:
-        rows: by key id, or ``PLAIN``: rows with a token that needs it.
-        unbound: rows with a token that is not bound to its generation yet.
-        spooled: by key id: pairs that wait on disk.
+        rows: by key id, or ``PLAIN``: number of rows with a token that needs it.
+        unbound: number of rows with a token that is not bound to its generation yet.
+        spooled: by key id: number of pairs on disk that need it.
     """
 
     rows: Counter[str]
@@ -57,7 +57,7 @@ class Rotated:
     Attributes:
         done: rows and pairs that were encrypted again.
         busy: rows that were left alone, because their refresh is not settled yet.
-        unreadable: users with a token that no key opens; nothing of it was changed.
+        unreadable: users with a token that cannot be decrypted; it was not changed.
     """
 
     done: int
@@ -66,10 +66,10 @@ class Rotated:
 
 
 def usage(db: sa.Connection, *folders: Path) -> Usage:
-    """What the stored tokens need.
+    """The keys that the stored tokens need.
 
     Args:
-        folders: of the spool and of the newest pairs.
+        folders: those with pairs on disk that count too.
     """
     rows: Counter[str] = Counter()
     unbound = 0
@@ -101,7 +101,7 @@ def encrypt_again(
     Plain text, which another application may still read, stays so until its next refresh.
 
     Args:
-        show: called with the rows visited and to visit.
+        show: called after each row with the number of rows done and of all rows.
         pairs: the copies of the newest pairs, which are encrypted again too, but not counted.
     """
     with engine.begin() as db:
@@ -111,7 +111,7 @@ def encrypt_again(
         with engine.begin() as db:
             row = db.execute(_ROW, {"id": row_id}).one_or_none()
             if row is not None and row.lease_id is not None:
-                # What the exchange in flight writes depends on the tokens that it has read.
+                # The exchange in flight compares the stored tokens with those that it has read.
                 busy += 1
             elif row is not None:
                 values, is_readable = _sealed(vault, row)
@@ -135,7 +135,7 @@ def _sealed(vault: TokenVault, row: sa.Row[Any]) -> tuple[dict[str, str], bool]:
             continue
         of_row = (column, row.user_id, row.token_version)
         try:
-            # Also what is up to date, so that what no key opens is found.
+            # Up-to-date tokens are decrypted too, so that unreadable ones are found.
             token = vault.decrypt(stored, *of_row)
         except PipelineError:
             is_readable = False

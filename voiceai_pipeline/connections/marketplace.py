@@ -1,7 +1,7 @@
-"""Consents that began in HighLevel's marketplace, or by an app's test link (CONTRACT 15).
+"""Consents that began in HighLevel's marketplace, or with an app's test link (CONTRACT 15).
 
-They come back with a code and without a state, so nothing shows whose they are, or that a user
-here asked for them. The code is kept, encrypted, until a logged-in operator says whose it is.
+They come back with a code and without a state, so nothing shows which user they are for, or that
+one of ours asked for them. The code is kept, encrypted, until a logged-in operator names the user.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from voiceai_pipeline.database.engine import read_clock
 _CODE: Final = "connect_requests.code"
 
 _LONGEST: Final = 2_000
-"""Characters of a code: HighLevel's have a few dozen."""
+"""The most characters of a code: HighLevel's have a few dozen."""
 
 
 class Marketplace:
@@ -49,21 +49,20 @@ class Marketplace:
         self._now = now
 
     def hold(self, code: Secret, address: str | None) -> str:
-        """Keep a consent that began in HighLevel's marketplace: it has a code and no state, so
-        nothing shows who asked for it. Nothing is spent.
+        """Keep a consent that began in HighLevel's marketplace. Its code is not spent.
 
         Args:
-            address: where it came from; None: from the browser of an operator.
+            address: the sender's address; None: an operator's browser.
 
         Returns:
-            The key with which a logged-in operator says whose it is (``assign``).
+            The key with which a logged-in operator assigns it to a user (``assign``).
 
         Raises:
             FinishedError: the code was assigned before.
             ConsentError: it is too long to be a code.
         """
         if len(code.reveal()) > _LONGEST:
-            raise ConsentError("This is no code of HighLevel's. Nothing was changed.")
+            raise ConsentError("This is not a code from HighLevel. Nothing was changed.")
         key = consent_requests.key_of(code)
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
@@ -85,7 +84,7 @@ class Marketplace:
         """Connect a user with a consent that began in HighLevel's marketplace.
 
         Args:
-            key: of ``hold``.
+            key: as returned by ``hold``.
 
         Raises:
             FinishedError: it was assigned before.
@@ -111,5 +110,5 @@ class Marketplace:
 
 
 def _owner(key: str) -> UUID:
-    """What a held code is encrypted for, in place of a user."""
+    """The id that a held code is encrypted for, in place of a user's."""
     return UUID(bytes=bytes.fromhex(key)[:16])

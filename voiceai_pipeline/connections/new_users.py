@@ -9,7 +9,7 @@ from voiceai_pipeline.connections import queries
 from voiceai_pipeline.core.foreign_text import NAME_LENGTH, cleaned
 
 _ONE_AT_A_TIME: Final = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('new user', 0))")
-"""Two requests for one name, as of a form sent twice, add one user."""
+"""So that two requests with one name, such as a form sent twice, add only one user."""
 
 
 class NewUserError(Exception):
@@ -17,11 +17,11 @@ class NewUserError(Exception):
 
 
 def new_user(engine: sa.Engine, name: str) -> UUID:
-    """Add a user of this name; returns the new id.
+    """Add a user with this name; return the new id.
 
     Raises:
-        NewUserError: there is one of this name, the name is empty, or the table ``users`` belongs
-            to another application that does not let us.
+        NewUserError: the name is taken or empty, or the table ``users`` belongs to another
+            application and we cannot add rows.
     """
     name = cleaned(name, NAME_LENGTH).strip()
     if not name:
@@ -36,7 +36,7 @@ def new_user(engine: sa.Engine, name: str) -> UUID:
             queries.add_user(db, user_id, business_name=name)
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
         raise NewUserError(
-            "The table users demands what only the application knows that it belongs to, or we may "
-            "not write to it. Add the user there; it appears here immediately."
+            "The table users belongs to another application: it requires values that only that one "
+            "knows, or we may not write to it. Add the user there; it appears here immediately."
         ) from None
     return user_id

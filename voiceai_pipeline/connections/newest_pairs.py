@@ -1,9 +1,9 @@
-"""Each user's newest token pair on disk, encrypted, for the day on which a backup is restored.
+"""Keeps each user's newest token pair on disk, encrypted, in case a backup is restored.
 
-Every refresh token in a backup is spent as soon as it has been used after the backup was made. So
-the pair that replaced it is kept outside the database as well: one file per user, mode 0600,
-written right after the database has the pair. A disconnection is kept too, so that a backup does
-not undo it. What a newer file means for the database is decided in ``restoration.py``.
+A refresh token in a backup is spent if it was used after the backup was made. So the pair that
+replaced it is kept outside the database as well: one file per user, mode 0600, written right after
+the database has the pair. A disconnection is kept too, so that restoring a backup does not undo it.
+``restoration.py`` decides what a newer file means for the database.
 """
 
 import json
@@ -31,8 +31,8 @@ class NewestPair:
     Attributes:
         at: when HighLevel granted the pair, or when the user was disconnected (UTC).
         is_disconnection: the user was disconnected; there are no tokens.
-        witnessed: written by the process that got the pair; False once it was used to bring a
-            restored database up to date, because another machine may hold a newer one.
+        witnessed: the process that got the pair wrote it; False once it was used to bring a
+            restored database up to date, because another machine may have a newer one.
     """
 
     user_id: UUID
@@ -42,7 +42,7 @@ class NewestPair:
     _sealed: dict[str, Any]
 
     def is_newer_than(self, connection: Connection) -> bool:
-        """Whether the database does not know this pair, or this disconnection, yet."""
+        """Whether this pair or disconnection is newer than what the database has."""
         is_disconnected = connection.state is ConnectionState.DISCONNECTED
         if self.is_disconnection and (
             is_disconnected or connection.state is ConnectionState.NEVER_CONNECTED
@@ -76,10 +76,10 @@ class NewestPair:
 
     @classmethod
     def parsed(cls, user_id: UUID, text: str) -> Self:
-        """A file's content.
+        """Parse a file's content.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none of ours.
+            ValueError, KeyError, TypeError: it is not a file of ours, or damaged.
         """
         record = json.loads(text)
         if not record["is_disconnection"]:
@@ -97,7 +97,7 @@ class NewestPair:
 class NewestPairs:
     """The newest pair of every user, on this machine or on a volume that machines share.
 
-    A failure to write costs nothing today, because the database has the pair: it is logged.
+    A failure to write is only logged, because the database has the pair.
 
     Args:
         folder: created with the first pair.
@@ -111,8 +111,8 @@ class NewestPairs:
         """Keep a pair that the database has just stored.
 
         Args:
-            connection: the user, and what the answer omits.
-            token: with the refresh token that is stored now, also if the answer had none.
+            connection: the user, and values for what the answer omits.
+            token: the answer, with the stored refresh token if it has none (``with_stored``).
             granted_at: when the exchange started (UTC), as stored.
         """
         user_id, seal = connection.user.id, self._vault.seal
@@ -133,30 +133,30 @@ class NewestPairs:
         )
 
     def keep_disconnection(self, user_id: UUID, at: datetime) -> None:
-        """Replace a user's pair by the fact that the user was disconnected ``at`` (UTC)."""
+        """Replace a user's pair with a record that the user was disconnected ``at`` (UTC)."""
         record = {"at": at.isoformat(), "is_disconnection": True, "witnessed": True}
         self._write(user_id, record)
 
     def keep_location(self, user_id: UUID, location_id: str) -> None:
-        """Note the location that was chosen for a user's pair."""
+        """Record the location that was chosen for a user's pair."""
         pair = self.find(user_id)
         if pair is not None and not pair.is_disconnection:
             self._write(user_id, {**pair._sealed, "location_id": location_id})
 
     def mark_used(self, pair: NewestPair) -> None:
-        """Note that the database was brought up to date with ``pair``."""
+        """Record that the database was brought up to date with ``pair``."""
         self._write(pair.user_id, {**pair._sealed, "witnessed": False})
 
     def put_back(self, backup: Self) -> None:
-        """Take over the pairs of a backup that are newer than ours, or of which we have none."""
+        """Take over those pairs of a backup that are newer than ours, or that we do not have."""
         for user_id in backup.users():
             saved, ours = backup.find(user_id), self.find(user_id)
             if saved is not None and (ours is None or ours.at < saved.at):
                 self.mark_used(saved)
 
     def encrypt_again(self) -> tuple[int, list[UUID]]:
-        """Encrypt all pairs with the newest key: how many, and the users of those that no key
-        opens, which stay as they are."""
+        """Encrypt all pairs with the newest key. Return how many were encrypted, and the users
+        whose pair cannot be read; those stay as they are."""
         done, closed = 0, list[UUID]()
         for user_id in self.users():
             pair = self.find(user_id)
@@ -177,7 +177,7 @@ class NewestPairs:
         return done, closed
 
     def find(self, user_id: UUID) -> NewestPair | None:
-        """What is kept of a user; None also for a file that cannot be read."""
+        """What is kept of a user; None if nothing is, or the file cannot be read."""
         path = self._path(user_id)
         try:
             return NewestPair.parsed(user_id, path.read_text(encoding="utf-8"))
@@ -203,7 +203,7 @@ class NewestPairs:
         try:
             write_private(self._path(user_id), json.dumps(record))
         except OSError as error:
-            # An outdated pair would be spent in place of the newest one.
+            # An outdated pair must not be restored in place of the newest one.
             self._path(user_id).unlink(missing_ok=True)
             log.warning(
                 "The copy of user %s's newest token pair cannot be written to %s (%s). The "

@@ -1,7 +1,7 @@
-"""Private integration tokens: a token of one's own location, made in HighLevel, instead of an app.
+"""Private integration tokens: made in HighLevel for one location, they replace an app.
 
 Such a token does not expire and cannot be refreshed (CONTRACT 14): it works until it is rotated or
-deleted in HighLevel. It is stored where OAuth's access token would be, encrypted likewise.
+deleted in HighLevel. It is stored and encrypted like an OAuth access token.
 """
 
 import re
@@ -34,7 +34,7 @@ from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{20,200}")
-"""Not only ``pit-`` and a UUID: that form is what was seen, not what is promised."""
+"""Wider than ``pit-`` and a UUID: that form was seen, but is not documented."""
 
 _LOCATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _IN_ADDRESS: Final = re.compile(r"/location/([A-Za-z0-9_-]+)")
@@ -49,7 +49,7 @@ class PrivateTokens:
 
     Args:
         actor: recorded in the history.
-        spool: token pairs on disk, which belong to an OAuth connection that is replaced.
+        spool: token pairs on disk; those of a replaced OAuth connection are deleted.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
 
@@ -74,8 +74,8 @@ class PrivateTokens:
         """Test a token with one request and store it, replacing an older connection.
 
         Args:
-            location_id: the location that it was made in; also an address of HighLevel's web app,
-                which contains it.
+            location_id: the location that the token was made in, or an address of HighLevel's web
+                app that contains its id.
 
         Raises:
             UnknownUserError: there is no such user.
@@ -126,7 +126,7 @@ class PrivateTokens:
             connections.name_location(db, location_id, location.name, location.timezone)
 
     def valid(self, row: TokenRow, rejected: Secret | None) -> Secret:
-        """The token in the row. One that was refused before is tested first.
+        """The token in the row. If the connection is not CONNECTED, it is tested first.
 
         Args:
             rejected: a token that HighLevel has just refused.
@@ -159,10 +159,10 @@ class PrivateTokens:
         return token
 
     def _try(self, token: Secret, location_id: str, now: datetime) -> None:
-        """Ask for one call.
+        """Test the token with one request.
 
         Raises:
-            PipelineError: it was refused, classified as for a private token.
+            PipelineError: the request failed; a refusal is classified as for a private token.
         """
         try:
             self._client.call_total(token, location_id, now - timedelta(days=1), now)
@@ -171,7 +171,7 @@ class PrivateTokens:
             raise
 
     def _refuse(self, row: TokenRow, error: PipelineError) -> NoReturn:
-        """Record what a refusal means for the connection, and raise it."""
+        """Record what a refusal means for the connection, and raise ``error``."""
         state = STATE_AFTER.get(error.failure)
         if state is None:
             raise error
@@ -189,7 +189,7 @@ class PrivateTokens:
         raise error
 
     def _restore(self, row: TokenRow) -> None:
-        """The token works again."""
+        """Record that the token works again."""
         with self._engine.begin() as db:
             restored = token_store.settle(
                 db,
@@ -204,18 +204,22 @@ class PrivateTokens:
 
 
 def _checked(token: Secret, location_id: str) -> tuple[Secret, str]:
-    """What was entered, without the white space of a paste."""
+    """The token and the location's id from what was entered.
+
+    Raises:
+        PrivateTokenError: either cannot be one.
+    """
     cleaned = Secret(token.reveal().strip())
     if not _TOKEN.fullmatch(cleaned.reveal()):
         raise PrivateTokenError(
-            "This is no private integration token: one begins with pit- and has no spaces. Nothing "
-            "was changed. Copy it from HighLevel, Settings, Private Integrations."
+            "This is not a private integration token: it begins with pit- and has no spaces. "
+            "Nothing was changed. Copy it from HighLevel, Settings, Private Integrations."
         )
     address = _IN_ADDRESS.search(location_id)
     wanted = address[1] if address else location_id.strip()
     if not _LOCATION_ID.fullmatch(wanted):
         raise PrivateTokenError(
-            "This is no location id. Nothing was changed. Copy it from HighLevel, Settings, "
+            "This is not a location id. Nothing was changed. Copy it from HighLevel, Settings, "
             "Business Profile, or copy the address of any page of the location."
         )
     return cleaned, wanted

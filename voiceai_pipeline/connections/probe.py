@@ -1,8 +1,8 @@
-"""What an operator asks for is tried at once, whatever rest was ordered (REQUIREMENTS T22).
+"""Tries paused things at once when an operator asks for a sync (REQUIREMENTS T22).
 
-After failures the pipeline rests on its own: an open circuit sends a probe every few minutes, a
-paused connection waits for hours, a lost exchange for its replay. An operator who reruns a sync may
-have fixed the cause, so before that sync everything that rests is tried once.
+After failures the pipeline pauses: an open circuit sends a probe every few minutes, a paused
+connection waits for hours, a lost exchange waits for its replay. An operator who reruns a sync may
+have fixed the cause, so before that sync each of these is tried once.
 """
 
 import contextlib
@@ -22,18 +22,19 @@ from voiceai_pipeline.core.connection import REFRESH_MARGIN, Connection, Connect
 from voiceai_pipeline.core.failures import PipelineError
 
 _PROBES: Final = 3
-"""How many users' exchanges probe an open circuit: one of them may fail for its own reasons."""
+"""How many users' exchanges probe an open circuit at most: one may fail for a reason of its own."""
 
 
 def probe(
     engine: sa.Engine, tokens: Tokens, connections: Sequence[Connection], *, paused: bool
 ) -> None:
-    """Try what rests: the circuit by one exchange, then every lost exchange.
+    """Probe an open circuit by up to ``_PROBES`` exchanges, then replay every lost exchange.
 
-    What was found is recorded: read the connections again. A failure shows in what follows.
+    The results are stored, so the caller must read the connections again. Failures are not raised:
+    they show in the sync.
 
     Args:
-        paused: try connections that HighLevel has paused, too.
+        paused: also try connections that HighLevel has paused.
     """
 
     def attempt(user_id: UUID, margin: timedelta = REFRESH_MARGIN) -> None:
@@ -42,13 +43,13 @@ def probe(
 
     if _is_suspended(engine):
         able = [one for one in connections if one.obstacle is None and not one.is_private]
-        # Any exchange shows whether the endpoint works; a token that expires first is due first.
+        # Any exchange shows whether the endpoint works; refresh tokens that expire first.
         for one in sorted(able, key=_expiry)[:_PROBES]:
             attempt(one.user.id, ALWAYS)
             if not _is_suspended(engine):
                 break
         if _is_suspended(engine):
-            return  # each further attempt would be refused too
+            return  # further attempts would be refused too
     rests = {ConnectionState.IN_DOUBT, *([ConnectionState.PAUSED] if paused else [])}
     resting = [one.user.id for one in connections if one.status in rests]
     with (

@@ -1,7 +1,7 @@
 """Users and their connections: all of them, their states, and those whose token is due.
 
-Every user is always listed, with or without a row, and no token is read here. Apart from users and
-location names, nothing is written; ``connection_store.py`` and ``token_store.py`` do that.
+All users are always listed, with or without a row, and no token is read here. Only users and
+location names are written; ``connection_store.py`` and ``token_store.py`` write the rest.
 """
 
 import sys
@@ -48,7 +48,7 @@ def all_connections(
     query = as_of(now)
     if user_ids is not None:
         query = query.where(users.c.id.in_(user_ids))
-    # All at once: row by row takes twice as long.
+    # Fetched all at once: row by row takes twice as long.
     return [connection_of(row) for row in db.execute(query).mappings().all()]
 
 
@@ -128,7 +128,7 @@ def connection_of(row: sa.RowMapping) -> Connection:
 
 
 def _one_object(text: str | None) -> str | None:
-    """The same text as one object for all users: of a hundred thousand, they are 20 MB."""
+    """The text as one object for all users, which saves 20 MB for a hundred thousand of them."""
     return None if text is None else sys.intern(text)
 
 
@@ -153,8 +153,8 @@ def add_user(
 def name_location(
     db: sa.Connection, location_id: str, name: str | None, timezone: str | None
 ) -> None:
-    """Store the name and IANA time zone of a location, where known: for all its users, and in the
-    directory if it has the location."""
+    """Store the name and IANA time zone of a location, as far as known: for all its users, and in
+    ``locations`` if it has a row there."""
     values = {"location_name": name, "location_timezone": timezone}
     known = {column: value for column, value in values.items() if value}
     if known:
@@ -171,16 +171,16 @@ def name_location(
 
 
 def due_for_refresh(db: sa.Connection, now: datetime) -> list[Connection]:
-    """Connections to refresh now (UTC): planned for now or earlier, however long ago they expired;
-    in doubt, also because the process that refreshed them died; or paused. A connection with a
-    later next attempt is left out."""
+    """Connections to refresh at ``now`` (UTC): their planned time has come, however long ago they
+    expired; they are in doubt, also because the process that was refreshing them died; or they are
+    paused. Those whose next attempt is later are left out."""
     planned = sa.func.coalesce(
         CURRENT_CONNECTION.c.refresh_at,
         CURRENT_CONNECTION.c.token_expires_at - sa.literal(PROACTIVE_MARGIN, sa.Interval()),
     )
     is_paused = CONNECTION_STATE.in_([ConnectionState.PAUSED.value])
     is_due = sa.case(
-        # Nothing to refresh: a paused one is only tested, which reads.
+        # A private token has nothing to refresh. If HighLevel paused it, it is tested, which reads.
         (
             CURRENT_CONNECTION.c.user_type == PRIVATE,
             sa.and_(is_paused, sync_pauses.c.user_id.is_(None)),

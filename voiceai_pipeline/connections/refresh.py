@@ -2,13 +2,12 @@
 
 The successor of a spent refresh token cannot be recovered (CONTRACT 4.3). So a lease is committed
 before the POST, and the new pair is written right after it; nothing happens in between. If the
-database is down at that moment, the pair is kept on disk (``spool.py``). If the process dies at
-that moment, its lease expires and the exchange is *in doubt*: the POST is replayed once, when
-HighLevel is known to answer, and if that fails the user is asked to reconnect. Never a silent loss,
-never a loop.
+database is down then, the pair is kept on disk (``spool.py``). If the process dies then, its lease
+expires and the exchange is *in doubt*: the POST is replayed once, after HighLevel has answered a
+ping. If that fails too, the user must reconnect. So no loss is silent, and no retry loops.
 
-Whether a token has to be refreshed is decided in ``tokens.py``, the only caller; what a failed
-exchange means is in ``refresh_outcome.py``.
+``tokens.py``, the only caller, decides whether a token must be refreshed; what a failed exchange
+means is in ``refresh_outcome.py``.
 """
 
 import logging
@@ -49,15 +48,15 @@ LEASE: Final = timedelta(seconds=60)
 """How long one exchange may take, the write included."""
 
 WRITE_PAUSES: Final = (0.1, 1.0, 3.0, 8.0)
-"""Seconds between attempts to store a new pair when the database drops the connection. With the
-POST before them they take less time than a lease."""
+"""Seconds between attempts to store a new pair while the database fails. Together with the POST,
+they are shorter than a lease."""
 
 RATE_LIMIT_WAIT: Final = 60.0
-"""Seconds that an exchange waits for the endpoint's rate limit, in all."""
+"""The most seconds in total that one exchange waits for the endpoint's rate limit."""
 
 _WITHOUT_SPOOL: Final = (5.0,) * 120
-"""Further pauses where the pair cannot be kept on disk either, so that its only copy is in memory:
-ten minutes."""
+"""Further pauses, ten minutes in total, if the pair cannot be kept on disk either: then its only
+copy is in memory."""
 
 if LEASE.total_seconds() <= sum(WRITE_PAUSES) + TOKEN_TIMEOUT + CONNECT_TIMEOUT:  # pragma: no cover
     raise RuntimeError("a token POST must time out before its lease expires (REQUIREMENTS T3)")
@@ -93,7 +92,7 @@ class Refresher:
         self._spool = spool
         self._now = now
         self._sleep = sleep or time.sleep
-        # Ends early when the process stops; between attempts to write a pair nothing may.
+        # Ends early when the process stops; pauses between attempts to write a pair do not.
         self._pause = sleep or client.reads.pause
         self._outcome = RefreshOutcome(engine, actor)
         self._pairs = pairs
@@ -104,10 +103,11 @@ class Refresher:
     def refresh(self, row: TokenRow, *, at_once: bool = False) -> bool:
         """Exchange the row's refresh token; False if another caller is doing so right now.
 
-        True also if the answer was lost and may be replayed. Read the row again either way.
+        Also True if the answer was lost and may be replayed. The caller must read the row again in
+        either case.
 
         Args:
-            at_once: whatever rest was ordered after failures.
+            at_once: ignore pauses that were ordered after failures.
 
         Raises:
             PipelineError: it cannot be refreshed; the class says why and what to do.
@@ -130,7 +130,7 @@ class Refresher:
                         may_wait=RATE_LIMIT_WAIT - waited,
                     )
                 except _RateLimitedError as limit:
-                    # Nothing is spent and no lease is held; the other exchanges wait too.
+                    # Nothing was spent and no lease is held; all other exchanges wait too.
                     asked = limit.retry_after or pause + random.random()  # noqa: S311 - jitter
                     asked = min(asked, RATE_LIMIT_WAIT - waited)
                     GATE.close_for(asked)
@@ -138,9 +138,9 @@ class Refresher:
 
     @contextmanager
     def _carefully(self, *, vouched_for: bool | None) -> Iterator[None]:
-        """One exchange at a time until HighLevel accepts one, and again after a refusal: the
-        database may have been restored from a backup, even together with the pairs on disk, and
-        then three refusals are enough to notice it."""
+        """Allow one exchange at a time until HighLevel accepts one, and again after a refusal. The
+        database may have been restored from a backup, even together with the pairs on disk; then
+        only three connections are lost before it is noticed. No limit if no pairs are kept."""
         if vouched_for is None:
             yield
             return
@@ -163,17 +163,17 @@ class Refresher:
         """One exchange; False if another caller has the lease.
 
         Args:
-            may_wait: seconds that a rate limit may still be waited for.
+            may_wait: seconds that are left for waiting for the rate limit.
 
         Raises:
-            _RateLimitedError: the endpoint's rate limit refused it; the lease is given back.
+            _RateLimitedError: the endpoint's rate limit refused it; the lease was given back.
             PipelineError: as ``refresh``.
         """
         is_alive, is_probe = self._check_endpoint(row, at_once=at_once)
         with GATE.exchange(self._pause):
             self._client.reads.check(method="POST", path="/oauth/token")
             with self._engine.begin() as db:
-                # The lease and the token's lifetime count from here, not from before the wait.
+                # The lease and the token's lifetime start here, not before the wait.
                 row = replace(row, now=read_clock(db, self._now))
                 state = circuit_breaker.read(db)
                 if state.is_open and not is_probe:
@@ -220,11 +220,11 @@ class Refresher:
     # Before a POST --------------------------------------------------------------------------------
 
     def _check_endpoint(self, row: TokenRow, *, at_once: bool) -> tuple[bool, bool]:
-        """Check that a POST makes sense now; whether the endpoint has just answered a ping, and
-        whether the POST is the probe of an open circuit.
+        """Check that a POST makes sense now. Return whether the endpoint has just answered a ping,
+        and whether the POST is the probe of an open circuit.
 
-        While the circuit is open only a probe POSTs. The one replay of a lost answer is kept until
-        the endpoint responds, so an outage uses none up.
+        While the circuit is open, only a probe may POST. The one replay of a lost answer waits
+        until the endpoint responds, so that an outage does not use it up.
 
         Raises:
             PipelineError: it makes no sense now; the detail says why and when the next attempt is.
@@ -248,8 +248,8 @@ class Refresher:
         reason = state.reason or FailureClass.PROVIDER_ERROR
         if state.is_open and not is_probe:
             raise _suspended(state)
-        # A wrong client secret shows only in an exchange, and a refused client spends nothing: then
-        # this user's own exchange is the probe.
+        # A ping does not show a wrong client secret. A refused client spends nothing, so then this
+        # user's own exchange is the probe.
         if not is_replay and not (is_probe and reason in PROVIDER_FAILURES):
             return False, is_probe
         try:
@@ -266,7 +266,11 @@ class Refresher:
     # The new pair ---------------------------------------------------------------------------------
 
     def _keep(self, row: TokenRow, token: OAuthToken) -> None:
-        """Store a new pair, retrying for as long as it takes: its only copy is here."""
+        """Store a new pair, with retries: its only copy is here.
+
+        Raises:
+            PipelineError: the database failed for too long.
+        """
         pauses: tuple[float, ...] = WRITE_PAUSES
         spooled = False
         for attempt in range(len(WRITE_PAUSES) + len(_WITHOUT_SPOOL) + 1):
@@ -277,10 +281,10 @@ class Refresher:
                     self._spool.remove(_generation(row))
                 return
             except sa.exc.SQLAlchemyError as error:
-                # A dropped connection, read-only, out of connections: any of them may pass.
+                # A dropped connection, a read-only database, no free connection: all may pass.
                 if attempt == 0:
                     spooled = self._put_in_spool(row, token)
-                    self._keep_copy(row, token)  # the database may come back as an older one
+                    self._keep_copy(row, token)  # the database may come back from a backup
                     pauses = WRITE_PAUSES if spooled else (*WRITE_PAUSES, *_WITHOUT_SPOOL)
                 if attempt == len(pauses):
                     raise database_error(error) from None
@@ -338,8 +342,8 @@ class Refresher:
         return True
 
     def restore_all(self) -> dict[UUID, PipelineError]:
-        """Store every pair kept on this machine's disk, also for users who are no longer due
-        because a replay on another machine was refused.
+        """Store all pairs on this machine's disk, also of users who are no longer due because a
+        replay on another machine was refused.
 
         Returns:
             The users whose pair could not be read, and why.

@@ -1,7 +1,7 @@
 """What the result of a token exchange means, for the user's connection and for all users.
 
 A refusal or a lost answer becomes a state, a retry time and an alert here; failures that affect
-all users go to the circuit breaker. A granted pair is stored by ``refresh.py``.
+all users are counted by the circuit breaker. ``refresh.py`` stores a granted pair.
 """
 
 from collections.abc import Callable
@@ -26,23 +26,23 @@ from voiceai_pipeline.database.engine import read_clock
 from voiceai_pipeline.highlevel.errors import HighLevelError
 
 PAUSE: Final = timedelta(hours=6)
-"""How long a paused location is left alone (REQUIREMENTS, 6-24 h)."""
+"""How long a paused location is not retried (REQUIREMENTS, 6-24 h)."""
 
 DOUBT_REST: Final = timedelta(hours=1)
-"""How long a connection in doubt is left alone after its replay got an answer that settles nothing,
-such as a server error."""
+"""How long a connection in doubt is not retried after its replay got an answer that settles
+nothing, such as a server error."""
 
 REPLAYS_REST: Final = timedelta(hours=24)
 """How long replays are suspended after an answer was lost while the endpoint was responding; any
-successful refresh ends it. A partial outage would use up one replay after the other."""
+grant of tokens ends it. A partial outage would use up one replay after the other."""
 
 OUTAGE: Final = timedelta(hours=1)
-"""An outage of HighLevel that lasts this long raises an alert."""
+"""An outage of HighLevel raises an alert after this time."""
 
 REFUSED_IN_A_ROW: Final = 3
 REFUSALS_WITHIN: Final = timedelta(hours=25)
-"""Refusals of so many users in a row, whose pairs are not known to be the newest, mean that the
-database was restored from a backup (REQUIREMENTS T20)."""
+"""If so many users in a row are refused within this time, the database was probably restored from a
+backup (REQUIREMENTS T20); ``_suspect_backup`` has the exception."""
 
 STATE_AFTER: Final = {
     FailureClass.REFRESH_REJECTED: ConnectionState.NEEDS_RECONNECT,
@@ -51,17 +51,17 @@ STATE_AFTER: Final = {
     FailureClass.LOCATION_PAUSED: ConnectionState.PAUSED,
     **dict.fromkeys(PRIVATE_FAILURES.values(), ConnectionState.NEEDS_RECONNECT),
 }
-"""The state of a connection after an answer; all other answers leave it unchanged. An API that
-refuses an access token says nothing about the refresh token, so only the token endpoint revokes."""
+"""The state of a connection after a failure; all other failures leave it unchanged, also
+ACCESS_REJECTED: an API that refuses an access token says nothing about the refresh token."""
 
 _NOT_COUNTED: Final = OUR_FAILURES | STATE_AFTER.keys()
-"""Failures that do not count as a failed attempt of the user's: our own faults, and those with a
-state of their own."""
+"""Failures that are not counted as the user's failed attempts: our own faults, and those that
+change the connection's state."""
 
 
 @dataclass(frozen=True)
 class RefreshOutcome:
-    """Writes what an exchange without a new pair means.
+    """Records what an exchange without a new pair means.
 
     Attributes:
         actor: recorded in the history.
@@ -71,7 +71,7 @@ class RefreshOutcome:
     actor: Actor
 
     def without_refresh_token(self, row: TokenRow) -> NoReturn:
-        """No refresh token is stored: the user has to reconnect.
+        """Record that no refresh token is stored: the user must reconnect.
 
         Raises:
             PipelineError: REFRESH_REJECTED, always.
@@ -81,7 +81,8 @@ class RefreshOutcome:
         raise PipelineError(FailureClass.REFRESH_REJECTED, detail)
 
     def after_lost_replay(self, row: TokenRow) -> None:
-        """The one replay was lost too: the user has to reconnect, once its lease has expired.
+        """If the lease has expired, record that the one replay was lost too: the user must
+        reconnect.
 
         Raises:
             PipelineError: REFRESH_REJECTED, if this call settled it.
@@ -115,16 +116,16 @@ class RefreshOutcome:
         is_alive: bool,
         vouched_for: bool | None = None,
     ) -> None:
-        """Write what a refused or lost exchange means for the connection; keep the tokens.
+        """Record what a refused or lost exchange means for the connection; keep the tokens.
 
-        If another process has taken over the lease, nothing is written or raised: the caller reads
-        the row again and finds the other's result. The same goes for a connection that broke: the
-        caller replays at once, within the 30 s in which HighLevel repeats its answer (CONTRACT
-        4.3).
+        If another process has taken over the lease, its state is not changed and nothing is raised:
+        the caller reads the row again and finds the other's result. Nothing is raised either if the
+        network connection broke: the caller replays at once, within the 30 s in which HighLevel
+        repeats its answer (CONTRACT 4.3).
 
         Args:
             is_alive: the endpoint had answered a ping just before.
-            vouched_for: the row's pair is known to be the newest one; None: none are kept.
+            vouched_for: the row's pair is known to be the newest one; None: no pairs are kept.
 
         Raises:
             HighLevelError: ``error``, unless the answer was lost.
@@ -145,16 +146,16 @@ class RefreshOutcome:
         if not lost:
             raise error
         if error.timed_out:
-            # The replay is left to the next attempt. At once, a partial outage would cost each user
-            # their replay until the circuit opens; and after a timeout and a ping, little of the
+            # The next attempt replays. A replay at once could cost each user their only one in a
+            # partial outage, until the circuit opens; and after a timeout and a ping, little of the
             # grace period is left.
             raise PipelineError(FailureClass.IN_DOUBT)
 
     def alert_unreadable(
         self, user_id: UUID, error: PipelineError, simulated: Callable[[], datetime] | None
     ) -> None:
-        """Raise one alert for a token that cannot be decrypted; the state stays, because the key
-        may come back."""
+        """Open an alert for a token that cannot be decrypted, unless one is open. The connection's
+        state stays, because the key may come back."""
         with self.engine.begin() as db:
             now = read_clock(db, simulated)
             if alerts.open_(db, user_id, error.failure, now):
@@ -169,7 +170,7 @@ class RefreshOutcome:
                 )
 
     def _settle(self, row: TokenRow, lease: UUID, error: HighLevelError, *, lost: bool) -> bool:
-        """Write the connection's state; False if the lease is no longer ours."""
+        """Store the connection's state; False if the lease is no longer ours."""
         before = row.connection
         state, reason, next_attempt = before.state, before.reason, before.next_attempt_at
         if error.failure in STATE_AFTER:
@@ -178,8 +179,8 @@ class RefreshOutcome:
         is_replay = row.lease_id is not None
         with self.engine.begin() as db:
             if lost or (is_replay and state is before.state):
-                # An answered replay (a server error, say) settles nothing about the exchange that
-                # is in doubt.
+                # A replay that was answered with, say, a server error settles nothing about the
+                # exchange in doubt.
                 return token_store.leave_in_doubt(
                     db,
                     row,
@@ -207,8 +208,8 @@ class RefreshOutcome:
             )
 
     def _suspect_backup(self, db: sa.Connection, now: datetime, *, vouched_for: bool) -> None:
-        """Suspend all refreshes after refusals of several users in a row, unless the newest pairs
-        were refused and others granted: then an agency has removed the app, say."""
+        """Suspend all refreshes after refusals of several users in a row. Not if this pair was
+        known to be the newest and others were granted: then, say, an agency removed the app."""
         refused, has_granted = history.refused_in_a_row(db, now - REFUSALS_WITHIN)
         if len(refused) < REFUSED_IN_A_ROW or (vouched_for and has_granted):
             return
@@ -237,8 +238,8 @@ class RefreshOutcome:
 
         Args:
             user_id: whose exchange failed; None if it was a ping.
-            deceptive: the endpoint had answered just before, so an answer is no sign that a replay
-                would get one.
+            deceptive: the exchange was lost although a ping had just been answered, so a ping does
+                not show that a replay would be answered.
         """
         with self.engine.begin() as db:
             if deceptive:
@@ -261,7 +262,7 @@ class RefreshOutcome:
 def record_success(
     db: sa.Connection, actor: Actor, now: datetime, *, granted: bool, refreshed: bool = False
 ) -> None:
-    """The token endpoint has accepted our client: close the circuit and its alert.
+    """Record that the token endpoint accepted our client: close the circuit and its alert.
 
     Args:
         granted: it granted new tokens.

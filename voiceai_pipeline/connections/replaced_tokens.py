@@ -1,5 +1,5 @@
-"""Tokens that another application has stored in a connection's row: the source system's, running
-beside us, refreshes and reconnects in place.
+"""Accepts tokens that another application has stored in a connection's row: the source system, if
+it runs beside us, refreshes and reconnects in place.
 """
 
 import sqlalchemy as sa
@@ -14,8 +14,8 @@ from voiceai_pipeline.database.tables import api_keys
 
 
 def accept(db: sa.Connection, row: TokenRow, vault: TokenVault, *, actor: Actor) -> None:
-    """Make another application's tokens the connection's: a new generation, without what was known
-    about the old one.
+    """Accept another application's tokens as a new generation; what was known about the old one is
+    reset.
 
     Raises:
         PipelineError: TOKEN_UNREADABLE.

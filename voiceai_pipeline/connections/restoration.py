@@ -1,9 +1,9 @@
 """Notices that the database was restored from a backup, and brings its connections up to date.
 
-A pair on disk that is newer than the database's row means that the row is from a backup: its
-refresh token is spent. The newer pair is stored before anything is spent. As there may be no newer
-pair anywhere, ``refresh.py`` exchanges one token at a time until one is accepted, and
-``refresh_outcome.py`` suspends all refreshes after three refusals in a row.
+If a pair on disk is newer than the database's row, the row is from a backup and its refresh token
+is spent. The newer pair is stored before any token is used. As there may be no newer pair at all,
+``refresh.py`` exchanges one token at a time until one is accepted, and ``refresh_outcome.py``
+suspends all refreshes after three refusals in a row.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Restoration:
     """Compares connections with the pairs on disk. Safe to share between threads.
 
     Args:
-        pairs: None: none are kept, so nothing is ever noticed.
+        pairs: the pairs on disk; None: none are kept, so nothing is ever noticed.
         actor: recorded in the history.
         now: replaces the database's clock where time is simulated; aware UTC.
     """
@@ -54,8 +54,8 @@ class Restoration:
         self._now = now
 
     def is_vouched_for(self, row: TokenRow) -> bool | None:
-        """Whether the row's pair is known to be the newest: it is the one on disk, as written by
-        the process that got it. None: no pairs are kept."""
+        """Whether the row's pair is known to be the newest: it equals the one on disk, which the
+        process that got it wrote. None: no pairs are kept."""
         if self._pairs is None:
             return None
         pair = self._pairs.find(row.connection.user.id)
@@ -114,10 +114,10 @@ class Restoration:
         return True
 
     def update_all(self) -> dict[UUID, PipelineError | None]:
-        """Bring every user's row up to date, also of users without one.
+        """Bring the rows of all users up to date, including users without a row.
 
         Returns:
-            Each user of whom the disk held something newer: None if it was restored, else why it
+            Each user for whom the disk had something newer: None if it was restored, else why it
             could not be read.
         """
         kept = list(self._pairs.users()) if self._pairs else []
@@ -135,7 +135,7 @@ class Restoration:
         return found
 
     def _was_deleted(self, pair: NewestPair) -> bool:
-        """Whether the database knew this pair, so that its row was deleted on purpose."""
+        """Whether the history has this pair or a later one, so the row was deleted on purpose."""
         with self._engine.begin() as db:
             last = history.last_grant_at(db, pair.user_id)
         return last is not None and last >= pair.at

@@ -1,7 +1,7 @@
-"""A location that several users share: reading it with the credentials of any one of them.
+"""Reads a location that several users share, with the credentials of any one of them.
 
-Which failures are about a single user's credentials is in ``core/failures.py``, and any other 401
-or 403 may be; what is read, and what becomes of it, is up to the caller.
+Failures of a single user's credentials are listed in ``core/failures.py``; any other 401 or 403 may
+be one too. The caller decides what to read and what to do with it.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,9 +36,9 @@ def read_with_any(
             are added.
 
     Raises:
-        AllRefusedError: every user was refused; NO_CONNECTION if there is no user.
-        PipelineError: a failure that another user's credentials would not avoid; it is raised at
-            once.
+        AllRefusedError: all users were refused; NO_CONNECTION if there is no user.
+        PipelineError: a failure that another user's credentials would not avoid, raised at once;
+            or the last refusal, if it may be about the location or the request.
     """
     refused = {} if refused is None else refused
     last = PipelineError(FailureClass.NO_CONNECTION)
@@ -58,8 +58,8 @@ def read_with_any(
 
 
 def _is_about_the_user(error: PipelineError) -> bool:
-    """Whether another user's credentials may help: HighLevel words a 401 or a 403 in many ways, and
-    only a pause and an outage are known to concern every user alike."""
+    """Whether another user's credentials may help. HighLevel words a 401 or 403 in many ways; only
+    a pause and an outage are known to affect all users alike."""
     return error.failure in CREDENTIAL_FAILURES or (
         isinstance(error, HighLevelError)
         and error.status in (401, 403)

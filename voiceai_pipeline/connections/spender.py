@@ -1,5 +1,5 @@
-"""Spends one user's tokens on many requests in a row, and notices within a second if the connection
-no longer stands (REQUIREMENTS T18).
+"""Makes many requests in a row with one user's tokens, and notices within a second if the
+connection was changed or ended (REQUIREMENTS T18).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class RowAhead:
     """A user's row that was read together with others, before it is needed.
 
     Attributes:
-        read_at: just before it was read, by ``Standing.clock``.
+        read_at: a time just before the read, by ``Standing.clock``.
     """
 
     row: TokenRow
@@ -32,7 +32,7 @@ class RowAhead:
 
 
 class _Spend(Protocol):
-    """``Tokens.spend`` with the token to begin with."""
+    """``Tokens.spend``, given the token for the first attempt."""
 
     def __call__(
         self, user_id: UUID, token: Secret, request: Callable[[Secret], T], force: bool
@@ -42,12 +42,12 @@ class _Spend(Protocol):
 class Spender:
     """Makes many requests with one user's tokens, each as ``Tokens.spend`` would.
 
-    Before each request it looks at the stamp of the user's rows, so that the run of a user who was
-    disconnected or paused stops within a second (``standing.py``). It asks for a valid token again
-    only if a row has changed or the token is about to expire.
+    Before each request it checks the stamp of the user's rows, so that the run of a user who was
+    disconnected or paused stops within a second (``standing.py``). It gets a valid token again only
+    if a row has changed or the token is about to expire.
 
     Args:
-        valid_token: a valid token and its row, given the row if it is known.
+        valid_token: returns a valid token and its row; takes the row if it is known.
         ahead: the user's row, if it was read before.
     """
 
@@ -77,14 +77,14 @@ class Spender:
 
     def _valid_token(self) -> Secret:
         if self._token is None or not self._is_unchanged():
-            # A change since then, a minted location token included, shows at the next request.
+            # A later change, such as a minted location token, is noticed at the next request.
             need = Need(to_read=True)
             self._token, row = self._find_valid_token(self._user_id, need, self._row_ahead())
             self._rows = row.rows
         return self._token
 
     def _row_ahead(self) -> TokenRow | None:
-        """The row that was read before, once, and only if that was within the last second."""
+        """The row that was read ahead, the first time only, and only if it is still fresh."""
         ahead, self._ahead = self._ahead, None
         return ahead.row if ahead and self._standing.is_fresh(ahead.read_at) else None
 

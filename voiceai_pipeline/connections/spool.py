@@ -1,8 +1,8 @@
-"""New token pairs on disk while the database is down, so that no crash loses them.
+"""Keeps new token pairs on disk while the database is down, so that no crash loses them.
 
-HighLevel issues a pair once. If the database is down at that moment, its only copy would be in the
-memory of one process. There is one file per generation, with mode 0600 and the tokens encrypted and
-bound to their row as in the database. It is fsynced and renamed before anything else is tried, and
+HighLevel issues a pair once. If the database is down then, its only copy would be in the memory of
+one process. There is one file per generation, with mode 0600, whose tokens are encrypted and bound
+to their row as in the database. It is fsynced and renamed before anything else is tried, and
 deleted once the database has the pair.
 """
 
@@ -23,7 +23,7 @@ from voiceai_pipeline.core.secret import Secret
 
 @dataclass(frozen=True)
 class Generation:
-    """The pair that a spooled one replaces: its row, user and ``token_version``."""
+    """The pair that a spooled one replaces: its user, row and ``token_version``."""
 
     user_id: UUID
     row_id: UUID
@@ -35,7 +35,7 @@ class SpooledPair:
     """A pair to be stored in the database.
 
     Attributes:
-        started_at: when the POST started (UTC); the expiry counts from here.
+        started_at: when the POST started (UTC); the token's lifetime starts then.
     """
 
     token: OAuthToken
@@ -62,7 +62,7 @@ class Spool:
         record = {
             "access_token": self._seal(token.access_token, "access_token", replaced),
             "refresh_token": self._seal(token.refresh_token, "refresh_token", replaced),
-            # A lifetime in seconds, whatever the answer gave: earlier versions can read the file.
+            # Always a lifetime in seconds, so that earlier versions can read the file.
             "expires_in": int(token.lifetime(started_at).total_seconds()),
             "remark": token.remark,
             "company_id": token.company_id,
@@ -112,8 +112,8 @@ class Spool:
         return self._vault.seal(token, column, replaced.user_id, replaced.version + 1)
 
     def encrypt_again(self) -> tuple[int, list[UUID]]:
-        """Encrypt all pairs on disk with the newest key: how many, and the users of those that no
-        key opens, which stay as they are."""
+        """Encrypt all pairs on disk with the newest key. Return how many were encrypted, and
+        the users whose pair cannot be read; those stay as they are."""
         done, closed = 0, list[UUID]()
         for waiting in self.waiting():
             try:
@@ -122,14 +122,14 @@ class Spool:
                 closed.append(waiting.user_id)
                 continue
             if pair is not None:
-                # If the database takes the pair meanwhile, the file is one of a spent generation,
-                # which the next refresh removes.
+                # If the database stores the pair meanwhile, this rewrites a file of a spent
+                # generation, which the next refresh removes.
                 self.put(waiting, pair.token, pair.started_at)
                 done += 1
         return done, closed
 
     def remove(self, replaced: Generation) -> None:
-        """Delete a pair: the database has it, or a newer one."""
+        """Delete a pair, because the database has it or a newer one."""
         self._path(replaced).unlink(missing_ok=True)
 
     def waiting(self) -> Iterator[Generation]:
@@ -152,7 +152,7 @@ class Spool:
 
 
 def stored_tokens(folder: Path) -> Iterator[str]:
-    """One encrypted token of each pair on disk; the other one of a pair has the same key."""
+    """One encrypted token of each pair on disk; a pair's other token needs the same key."""
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
             record = json.loads(path.read_text(encoding="utf-8"))

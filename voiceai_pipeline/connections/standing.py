@@ -1,5 +1,5 @@
-"""Whether connections still stand as they were read: one question a second for all users that a
-process is reading with (REQUIREMENTS T18), not one before each request.
+"""Checks whether connections are still as they were read: with one query a second for all users
+whose tokens a process is using (REQUIREMENTS T18), not one before each request.
 """
 
 import threading
@@ -16,14 +16,14 @@ from voiceai_pipeline.connections.token_row import Stamp
 from voiceai_pipeline.database.engine import autocommit
 
 FRESH: Final = 0.9
-"""Seconds for which an answer holds: a disconnected user's run stops within one second."""
+"""Seconds for which a stamp is valid: a disconnected user's run stops within one second."""
 
 _IN_USE: Final = 30.0
-"""Seconds after the last question about a user in which others ask about them, too."""
+"""Seconds for which each query includes a user after the user's last check."""
 
 
 class Standing:
-    """The stamps of the users in use, none older than ``FRESH``. Shared by all threads.
+    """The stamps of the users in use, none older than ``FRESH``. Safe to share between threads.
 
     Args:
         now: replaces the database's clock where time is simulated; aware UTC.
@@ -45,11 +45,11 @@ class Standing:
         self._asked_at = -FRESH
 
     def clock(self) -> float:
-        """The time for ``is_fresh``."""
+        """The present time, for ``is_fresh``."""
         return self._monotonic()
 
     def is_fresh(self, at: float) -> bool:
-        """Whether what was read at that time still holds."""
+        """Whether a stamp or row that was read at this time is still valid."""
         return self._monotonic() - at < FRESH
 
     def stamp(self, user_id: UUID) -> Stamp:
@@ -63,7 +63,7 @@ class Standing:
                 }
                 with autocommit(self._engine) as db:
                     self._stamps = token_row.stamps(db, list(self._in_use))
-                # As of before the question: an answer may take a while.
+                # The time before the query, which may take a while.
                 self._asked_at = asked_at
             stamp = self._stamps[user_id]
         return replace(stamp, now=self._now()) if self._now else stamp

@@ -1,6 +1,6 @@
-"""Reading a user's ``api_keys`` row: its tokens, encrypted until they are asked for, and its stamp.
+"""Reads a user's ``api_keys`` row: its tokens, which stay encrypted until needed, and its stamp.
 
-Nothing is written here; ``token_store.py`` and ``connection_store.py`` do that.
+Nothing is written here; ``token_store.py`` and ``connection_store.py`` write.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ class TokenRow:
 
     Attributes:
         now: when it was read (UTC), by the database's clock or the caller's.
-        stored_state: the column as it is; None in a row of the source system.
+        stored_state: ``connection_state`` as stored; None in a row of the source system.
         replayed: the exchange in doubt has been replayed already.
-        rows: the user's rows, and pause, at that time, as in a ``Stamp``.
-        tokens_mark: the mark of the tokens that the stored state is about; None if unknown.
+        rows: the user's rows with their versions, and the pause, as in a ``Stamp``.
+        tokens_mark: the mark of the tokens that the stored state describes; None if unknown.
     """
 
     id: UUID
@@ -51,8 +51,8 @@ class TokenRow:
 
     @property
     def is_lifeless(self) -> bool:
-        """Whether the pair was granted minutes ago with a lifetime of zero. Only the API can tell
-        whether it works, and a refresh for every use would be a loop."""
+        """Whether the pair was granted minutes ago with a lifetime of zero. It is used anyway: only
+        the API can tell whether it works, and refreshing it before each use would loop."""
         granted_at, expires_at = self.connection.refreshed_at, self.connection.token_expires_at
         return (
             granted_at is not None
@@ -62,8 +62,7 @@ class TokenRow:
 
     @property
     def was_replaced(self) -> bool:
-        """Whether another application has stored tokens, in plain text, since we stored the
-        state."""
+        """Whether another application has stored plain-text tokens since we stored the state."""
         if self.tokens_mark is None or self.tokens_mark == self.mark:
             return False
         stored = (self._stored["access_token"], self._stored["refresh_token"])
@@ -88,8 +87,8 @@ class TokenRow:
             return False
 
     def of_next_generation(self, vault: TokenVault) -> dict[str, str | None]:
-        """Both tokens as the next generation stores them: what is encrypted is bound to it, and
-        plain text, which another application still reads, stays so until its next refresh.
+        """Both tokens as the next generation stores them. Encrypted ones are encrypted for that
+        generation; plain text, which another application still reads, stays until its next refresh.
 
         Raises:
             PipelineError: TOKEN_UNREADABLE.
@@ -133,8 +132,8 @@ class TokenRow:
 
 
 def mark(access_token: str | None, refresh_token: str | None) -> str:
-    """The mark of two stored tokens: tells whether another application has replaced them, and
-    nothing about them that storing them does not."""
+    """The mark of two stored tokens: it shows whether another application has replaced them, and
+    reveals no more than the stored tokens do."""
     return hashlib.sha256(f"{access_token or ''}|{refresh_token or ''}".encode()).hexdigest()
 
 
@@ -149,7 +148,7 @@ def _reading(now: datetime | None) -> sa.Select[Any]:
     rows = f"(SELECT {_ROWS} FROM api_keys WHERE user_id = users.id AND service = '{SERVICE}')"  # noqa: S608
     rows = f"concat({rows}, {_PAUSE.format(user='users.id')})"
     these = users.c.id == sa.func.any(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
-    # Without an order, which none needs: psycopg parses a text above 4 kB each time.
+    # Without an order, which is not needed: psycopg parses a text above 4 kB each time.
     of_users = connections.as_of(now).where(these).order_by(None)
     return of_users.add_columns(sa.literal_column(rows, sa.Text).label("rows"))
 
@@ -164,7 +163,7 @@ def read(db: sa.Connection, user_id: UUID, now: datetime | None) -> TokenRow | N
 
 
 def read_all(db: sa.Connection, user_ids: Sequence[UUID], now: datetime | None) -> list[TokenRow]:
-    """The current rows of those of these users who have one."""
+    """The current rows of these users, as far as they have one."""
     query = _READING if now is None else _reading(now)
     rows = db.execute(query, {"users": list(user_ids)}).mappings().all()
     return [_token_row(row) for row in rows if row["id"] is not None]
@@ -189,8 +188,8 @@ def _token_row(row: sa.RowMapping) -> TokenRow:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Shows whether a user's tokens have changed, or the syncs were paused, since an earlier
-    reading.
+    """Shows whether a user's tokens or the pause of the user's syncs have changed since they were
+    read.
 
     Attributes:
         rows: the rows and their versions, and the pause; equal means unchanged.
@@ -204,7 +203,7 @@ class Stamp:
 
 
 def stamps(db: sa.Connection, user_ids: Sequence[UUID]) -> dict[UUID, Stamp]:
-    """The stamp of each user's rows, far cheaper than ``read``."""
+    """The stamp of each user's rows; far cheaper than ``read``."""
     found = db.execute(_STAMPS, {"users": list(user_ids), "service": SERVICE})
     return {row.id: Stamp(row.rows, row.expires_at, row.now) for row in found}
 

@@ -1,10 +1,10 @@
-"""Writing tokens to a user's row: leases, rotations, the outcome of an exchange, minted tokens.
+"""Writes tokens to a user's row: leases, rotations, the outcome of an exchange, minted tokens.
 
-Tokens arrive here decrypted and are stored encrypted; when to refresh is decided in ``tokens.py``.
-A lease (``lease_id``) is taken and committed before a token POST, so it is both the lock and the
-journal of the exchange (decision 4). A process that lost its lease may not settle the exchange,
-but a new pair is always stored as long as the generation it replaces is still the stored one. Each
-change writes its event (``history``) and opens or closes the alert in the same transaction.
+Tokens arrive here decrypted and are stored encrypted; ``tokens.py`` decides when to refresh. A
+lease (``lease_id``) is committed before a token POST, so it is both the lock and the journal of the
+exchange (decision 4). A process that lost its lease may not settle the exchange, but a new pair is
+stored as long as the generation that it replaces is still stored. Each change writes its event
+(``history``) and opens or closes the alert in the same transaction.
 """
 
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ from voiceai_pipeline.core.failures import FailureClass
 from voiceai_pipeline.database.tables import api_keys
 
 ATTENTION_AFTER: Final = 12
-"""Failed refreshes in a row that raise an alert: two hours, at one in ten minutes."""
+"""Consecutive failed refreshes that raise an alert: two hours, at one every ten minutes."""
 
 _STOPPED: Final = (ConnectionState.NEEDS_RECONNECT, ConnectionState.PAUSED)
 
@@ -37,10 +37,10 @@ EXPIRING_SOON: Final = timedelta(days=30)
 
 
 def needs_action(connection: Connection) -> bool:
-    """Whether an operator or the user has to act, or refreshes have failed for long.
+    """Whether an operator or the user must act, or refreshes have failed for a long time.
 
-    A user that was disconnected, or never connected, does not need action: that may be intended.
-    Nor does one whose syncs an operator has paused.
+    A disconnected or never connected user does not need action: that may be intended. Nor does a
+    user whose syncs an operator has paused.
     """
     if connection.pause is not None:
         return False
@@ -50,7 +50,7 @@ def needs_action(connection: Connection) -> bool:
 def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
     """Take the lease that allows a POST for this token version; None if another caller has it.
 
-    A lease that expired without a result is taken over once, for the replay.
+    A lease that expired without a result can be taken over once, for the replay.
 
     Args:
         ttl: how long the lease lasts.
@@ -59,7 +59,7 @@ def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
     free = sa.and_(
         api_keys.c.lease_id.is_(None),
         api_keys.c.token_version == row.version,
-        # Another caller may have found out since that this token is revoked.
+        # Another caller may have found out meanwhile that this token is revoked.
         api_keys.c.connection_state.is_not_distinct_from(row.stored_state),
         row.is_unchanged(),
     )
@@ -82,7 +82,7 @@ def take_lease(db: sa.Connection, row: TokenRow, ttl: timedelta) -> UUID | None:
 
 
 def give_back(db: sa.Connection, row: TokenRow, lease: UUID) -> None:
-    """Free a lease whose POST was refused before it counted, leaving the row as it was."""
+    """Free a lease whose POST was refused by the rate limit; the row is then as it was before."""
     db.execute(
         sa.update(api_keys)
         .where(api_keys.c.id == row.id, api_keys.c.lease_id == lease)
@@ -103,15 +103,16 @@ def save_rotation(
 ) -> bool:
     """Store the pair that replaces the row's generation, in one statement.
 
-    Compares the generation, and the refresh token that was spent, not the lease: a pair that
-    arrives late, after its lease has expired or a replay was refused, is still the only one that
-    works. False if a newer generation, another application's pair, a reconnection or a
-    disconnection came first.
+    Checks the generation and the refresh token that was spent, not the lease: a pair that arrives
+    late, after its lease has expired or a replay was refused, is still the only one that works.
+    False if a newer generation, another application's pair, a reconnection or a disconnection came
+    first.
 
-    What the answer omits (refresh token, scope, location) stays as stored.
+    What the answer omits (refresh token, scope, agency, user type) stays as stored, as does the
+    location.
 
     Args:
-        started_at: when the POST started (UTC); the expiry counts from here.
+        started_at: when the POST started (UTC); the token's lifetime starts then.
         refresh_at: when the next refresh is due (UTC).
     """
     user_id = row.connection.user.id
@@ -134,7 +135,7 @@ def save_rotation(
         "last_failure": None,
         **settled(row, state, reason),
     }
-    # One that the answer omits stays, bound to the new generation.
+    # A refresh token that the answer omits stays, encrypted for the new generation.
     refresh_token = token.refresh_token or row.token(vault, "refresh_token")
     values["refresh_token"] = vault.seal(refresh_token, "refresh_token", user_id, row.version + 1)
     values["tokens_mark"] = mark(values["access_token"], values["refresh_token"])
@@ -144,7 +145,7 @@ def save_rotation(
     held = db.execute(
         sa.select(api_keys.c.refresh_token).where(of_generation).with_for_update()
     ).one_or_none()
-    # Another application's pair is newer: ours is a copy of it, or of an older grant.
+    # Another application has stored a pair: it is the newer one.
     if held is None or not row.has_refresh_token(held.refresh_token, vault):
         return False
     db.execute(sa.update(api_keys).where(of_generation).values(values))
@@ -183,12 +184,13 @@ def settle(
     detail: str = "",
     trace_id: str | None = None,
 ) -> bool:
-    """Set the connection's state without new tokens, keeping the stored ones, and free the lease.
+    """Set the connection's state, keep the stored tokens, and free the lease.
 
-    Compares the lease, and the token version, so that a caller who lost the race changes nothing.
+    Checks the lease, the token version and the tokens, so a caller who lost the race changes
+    nothing.
 
     Args:
-        next_attempt_at: before this the connection is left alone (UTC).
+        next_attempt_at: the connection is not used before this time (UTC).
         failure: why a refresh failed.
         counts: the failure is temporary; such failures are counted until a refresh succeeds.
         detail: facts for the history.
@@ -209,7 +211,7 @@ def settle(
             api_keys.c.id == row.id,
             api_keys.c.token_version == row.version,
             mine,
-            # A refusal says nothing about a pair that another application has stored since.
+            # A refusal says nothing about a pair that another application stored meanwhile.
             row.is_unchanged(),
         )
         .values(values)
@@ -247,13 +249,13 @@ def leave_in_doubt(
     actor: Actor,
     detail: str,
 ) -> bool:
-    """Record that the result of the exchange is unknown. The lease is kept, as expired, so that one
-    replay may take it over.
+    """Record that the result of the exchange is unknown. The lease is kept but expires now, so that
+    a replay can take it over.
 
     Args:
-        lost: no answer came; False if a replay got an answer that settles nothing.
+        lost: no usable answer came; False if a replay got an answer that settles nothing.
         counts: it counts as an attempt; False if the replay was not sent.
-        next_attempt_at: before this the connection is left alone (UTC).
+        next_attempt_at: the connection is not used before this time (UTC).
 
     Returns:
         False if the lease is no longer ours, and nothing was written.
@@ -297,8 +299,8 @@ def leave_in_doubt(
 def _problem(
     row: TokenRow, state: ConnectionState, reason: FailureClass | None
 ) -> FailureClass | None:
-    """The alert that a state raises. A pause is the agency's own decision, so it raises none until
-    the refresh token is about to expire."""
+    """The reason of the alert that a state raises, if any. A pause is the agency's own decision, so
+    it raises none until the refresh token is about to expire."""
     if state is ConnectionState.NEEDS_RECONNECT:
         return reason or FailureClass.REFRESH_REJECTED
     expires_at = row.connection.refresh_token_expires_at
@@ -312,7 +314,7 @@ _DEACTIVATED: Final = sa.and_(
         [state.value for state in LIVE_STATES]
     ),
 )
-"""Another application has deactivated the connection; what we find out does not activate it."""
+"""Another application has deactivated the connection; our results must not reactivate it."""
 
 
 def settled(

@@ -47,7 +47,7 @@ from voiceai_pipeline.highlevel.errors import HighLevelError
 T = TypeVar("T")
 
 WORKERS: Final = 8
-"""Threads of a batch: twice what may be exchanged at once (``exchange_gate.py``)."""
+"""Threads of a batch: twice the number of concurrent exchanges (``exchange_gate.py``)."""
 
 _NO_ACCESS_TOKEN: Final = "HighLevel granted a refresh token only; it is used in ten minutes"
 
@@ -108,7 +108,7 @@ class Tokens:
             rejected: a token that HighLevel has just refused; if it is still the stored one, it is
                 refreshed even if it has not expired.
             when_planned: also refresh if the planned time has come.
-            force: whatever rest was ordered: for what an operator asks for.
+            force: an operator asked for it: ignore pauses that were ordered after failures.
 
         Raises:
             UnknownUserError: there is no such user.
@@ -122,7 +122,7 @@ class Tokens:
         """A valid token, and the row as last read.
 
         Args:
-            ahead: the row as it stood within the last second; None: it is read first.
+            ahead: the row as it was within the last second; None: it is read first.
         """
         deadline = time.monotonic() + 2 * LEASE.total_seconds()
         before: int | None = None
@@ -152,7 +152,8 @@ class Tokens:
         raise PipelineError(FailureClass.IN_DOUBT, "another process has held the refresh too long")
 
     def _read(self, user_id: UUID, ahead: TokenRow | None = None) -> TokenRow:
-        """The user's row, with a pair that was kept on disk, or that another application stored."""
+        """The user's row, after accepting a pair that another application stored, or storing one
+        that was kept on disk."""
         row = ahead or self._row(user_id)
         if row.was_replaced and row.connection.obstacle is None:
             with self._engine.begin() as db:
@@ -171,8 +172,8 @@ class Tokens:
         raise PipelineError(FailureClass.NO_CONNECTION)
 
     def _just_refreshed(self, row: TokenRow) -> Secret:
-        """The token of a pair that was stored during this call, however short its lifetime. If it
-        is of no use, it is not refreshed again in the same call: that would spend one refresh token
+        """The token of a pair that was stored during this call, however short its lifetime. An
+        unusable one is not refreshed again in the same call, which could spend one refresh token
         after the other.
 
         Raises:
@@ -212,9 +213,9 @@ class Tokens:
         return None if token == need.rejected else token
 
     def _mint(self, row: TokenRow, need: Need) -> Secret | None:
-        """A location token from a fresh Company token; minting spends nothing (CONTRACT 4.4).
+        """A location token, minted from a fresh Company token, which spends nothing (CONTRACT 4.4).
 
-        None if there is nothing to mint from, or HighLevel no longer accepts it.
+        None if there is no fresh Company token, or HighLevel no longer accepts it.
         """
         fresh = (row.is_lifeless and not need.always) or not needs_refresh(
             row.connection.token_expires_at, row.now, need.margin
@@ -242,7 +243,7 @@ class Tokens:
     # Refreshing -----------------------------------------------------------------------------------
 
     def refresh(self, user_id: UUID) -> Connection:
-        """Exchange the refresh token now, even if the access token has not expired; a private
+        """Exchange the refresh token now, even if the access token has not expired. A private
         integration token stays as it is.
 
         Raises:
@@ -252,8 +253,8 @@ class Tokens:
         return stored_connection(self._engine, user_id, self._now)
 
     def refresh_due(self, user_ids: Sequence[UUID]) -> dict[UUID, PipelineError | None]:
-        """Refresh the users whose planned time has come, concurrently. One
-        user's failure does not affect the others.
+        """Refresh those of these users whose planned time has come, concurrently. One user's
+        failure does not affect the others.
 
         Returns:
             None for a user who has a valid token now, else the failure; NO_CONNECTION for a user
@@ -285,8 +286,8 @@ class Tokens:
 
     def spend(self, user_id: UUID, request: Callable[[Secret], T], *, force: bool = False) -> T:
         """Make a request with a valid token; if HighLevel refuses the token, refresh it and retry
-        once (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location refresh
-        nothing; what the answer means for the connection is recorded.
+        once (REQUIREMENTS T15). A second refusal, a missing scope or a wrong location causes no
+        refresh; its meaning for the connection is recorded.
 
         Raises:
             UnknownUserError, PipelineError: as ``get_valid_token``, or what ``request`` raises.
@@ -295,8 +296,8 @@ class Tokens:
         return self._spend(user_id, token, request, force)
 
     def read_ahead(self, user_ids: Sequence[UUID]) -> dict[UUID, RowAhead]:
-        """The rows of users whose first request is near, by one statement, for ``spender``; users
-        without one are absent.
+        """The rows of users whose first request comes soon, read by one statement, for ``spender``.
+        Users without a row are absent.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: they cannot be read.
@@ -308,7 +309,7 @@ class Tokens:
         return {one.user_id: one for one in (RowAhead(row, read_at) for row in rows)}
 
     def spender(self, user_id: UUID, ahead: RowAhead | None = None) -> Spender:
-        """What does the same as ``spend`` for many requests of one user in a row. Not to be shared
+        """A callable like ``spend``, for many requests of one user in a row. Not to be shared
         between threads.
 
         Args:
@@ -345,11 +346,11 @@ class Tokens:
         """Record that an API answer means the user's connection needs action.
 
         Args:
-            spent: the token of the request: if it has been replaced since, the answer is ignored.
-                None if the answer is about the location, whatever the token.
+            spent: the token of the request; if it has been replaced since, the answer is ignored.
+                None if the answer is about the location, not the token.
 
         Returns:
-            What the answer means for this kind of token.
+            The failure class for this kind of token (``PRIVATE_FAILURES``).
         """
         if failure not in STATE_AFTER or failure is FailureClass.REFRESH_REJECTED:
             return failure

@@ -32,8 +32,9 @@ _NONCE_BYTES: Final = 12
 
 
 CALL_LABEL: Final = b"call fingerprint 2"
-"""With a new label every call is parsed at its next sync, and stored again if what is stored of it
-changes. Change it with what is stored, or unchanged calls keep the old form (a test checks it)."""
+"""With a new label, each call is parsed at its next sync, and stored again if its stored form
+changes. Change the label whenever that form changes, or unchanged calls keep the old one (a test
+checks it)."""
 
 
 class TokenVault:
@@ -42,8 +43,8 @@ class TokenVault:
     Args:
         keys: key id to 32 bytes, newest first.
         refuse_plain: refuse tokens stored in plain text.
-        reload: reads the keyring again, for a value whose key is not in it: another process may
-            have added one.
+        reload: reads the keyring again if a value's key is not in it, because another process may
+            have added the key.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class TokenVault:
         """The text to store in ``api_keys.<column>`` of ``user_id``.
 
         Args:
-            generation: the row's ``token_version`` once it is stored there.
+            generation: the ``token_version`` that the row will have with this value.
         """
         nonce = secrets.token_bytes(_NONCE_BYTES)
         current, ciphers = self.current, self._ciphers
@@ -96,8 +97,8 @@ class TokenVault:
             generation: the row's ``token_version``.
 
         Raises:
-            PipelineError: TOKEN_UNREADABLE: unknown key, another row, column or generation, or
-                damaged; or plain text where that is refused.
+            PipelineError: TOKEN_UNREADABLE: the key is unknown; the value is damaged, or of another
+                row, column or generation; or it is plain text, and that is refused.
         """
         if not stored.startswith(_ANY_VERSION):
             if self._refuse_plain:
@@ -126,7 +127,7 @@ class TokenVault:
         return Secret(plain.decode())
 
     def is_current(self, stored: str) -> bool:
-        """Whether a stored value has today's form and the key that encrypts."""
+        """Whether a stored value has the current format and is encrypted with the newest key."""
         return stored.startswith(f"{_PREFIX}{self.current}:")
 
     def _cipher(self, key_id: str) -> AESGCM | None:
@@ -140,8 +141,8 @@ class TokenVault:
         return hmac.digest(self._fingerprint_key, token.reveal().encode(), "sha256").hex()[:12]
 
     def call_fingerprint(self, sent: Raw) -> bytes:
-        """A keyed hash of a call as it was sent, third-party secrets included: without the key they
-        cannot be guessed by trial."""
+        """A keyed hash of a call as it was sent, third-party secrets included. Without the key,
+        trying candidates does not reveal them."""
         return digest(hashlib.blake2b(key=self._call_key, digest_size=16), sent)
 
 
