@@ -91,8 +91,12 @@ def languages(found: Mapping[str, tuple[int, int]], *, is_comparable: bool) -> C
     total = sum(calls for calls, _ in found.values())
     rows = [
         (
-            f"{name} ({percent(calls, total)} %)" if total else name,
-            [Cell(f"{calls:,}"), _count(earlier)],
+            name,
+            [
+                Cell(f"{calls:,}"),
+                _count(earlier),
+                Cell(f"{percent(calls, total)} %" if total else UNKNOWN, is_small=total < SMALL),
+            ],
         )
         for name, (calls, _), earlier in zip(names, found.values(), before, strict=True)
     ]
@@ -100,7 +104,8 @@ def languages(found: Mapping[str, tuple[int, int]], *, is_comparable: bool) -> C
         ("these days", [calls for calls, _ in found.values()]),
         ("days before", list(before)),
     ]
-    return Chart(insight_charts.rows("Calls by language", names, series), rows)
+    heads = ("These days", "Days before", "Share")
+    return Chart(insight_charts.rows("Calls by language", names, series), rows, heads)
 
 
 _HEADS: Final = ("These days", "Days before", "Of engaged calls")
