@@ -60,7 +60,7 @@ class DayReport:
 
     @property
     def paused(self) -> list[User]:
-        """Of those who wait, the users whose syncs an operator has paused."""
+        """Those of the waiting users whose syncs an operator has paused."""
         return [row.user for row in self.waiting if row.failure is FailureClass.SYNC_PAUSED]
 
     @property

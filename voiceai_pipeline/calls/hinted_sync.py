@@ -103,7 +103,7 @@ class HintedSync:
             everyone = connection_queries.of_location(db, hinted.location_id)
             users = [one for one in everyone if one.can_sync]
             if not users:
-                # A short pause must not lose what was announced during it.
+                # A short pause must not lose the calls that were announced during it.
                 is_paused = any(one.obstacle is None for one in everyone)
                 (hints.postpone if is_paused else hints.drop)(db, hinted.location_id)
                 return False

@@ -294,7 +294,7 @@ def record_with_statuses(
     run_id: str | None,
 ) -> None:
     """Write the ledger rows of ``outcomes`` and their users' ``sync_status``; for a run, also
-    ``user_syncs``. The ``sync_status`` of a user whose syncs are paused stays: a pause is no sync.
+    ``user_syncs``. A user whose syncs are paused keeps their ``sync_status``: nothing was synced.
 
     Args:
         so_far: all results of this sync, ``outcomes`` included: a user's status covers them all.

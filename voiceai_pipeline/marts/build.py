@@ -46,7 +46,7 @@ CALLS_AT_ONCE: Final = 125_000
 """The most calls of a batch, unless one location alone has more; bounds memory."""
 
 BATCHES_AT_ONCE: Final = 2
-"""Batches built concurrently: nearly all of the work is the database's, one process a batch."""
+"""Batches built concurrently. The database does nearly all of the work, in one process each."""
 
 LOCATIONS_AT_ONCE: Final = 200
 
@@ -150,7 +150,7 @@ class Marts:
         return BuildResult(tuple(wanted), locations, *sentences)
 
     def _build_all(self, batches: list[list[str]], days: list[date], wrong: _Wrong) -> None:
-        """Build batches of different locations, several at once."""
+        """Build batches, which have different locations, ``BATCHES_AT_ONCE`` at a time."""
         if len(batches) < 2:
             for batch in batches:
                 self._build_apart(batch, days, wrong)
