@@ -5,10 +5,11 @@ It applies the rule of ``day_status`` without loading rows, because all days are
 seconds.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Final
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -70,6 +71,35 @@ def of_days(
         return done if is_done else Completeness.INCOMPLETE
 
     return {day: of_day(day) for day in days}
+
+
+def read_to(
+    db: sa.Connection, ends: Mapping[date, datetime], user_ids: Sequence[UUID] | None = None
+) -> Iterator[tuple[UUID, str, date]]:
+    """User, location and day of the complete days that were read to their end, in parts.
+
+    Args:
+        db: in a transaction.
+        ends: of the days in question (UTC).
+    """
+    values = {"days": list(ends), "ends": list(ends.values()), "users": user_ids}
+    for row in db.execute(_READ_TO, values, execution_options={"yield_per": _AT_ONCE}):
+        yield row[0], row[1], row[2]
+
+
+_READ_TO: Final = sa.text(
+    "SELECT l.user_id, l.location_id, l.day FROM sync_ledger l "
+    "JOIN unnest(:days, :ends) AS d(day, day_end) ON d.day = l.day "
+    "WHERE l.state = 'complete' AND l.read_until >= d.day_end "
+    "AND (CAST(:users AS uuid[]) IS NULL OR l.user_id = ANY(:users))"
+).bindparams(
+    sa.bindparam("days", type_=ARRAY(sa.Date)),
+    sa.bindparam("ends", type_=ARRAY(UtcDateTime)),
+    sa.bindparam("users", type_=ARRAY(sa.Uuid)),
+)
+
+_AT_ONCE: Final = 50_000
+"""Rows of an answer that are in memory at once."""
 
 
 def synced_since(db: sa.Connection, since: datetime) -> set[date]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -28,7 +29,7 @@ LEASES: Final = 3
 a unit is taken over only from a worker that is gone."""
 
 _BATCH: Final = 5_000
-"""Users whose results are read in one query."""
+"""Locations whose results are read in one query."""
 
 
 class LeaderGoneError(Exception):
@@ -166,19 +167,19 @@ class SharedWork:
 
     def results_of_helpers(self) -> list[DayResult]:
         """The results, from the ledger, of the leader's tasks that helpers did."""
-        tasks = [task for name, task in (self.offered or {}).items() if name not in self.finished]
-        wanted = {
-            (one.user.id, task.location_id, day)
-            for task in tasks
-            for one in task.connections
-            for day in task.days
-        }
-        days = sorted({day for _, _, day in wanted})
-        users = sorted({user_id for user_id, _, _ in wanted})
+        tasks = (task for name, task in (self.offered or {}).items() if name not in self.finished)
         found: list[DayResult] = []
-        for start in range(0, len(users), _BATCH):
+        while batch := list(islice(tasks, _BATCH)):
+            wanted = {
+                (one.user.id, task.location_id, day)
+                for task in batch
+                for one in task.connections
+                for day in task.days
+            }
+            days = sorted({day for _, _, day in wanted})
+            users = sorted({user_id for user_id, _, _ in wanted})
             with self.engine.begin() as db:
-                rows = ledger.results(db, days=days, user_ids=users[start : start + _BATCH])
+                rows = ledger.results(db, days=days, user_ids=users)
             found += [row for row in rows if (row.user.id, row.location_id, row.day) in wanted]
         return found
 

@@ -14,7 +14,14 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import day_status, deleted_months, ledger, shared_work, work_units
+from voiceai_pipeline.calls import (
+    completeness,
+    day_status,
+    deleted_months,
+    ledger,
+    shared_work,
+    work_units,
+)
 from voiceai_pipeline.calls.day_status import DayReport
 from voiceai_pipeline.calls.location_queue import TERMS, LocationQueue, Task, Terms
 from voiceai_pipeline.calls.shared_work import LeaderGoneError, SharedWork
@@ -27,7 +34,7 @@ from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core import kept_days
 from voiceai_pipeline.core.connection import Connection
-from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.core.days import DayResult, DayState, Window
 from voiceai_pipeline.database.engine import autocommit, database_error, read_clock
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
@@ -132,26 +139,17 @@ class Sync:
             # A paused user makes no day red, so a rerun is about them only if it names them.
             probe(self._engine, self._tokens, resting, paused=user_ids is not None)
         with self._engine.begin() as db:
-            connections = connection_queries.all_connections(db, user_ids)
-            # Day by day: a month of ten thousand users would take a few hundred MB. A re-read
-            # includes complete days, so it needs no rows.
-            done = set[tuple[UUID, date]]().union(
-                *(
-                    day_status.finished(
-                        ledger.results(db, days=[day], user_ids=user_ids), connections, self._zone
-                    )
-                    for day in (() if mode is Mode.REREAD else days)
-                )
-            )
+            connections = list(connection_queries.to_sync(db, user_ids))
+            # A re-read includes complete days.
+            done = set[tuple[UUID, date]]()
+            if mode is not Mode.REREAD:
+                done = self._finished(db, days, user_ids, connections)
         _refuse_unknown(user_ids, connections)
         # A re-read makes a blocked user's day WAITING even if it is complete: there may be late
         # edits.
         outcomes = self._record_waiting(connections, days, done, now, run_id)
-        known = None if mode is Mode.REREAD else done
-        tasks = [
-            Task(location_id, users, needed, known)
-            for location_id, (users, needed) in _wanted(connections, days, done, mode).items()
-        ]
+        tasks = _tasks(connections, days, done, mode)
+        del connections, done
         outcomes += self._read(tasks, now, run_id)
         return sorted(outcomes, key=lambda o: (o.user.name, str(o.user.id), o.day))
 
@@ -213,6 +211,23 @@ class Sync:
             interruptible=self._client.reads.interruptible,
             terms=self._terms,
         )
+
+    def _finished(
+        self,
+        db: sa.Connection,
+        days: list[date],
+        user_ids: Sequence[UUID] | None,
+        connections: Iterable[Connection],
+    ) -> set[tuple[UUID, date]]:
+        """Which (user, day) are complete to the day's end, at the user's current location."""
+        at = {one.user.id: (one.user.id, one.location_id) for one in connections}
+        ends = {day: Window.of_day(day, self._zone).end for day in days}
+        found = set()
+        for user_id, location_id, day in completeness.read_to(db, ends, user_ids):
+            known, current = at.get(user_id, (user_id, None))
+            if location_id == current:
+                found.add((known, day))
+        return found
 
     def _refuse_impossible(self, days: list[date], now: datetime) -> None:
         if not days:
@@ -299,12 +314,12 @@ def _refuse_unknown(user_ids: Sequence[UUID] | None, connections: Iterable[Conne
         )
 
 
-def _wanted(
+def _tasks(
     connections: Iterable[Connection],
     days: Sequence[date],
     done: set[tuple[UUID, date]],
     mode: Mode,
-) -> dict[str, tuple[list[Connection], list[date]]]:
+) -> list[Task]:
     """Which days of which locations to read, and for which users."""
     shared = connection_queries.by_location(connections)
     able = [one.user.id for group in shared.values() for one in group]
@@ -317,10 +332,12 @@ def _wanted(
             or (mode is Mode.RESUME and day in green)
         )
 
-    wanted = {
-        location_id: (group, [day for day in days if any(is_wanted(one, day) for one in group)])
-        for location_id, group in shared.items()
-    }
-    return {
-        location_id: (group, needed) for location_id, (group, needed) in wanted.items() if needed
-    }
+    known = None if mode is Mode.REREAD else done
+    # Few different lists of days, very many locations.
+    lists: dict[tuple[date, ...], list[date]] = {}
+    tasks = []
+    for location_id, group in shared.items():
+        needed = tuple(day for day in days if any(is_wanted(one, day) for one in group))
+        if needed:
+            tasks.append(Task(location_id, group, lists.setdefault(needed, list(needed)), known))
+    return tasks

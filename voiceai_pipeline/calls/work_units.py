@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from voiceai_pipeline.calls.location_queue import Task
 from voiceai_pipeline.database.tables import work_units
 
-_AT_ONCE: Final = 5_000
+_AT_ONCE: Final = 2_000
 """Units that are inserted at once."""
 
 
@@ -40,25 +40,42 @@ class Unit:
 
 def post(db: sa.Connection, leader: str, tasks: Iterable[Task], since: datetime) -> None:
     """Offer tasks to helpers."""
-    rows = (_row(task) | {"leader": leader, "since": since} for task in tasks)
+    rows = map(_row, tasks)
     # A hundred thousand at once would take a hundred MB.
     while batch := list(islice(rows, _AT_ONCE)):
-        db.execute(sa.insert(work_units), batch)
+        names = ("locations", "users", "days", "known_users", "known_days")
+        values = dict(zip(names, map(list, zip(*batch, strict=True)), strict=True))
+        db.execute(_POST, {"leader": leader, "since": since, **values})
 
 
-def _row(task: Task) -> dict[str, Any]:
+# Arrays of arrays have to be of one length, so each of the inner ones is a text.
+_POST: Final = sa.text(
+    "INSERT INTO work_units "
+    "(leader, location_id, user_ids, days, known_users, known_days, since) "
+    "SELECT :leader, l, CAST(u AS uuid[]), CAST(d AS date[]), CAST(ku AS uuid[]), "
+    "CAST(kd AS date[]), :since "
+    "FROM unnest(:locations, :users, :days, :known_users, :known_days) AS given(l, u, d, ku, kd)"
+).bindparams(
+    *(
+        sa.bindparam(name, type_=ARRAY(sa.Text))
+        for name in ("locations", "users", "days", "known_users", "known_days")
+    )
+)
+
+
+def _row(task: Task) -> tuple[str, str, str, str | None, str | None]:
     user_ids = [one.user.id for one in task.connections]
-    known = None
-    if task.known is not None:
-        of_task = ((user, day) for user in user_ids for day in task.days)
-        known = [pair for pair in of_task if pair in task.known]
-    return {
-        "location_id": task.location_id,
-        "user_ids": user_ids,
-        "days": task.days,
-        "known_users": None if known is None else [user for user, _ in known],
-        "known_days": None if known is None else [day for _, day in known],
-    }
+    users, days = _array(user_ids), _array(task.days)
+    if task.known is None:
+        return task.location_id, users, days, None, None
+    of_task = ((user, day) for user in user_ids for day in task.days)
+    known = [pair for pair in of_task if pair in task.known]
+    known_users, known_days = (_array(pair[part] for pair in known) for part in (0, 1))
+    return task.location_id, users, days, known_users, known_days
+
+
+def _array(values: Iterable[UUID | date]) -> str:
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def take(

@@ -6,9 +6,9 @@ location names are written; ``connection_store.py`` and ``token_store.py`` write
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -87,7 +87,61 @@ def of_location(db: sa.Connection, location_id: str) -> list[Connection]:
 def as_of(now: datetime | None) -> sa.Select[Any]:
     """Every user and their ``api_keys`` row, read at ``now`` (UTC; None: the database's clock)."""
     clock = sa.literal(now, api_keys.c.updated_at.type) if now else sa.func.clock_timestamp()
-    return ALL_CONNECTIONS.add_columns(clock.label("read_at"))
+    return _WITHOUT_TOKENS.add_columns(clock.label("read_at"))
+
+
+_OF_A_CONNECTION: Final = (
+    *("connection_reason", "connection_since", "updated_at", "location_id", "location_name"),
+    *("location_timezone", "company_id", "user_type", "scope", "token_expires_at"),
+    *("token_version", "next_attempt_at", "refreshed_at", "refresh_at", "failed_attempts"),
+    *("last_failure", "lease_expires_at"),
+)
+
+_USER: Final = [
+    ALL_CONNECTIONS.selected_columns[name]
+    for name in ("user", "user_name", "state", "paused_since", "paused_by", "pause_reason")
+]
+
+_WITHOUT_TOKENS: Final = ALL_CONNECTIONS.with_only_columns(
+    *_USER, *(CURRENT_CONNECTION.c[name] for name in _OF_A_CONNECTION)
+)
+"""Of a hundred thousand users, the tokens alone would be 100 MB."""
+
+
+def to_sync(db: sa.Connection, user_ids: Sequence[UUID] | None = None) -> Iterator[Connection]:
+    """As ``all_connections``, but in parts, and only with what a sync needs to know: whether calls
+    can be read, and if not why. A sync of very many users holds all of them.
+
+    Args:
+        db: in a transaction.
+
+    Raises:
+        PipelineError: ROWS_HIDDEN: a user may be missing from the answer.
+    """
+    refuse_hidden_rows(db)
+    query = _TO_SYNC if user_ids is None else _TO_SYNC.where(users.c.id.in_(user_ids))
+    for row in db.execute(query, execution_options={"yield_per": _AT_ONCE}):
+        yield Connection(
+            User(row.user, row.user_name),
+            ConnectionState(row.state),
+            FailureClass.stored(row.connection_reason),
+            location_id=row.location_id or None,
+            user_type=_one_object(row.user_type),
+            scope=_one_object(row.scope),
+            pause=_pause_of(row.paused_since, row.paused_by, row.pause_reason),
+        )
+
+
+_TO_SYNC: Final = ALL_CONNECTIONS.with_only_columns(
+    *_USER,
+    *(
+        CURRENT_CONNECTION.c[name]
+        for name in ("connection_reason", "location_id", "user_type", "scope")
+    ),
+)
+
+_AT_ONCE: Final = 2_000
+"""Rows of an answer that are in memory at once."""
 
 
 def by_location(users: Iterable[Connection]) -> dict[str, list[Connection]]:
@@ -121,10 +175,12 @@ def connection_of(row: sa.RowMapping) -> Connection:
         last_failure=FailureClass.stored(row["last_failure"]),
         lease_expires_at=row["lease_expires_at"],
         read_at=row["read_at"].astimezone(UTC),
-        pause=Pause(row["paused_since"], row["paused_by"], row["pause_reason"])
-        if row["paused_since"]
-        else None,
+        pause=_pause_of(row["paused_since"], row["paused_by"], row["pause_reason"]),
     )
+
+
+def _pause_of(since: datetime | None, paused_by: str, reason: str) -> Pause | None:
+    return Pause(since, paused_by, reason) if since else None
 
 
 def _one_object(text: str | None) -> str | None:

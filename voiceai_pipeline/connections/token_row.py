@@ -18,6 +18,7 @@ from voiceai_pipeline.connections.vault import TokenVault, is_sealed
 from voiceai_pipeline.core.connection import SERVICE, Connection
 from voiceai_pipeline.core.failures import PipelineError
 from voiceai_pipeline.core.secret import Secret
+from voiceai_pipeline.database.current_connections import CURRENT_CONNECTION
 from voiceai_pipeline.database.tables import api_keys, users
 
 LIFELESS_REST: Final = timedelta(minutes=10)
@@ -137,7 +138,13 @@ def mark(access_token: str | None, refresh_token: str | None) -> str:
     return hashlib.sha256(f"{access_token or ''}|{refresh_token or ''}".encode()).hexdigest()
 
 
-_TOKEN_COLUMNS = ("access_token", "refresh_token", "location_access_token")
+_TOKEN_COLUMNS: Final = ("access_token", "refresh_token", "location_access_token")
+
+_COLUMNS: Final = (
+    *("id", "connection_state", "lease_id", "refresh_replayed", "location_token_expires_at"),
+    *("tokens_mark", *_TOKEN_COLUMNS),
+)
+"""Those that a ``Connection`` has not."""
 
 
 _ROWS: Final = "string_agg(id::text || ' ' || xmin::text, ',' ORDER BY id)"
@@ -150,7 +157,8 @@ def _reading(now: datetime | None) -> sa.Select[Any]:
     these = users.c.id == sa.func.any(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
     # Without an order, which is not needed: psycopg parses a text above 4 kB each time.
     of_users = connections.as_of(now).where(these).order_by(None)
-    return of_users.add_columns(sa.literal_column(rows, sa.Text).label("rows"))
+    own = (CURRENT_CONNECTION.c[name] for name in _COLUMNS)
+    return of_users.add_columns(*own, sa.literal_column(rows, sa.Text).label("rows"))
 
 
 _READING: Final = _reading(None)

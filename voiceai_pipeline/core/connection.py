@@ -127,7 +127,7 @@ STATES: Final[Mapping[ConnectionState, StateExplanation]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a hundred thousand of each
 class User:
     """A customer of the agency. ``name`` is for display; only ``id`` identifies."""
 
@@ -135,7 +135,7 @@ class User:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A user's connection as stored, without its tokens.
 

@@ -205,20 +205,19 @@ def _daily(
 def _peaks(around: pd.DataFrame) -> pd.Series:
     """The most calls in progress at once, by location and day. Only starts of calls are examined,
     because the number rises only there. A call without a duration counts at its start."""
-    found = []
-    for location, calls in around.groupby("location"):
-        starts = np.sort(calls["started_at"].astype("int64").to_numpy())
-        lengths = calls["duration_ms"].fillna(0).clip(lower=1) * 1000
-        ends = np.sort(calls["started_at"].astype("int64").to_numpy() + lengths.to_numpy())
-        moments = calls["started_at"].astype("int64")
-        busy = np.searchsorted(starts, moments, "right") - np.searchsorted(ends, moments, "right")
-        of_day = pd.Series(busy, index=calls["day"]).groupby(level=0).max()
-        found.append(pd.concat({location: of_day}))
-    return (
-        pd.concat(found)
-        if found
-        else pd.Series(dtype="float64", index=pd.MultiIndex.from_arrays([[], []]))
-    )
+    if around.empty:
+        return pd.Series(dtype="float64", index=pd.MultiIndex.from_arrays([[], []]))
+    # All locations at once, each moved to a time of its own: one by one they would take half of
+    # the build. Of locations that come before, as many calls have ended as started.
+    starts = around["started_at"].astype("int64").to_numpy()
+    lengths = around["duration_ms"].fillna(0).clip(lower=1) * 1000
+    ends = starts + lengths.round().astype("int64").to_numpy()
+    shift = pd.factorize(around["location"])[0] * int(ends.max() - starts.min() + 1)
+    starts, ends = starts + shift, ends + shift
+    busy = np.searchsorted(np.sort(starts), starts, "right")
+    busy -= np.searchsorted(np.sort(ends), starts, "right")
+    of_day = around[["location", "day"]].assign(busy=busy).groupby(["location", "day"])
+    return of_day["busy"].max()
 
 
 _FLOATS: Final = frozenset({"talk_seconds", "talk_minutes"})

@@ -52,6 +52,49 @@ def test_everyone_is_listed_by_name(engine: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"location_id": None},
+        {"refresh_token": None, "access_token": None},
+        {"connection_state": "paused", "connection_reason": "location_paused"},
+        {
+            "connection_state": "needs_reconnect",
+            "connection_reason": "scope_missing",
+            "scope": "locations.readonly",
+        },
+        {"connection_state": "connected", "last_failure": "provider_error", "failed_attempts": 2},
+    ],
+)
+def test_a_sync_reads_the_same_about_a_user_as_all_other_readers(
+    engine: sa.Engine, values: dict[str, object]
+) -> None:
+    add(engine, ADA, "Ada")
+    legacy(engine, ADA, **values)
+    add(engine, BEN, "Ben")
+    legacy(engine, BEN, **values)
+    with engine.begin() as db:
+        db.execute(
+            sa.text(
+                "INSERT INTO sync_pauses (user_id, since, paused_by, reason) "
+                "VALUES (:user, :since, 'kim', 'moves')"
+            ),
+            {"user": BEN, "since": NOW},
+        )
+    with engine.begin() as db:
+        listed = connections.all_connections(db)
+        told = list(connections.to_sync(db))
+        assert list(connections.to_sync(db, [])) == []
+
+    def said(user: Connection) -> tuple[object, ...]:
+        why = None if user.can_sync else (user.obstacle, user.message)
+        return user.user, user.state, user.location_id, user.can_sync, why
+
+    assert list(map(said, told)) == list(map(said, listed))
+    assert told
+
+
+@pytest.mark.parametrize(
     ("values", "state", "obstacle"),
     [
         ({}, ConnectionState.CONNECTED, None),
