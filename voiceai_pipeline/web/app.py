@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voiceai_pipeline.connections.queries import UnknownUserError
 from voiceai_pipeline.core.dagster_access import DAGSTER_PATH
+from voiceai_pipeline.core.disk import is_full
+from voiceai_pipeline.core.failures import FailureClass, PipelineError
 from voiceai_pipeline.core.installation import START
 from voiceai_pipeline.core.unexpected import unexpected
 from voiceai_pipeline.database.engine import database_error, database_sentence
@@ -39,7 +41,7 @@ from voiceai_pipeline.web.dagster_proxy import DagsterProxy
 from voiceai_pipeline.web.guard import Guard
 from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
 from voiceai_pipeline.web.pages import PageError, problem_page
-from voiceai_pipeline.web.site import Site
+from voiceai_pipeline.web.site import Site, site_of
 
 HEALTH = {"service": "voiceai-pipeline connections"}
 """By this the command line recognizes the Connections page on the callback's port."""
@@ -172,7 +174,10 @@ def _unknown_user(request: Request, _error: Exception) -> Response:
 
 def _database(request: Request, error: Exception) -> Response:
     assert isinstance(error, sa.exc.SQLAlchemyError)  # noqa: S101 - registered for it
-    if isinstance(error, sa.exc.DBAPIError):
+    if isinstance(error, sa.exc.OperationalError) and is_full(site_of(request).home):
+        # A server that cannot start does not say why.
+        said = f"{PipelineError(FailureClass.DISK_FULL)}"
+    elif isinstance(error, sa.exc.DBAPIError):
         said = database_sentence(error)
     else:
         said = f"{database_error(error)}"

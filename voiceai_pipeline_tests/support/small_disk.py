@@ -3,11 +3,14 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+_LAST = 2**20
+_PIECE = 2**10
 
 
 @dataclass
@@ -17,10 +20,13 @@ class SmallDisk:
     folder: Path
 
     def fill(self) -> None:
-        """Take all the room that is left."""
-        free = os.statvfs(self.folder)
-        with (self.folder / "filler").open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        """Take all the room that is left, also beside programs that write."""
+        with (self.folder / "filler").open("ab", buffering=0) as file, suppress(OSError):
+            free = os.statvfs(self.folder)
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - _LAST)
+            while True:
+                file.write(bytes(_PIECE))
 
     def free(self) -> None:
         (self.folder / "filler").unlink()
