@@ -1,5 +1,4 @@
-"""What is typed for a command: a user, a range of days, a token. Looks users up; changes
-nothing."""
+"""Reads what is typed for a command: a user, a range of days, a token."""
 
 import sys
 from datetime import date
@@ -35,7 +34,7 @@ def find_user(engine: sa.Engine, name: str) -> Connection:
 
 
 def added_user(engine: sa.Engine, name: str) -> Connection:
-    """A new user of this name.
+    """Add a user with this name.
 
     Raises:
         NewUserError: the user cannot be added.
@@ -44,8 +43,8 @@ def added_user(engine: sa.Engine, name: str) -> Connection:
 
 
 def entered_token(location: str | None) -> tuple[Secret, str]:
-    """A private integration token and its location's id: typed where there is a terminal, else the
-    words of standard input. Never arguments: other users of the machine can read those.
+    """A private integration token and its location's id: asked for on a terminal, else read from
+    standard input. The token is never an argument, which other users of the machine could read.
 
     Args:
         location: its id, if given as an option.
@@ -60,8 +59,8 @@ def entered_token(location: str | None) -> tuple[Secret, str]:
     given = [*words[:1], *([location] if location else words[1:2])]
     if len(given) != 2:
         raise click.UsageError(
-            "Standard input must hold the token, and the location id unless --location names it, "
-            "on a line each."
+            "Standard input must hold the token and, unless --location names it, the location id, "
+            "each on its own line."
         )
     return Secret(given[0]), given[1]
 
@@ -93,13 +92,13 @@ to_option = click.option(
     "--end",
     "end",
     metavar="YYYY-MM-DD",
-    help="Last day, inclusive; default: the first.",
+    help="Last day, inclusive; default: the first day.",
 )
 private_token_option = click.option(
     "--private-token",
     is_flag=True,
-    help="Connect a location of your own with a private integration token instead of an app. It is "
-    "asked for, or read from standard input: token and location id on a line each.",
+    help="Connect a location of your own with a private integration token instead of an app. Token "
+    "and location id are asked for, or read from standard input, each on its own line.",
 )
-new_option = click.option("--new", is_flag=True, help="Add USER, a name, before.")
+new_option = click.option("--new", is_flag=True, help="First add a user with the name USER.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

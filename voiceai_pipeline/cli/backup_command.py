@@ -1,8 +1,8 @@
 """``voiceai-pipeline backup`` and ``restore``: database, key, spool and newest pairs as one folder.
 
 They belong together: a dump without its key is unreadable, and a dump without the newest pairs
-holds refresh tokens that have been spent since. After a restore, connections are brought up to date
-before anything is spent (``connections/restoration.py``).
+holds refresh tokens that have been spent since. A restore brings connections up to date before any
+token is used (``connections/restoration.py``).
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
     """Write a backup to FOLDER, which must not exist yet.
 
     It holds both databases and, from VOICEAI_HOME, the key file and the tokens kept on disk. The
-    pipeline may keep running. Only you can read the folder: its reader could use the tokens.
+    pipeline may keep running. Only you can read the folder: with it, the tokens could be used.
     """
     settings = Settings.load(os.environ)
     require_data(settings, dagster=True)
@@ -60,8 +60,8 @@ def backup_command(folder: Path, as_json: bool) -> None:
             unfinished = stack.enter_context(ExitStack())
             unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
             engines = _databases(settings, stack)
-            # Before the dump: a pair leaves the spool for the database. The pairs after it: they
-            # must not be older than the database.
+            # The spool before the dump, because a pair moves from it to the database. The newest
+            # pairs after it, because they must not be older than the database.
             _copy(spool_path(settings), folder / _SPOOL)
             for name, engine in engines.items():
                 dump.dump(engine.url, folder / f"{name}.dump")
@@ -85,7 +85,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
         return
     click.echo(f"Wrote a backup to {folder}.")
     if not has_key:
-        click.echo("The keys are not in it: keep VOICEAI_TOKEN_KEYS somewhere else as well.")
+        click.echo("It does not contain the keys: back up VOICEAI_TOKEN_KEYS separately.")
 
 
 @click.command("restore")
@@ -93,7 +93,7 @@ def backup_command(folder: Path, as_json: bool) -> None:
 @click.confirmation_option(prompt="This replaces all users, tokens and calls. Restore?")
 @json_option
 def restore_command(folder: Path, as_json: bool) -> None:
-    """Replace both databases by the backup in FOLDER.
+    """Replace both databases with the backup in FOLDER.
 
     Stop the pipeline first. Tokens that were refreshed since the backup are taken from
     VOICEAI_HOME, so a connection is lost only if its newest tokens exist nowhere.
@@ -131,7 +131,7 @@ def restore_command(folder: Path, as_json: bool) -> None:
         output.show_json(facts)
         return
     click.echo(f"Restored the backup of {about['at']}.")
-    click.echo(f"{updated} connections are newer in {pairs_path(settings)}, and taken from there.")
+    click.echo(f"{updated} connections were newer in {pairs_path(settings)} and taken from there.")
     for user_id, error in found.items():
         if error:
             output.say(f"User {user_id}: {cleaned(str(error))}", err=True)
@@ -139,7 +139,7 @@ def restore_command(folder: Path, as_json: bool) -> None:
 
 def _databases(settings: Settings, stack: ExitStack) -> Mapping[str, sa.Engine]:
     """Our database and Dagster's, by the name of their dumps."""
-    # The login that runs the product cannot read all of it, and can create nothing.
+    # The product's own login cannot read everything, and cannot create anything.
     owners = replace(settings, database_url=settings.owner_url or settings.database_url)
     ours = stack.enter_context(open_database(owners, pool_size=1))
     env = stack.enter_context(dagster_environment(settings))
@@ -150,7 +150,7 @@ def _databases(settings: Settings, stack: ExitStack) -> Mapping[str, sa.Engine]:
 def _about(folder: Path) -> dict[str, str]:
     missing = [name for name in (_ABOUT, *(f"{n}.dump" for n in _DUMPS)) if not _has(folder, name)]
     if missing:
-        raise DumpError(f"{folder} is no complete backup: {', '.join(missing)} is missing.")
+        raise DumpError(f"{folder} is not a complete backup: {', '.join(missing)} is missing.")
     about: dict[str, str] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     return about
 
@@ -183,8 +183,8 @@ def _put_back_key(saved: Path, key: Path) -> None:
         write_private(key, content)
     elif key.read_text(encoding="utf-8") != content:
         raise DumpError(
-            f"{key} is another key than the backup's. Move {key.parent} away, or set VOICEAI_HOME "
-            "to a new folder, and restore again."
+            f"{key} differs from the backup's key. Move {key.parent} away, or set VOICEAI_HOME to "
+            "a new folder, and restore again."
         )
 
 

@@ -16,8 +16,8 @@ from voiceai_pipeline.sandbox.demo import authorize
 
 
 def connect_demo_users(pipeline: Pipeline, sandbox: str, report: Callable[[str], None]) -> None:
-    """Add the twelve demo users and connect those that have never been; then revoke one and pause
-    one. Adds none to a database that has users of its own.
+    """Add the twelve demo users and connect those that are to be connected and never were; then
+    revoke one and pause one. Does nothing if the database has users of its own.
 
     Args:
         sandbox: its address.
@@ -37,7 +37,7 @@ def connect_demo_users(pipeline: Pipeline, sandbox: str, report: Callable[[str],
 
 
 def _add(pipeline: Pipeline) -> Sequence[DemoUser] | None:
-    """The demo users to connect; None if the database has other users."""
+    """Add the demo users; return those to connect, or None if the database has other users."""
     with pipeline.engine.begin() as db:
         demo_ids = {UUID(demo.id) for demo in DEMO_USERS}
         if any(one.user.id not in demo_ids for one in connections.all_connections(db)):

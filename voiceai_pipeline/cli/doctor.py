@@ -60,8 +60,8 @@ class Report:
 
     Attributes:
         database_url: for an SQL client, without a password; None if unknown.
-        analyst_url: on the embedded server, where users have no logins of their own: a read-only
-            session with the rights of analysts. None on an external server.
+        analyst_url: opens a read-only session with the rights of analysts on the embedded server,
+            where users have no logins of their own. None on an external server.
         sql_url: where SQL tools reach the embedded server over TCP; None: VOICEAI_SQL_PORT is not
             set, or the server does not listen there.
     """
@@ -344,8 +344,8 @@ def _spool(settings: Settings) -> Finding:
     waiting = len(list((settings.home / "spool").glob("*.json")))
     if waiting:
         text = (
-            f"{waiting} token pairs on disk, not in the database yet: keep "
-            f"{settings.home / 'spool'}; they are stored at the next refresh"
+            f"{waiting} token pairs are on disk, not in the database yet: do not delete "
+            f"{settings.home / 'spool'}; the next refresh stores them"
         )
         return Finding("spool", "warning", text)
     return Finding("spool", "ok", "no token pair is waiting for the database")

@@ -1,5 +1,5 @@
-"""Commands other than ``up`` and ``migrate`` create no data; without any they say where they
-looked."""
+"""Checks that there are data: only ``up`` and ``migrate`` create any. The other commands fail and
+say where they looked."""
 
 from voiceai_pipeline.core.installation import START
 from voiceai_pipeline.core.settings import Settings
@@ -11,7 +11,7 @@ class NoDataError(RuntimeError):
 
 
 def require_data(settings: Settings, *, dagster: bool = False) -> None:
-    """Check that the databases exist which are not named by a URL; creates nothing.
+    """Check that the embedded databases exist, if a setting does not name another; create nothing.
 
     Args:
         dagster: the command needs Dagster's database too.
@@ -26,6 +26,6 @@ def require_data(settings: Settings, *, dagster: bool = False) -> None:
     if embedded_ones and not embedded.exists(settings.home):
         raise NoDataError(
             f"There are no data in {settings.home}. If they are elsewhere, run this in the folder "
-            "that it was started in, or set VOICEAI_HOME to where they are, or "
+            "where the pipeline was started, or set VOICEAI_HOME to the folder that has them, or "
             f"{' and '.join(embedded_ones)} to your own server. To begin: {START}"
         )

@@ -1,4 +1,4 @@
-"""``voiceai-pipeline export``: its options, and what it says. The writing is ``marts.export``'s."""
+"""``voiceai-pipeline export``: its options and messages. ``marts.export`` writes the file."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def export_command(
         try:
             count = export(engine, order, format_, file or sys.stdout.buffer)
         except BrokenPipeError:
-            # The reader has seen enough; nothing must be flushed there at exit.
+            # The reader has closed the pipe; nothing must be flushed to it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
     if as_json:
@@ -111,7 +111,7 @@ def export_command(
 
 
 def _locations(engine: sa.Engine, names: Sequence[str]) -> set[str] | None:
-    """The locations of the users called ``names``; None, all locations, without a name.
+    """The locations of the users called ``names``; None (all locations) if there are no names.
 
     Raises:
         click.ClickException: a user has no location.

@@ -1,4 +1,4 @@
-"""``voiceai-pipeline keys``: the keys that encrypt tokens, and changing them while all goes on."""
+"""``voiceai-pipeline keys``: shows the keys that encrypt tokens, and changes them while it runs."""
 
 import os
 from typing import Any
@@ -53,7 +53,8 @@ def keys_command(context: click.Context, as_json: bool) -> None:
 def add(key_id: str | None, as_json: bool) -> None:
     """Add a new key, named KEY_ID, that encrypts from now on.
 
-    With VOICEAI_TOKEN_KEYS it is printed, for you to add to the variable.
+    With VOICEAI_TOKEN_KEYS or your own database server, it is printed, for you to add to that
+    variable.
     """
     settings = Settings.load(os.environ)
     path = key_path(settings)
@@ -90,8 +91,8 @@ def add(key_id: str | None, as_json: bool) -> None:
 def encrypt(as_json: bool) -> None:
     """Encrypt every stored token with the newest key.
 
-    Also of paused and disconnected users, and pairs that wait on disk. Nothing has to stop for it.
-    Safe to repeat.
+    This includes paused and disconnected users, and pairs that wait on disk. Nothing has to be
+    stopped. Safe to repeat.
     """
     settings = Settings.load(os.environ)
     with open_database(settings, pool_size=1) as engine:
@@ -113,14 +114,14 @@ def encrypt(as_json: bool) -> None:
         else:
             click.echo(f"Encrypted {result.done} connections with the key {vault.current}.")
             if result.busy:
-                click.echo(f"{result.busy} are being refreshed and were left alone; run again.")
+                click.echo(f"{result.busy} are being refreshed and were skipped; run it again.")
             _show(usage, vault.key_ids, in_file=not settings.token_keys)
         if result.unreadable:
             with engine.begin() as db:
                 users = connections.all_connections(db, result.unreadable)
             names = ", ".join(one.user.name for one in users)
             raise SettingsError(
-                f"No key opens the tokens of {names}. Put the missing key back, or connect again."
+                f"No key decrypts the tokens of {names}. Put the missing key back, or reconnect."
             )
 
 
@@ -131,12 +132,12 @@ def remove(key_id: str, as_json: bool) -> None:
     """Remove KEY_ID from the key file, if no stored token needs it."""
     settings = Settings.load(os.environ)
     if settings.token_keys:
-        raise SettingsError(f"The keys are in {_VARIABLE}. Take {key_id} out there.")
+        raise SettingsError(f"The keys are in {_VARIABLE}. Remove {key_id} from it.")
     with open_database(settings, pool_size=1) as engine:
         vault = open_vault(settings, engine)
         needed = _usage(settings, engine).needed(key_id)
         if key_id not in vault.key_ids:
-            raise SettingsError(f"There is no key {key_id}: {', '.join(vault.key_ids)}.")
+            raise SettingsError(f"There is no key {key_id}, only: {', '.join(vault.key_ids)}.")
         if key_id == vault.current or needed:
             raise SettingsError(
                 f"The key {key_id} is needed: "
@@ -150,7 +151,7 @@ def remove(key_id: str, as_json: bool) -> None:
     if as_json:
         output.show_json({"key_id": key_id, "removed": True})
         return
-    click.echo(f"Removed the key {key_id}. Backups from before still need it: keep a copy as long.")
+    click.echo(f"Removed the key {key_id}. Older backups still need it: keep a copy with them.")
 
 
 def _usage(settings: Settings, engine: sa.Engine) -> Usage:
@@ -159,7 +160,7 @@ def _usage(settings: Settings, engine: sa.Engine) -> Usage:
 
 
 def _facts(usage: Usage, key_ids: list[str]) -> list[dict[str, Any]]:
-    """Every key that there is or that is needed, the newest first."""
+    """Every key that exists, the newest first, then those that are needed but missing."""
 
     def fact(key_id: str, state: str) -> dict[str, Any]:
         counts = {"connections": usage.rows[key_id], "on_disk": usage.spooled[key_id]}
@@ -174,7 +175,7 @@ def _facts(usage: Usage, key_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:
-    where = "voiceai-pipeline keys remove {}" if in_file else f"take it out of {_VARIABLE}"
+    where = "voiceai-pipeline keys remove {}" if in_file else f"remove it from {_VARIABLE}"
     for number, key_id in enumerate(key_ids):
         if number == 0:
             state = "encrypts"
@@ -184,7 +185,7 @@ def _show(usage: Usage, key_ids: list[str], *, in_file: bool) -> None:
             state = f"not needed any more; {where.format(key_id)}"
         click.echo(_line(key_id, usage.rows[key_id], usage.spooled[key_id], state))
     for key_id in sorted(usage.key_ids.difference(key_ids)):
-        state = "MISSING: put it back, or connect these users again"
+        state = "MISSING: put it back, or reconnect these users"
         click.echo(_line(key_id, usage.rows[key_id], usage.spooled[key_id], state))
     if plain := usage.rows[PLAIN]:
         click.echo(_line(PLAIN, plain, 0, "encrypted at the next refresh"))

@@ -1,7 +1,7 @@
 """Runs a sync for the command line, as a Dagster run in this process.
 
-The run shows in the UI like any other, and needs neither webserver nor daemon. The only module of
-``cli`` that imports Dagster, which takes seconds.
+The run shows in the UI like any other, and needs neither webserver nor daemon. This is the only
+module of ``cli`` that imports Dagster, which takes seconds.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def sync_calls(
         only_failed: skip users whose day is complete.
 
     Returns:
-        Why the last run that failed did; None if every run succeeded.
+        A sentence about the last run that failed; None if every run succeeded.
     """
     config = {
         "user_ids": [str(user_id) for user_id in user_ids or ()],
@@ -53,7 +53,8 @@ def sync_calls(
     with dg.DagsterInstance.get() as instance:
         for stretch in stretches(sorted(days), DAYS_PER_RUN):
             run_id = str(uuid4())
-            # From before it exists: if this process is killed, the sensor silent_runs fails it.
+            # Starts before the run does: if this process is killed, the sensor silent_runs fails
+            # the run.
             with run_heartbeats.beating(engine, run_id):
                 result = defs.resolve_job_def(jobs.sync_calls.name).execute_in_process(
                     instance=instance,

@@ -87,7 +87,7 @@ _EXPECTED = (
 
 
 def main() -> None:
-    """Entry point: turns failures into one sentence and an exit code; a bug leaves its frames."""
+    """Entry point: turns failures into a sentence and an exit code; a bug is logged with frames."""
     try:
         env_file.load()  # Dagster's programs read the same file
         cli.main(prog_name="voiceai-pipeline", standalone_mode=False)
@@ -163,7 +163,7 @@ def up(port: int) -> None:
 
 @cli.command()
 @click.argument("user")
-@click.option("--location", help="Id of the location: of an agency, or of a private token.")
+@click.option("--location", help="Id of the location: one of an agency's, or a private token's.")
 @new_option
 @private_token_option
 @click.option("--no-browser", is_flag=True, help="Print the URL; do not open it.")
@@ -191,7 +191,7 @@ def connect(
         if not settings.highlevel.has_app:
             raise ConsentError(NO_APP)
         begun = pipeline.consent.begin(before.user.id, location)
-        # Where the result is JSON, this is for the person in front of it.
+        # If the result is JSON, this goes to stderr, for the user who gives consent.
         output.show_consent(before.user.name, begun.url, err=as_json)
         if not settings.highlevel.is_sandbox:
             click.echo(f"{NO_APP_VERSION}\n", err=True)
@@ -304,15 +304,15 @@ def sync(
 
 
 @cli.command("migrate")
-@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if pending.")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 if one is due.")
 @click.option("--sql", "only_sql", is_flag=True, help="Print the SQL instead of running it.")
 @json_option
 def migrate_command(only_check: bool, only_sql: bool, as_json: bool) -> None:
     """Create or adopt the tables.
 
-    Creates the views and roles for analysts, too. The data of an existing database of the source
+    Also creates the views and roles for analysts. The data of an existing database of the source
     system are kept. Calls that an older version stored are redacted by today's rules. Safe to
-    repeat, and to stop.
+    repeat and to interrupt.
     """
     if only_sql:
         click.echo(migrate.upgrade_sql())

@@ -1,8 +1,8 @@
-"""HighLevel's redirect after consent, as the command line receives it.
+"""Receives HighLevel's redirect after consent, for the command line.
 
 If HIGHLEVEL_REDIRECT_URI points to loopback, this program catches the redirect, or the Connections
-page does where it already listens. Otherwise the user pastes the URL. Codes are secrets: they are
-never a command-line argument.
+page does if it already listens there. Otherwise the user pastes the URL. Codes are secrets: they
+are never a command-line argument.
 """
 
 import http.server
@@ -46,7 +46,7 @@ def follow(
         pasted = click.prompt("Paste the URL you were redirected to", hide_input=True)
         query: Mapping[str, list[str]] = parse_qs(urlsplit(pasted.strip()).query)
         if "code" in query and "state" not in query and "error" not in query:
-            # Only of what an operator pastes: any web page can send a code to a listening port.
+            # Only for a pasted URL: any web page can send a code to a listening port.
             click.confirm(
                 "This consent began in HighLevel's marketplace, so the URL does not say whose it "
                 f"is. Connect {user.name} with it?",
@@ -105,7 +105,7 @@ def _catch_redirect(
                 self.send_error(404)
                 return
             if "prefetch" in self.headers.get("Sec-Purpose", self.headers.get("Purpose", "")):
-                self.send_error(503)  # the answer is not read, so nothing may be spent
+                self.send_error(503)  # the user does not see it, so the code must not be used up
                 return
             body = b"Received. See the terminal for the result; you can close this page."
             self.send_response(200)

@@ -34,18 +34,18 @@ _COLOURS = {
 }
 
 _WIDE = 140
-"""Columns of a terminal from which tables have all theirs; ids are whole or left out."""
+"""Width of a terminal from which tables show all columns; ids are shown whole or not at all."""
 
 _ID_WIDTH = 37
-"""A sentence may name a user's id, which must not be broken."""
+"""Minimum width of a column of sentences: one may name a user's id, which must not be broken."""
 
 
 _CELL_LENGTH = 10_000
-"""Characters of a cell: a sentence may list many users."""
+"""Maximum characters of a cell: a sentence may list many users."""
 
 
 class Table(RichTable):
-    """A table whose cells are data, whatever a terminal would make of them."""
+    """A table whose cells are cleaned of what a terminal would interpret."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         clean = (cleaned(c, _CELL_LENGTH) if isinstance(c, str) else c for c in cells)
@@ -53,7 +53,7 @@ class Table(RichTable):
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines of ours, which may quote what others wrote."""
+    """Print lines of ours, which may quote foreign text."""
     click.echo(printable(text), err=err)
 
 
@@ -63,7 +63,7 @@ def show_json(facts: object) -> None:
 
 
 def show_result(connection: Connection, *, as_json: bool) -> None:
-    """Print what became of a connection."""
+    """Print the state of a connection after a command."""
     if as_json:
         show_json(user_facts(connection, None))
     else:
@@ -71,7 +71,7 @@ def show_result(connection: Connection, *, as_json: bool) -> None:
 
 
 def show_consent(name: str, url: str, *, err: bool) -> None:
-    """Print where a user's consent is given."""
+    """Print the URL at which consent for a user is given."""
     say(f"Give consent for {cleaned(name)} here:\n\n  {url}\n", err=err)
 
 
@@ -228,7 +228,7 @@ def outcome(result: Check) -> str:
 def _console() -> Console:
     """A console that prints names literally, without markup or emoji codes.
 
-    It is wide enough for whole sentences where the output is not a terminal.
+    If the output is not a terminal, it is wide enough for whole sentences.
     """
     width = None if sys.stdout.isatty() else 1000
     return Console(width=width, markup=False, emoji=False, highlight=False)

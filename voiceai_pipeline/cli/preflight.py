@@ -49,10 +49,10 @@ def single_instance(home: Path, url: str) -> Iterator[None]:
     """Lock the home for this process. The operating system releases the lock when it dies.
 
     Args:
-        url: where this instance is reached; named to the operator who starts another.
+        url: the address of this instance, for the message to an operator who starts another.
 
     Raises:
-        UpError: another instance runs.
+        UpError: another instance is running.
     """
     with (home / "up.lock").open("a+") as lock:
         try:

@@ -1,4 +1,4 @@
-"""Progress bars on stderr: of a sync, read from the ledger while the run fills it, and of rows."""
+"""Progress bars on stderr: for a sync, read from the ledger while it runs, and for stored rows."""
 
 import contextlib
 import threading
@@ -61,8 +61,8 @@ def progress_bar(
 
 @contextmanager
 def rows_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many rows are done: call what this yields with the number done and the total.
-    Without a call, nothing shows."""
+    """Yield a function that shows how many rows are done: call it with the number done and the
+    total. Nothing shows before the first call."""
     with _bar() as progress:
         task = progress.add_task(what, visible=False)
 

@@ -1,4 +1,4 @@
-"""Signals: how a command is stopped, and how a child process obeys them whatever started us.
+"""Signals: how a command is stopped, and how its child processes are made to obey signals.
 
 ``nohup`` and the background jobs of a shell script start programs with signals ignored. Programs
 inherit ignored and blocked signals from their parent.
@@ -35,7 +35,7 @@ def interruptible() -> Iterator[None]:
 
 
 def stop_on_hangup() -> None:
-    """Let a closed terminal stop this process as SIGTERM does; under nohup it goes on."""
+    """Let a closed terminal stop this process as SIGTERM does; under nohup it continues."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 

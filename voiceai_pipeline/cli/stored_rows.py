@@ -1,4 +1,4 @@
-"""Brings stored rows to what this version would store, with progress on the terminal."""
+"""Updates stored rows to what this version would store, and shows progress on the terminal."""
 
 import sqlalchemy as sa
 
@@ -7,7 +7,7 @@ from voiceai_pipeline.cli.progress import rows_bar
 
 
 def change_stored_rows(engine: sa.Engine) -> int:
-    """Visit the rows of older versions; how many of them were redacted."""
+    """Update the rows of older versions; return how many were redacted."""
     with rows_bar("Redacting") as show:
         redacted = stored_redaction.redact_again(engine, show)
     with rows_bar("Storing values once") as show:

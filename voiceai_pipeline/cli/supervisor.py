@@ -2,8 +2,8 @@
 
 Each child leads its own process group, so that everything it starts is stopped with it. A tether
 (this module run as a program) reads a pipe from the parent. When the parent dies, however it dies,
-the pipe closes and the tether stops every group. Restarts are limited. Which children there are is
-decided in ``up``.
+the pipe closes and the tether stops every group. Restarts are limited. ``up`` decides which
+children there are.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ RESTART_WINDOW: Final = 60.0
 
 
 LOG_BYTES: Final = 10 * 2**20
-"""A log that is larger is rotated: each child's logs take twice as much at most."""
+"""Size from which a log is rotated: each child's two logs take about twice as much at most."""
 
 
 class ChildError(RuntimeError):
@@ -41,7 +41,7 @@ class Child:
     """A program and its current process.
 
     Attributes:
-        stops: when it stopped lately, on the monotonic clock.
+        stops: times of its recent stops, on the monotonic clock.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Supervisor:
             child.process = self._spawn(child.argv, child.env, child.log)
 
     def forget_stops(self) -> None:
-        """Restart the count of how often each child stops: the cause lies outside of them."""
+        """Reset the count of each child's stops, because their cause is outside the children."""
         for child in self._children:
             child.stops = []
 
@@ -181,8 +181,8 @@ def _previous(log: Path) -> Path:
 def _rotate(log: Path) -> None:
     """Move what a full log holds to ``<log>.1`` while its child keeps writing.
 
-    The child appends, so it goes on at the start of the emptied file. What it writes between the
-    copy and the cut is lost; a full disk costs the copy, never the child.
+    The child appends, so it continues at the start of the emptied file. What it writes between the
+    copy and the truncation is lost. If the disk is full, only the copy is lost.
     """
     try:
         if log.stat().st_size < LOG_BYTES:

@@ -1,9 +1,10 @@
-"""``voiceai-pipeline up``: from a bare clone to calls in the Dagster UI, and keeps it running.
+"""``voiceai-pipeline up``: starts everything, from a bare clone to calls in Dagster's UI, and keeps
+it running.
 
-It starts, in this order: the database and its tables, the sandbox and its demo users (where no
+It starts, in this order: the database and its tables, the sandbox and its demo users (if no
 HighLevel app is configured), the web pages, Dagster's UI behind them, a backfill of the last days,
-Dagster's daemon; in the demo, a backfill of the weeks before follows. It can be repeated safely;
-data are kept in VOICEAI_HOME.
+Dagster's daemon. In the demo, a backfill of earlier weeks follows. It can be repeated safely: data
+are kept in VOICEAI_HOME.
 """
 
 import contextlib
@@ -53,10 +54,10 @@ BACKFILL_DAYS: Final = 7
 """Today so far, and the six days before."""
 
 DEMO_WEEKS: Final = 8
-"""How much of its past the demo shows."""
+"""Weeks of calls that the demo shows."""
 
 _HISTORY_PAUSE: Final = 5
-"""Seconds between two looks at whether the last days are there and the weeks before can follow."""
+"""Seconds between checks whether the last days were tried, so that the earlier weeks can follow."""
 
 _FULL_DISK_PAUSE: Final = 10
 """Seconds between attempts to restart what a full disk has stopped."""
@@ -71,7 +72,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
     """Start everything and keep it running until interrupted.
 
     Args:
-        port: of Dagster's UI process, on loopback; people reach it through the pages.
+        port: of Dagster's UI process, on loopback; users reach it through the pages.
         report: called with each line of progress.
 
     Raises:
@@ -140,7 +141,7 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
 
     Raises:
         PostgresError: the embedded server cannot run.
-        SettingsError: DAGSTER_HOME or DAGSTER_POSTGRES_URL is of no use.
+        SettingsError: DAGSTER_HOME or DAGSTER_POSTGRES_URL cannot be used.
         sqlalchemy.exc.OperationalError: Dagster's database does not answer.
     """
     with ExitStack() as stack:
@@ -166,15 +167,15 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
 
 
 def _direct(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment for programs that reach each other on this machine: not through a proxy."""
+    """The environment in which programs reach each other on this machine without a proxy."""
     given = env.get("no_proxy") or env.get("NO_PROXY") or ""
     hosts = ",".join(filter(None, [given, "127.0.0.1", "localhost", "::1"]))
     return {**env, "no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def _dagster_home(home: Path) -> Path:
-    """The folder of Dagster's instance: DAGSTER_HOME where it is set, else one in ``home``, with
-    the ``dagster.yaml`` of this installation.
+    """The folder of Dagster's instance: DAGSTER_HOME if it is set, else one in ``home`` with the
+    ``dagster.yaml`` of this installation.
 
     Raises:
         SettingsError: DAGSTER_HOME is set to a folder without a ``dagster.yaml``.
@@ -201,8 +202,8 @@ def _dagster_home(home: Path) -> Path:
 
 
 def _sandbox_start(home: Path) -> date:
-    """The demo's first partition. All days from then on are synced, today's week at once and the
-    others behind it: with no day missing, "Failed and missing" in the UI selects the red day."""
+    """The demo's first partition. All days since then are synced, the last week first. As no day is
+    missing, "Failed and missing" in the UI selects the red day only."""
     path = home / "sandbox-start-date"
     if not path.exists():
         path.write_text(f"{datetime.now(UTC).date() - timedelta(days=7 * DEMO_WEEKS - 1)}\n")
@@ -237,7 +238,7 @@ def _migrate(engine: sa.Engine, *, embedded: bool, report: Callable[[str], None]
 
 
 def _allow_sql_tools(settings: Settings, engine: sa.Engine, report: Callable[[str], None]) -> None:
-    """Let SQL tools in where VOICEAI_SQL_PORT asks for it; a reason why not stops nothing."""
+    """Let SQL tools in if VOICEAI_SQL_PORT is set. If that is impossible, only report why."""
     port = settings.sql_port
     if port is None:
         return
@@ -310,7 +311,7 @@ def _ui(port: int | None) -> list[str]:
 def _backfill(
     settings: Settings, pipeline: Pipeline, dagster: Dagster, report: Callable[[str], None]
 ) -> None:
-    """Request a backfill of the last days that were never tried; failed ones are retried
+    """Request a backfill of those of the last days that were never tried; failed days are retried
     automatically."""
     today = datetime.now(pipeline.zone).date()
     untried = _untried(pipeline, today - timedelta(days=BACKFILL_DAYS - 1), today)
@@ -329,7 +330,7 @@ def _backfill(
 
 def _history(settings: Settings, pipeline: Pipeline, dagster: Dagster) -> Iterator[None]:
     """Request the demo's earlier weeks as soon as the last days were tried, so that these come
-    first; to be advanced once a second."""
+    first. The caller advances it once a second."""
     if not settings.highlevel.is_sandbox or "VOICEAI_START_DATE" in os.environ:
         return
     first = _sandbox_start(settings.home)
@@ -348,7 +349,7 @@ def _history(settings: Settings, pipeline: Pipeline, dagster: Dagster) -> Iterat
 
 
 def _untried(pipeline: Pipeline, first: date, last: date) -> list[date]:
-    """The days of a range that were never tried for every user who can be synced, in order."""
+    """The days of a range, in order, for which a user who can be synced was never tried."""
     days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
     return [status.day for status in pipeline.sync.report(days) if status.unread]
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--dagster-for-analysts",
         metavar="URL",
-        help="where the one for analysts listens; default: the same",
+        help="where Dagster's UI process for analysts listens; default: the same process",
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,7 +1,7 @@
-"""Access control: login, sessions, roles, and forms of ours only (CSRF).
+"""Access control: login, sessions, roles, and protection against forged forms (CSRF).
 
 Without a password, which is possible on loopback only, every visitor has access. Forms are checked
-all the same, because any web page can send one to this machine.
+even then, because any web page can send one to this machine.
 """
 
 import asyncio
@@ -48,14 +48,14 @@ MAX_BODY: Final = 64 * 1024
 """Maximum size of a request body in bytes; ours have a few hundred."""
 
 MAX_FIELDS: Final = 150
-"""Fields of a form; a page of users has a box for each of a hundred."""
+"""Maximum number of fields of a form; the list of users has a checkbox for each of a hundred."""
 
 BODY_TIMEOUT: Final = 20.0
-"""Seconds until a request's body has to be there."""
+"""Seconds within which a request's body has to arrive."""
 
 
 class Access:
-    """Gives each browser a session and a role, and leads to the login where one is needed."""
+    """Gives each browser a session and a role, and redirects to the login if one is needed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -117,12 +117,12 @@ def _session(site: Site, connection: HTTPConnection) -> Session | None:
 
 
 def _role(site: Site, session: Session) -> Role | None:
-    # On loopback, without a password: the person at this machine.
+    # Without a password, which only loopback allows, the visitor is the user of this machine.
     return Role.OPERATOR if site.page.secret is None else session.role
 
 
 def _ask_to_log_in(connection: HTTPConnection) -> Response:
-    """The login; for a query of Dagster's UI, whose tab is open, an error that it shows."""
+    """A redirect to the login; for a query from an open tab of Dagster's UI, an error to show."""
     scope = connection.scope
     if scope["path"].startswith(f"{DAGSTER_PATH}/") and scope["method"] == "POST":
         said = "You are logged out, or your session has expired. Reload the page to log in."
@@ -136,7 +136,7 @@ def _requested(scope: Scope) -> str:
 
 
 def _login_address(scope: Scope) -> str:
-    # A form's content is lost: after the login its page is shown again.
+    # A form's content is lost, so the list is shown after the login.
     back = safe_back(_requested(scope)) if scope["method"] == "GET" else HOME
     return LOGIN if back == HOME else f"{LOGIN}?next={quote(back, safe='')}"
 
@@ -153,7 +153,7 @@ def posted(
     The handler runs in a thread, so that it may wait for the database and for HighLevel.
 
     Args:
-        for_everyone: the form changes nothing but the visitor's own session.
+        for_everyone: analysts may send it too, because it changes only the visitor's own session.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -175,8 +175,8 @@ def refuse_analysts(request: Request) -> None:
         raise PageError(
             403,
             "Only operators can do this",
-            "You are logged in as an analyst, who can look and change nothing. Nothing was "
-            "changed.",
+            "You are logged in as an analyst. Analysts can look but not change anything. Nothing "
+            "was changed.",
             "Log out, and log in with the operators' password.",
         )
 
@@ -231,11 +231,11 @@ async def _within(stream: AsyncIterator[bytes], seconds: float) -> AsyncIterator
 
 
 def _refuse_forged(request: Request, form: Form) -> None:
-    """Accept only forms that one of our pages showed in this session. Those that another website
-    sent do not get here (``guard``).
+    """Accept only forms that one of our pages showed in this session. ``guard`` has already refused
+    those that another website sent.
 
     Raises:
-        PageError: its token is wrong, expired or of another session.
+        PageError: the form's token is wrong, expired or from another session.
     """
     session = session_of(request)
     token = form.get("form_token", "")
@@ -253,7 +253,7 @@ def _refuse_forged(request: Request, form: Form) -> None:
 
 
 def routes() -> list[Route]:
-    """Login and logout, and who did."""
+    """Login, logout, and the list of logins."""
     return [
         Route(LOGIN, _login_page, methods=["GET"]),
         Route(LOGIN, posted(_login, for_everyone=True), methods=["POST"]),
@@ -299,7 +299,7 @@ def _login(request: Request, form: Form) -> Response:
             status=401,
             back=back,
             complaint="Wrong password. It is the value of VOICEAI_PAGE_SECRET, or of "
-            "VOICEAI_ANALYST_SECRET to look only.",
+            "VOICEAI_ANALYST_SECRET for read-only access.",
         )
     log.info("login as %s from %s", role, address)
     login_record.record(site.pipeline.engine, address, role)
@@ -310,7 +310,7 @@ def _login(request: Request, form: Form) -> Response:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Whose attempts count together: an address, or a network that one subscriber has (IPv6)."""
+    """The address whose attempts are counted together; for IPv6, a subscriber's /64 network."""
     given = connection.client.host if connection.client else ""
     try:
         address = ip_address(given)
@@ -327,7 +327,7 @@ def _role_of_password(page: PageSettings, password: str) -> Role | None:
         (Role.ANALYST, page.analyst_secret),
         (Role.OPERATOR, page.secret),
     ):
-        # Both are compared, whichever it is: the time tells nothing.
+        # Both are always compared, so that the response time reveals nothing.
         if secret is not None and hmac.compare_digest(password.encode(), secret.reveal().encode()):
             found = role
     return found

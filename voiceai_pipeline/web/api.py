@@ -1,7 +1,7 @@
 """The source system's endpoints under ``/functions/v1``: sync, refresh, test, status.
 
-For its dashboard and for schedulers. They call the same functions as the page's buttons and return
-JSON without token material. Who may call is in ``callers``.
+They are for its dashboard and for schedulers, call the same functions as the page's buttons, and
+return JSON without token material. ``api_callers`` decides who may call.
 """
 
 import json
@@ -57,7 +57,7 @@ _STATUS: Final = {Remedy.ACTION: 409, Remedy.RERUN: 503, Remedy.OPERATOR: 500}
 
 Fields = Mapping[str, Any]
 Handler = Callable[[Request, Fields, UUID], Awaitable[Response]]
-"""What answers a call about a user whom the caller may name."""
+"""Answers a call about a user whom the caller may name."""
 
 
 def routes() -> list[Route]:
@@ -99,7 +99,7 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         except PageError as problem:
             return refusal(problem.status, "bad_request", f"{problem.text} {problem.remedy}")
         except UnknownUserError:
-            return refusal(404, "unknown_user", "There is no user of that userId.")
+            return refusal(404, "unknown_user", "There is no user with that userId.")
         except PipelineError as error:
             return _failure(error)
         except DaysError as error:
@@ -111,7 +111,7 @@ def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         except sa.exc.SQLAlchemyError as error:
             return _failure(database_error(error))
         except Exception as error:
-            # Caught here, for a browser shows no page an answer without the headers of CORS.
+            # Caught here: a browser hides a response without CORS headers from the page.
             unexpected(error)
             said = f"Unexpected error ({type(error).__name__}). The page's log says where."
             return refusal(500, "internal", said)
@@ -172,7 +172,7 @@ async def _sync(request: Request, fields: Fields, user_id: UUID) -> Response:
         return JSONResponse(body, 202)
     if not await sync_runs.have_ended(site, launched.run_ids, patience):
         body = _launched(site, user_id, launched)
-        said = f"The sync still runs after {patience} seconds. It continues; ask statusUrl."
+        said = f"The sync is still running after {patience} seconds. It continues; see statusUrl."
         return JSONResponse({**body, "message": said}, 202)
     return await run_in_threadpool(_ended, site, user_id, launched, started_at)
 
@@ -208,8 +208,8 @@ def _launched(site: Site, user_id: UUID, launched: Launched) -> dict[str, Any]:
 
 
 def _ended(site: Site, user_id: UUID, launched: Launched, started_at: datetime) -> Response:
-    """The result of runs that have ended, as the source system answered: what it wrote into
-    ``sync_status``. Of these days alone: the row may be another sync's by now."""
+    """The result of runs that have ended, in the source system's form: the columns of
+    ``sync_status``, but for these days alone. The stored row may be another sync's by now."""
     count = (launched.last - launched.first).days + 1
     days = [launched.first + timedelta(days=ahead) for ahead in range(count)]
     with site.pipeline.engine.begin() as db:
@@ -217,7 +217,7 @@ def _ended(site: Site, user_id: UUID, launched: Launched, started_at: datetime) 
     results = [one for one in listed if one.finished_at and one.finished_at >= started_at]
     status = ledger.status_of(results)
     if {one.day for one in results} != set(days):
-        said = "The sync ended without a result for all days. Its run says why; start it again."
+        said = "The sync ended before all days had a result. Its run says why; start it again."
         body = {**_launched(site, user_id, launched), "success": False, "error": "sync_failed"}
         return JSONResponse({**body, "message": said}, 503)
     body = {
@@ -303,7 +303,7 @@ def _test(request: Request, _fields: Fields, user_id: UUID) -> Response:
     facts = {**_facts(check.connection), "missingScopes": list(check.missing_scopes)}
     if check.failure is None:
         return JSONResponse({"success": True, "message": "Calls can be read.", **facts})
-    # The test itself worked, and this is its result: not a failure of the call.
+    # The test worked and this is its result, so the call has not failed.
     body = {
         "success": False,
         "error": check.failure.failure.value,

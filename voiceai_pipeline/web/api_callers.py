@@ -42,19 +42,19 @@ class Caller:
         """
         if self.user_id not in (None, user_id):
             raise CallError(
-                403, "forbidden", "A login is good for its own user only. Send that userId."
+                403, "forbidden", "A login is valid for its own user only. Send that userId."
             )
 
 
 def caller_of(request: Request) -> Caller:
     """Who sent a request, by its ``Authorization`` and ``apikey``. May wait for the network.
 
-    supabase-js sends the key that its client was made with in both, and replaces the bearer by the
-    login of a user who is signed in. Where logins are verified, a login decides and ``apikey`` does
-    not matter, so that a page needs no key of ours. Elsewhere the key decides.
+    supabase-js sends its client's key in both, and as bearer the login of a user who is signed in.
+    If logins are verified, a login decides and ``apikey`` is ignored, so that a page needs no key
+    of ours. Otherwise the key decides.
 
     Raises:
-        CallError: no caller of ours, or it cannot be found out.
+        CallError: the caller is unknown, or cannot be verified now.
     """
     site = site_of(request)
     key, logins = site.page.api_key, site.dashboard_logins
@@ -66,7 +66,7 @@ def caller_of(request: Request) -> Caller:
             "characters or more (openssl rand -base64 24) and start again.",
         )
     bearer = _bearer(request)
-    # A key of Supabase's, which supabase-js sends where no user is signed in, is no login.
+    # If no user is signed in, supabase-js sends a Supabase key, which is no login.
     is_login = bearer.count(".") == 2
     if _is_key(key, bearer):
         return Caller(None)
@@ -82,8 +82,8 @@ def caller_of(request: Request) -> Caller:
     raise CallError(
         401,
         "unauthorized",
-        "Send the header: Authorization: Bearer, then VOICEAI_API_KEY"
-        + (", or the login of a user who is signed in." if logins else "; or apikey with it."),
+        "Send the header Authorization: Bearer, followed by VOICEAI_API_KEY"
+        + (" or the login of a signed-in user." if logins else "; or the key as header apikey."),
     )
 
 

@@ -44,7 +44,7 @@ from voiceai_pipeline.web.pages import PageError, problem_page
 from voiceai_pipeline.web.site import Site, site_of
 
 HEALTH = {"service": "voiceai-pipeline connections"}
-"""By this the command line recognizes the Connections page on the callback's port."""
+"""What tells the command line that the Connections page listens on the callback's port."""
 
 
 def create_app(site: Site) -> ASGIApp:
@@ -56,7 +56,7 @@ def create_app(site: Site) -> ASGIApp:
             allow_methods=["GET", "POST"],
             allow_headers=api.CALLERS_HEADERS,
         ),
-        # Inside: a browser shows no page an answer without the headers of CORS.
+        # Inside CORS: a browser hides a response without CORS headers from the page.
         Middleware(ExceptionMiddleware, handlers={HTTPException: _http}),
     ]
     app = Starlette(
@@ -138,8 +138,8 @@ MOVED: Final = (
     "sensors",
     "workspace",
 )
-"""Pages of Dagster's UI. Links to them are in old events, descriptions, bookmarks and messages,
-from when it had an address of its own."""
+"""Pages of Dagster's UI that redirect to ``/dagster``. Old events, descriptions, bookmarks and
+messages link to them, from when the UI had an address of its own."""
 
 
 async def _moved(request: Request) -> Response:

@@ -24,7 +24,7 @@ from voiceai_pipeline.web.site import site_of
 EXPORT: Final = f"{PATH}/export"
 
 AT_ONCE: Final = 3
-"""Exports at a time: each holds a connection to the database."""
+"""Maximum number of concurrent exports: each holds a connection to the database."""
 
 STALLED: Final = 120.0
 """Seconds for which a piece waits for its reader; the database does not wait longer either."""
@@ -54,7 +54,7 @@ async def _export(request: Request) -> Response:
         raise PageError(
             503,
             "Other exports are running",
-            f"{AT_ONCE} exports run at a time.",
+            f"At most {AT_ONCE} exports run at a time.",
             "Wait until one has ended, then try again.",
         )
     try:

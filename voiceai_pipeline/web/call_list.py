@@ -1,4 +1,4 @@
-"""The list of calls: narrowed, sorted and turned page by page by its address alone."""
+"""The list of calls. Its address alone sets the filters, the order and the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ from voiceai_pipeline.web.site import Site, site_of
 
 PER_PAGE: Final = 50
 OPENINGS: Final = 200
-"""Openings of content that operators are shown."""
+"""How many openings of content operators see."""
 
 MOST_CHOICES: Final = 300
-"""The most locations, users or agents offered in a list; if there are more, a name is typed."""
+"""Maximum number of locations, users or agents in a drop-down; with more, a name is typed."""
 
 INDEXED_WITHIN: Final = timedelta(minutes=2)
-"""After this long a call should be found by its words."""
+"""A call should be found by its words after this long."""
 
 _SHOWN: Final = {
     Show.LIVE: "Live",
@@ -57,8 +57,9 @@ class Listed:
     """A row as the page shows it.
 
     Attributes:
-        day, time: in the zone that was chosen, which ``time`` names.
-        source, text: what the call was about, or the sentence that the search found.
+        day, time: in the chosen zone, which ``time`` names.
+        source: where the search found the call; "": not in a text.
+        text: the sentence that the search found, else the summary.
     """
 
     row: CallRow
@@ -137,7 +138,7 @@ def _outcomes(site: Site) -> Mapping[str, str]:
 
 
 def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Mapping[str, Any]:
-    """What stands around the rows: counts, agents, how far the days have been read."""
+    """What the page shows around the rows: counts, agents, and how many days were read."""
     chosen = [one.location_id for one in scope.chosen]
     agents = call_options.agents_of(db, chosen, MOST_CHOICES + 1)
     zone, keep_days = site.pipeline.zone, site.pipeline.keep_days
@@ -155,7 +156,7 @@ def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Ma
 
 
 def _counts(db: sa.Connection, scope: CallScope) -> Counts | None:
-    """None: counting takes too long; the list is shown without."""
+    """How many calls there are of each kind; None if counting takes too long."""
     try:
         with db.begin_nested():
             call_search.be_patient(db, call_search.PATIENCE_FOR_COUNTS)

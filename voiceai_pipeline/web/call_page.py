@@ -36,9 +36,9 @@ class ShownAction:
     """An action in words.
 
     Attributes:
-        at: a time in the zone that was chosen; "": not given.
-        after: how long after the start of the call; "": not given, or before it.
-        parameters: JSON, "" where there are none.
+        at: the time in the chosen zone, or as HighLevel wrote it; "": not given.
+        after: how long after the start of the call; "": not known, or before it.
+        parameters: as JSON; "": there are none.
     """
 
     name: str
@@ -113,7 +113,7 @@ def _call_page(request: Request) -> Response:
 
 
 def _address(query: CallQuery, found: Sequence[CallRow]) -> str:
-    """Of the only call that was found; "" if none was."""
+    """The address of the one call that was found; "" if none was."""
     return query.call_address(found[0].location_id, found[0].call_id) if found else ""
 
 
@@ -150,7 +150,7 @@ def _instant(text: str) -> datetime | None:
 
 
 def _contact_url(app_url: str, location_id: str, said: CallContent | None) -> str:
-    """The contact in HighLevel; "" where an id is not one of HighLevel's."""
+    """The URL of the contact in HighLevel; "" if an id does not look like HighLevel's."""
     contact_id = (said.contact_id if said else None) or ""
     ids = (location_id, contact_id)
     if not app_url or not all(map(_HIGHLEVEL_ID.fullmatch, ids)):

@@ -1,7 +1,7 @@
-"""What the address of a list of calls says, and the address that says something else.
+"""Reads the address of a list of calls, and writes the address of a changed list.
 
 Every filter is in the query string, so that a list can be bookmarked, sent to a colleague and
-opened from other pages. What cannot be understood is left out, and the page says so.
+opened from other pages. A value that cannot be understood is left out, and the page says so.
 """
 
 import base64
@@ -34,7 +34,7 @@ PRESETS: Final[Mapping[str, str]] = {
     "lastmonth": "Last month",
     "all": "All days",
 }
-"""By what the address calls them. Weeks begin on Monday; the last N days end with today."""
+"""Labels by the value in the address. Weeks begin on Monday; the last N days end with today."""
 
 DEFAULT: Final = "30d"
 
@@ -52,10 +52,10 @@ ZONE_OF_LOCATION: Final = ""
 _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _ID: Final = re.compile("[^\x00-\x1f\ud800-\udfff]{1,500}")
 _MOST: Final = 50
-"""Values of one filter."""
+"""Maximum number of values of one filter."""
 
 _LONGEST: Final = 6_000
-"""Characters of a position: two ids of 500 characters, escaped, and a value."""
+"""Maximum characters of a position: two ids of 500 characters, escaped, and a value."""
 
 _YEARS: Final = range(2000, 2101)
 
@@ -69,12 +69,12 @@ class CallQuery:
         first, last: days of each location's own zone, inclusive.
         locations: ids, or parts of names.
         user: a user's id; "": all.
-        has: what was derived from the calls besides their outcome.
-        weekday, hour: 1 is Monday; of each location's own time.
+        has: derived properties that a call must have, besides its outcome.
+        weekday, hour: in each location's own time; 1 is Monday.
         shortest, longest: seconds, inclusive.
-        changed: content changed on this day of the pipeline's zone or later.
-        zone: in which times are shown: "" each location's own, else an IANA name.
-        complaints: what was not understood.
+        changed: the content changed on this day of the pipeline's zone or later.
+        zone: the IANA name of the zone that times are shown in; "": each location's own.
+        complaints: sentences about what was not understood.
     """
 
     days: str = DEFAULT
@@ -105,7 +105,7 @@ class CallQuery:
         reader = _Reader(given)
         first, last = reader.day("from"), reader.day("to")
         if first and last and last < first:
-            reader.complaints.append("The first day is after the last: they were exchanged.")
+            reader.complaints.append("The first day is after the last: they were swapped.")
             first, last = last, first
         sort = reader.one_of("sort", Sort, Sort.TIME)
         return cls(
@@ -135,7 +135,7 @@ class CallQuery:
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
-        """The query string's names and values, without what is usual."""
+        """The query string's names and values, without default values."""
         values: list[tuple[str, Any]] = [
             ("days", "" if self.days == DEFAULT else self.days),
             ("from", self.first),
@@ -162,7 +162,7 @@ class CallQuery:
         return [(name, str(value)) for name, value in values if value not in (None, "")]
 
     def address(self, path: str = PATH, **changed: Any) -> str:
-        """The address of the same list with something changed, from its first page."""
+        """The address of the first page of this list, with some attributes changed."""
         other = replace(self, **{"after": None, "before": None, **changed})
         query = urlencode(other.parameters)
         return f"{path}?{query}" if query else path
@@ -179,7 +179,7 @@ class CallQuery:
 
     @property
     def is_searching(self) -> bool:
-        """Whether it looks for some of the calls that the chosen locations had on these days."""
+        """Whether any other filter than location and user narrows the list."""
         return replace(self, locations=(), user="").is_narrowed
 
     @property
@@ -200,7 +200,7 @@ class CallQuery:
 
     @property
     def clock(self) -> time | None:
-        """The minute of the day that is searched for, such as 10:42; None: none is."""
+        """The minute of the day that is searched for, such as 10:42; None if none is."""
         found = _CLOCK.fullmatch(self.q)
         return time(int(found[1]), int(found[2])) if found else None
 
@@ -224,7 +224,7 @@ class CallQuery:
         return replace(self, **{name: getattr(usual, name) for name in names})
 
     def call_address(self, location_id: str, call_id: str) -> str:
-        """The address of a call of this list, which keeps the list for its previous and next."""
+        """The address of a call of this list. It keeps the list, for the previous and next call."""
         return self.address(call_path(location_id, call_id))
 
     def days_on(self, today: date) -> tuple[date | None, date | None]:
@@ -240,7 +240,7 @@ class CallQuery:
 
 
 def call_path(location_id: str, call_id: str) -> str:
-    """A call's own address. Ids are foreign text."""
+    """A call's own address. Ids are foreign text, so they are percent-encoded."""
     return f"{PATH}/{quote(location_id, safe='')}/{quote(call_id, safe='')}"
 
 
@@ -352,7 +352,7 @@ class _Reader:
 
 
 def written(position: Position) -> str:
-    """A position as part of an address."""
+    """A position as text for an address."""
     value = position.value
     first = value.isoformat() if isinstance(value, datetime) else value
     text = json.dumps([first, position.location_id, position.call_id])
@@ -360,10 +360,10 @@ def written(position: Position) -> str:
 
 
 def read_position(text: str, sort: Sort) -> Position:
-    """The position that was ``written``.
+    """The position that ``written`` has written as ``text``.
 
     Raises:
-        ValueError: it was not written for this order, or not by us.
+        ValueError: the text was written for another order, or not by ``written``.
     """
     if len(text) > _LONGEST:
         raise ValueError

@@ -1,5 +1,5 @@
-"""What a visitor's list of calls is made of: the address, read against locations, users and zones;
-and what of a call the visitor may see."""
+"""Resolves the address of a list of calls to locations and windows, and decides what a visitor may
+see of a call."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ class CallScope:
     """A list of calls, ready to be read.
 
     Attributes:
-        locations: all there are.
+        locations: all locations.
         chosen: those whose calls the list shows.
-        users: all users, to narrow by.
-        complaints: what of the address was left out.
+        users: all users, for the filter.
+        complaints: sentences about what was left out of the address.
     """
 
     wanted: CallFilter
@@ -51,10 +51,10 @@ class CallScope:
 
 
 def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool) -> CallScope:
-    """What ``query`` names.
+    """Resolve ``query``.
 
     Args:
-        content: whether the visitor may see it: else a search looks at ids of calls only.
+        content: whether the visitor may see content; if not, a search looks at call ids only.
     """
     now = datetime.now(UTC)
     users = connections.all_connections(db)
@@ -62,9 +62,7 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
     chosen, complaints = _chosen(query, locations, users)
     days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
     if _is_of_times(query) and any(map(_is_long, days.values())):
-        complaints += (
-            f"Weekdays, hours and minutes are shown of the last {_MOST_DAYS.days} days.",
-        )
+        complaints += (f"Weekdays, hours and minutes cover only the last {_MOST_DAYS.days} days.",)
     windows = {zone: _windows(query, *found, zone) for zone, found in days.items()}
     zone = site.pipeline.zone
     changed = datetime.combine(query.changed, time.min, zone) if query.changed else None
@@ -119,7 +117,7 @@ def _is_named(location: Location, asked: Sequence[str]) -> bool:
 def _windows(
     query: CallQuery, first: date | None, last: date | None, zone: ZoneInfo
 ) -> list[Window | None]:
-    """The whole time, or the days and hours of it that are asked for."""
+    """The whole time, or the windows within it that the weekday and hour select."""
     if not _is_of_times(query):
         return [_window(first, last, zone)]
     last = last or datetime.now(zone).date()
@@ -135,7 +133,7 @@ def _windows(
 
 
 def _is_of_times(query: CallQuery) -> bool:
-    """Whether the list has certain weekdays, hours or minutes only."""
+    """Whether the list is narrowed to a weekday, an hour or a minute."""
     return (query.weekday, query.hour, query.clock) != (None, None, None)
 
 
@@ -145,11 +143,12 @@ def _is_long(days: tuple[date | None, date | None]) -> bool:
 
 
 _MOST_DAYS: Final = timedelta(days=92)
-"""As far back as single hours and weekdays are looked at: as far as the insights go."""
+"""How far back single hours and weekdays can be selected: as far as the insights go."""
 
 
 def _minutes(day: date, clock: time, zone: ZoneInfo) -> list[Window]:
-    """A minute of the local day; where clocks go back, two; where they go forward, maybe none."""
+    """The windows of a minute of the local day: two if clocks go back over it, none if they skip
+    it, else one."""
     found = {
         datetime.combine(day, clock.replace(fold=fold), zone).astimezone(UTC) for fold in (0, 1)
     }
@@ -158,7 +157,7 @@ def _minutes(day: date, clock: time, zone: ZoneInfo) -> list[Window]:
 
 
 def _hour(day: date, hour: int, zone: ZoneInfo) -> Window:
-    """An hour of the local day; where clocks go back, the repeated hour is one."""
+    """An hour of the local day. When clocks go back, the repeated hour counts as one."""
     if hour == 23:
         end = Window.of_day(day, zone).end
     else:
@@ -186,7 +185,11 @@ def may_see_content(request: Request) -> bool:
 
 
 def record(db: sa.Connection, request: Request, kind: Kind, calls: int, *key: str) -> None:
-    """Note that the visitor gets the content of ``calls`` calls; of one, with its key."""
+    """Record that the visitor gets the content of ``calls`` calls.
+
+    Args:
+        key: the location id and call id of a single call.
+    """
     session = session_of(request)
     browser = hashlib.sha256((session.id if session else "").encode()).hexdigest()[:8]
     location_id, call_id = key or (None, None)
@@ -205,11 +208,11 @@ def record(db: sa.Connection, request: Request, kind: Kind, calls: int, *key: st
 
 
 def too_long() -> PageError:
-    """The page for a question that takes too long to answer."""
+    """The error page for a query that takes too long."""
     return PageError(
         503,
         "This takes too long",
-        f"The database was still looking after {call_search.PATIENCE // 1000} seconds, and was "
+        f"The database was still searching after {call_search.PATIENCE // 1000} seconds, and was "
         "stopped. Nothing was changed.",
         "Go back and choose fewer days, or a location.",
     )

@@ -28,7 +28,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "IN_CALL_DATA_EXTRACTION": "data taken in the call",
     "KNOWLEDGE_BASE": "knowledge base",
 }
-"""What an action is called: that it was run, which says nothing about its result."""
+"""What an action type is called. The words mean that the action was run, not that it worked."""
 
 SUMMARY_LENGTH: Final = 160
 _AROUND: Final = 90
@@ -37,7 +37,7 @@ _AROUND: Final = 90
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a text, and whether it is what was looked for."""
+    """A part of a text, and whether it is a search hit."""
 
     text: str
     is_hit: bool = False
@@ -70,7 +70,7 @@ def agent(row: CallRow) -> str:
 
 
 def action(kind: str) -> str:
-    """A type of action in words; one that HighLevel does not document as it is."""
+    """An action type in words; one that HighLevel does not document, in lower case."""
     return ACTIONS.get(kind) or cleaned(kind, 40).replace("_", " ").lower() or "action"
 
 
@@ -101,8 +101,8 @@ def extracted(value: Any) -> list[tuple[str, str]]:
 
 
 def words_of(search: Search | None) -> "re.Pattern[str] | None":
-    """What to mark in a text: the words and quoted phrases of a search, without those that it
-    excludes. None: nothing can be marked."""
+    """A pattern for what to mark in a text: the words and quoted phrases of a search, without those
+    that it excludes. None: there is nothing to mark."""
     if search is None:
         return None
     found: list[str] = []
@@ -119,7 +119,7 @@ def words_of(search: Search | None) -> "re.Pattern[str] | None":
 
 
 def marked(text: str, wanted: "re.Pattern[str] | None") -> list[Part]:
-    """The text in parts, the hits marked."""
+    """The text in parts, with the hits marked."""
     parts, done = [], 0
     for hit in wanted.finditer(text) if wanted else ():
         parts += [Part(text[done : hit.start()]), Part(hit[0], is_hit=True)]
@@ -129,8 +129,8 @@ def marked(text: str, wanted: "re.Pattern[str] | None") -> list[Part]:
 
 
 def sentence_with_hit(row: CallRow, wanted: "re.Pattern[str] | None") -> tuple[str, list[Part]]:
-    """Where a search found a call: what it is from, and the sentence, marked; empty if the words
-    are in none."""
+    """Where a search found a call: the name of the text, and the sentence with the hits marked.
+    Both are empty if the words are in neither text."""
     for source, text in (("summary", row.summary), ("transcript", row.transcript)):
         hit = wanted.search(text) if wanted and text else None
         if hit and text:

@@ -1,5 +1,5 @@
 """``/insights/values``: the most frequent values that agents captured, for those who may read what
-callers said. Each look is recorded."""
+callers said. Each view of the page is recorded."""
 
 import sqlalchemy as sa
 from starlette.requests import Request
@@ -24,12 +24,12 @@ def routes() -> list[Route]:
 
 
 def page(request: Request) -> Response:
-    """Of the location, agent and days of the address, as on the page of insights."""
+    """The values of the location, agent and days of the address, as on the page of insights."""
     if not call_scope.may_see_content(request):
         raise PageError(
             403,
             "What callers said is for operators",
-            "The values that agents captured are a part of what callers said.",
+            "The values that agents captured are part of what callers said.",
             "An operator can change that with VOICEAI_ANALYST_CONTENT.",
         )
     site = site_of(request)

@@ -1,5 +1,5 @@
-"""``/changes``: what was done to connections and which syncs operators asked for, by whom, of all
-users together. Each user's own page has more of it."""
+"""``/changes``: what was done to connections, which syncs operators asked for, and by whom, for all
+users together. Each user's own page shows more."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from voiceai_pipeline.web.pages import reading, render
 from voiceai_pipeline.web.site import site_of
 
 MOST: Final = 100
-"""Changes that are shown."""
+"""Maximum number of changes shown."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Change:
     Attributes:
         at: UTC.
         user_id: None: all users.
-        actor: a part of the program; its pages have one password, so operators have no names.
+        actor: a part of the program. Operators share one password, so they have no names.
     """
 
     at: datetime

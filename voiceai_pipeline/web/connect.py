@@ -1,5 +1,5 @@
-"""Connect: the page that leads to HighLevel, the OAuth callback, whose a consent from HighLevel's
-marketplace is, and the choice of an agency's location.
+"""Connect: the page that leads to HighLevel, the OAuth callback, assigning a consent from
+HighLevel's marketplace to a user, private integration tokens, and choosing an agency's location.
 
 The OAuth flow itself, with its checks of state and code, is in
 ``voiceai_pipeline.connections.consent``.
@@ -75,7 +75,7 @@ def leave(request: Request, user_id: UUID, back: str, location_id: str | None = 
         location_id: the location of an agency to use.
 
     Raises:
-        PageError: HighLevel would not lead back here.
+        PageError: HighLevel would not redirect back here, or no app is configured.
     """
     site = site_of(request)
     if not site.callback_leads_here:
@@ -107,7 +107,8 @@ def leave(request: Request, user_id: UUID, back: str, location_id: str | None = 
 
 def _callback(request: Request) -> Response:
     if request.method == "HEAD" or _is_prefetch(request):
-        # The answer is not read, so nothing may be spent. A browser discards a failed prefetch.
+        # The user does not see the response, so the code must not be used up. A browser discards a
+        # failed prefetch.
         return Response(status_code=200 if request.method == "HEAD" else 503)
     site = site_of(request)
     query = request.query_params
@@ -139,7 +140,7 @@ def _callback(request: Request) -> Response:
 
 
 def _is_prefetch(request: Request) -> bool:
-    """Whether a browser or a preview asks ahead of the user, who may never come."""
+    """Whether a browser or a preview requests the page before the user opens it."""
     purposes = (request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz"))
     return any("prefetch" in purpose or "preview" in purpose for purpose in purposes)
 
@@ -147,7 +148,7 @@ def _is_prefetch(request: Request) -> bool:
 def _finished_before(
     request: Request, error: FinishedError, pending: PendingConsent | None
 ) -> Response:
-    """How the first request with this address ended."""
+    """The response to a repeated request: how the first one ended."""
     is_good = error.outcome == CONNECTED
     if not may_see_users(request) and (is_good or pending is None):
         return render(request, "received.html", is_good=is_good, held="")
@@ -168,7 +169,7 @@ def _finished_before(
 def connected(
     request: Request, connection: Connection, pending: PendingConsent | None = None
 ) -> Response:
-    """What follows a consent that HighLevel accepted."""
+    """The response to a consent that HighLevel accepted."""
     if not may_see_users(request):
         return render(request, "received.html", is_good=connection.obstacle is None, held="")
     user_id = connection.user.id
@@ -224,7 +225,7 @@ def _status(error: PipelineError) -> int:
 
 
 def _hold(request: Request, code: Secret) -> Response:
-    """Keep a consent that was not started here, for a logged-in operator."""
+    """Keep a consent that was not started here until an operator assigns it to a user."""
     address = None if role_of(request) is Role.OPERATOR else address_of(request)
     path = _HELD.format(key=site_of(request).pipeline.marketplace.hold(code, address))
     if may_see_users(request):
@@ -241,8 +242,8 @@ def _whose(request: Request, complaint: str = "", status: int = 200) -> Response
         raise PageError(
             404,
             "This consent is not waiting",
-            "It was assigned already, or it has waited longer than the ten minutes that "
-            "HighLevel's codes last. No connection was changed.",
+            "It was assigned already, or it is older than the ten minutes for which HighLevel's "
+            "codes are valid. No connection was changed.",
             "Find the user in the list. If they are not connected, install the app again or press "
             "Connect.",
         )

@@ -1,9 +1,9 @@
 """Limits on connections: how many, and how long one may stay without a request.
 
-Opening connections and sending nothing, or a header a minute, costs an attacker nothing. uvicorn
-limits only how many there are, and would refuse everyone else from then on. Here a connection has
-seconds to send its header, and where there are too many the one that has waited longest goes; also
-one whose body does not come.
+Opening connections and sending nothing, or one header a minute, costs an attacker nothing. uvicorn
+limits only their number: from then on it would refuse everyone else. Here a connection has seconds
+to send its headers. With too many connections, the one that has waited longest for the rest of its
+request, headers or body, is closed.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_TIMEOUT: Final = 10.0
 """Seconds from a connection's start, or from the first byte of its next request, to the end of the
-request's header."""
+request's headers."""
 
 MAX_CONNECTIONS: Final = 500
-"""Open connections, idle ones included; with more the one that has waited longest is closed. If
-none waits, there may be twice as many before requests get status 503."""
+"""Maximum number of open connections, including idle ones; with more, the one that has waited
+longest is closed. If none is waiting, twice as many may open before requests get status 503."""
 
 _waiting: dict["LimitedProtocol", None] = {}
-"""Connections of this process without a whole request, the longest waiting first."""
+"""Connections of this process that have not sent a complete request, the longest waiting first."""
 
 
 class LimitedProtocol(H11Protocol):

@@ -199,8 +199,8 @@ class PendingConsent:
 
 
 def put_consent(jar: Jar, response: Response, state: Secret, pending: PendingConsent) -> None:
-    """Remember a consent: one cookie each, so that several can be in progress, sent to the callback
-    only."""
+    """Remember a consent in a cookie of its own, so that several can be in progress. Browsers send
+    it to the callback only."""
     digest = _digest(state)
     value = {"state": digest, "user": str(pending.user_id), "back": pending.back}
     jar.set(response, _CONSENT + digest[:16], value, _CONSENT_LIFE, CALLBACK_PATH)

@@ -1,8 +1,7 @@
 """Sends an alert when Dagster's daemon or sensors have stopped, and one when they run again.
 
-All other alerts are sent by Dagster, which cannot report its own death; the process of the
-Connections page runs without the daemon. Texts and channels are in ``connections``, which also
-sends each alert only once.
+Dagster sends all other alerts, but cannot report its own death; the web process runs without the
+daemon. Texts and channels are in ``connections``, which also sends each alert only once.
 """
 
 import contextlib
@@ -67,8 +66,8 @@ class DaemonMonitor:
             sign = None
         with self._engine.begin() as db:
             now = read_clock(db, self._now)
-            # At a start the page comes before the daemon, so the first check starts the clock. Nor
-            # does it end an open alert.
+            # The web process starts before the daemon, so silence counts from the first check. A
+            # check without a sign of life does not close an open alert.
             known = self._alive_at or now
             self._alive_at = known if sign is None else max(sign, known)
             is_news = False

@@ -125,7 +125,7 @@ class Dagster:
         return {one["runId"]: Run(one["runId"], one["status"]) for one in answer["results"]}
 
     def cancel(self, run_id: str) -> None:
-        """Ask for the end of a run; one that is queued ends at once, one that has ended stays."""
+        """Ask Dagster to end a run. A queued one ends at once; one that has ended is refused."""
         query = """mutation Cancel($id: String!) { terminateRun(runId: $id) {
             __typename ... on TerminateRunFailure { message } } }"""
         answer = self._ask(query, {"id": run_id})["terminateRun"]
@@ -206,8 +206,8 @@ class Dagster:
             ) from error
         if not isinstance(data, dict):
             raise DagsterError(
-                f"Dagster at {self.url} rejected the query. Run the same Dagster release as "
-                "this program was installed with."
+                f"Dagster at {self.url} rejected the query. Run the Dagster release that this "
+                "program was installed with."
             )
         return data
 

@@ -1,6 +1,6 @@
-"""What of Dagster's UI is open under ``/dagster``, and what its files may do in a browser.
+"""Which parts of Dagster's UI are open under ``/dagster``, and what its files may do in a browser.
 
-An allow-list: whatever another release adds is closed until it stands here. A test walks the routes
+An allow-list: what another release adds is closed until it is listed here. A test walks the routes
 of the installed release.
 """
 
@@ -22,7 +22,7 @@ _ANSWERS: Final = re.compile(r"/server_info|/logs/[\w./-]+")
 CLOSED: Final = re.compile(
     r"/(report_asset_\w+|notebook|dagit\w*|download_debug|graphql|vendor)(/.*)?"
 )
-"""Takes changes whatever their media type, or shows more than the UI does. GraphQL: POST only."""
+"""Paths that accept changes of any media type or show more than the UI. GraphQL: POST only."""
 
 
 class Kind(Enum):
@@ -55,17 +55,17 @@ def find(path: str) -> Open | None:
         return Open(Kind.ANSWER, f"{DAGSTER_PATH}{path}")
     if CLOSED.fullmatch(path):
         return None
-    # Every page of the UI is the same document, which finds its own way in the browser.
+    # Every page of the UI is the same document, whose scripts show the page that the path names.
     return Open(Kind.PAGE, f"{DAGSTER_PATH}/")
 
 
 _NONCE: Final = re.compile(r"'nonce-([A-Za-z0-9+/=_-]{16,})'")
 
 SCRIPT: Final = "default-src 'none'; script-src 'self'; connect-src 'self'"
-"""Of a script file: a worker made from it has this policy."""
+"""The policy of a script file, which also applies to a worker that runs it."""
 
 SANDBOX: Final = "default-src 'none'; sandbox"
-"""Of everything else, should a browser be sent to it."""
+"""The policy of everything else, in case a browser opens it."""
 
 
 def nonce_of(dagsters_policy: str) -> str | None:
@@ -75,11 +75,12 @@ def nonce_of(dagsters_policy: str) -> str | None:
 
 
 def page_policy(nonce: str, host: str, *, is_https: bool) -> str:
-    """The policy of the UI's document: its own scripts, its own server, nothing that a text asks
-    for.
+    """The policy of the UI's document: it allows the UI's own scripts and server, and nothing that
+    a foreign text asks for.
 
     Args:
-        host: of the request, with its port; browsers do not count websockets as 'self' everywhere.
+        host: the request's host with its port, because not every browser counts websockets as
+            'self'.
     """
     return "; ".join(
         (

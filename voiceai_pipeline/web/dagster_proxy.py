@@ -1,8 +1,8 @@
 """``/dagster``: Dagster's whole UI, behind the guard, the login and the role.
 
-A thin reverse proxy to Dagster's UI process (``defs/dagster_ui.py``). What is open is in
-``dagster_policy``. Each request is written from scratch: of what the browser sent only the body of
-a query and two headers of caching pass on; of the response only what is named here passes back.
+A thin reverse proxy to Dagster's UI process (``defs/dagster_ui.py``). ``dagster_policy`` says what
+is open. Each request is written from scratch: only the body of a query and two caching headers are
+passed on from the browser. Only the headers that are named here are passed back.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from voiceai_pipeline.web.site import site_of
 log = logging.getLogger(__name__)
 
 MAX_QUERY: Final = 2 * 1024 * 1024
-"""Bytes of a query with its variables; a backfill names each of its days."""
+"""Maximum bytes of a query with its variables; a backfill names each of its days."""
 
 _MAX_MESSAGE: Final = 16 * 1024 * 1024
-"""Bytes of a message from Dagster: the events of a run come in one."""
+"""Maximum bytes of a message from Dagster: the events of a run come in one."""
 
 _CHECK_INTERVAL: Final = 5.0
-"""Seconds between two looks whether the session of an open websocket still holds."""
+"""Seconds between checks whether the session of an open websocket is still valid."""
 
 _PASSED_ON: Final = ("if-none-match", "if-modified-since")
 _PASSED_BACK: Final = ("content-type", "content-length", "etag", "last-modified")
@@ -48,7 +48,7 @@ _PROTOCOL: Final = "graphql-ws"
 _STARTING: Final = (
     "Dagster is starting, or has stopped",
     "Its process does not answer. Loading takes up to a minute; the other pages work meanwhile.",
-    "Wait: this page reloads automatically. If it does not help, see its log, webserver.log.",
+    "Wait: this page reloads automatically. If that does not help, see Dagster's webserver.log.",
 )
 
 
@@ -56,9 +56,9 @@ class DagsterProxy:
     """The application under ``/dagster``.
 
     Args:
-        upstreams: the UI process for each role; the same one, or two where the operators' holds
-            rights that analysts' must not.
-        key: what they answer to.
+        upstreams: the UI process for each role: one for both, or two if the operators' process has
+            rights that the analysts' must not have.
+        key: the key that these processes require.
     """
 
     def __init__(self, upstreams: Mapping[Role, Upstream], key: Secret) -> None:
@@ -223,7 +223,11 @@ def _is_query(body: bytes) -> bool:
 
 
 def _known_role(connection: Request | WebSocket) -> Role:
-    """Nothing is passed on for a visitor of unknown role."""
+    """The visitor's role.
+
+    Raises:
+        PageError: it is unknown; nothing is passed on for such a visitor.
+    """
     role = role_of(connection)
     if role is None:
         raise PageError(403, "Not logged in", "Nothing was changed.", "Log in first.")
@@ -234,7 +238,7 @@ def _known_role(connection: Request | WebSocket) -> Role:
 
 
 class _Streamed(StreamingResponse):
-    """A response that is passed on as it arrives, and its connection with it."""
+    """A response that is passed on as it arrives; at its end the connection is closed."""
 
     def __init__(
         self, answer: Answer, headers: Mapping[str, str], stack: contextlib.AsyncExitStack
@@ -251,15 +255,15 @@ def _policy(request: Request, answer: Answer, kind: Kind) -> dict[str, str]:
     """The policy of a response.
 
     Raises:
-        PageError: Dagster's document names no nonce, so that none of its scripts could be told from
-            a foreign one.
+        PageError: Dagster's document names no nonce, so its scripts cannot be told from foreign
+            ones.
     """
     if kind is Kind.ANSWER:
         return {"Content-Security-Policy": dagster_policy.SANDBOX}
     if kind is Kind.FILE:
         is_script = request.scope["path"].endswith(".js")
         policy = dagster_policy.SCRIPT if is_script else dagster_policy.SANDBOX
-        # Their names change with their content. Kept by the visitor's browser alone.
+        # Their names change with their content. Only the visitor's own browser may cache them.
         kept = "private, max-age=31536000, immutable"
         named = "/_next/static/" in request.scope["path"] and answer.status in (200, 304)
         return {"Content-Security-Policy": policy} | ({"Cache-Control": kept} if named else {})
@@ -279,7 +283,7 @@ def _policy(request: Request, answer: Answer, kind: Kind) -> dict[str, str]:
 
 
 def _refused(status: int, sentence: str) -> Response:
-    """In the form in which the UI shows a query's errors."""
+    """An error in the form in which the UI shows those of queries."""
     return JSONResponse({"errors": [{"message": sentence}]}, status)
 
 

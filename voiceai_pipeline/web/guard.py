@@ -1,9 +1,9 @@
-"""The guard before everything: which requests a browser may have been made to send, and by whom.
+"""The first check of every request: refuses what a foreign page may have made a browser send.
 
 Any web page that is open in an operator's browser can send requests here: images, forms, scripts,
-websockets. The browser says where they come from (``Sec-Fetch-Site``, ``Origin``) and whom it takes
-us for (``Host``). What comes from elsewhere, or under another name, ends here, before anything is
-looked up; a link that a person follows passes. Login and roles are in ``access``.
+websockets. The browser says where a request comes from (``Sec-Fetch-Site``, ``Origin``) and for
+which host it is (``Host``). A request from another site or for another host is refused here, before
+anything is looked up; a link that a user follows passes. Login and roles are in ``access``.
 """
 
 import re
@@ -23,8 +23,8 @@ _WITH_ORIGINS: Final = (*_METHODS, "OPTIONS")
 
 
 def allowed_hosts(page: PageSettings) -> list[str]:
-    """Host names that are answered. With any other name that resolves to this machine (DNS
-    rebinding), the scripts of that site could read our responses."""
+    """The host names for which requests are answered. Under any other name that resolves to this
+    machine (DNS rebinding), the scripts of that site could read our responses."""
     names = {"127.0.0.1", "localhost", "::1", page.host, urlsplit(page.url).hostname or page.host}
     return sorted(f"[{name}]" if ":" in name else name for name in names)
 
@@ -34,8 +34,8 @@ class Guard:
 
     Args:
         page: its host names and public address.
-        keyed: paths whose callers send a key that no browser adds on its own; they may come from
-            other sites.
+        keyed: prefixes of paths whose callers send a key that no browser adds on its own; these
+            requests may come from other sites.
     """
 
     def __init__(self, app: ASGIApp, page: PageSettings, keyed: Iterable[str]) -> None:
@@ -65,8 +65,8 @@ class Guard:
         if _name_of(Headers(scope=scope).getlist("host")) in self._hosts:
             return None
         return 400, (
-            "This host name is not one of this installation's. Open its own address, or set "
-            "VOICEAI_PAGE_URL to the one that people open."
+            "This installation does not answer to this host name. Open its own address, or set "
+            "VOICEAI_PAGE_URL to the address that users open."
         )
 
     def _refuse_sender(self, scope: Scope) -> tuple[int, str] | None:
@@ -82,11 +82,11 @@ class Guard:
         return None if method in _SAFE and _is_followed_link(headers) else _FOREIGN
 
     def _is_ours(self, headers: Headers, *, required: bool) -> bool:
-        """Whether one of our own pages sent it, as far as the browser says.
+        """Whether one of our own pages sent the request, as far as the browser says.
 
         Args:
-            required: a missing Origin is not enough. Browsers send one with every websocket and
-                every request that is not safe; programs send none.
+            required: whether an Origin has to be present. Browsers send one with every websocket
+                and every unsafe request; other programs send none.
         """
         sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
         if sites not in ([], ["same-origin"], ["none"]):
@@ -107,14 +107,14 @@ def _refuse_two_lengths(scope: Scope) -> tuple[int, str] | None:
 
 _FOREIGN: Final = (
     403,
-    "This request was sent by another website, or not by a page of ours. Go to our page and use "
-    "its links and buttons.",
+    "This request did not come from a page of this installation. Go to its page and use the links "
+    "and buttons there.",
 )
 
 
 def _is_followed_link(headers: Headers) -> bool:
-    """Whether a person followed a link, from an alert or from HighLevel's consent page; not an
-    image, a frame or a script of a foreign page."""
+    """Whether a user followed a link, for example from an alert or HighLevel's consent page; False
+    for an image, a frame or a script of a foreign page."""
     return (
         headers.getlist("sec-fetch-mode") == ["navigate"]
         and headers.getlist("sec-fetch-dest") == ["document"]

@@ -35,7 +35,7 @@ def security_headers(page: PageSettings) -> dict[str, str]:
 
 
 def with_scripts(response: Response, page: PageSettings) -> Response:
-    """The response, whose page may run the scripts of ours that it names, and no others."""
+    """The response, with a policy that lets its page run our own scripts and no others."""
     policy = security_headers(page)["Content-Security-Policy"]
     ours = "script-src 'self'; connect-src 'self'"
     response.headers["Content-Security-Policy"] = f"{policy}; {ours}"

@@ -2,8 +2,8 @@
 whose calls have ended, and checks connections whose app was removed.
 
 Not a Dagster run: starting one takes longer than the whole read, and 10,000 calls a day would
-leave more events of Dagster than calls (decision 27). Several web processes may run: a location's
-lease lets one of them read it at a time.
+leave more Dagster events than calls (decision 27). Several web processes may run: a location's
+lease lets only one of them read it at a time.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ READERS: Final = 6
 """Locations read concurrently."""
 
 _POLL: Final = 1.0
-"""Seconds between two looks at what is due; a message that arrives here is looked at at once."""
+"""Seconds between polls for what is due; a message to this process is handled at once."""
 
 _RETRY: Final = 60.0
 """Seconds until the removal of an app is checked again if HighLevel did not answer."""
@@ -42,7 +42,7 @@ _HOUR: Final = 3600.0
 
 
 class HintReader:
-    """Looks at what is due; one per process."""
+    """Polls for what is due, and does it; one per process."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class HintReader:
         self._purged_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Look at what is due until ``stop`` is set."""
+        """Poll and do what is due until ``stop`` is set."""
         with ThreadPoolExecutor(READERS, thread_name_prefix="hinted read") as pool:
             while not stop.is_set():
                 try:

@@ -1,4 +1,4 @@
-"""Who calls, in which language, and what agents captured: these cards of the page of insights."""
+"""The cards of the page of insights about callers, languages and captured data."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -16,7 +16,7 @@ from voiceai_pipeline.web.insight_query import calls_address
 
 
 def weeks(scope: Scope, found: Sequence[CallerWeek]) -> Chart:
-    """New and returning callers of each week; of an agent only how many callers."""
+    """New and returning callers of each week; for a single agent, only the number of callers."""
     labels = [f"{one.days.first.day} {one.days.first:%b}" for one in found]
     series: list[tuple[str, list[float | None]]] = [
         ("new", [one.new for one in found]),
@@ -55,7 +55,7 @@ def facts(
     now: Mapping[str, Any] | None,
     before: Mapping[str, Any] | None,
 ) -> list[tuple[str, Cell, Cell]]:
-    """Names, and what they are in these days and were in the days before."""
+    """Facts about conversations: name, value of these days, value of the days before."""
     found = [("Caller turns a call", _turns(now), _turns(before))]
     if scope.agent_id is None:
         name = "Most calls at once" if scope.location_id else "Most calls at once, at one location"
@@ -83,7 +83,7 @@ def _peak(scope: Scope, peak: Peak | None) -> Cell:
 
 
 def languages(found: Mapping[str, tuple[int, int]], *, is_comparable: bool) -> Chart | None:
-    """Calls by language, as HighLevel says them; None: it says none."""
+    """Calls by the language that HighLevel gives; None if it gives none."""
     if not any(found):
         return None
     names = [cleaned(name, NAME_LENGTH) or "not said" for name in found]
@@ -112,7 +112,7 @@ _HEADS: Final = ("These days", "Days before", "Of engaged calls")
 
 
 def captured(found: Sequence[CapturedName], *, is_comparable: bool) -> Chart | None:
-    """Calls by the name of what was captured in them; None: nothing was."""
+    """Calls by the name of the data captured in them; None if none was captured."""
     if not found:
         return None
     names = [cleaned(one.name, NAME_LENGTH) for one in found]

@@ -1,9 +1,8 @@
-"""Draws bars as SVG within the page, by pygal; which charts there are is in ``insights``.
-
-Their colours are in ``static/insights.css``.
+"""Draws bar charts as inline SVG with pygal. ``insights`` says which charts there are.
 
 Each has a title, labels and a tooltip for each bar, and no script or style of its own: the pages
-allow none. Beside each stands a table with the same numbers.
+allow none. Colours are in ``static/insights.css``. The page has a table with the same numbers
+below each chart.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pygal.style import Style
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in the table behind a chart: its text, the address of its calls if there is one, and
+    """A number in the table of a chart: its text, the address of its calls if there is one, and
     whether it is of few calls."""
 
     text: str
@@ -28,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing and the rows of the table behind it, with the heads of its columns."""
+    """A drawing, and the rows and column heads of the table with the same numbers."""
 
     drawing: Markup
     rows: Sequence[tuple[str, Sequence[Cell]]]
@@ -36,7 +35,7 @@ class Chart:
 
 
 WIDTH: Final = 420
-"""Of a chart in the units of its text: about that of a card, so that text keeps its size on a
+"""Width of a chart in SVG units: about that of a card in pixels, so that text keeps its size on a
 phone."""
 
 MOST_LABELS: Final = 8
@@ -60,7 +59,7 @@ def bars(
 def rows(
     title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]]
 ) -> Markup:
-    """The same, lying: for labels of several words. The first is on top."""
+    """Horizontal bars, for labels of several words. The first label is on top."""
     turned = [(name, list(values)[::-1]) for name, values in series]
     has_legend = len(series) > 1
     height = 40 + (24 if len(series) == 1 else 34) * len(labels) + 30 * has_legend
@@ -71,7 +70,7 @@ def rows(
 
 
 _MEASURED: Final = Style(label_font_size=12, major_label_font_size=12, legend_font_size=12)
-"""The size of text in insights.css, by which room is made for labels."""
+"""The text size of insights.css, from which pygal computes the room for labels."""
 
 
 def _settings(height: int, *, has_legend: bool) -> dict[str, Any]:
@@ -125,11 +124,11 @@ def _ticks(top: float) -> list[int]:
 
 
 def _bare(root: ElementTree.Element, title: str, told: Sequence[str]) -> ElementTree.Element:
-    """Without script, style and ids; with a name for those who do not see it, and tooltips."""
+    """The SVG without scripts, styles and ids, with a name for screen readers, and tooltips."""
     for parent in list(root.iter()):
         parent.attrib.pop("id", None)
         for child in list(parent):
-            # The titles of guides give positions where labels stand.
+            # The titles of guides repeat the positions that labels show.
             is_noise = child.tag == "title" and parent.get("class") == "guides"
             if is_noise or child.tag in ("script", "style") or child.get("class") == "tooltip":
                 parent.remove(child)

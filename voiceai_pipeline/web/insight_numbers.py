@@ -1,7 +1,7 @@
 """The numbers of the page of insights as texts: each with its share, and its change from the days
 before.
 
-What is not known is a dash; what says little, because it is of few calls, is marked.
+An unknown number is a dash. A number of few calls is marked, because it says little.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def sums(
 
 
 def coverage(by_day: Sequence[DaySums], scope: Scope) -> list[str]:
-    """Sentences about days that are not complete; none: all numbers are final."""
+    """Sentences about days that are not complete; empty if all numbers are final."""
     found, most = [], max((one.locations for one in by_day), default=0)
     for days, what in ((scope.days, "these days"), (scope.before, "the days before")):
         inside = [one for one in by_day if one.day in days and one.read]
@@ -56,7 +56,7 @@ class Change:
     """A difference from the days before.
 
     Attributes:
-        text: with its size; a dash if either is unknown.
+        text: the difference, with its size; a dash if either number is unknown.
         tone: ``up``, ``down`` or "".
         is_small: it compares fewer than 20 calls.
     """
@@ -71,7 +71,7 @@ class Tile:
     """A number with its share and its change.
 
     Attributes:
-        share, share_of: percent and of how many; "" if it is no share.
+        share, share_of: the percentage, and the numbers it is computed from; "" if there is none.
         is_small: the share is of fewer than 20 calls.
         before: the number of the days before.
     """
@@ -100,11 +100,11 @@ MEASURES: Final = {
     "captured": ("Data captured", "captured_calls", "engaged_captured_calls", "engaged_calls",
                  {"has": "captured"}),
 }  # fmt: skip
-"""Name, number, numerator and denominator of its share, and how a list of calls narrows to it."""
+"""By measure: name, number, numerator and denominator of its share, and the filter of its calls."""
 
 
 def in_order(rank: str) -> list[tuple[str, Any]]:
-    """The measures of the ranking, first what it ranks by: a phone shows the first columns."""
+    """The measures, the one to rank by first, because a phone shows only the first columns."""
     return sorted(MEASURES.items(), key=lambda one: one[0] != rank)
 
 
@@ -189,8 +189,8 @@ class Ranked:
 
 
 def ranking(scope: Scope, report: Report, query: InsightQuery) -> list[Ranked]:
-    """The agents, first by what the address ranks by. A cell: value, share, address, whether the
-    share is of few calls, and the change."""
+    """The agents, ranked by the measure that the address names. A cell has the value, its share,
+    the address of the calls, whether the share is of few calls, and the change."""
     number = RANKS[query.rank]
     ordered = sorted(report.agents, key=lambda one: -one.now[number])
     return [_ranked(scope, one, query) for one in ordered]

@@ -1,4 +1,4 @@
-"""What the address of the insights says: which days, location and agent, and the days before."""
+"""Reads the address of the insights: days, location and agent, and the days to compare with."""
 
 import math
 import re
@@ -22,12 +22,12 @@ PRESETS: Final[Mapping[str, str]] = {
     "lastweek": "Last week",
     "28d": "Last 28 days",
 }
-"""By what the address calls them. Days end with yesterday; weeks begin on Monday."""
+"""Labels by the value in the address. Days end with yesterday; weeks begin on Monday."""
 
 DEFAULT: Final = "7d"
 
 LONGEST: Final = 92
-"""Days that can be looked at."""
+"""Maximum number of days."""
 
 RANKS: Final[Mapping[str, str]] = {
     "booked": "goal_calls",
@@ -53,7 +53,7 @@ class InsightQuery:
         days: a preset; "" if ``first`` and ``last`` name the days.
         location, agent: ids; "": all.
         rank: what agents are ranked by.
-        complaints: what was not understood.
+        complaints: sentences about what was not understood.
     """
 
     days: str = DEFAULT
@@ -69,10 +69,10 @@ class InsightQuery:
         complaints: list[str] = []
         first, last = (_day(given, name, complaints) for name in ("from", "to"))
         if first and last and last < first:
-            complaints.append("The first day is after the last: they were exchanged.")
+            complaints.append("The first day is after the last: they were swapped.")
             first, last = last, first
         if first and last and (last - first).days >= LONGEST:
-            complaints.append(f"{LONGEST} days are the most: the last of them are shown.")
+            complaints.append(f"At most {LONGEST} days can be shown: these are the last of them.")
             first = last - (LONGEST - 1) * _DAY
         preset = given.get("days", "") or DEFAULT
         if preset not in PRESETS:
@@ -91,7 +91,7 @@ class InsightQuery:
         )
 
     def address(self, path: str = PATH, **changed: Any) -> str:
-        """The address of the same page, or another of the same days, with something changed."""
+        """The address of this page, or of ``path``, with some attributes of the query changed."""
         other = replace(self, **changed)
         values = {
             "days": "" if other.days == DEFAULT else other.days,
@@ -105,9 +105,9 @@ class InsightQuery:
         return f"{path}?{query}" if query else path
 
     def scope(self, today: date) -> Scope:
-        """The scope, with the same weekdays before to compare with.
+        """These days, and as many days before with the same weekdays to compare with.
 
-        A day that is not over is left out; if no other was asked for, it compares with nothing.
+        A day that is not over is left out. If it is the only day, it is compared with nothing.
 
         Args:
             today: the first day that is not over at every location.
@@ -122,10 +122,10 @@ class InsightQuery:
         return Scope(days, before, self.location or None, self.agent or None)
 
     def asks_for(self, day: date) -> bool:
-        """Whether it is one of the days of the address.
+        """Whether ``day`` is one of the days of the address.
 
         Args:
-            day: the first that is not over at every location.
+            day: the first day that is not over at every location.
         """
         return day in self._days(day)
 
@@ -155,7 +155,7 @@ def calls_address(
 
     Args:
         days: None: those of the scope.
-        more: what else narrows the list, by its name in the address.
+        more: further filters of the list, by their names in the address.
     """
     chosen = days or scope.days
     values = {

@@ -1,6 +1,6 @@
 """The page of insights: numbers of some days beside those of the same weekdays before, and charts.
 
-Every number is read from the marts as it stands (``marts/insights.py``) and leads to its calls.
+Every number is read from the stored marts (``marts/insights.py``) and links to its calls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ SPANS: Final = {
     "duration_300_to_600s": ("5 to 10 min", 300, 599),
     "duration_600s_and_more": ("over 10 min", 600, None),
 }
-"""Label, and the whole seconds from and to which a list of calls shows the bucket."""
+"""By bucket: its label, and the shortest and longest whole seconds for its list of calls."""
 
 
 def routes() -> list[Route]:
@@ -124,8 +124,8 @@ def page(request: Request) -> Response:
 
 
 def first_open_day(db: sa.Connection, site: Site, query: InsightQuery) -> date:
-    """The first local day that is not over at every location of the address: what was counted of it
-    so far compares with no whole day."""
+    """The first local day that is not over at every location of the address. Its calls so far
+    cannot be compared with those of a whole day."""
     now = datetime.now(UTC)
     zones = [zone_of(name) for name in insights.time_zones(db, query.location or None)]
     days = [now.astimezone(zone or site.pipeline.zone).date() for zone in zones]
@@ -153,7 +153,7 @@ def _of_agent(scope: Scope, gone_before: date | None) -> list[str]:
 
 
 def _rules(report: Report) -> list[tuple[str, str, str]]:
-    """Name, code and rule of each outcome, from when the marts were built."""
+    """Name, code and rule of each outcome, as of when the marts were built."""
     told = [line.partition(": ") for line in report.rules.splitlines()]
     return [(label(Outcome(one), report.goal_actions), one, says) for one, _, says in told]
 
@@ -250,7 +250,7 @@ class Heat:
 
     Attributes:
         rows: a weekday, and for each hour its calls, a shade from 0 to 5, and its calls' address.
-        busiest: in words.
+        busiest: a sentence about the hour with the most calls; "": no calls.
     """
 
     rows: Sequence[tuple[str, Sequence[tuple[int, int, str]]]]

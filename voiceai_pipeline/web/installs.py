@@ -1,7 +1,7 @@
-"""A location of a connected agency installed the app: whose is it, and connect it.
+"""Offers to connect a location that installed the app and belongs to a connected agency.
 
-Offered because of a signed message, never done because of one: an operator chooses the user, and
-HighLevel asks for consent (``connections/installs.py``).
+A signed message only causes the offer. An operator chooses the user, and HighLevel asks for consent
+(``connections/installs.py``).
 """
 
 from typing import Final
@@ -69,7 +69,7 @@ def _whose(request: Request, complaint: str = "", status: int = 200) -> Response
 
 
 def _name(site: Site, offer: Install) -> str | None:
-    """What HighLevel calls the location; None if it does not say."""
+    """What HighLevel calls the location; None if that is not known."""
     try:
         listed = site.pipeline.consent.locations(offer.agency.user.id)
     except PipelineError:

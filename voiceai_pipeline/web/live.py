@@ -1,4 +1,4 @@
-"""Shows syncs while they run: a stream of what changed, on every open page; and Cancel."""
+"""Shows syncs while they run, by a stream of changes to every open page, and cancels them."""
 
 import asyncio
 import json
@@ -21,10 +21,10 @@ from voiceai_pipeline.web.site import site_of
 from voiceai_pipeline.web.sync_watch import POLL
 
 _STEPS: Final = 5
-"""How often within ``POLL`` a stream looks whether the process stops."""
+"""How often within ``POLL`` a stream checks whether the process is stopping."""
 
 _QUIET: Final = 15
-"""Looks without news after which a comment is sent: a closed page is noticed then."""
+"""Polls without a change after which a comment is sent: that is how a closed page is noticed."""
 
 
 def routes() -> list[Route]:
@@ -90,7 +90,7 @@ def _cancel(request: Request, form: Form) -> Response:
                 user_id,
                 "plain",
                 "{user}: sync is being canceled",
-                "Days that are stored already stay; sync again to get the rest.",
+                "Days that are already stored are kept; sync again to get the rest.",
             )
     except DagsterError as error:
         flash = Flash.about(user_id, "bad", "{user}: sync not canceled", str(error))

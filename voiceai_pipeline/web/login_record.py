@@ -1,6 +1,6 @@
-"""Who logged in and who failed to: recorded in PostgreSQL, and an alert where failures repeat.
+"""Records logins and failed attempts in PostgreSQL, and opens an alert if failures repeat.
 
-An address locks out itself only (``throttle.py``); what is counted here locks out no one.
+``throttle.py`` locks out the address that fails; what is counted here locks out no one.
 """
 
 import logging
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 ALERT_AFTER: Final = 10
 WITHIN: Final = timedelta(minutes=10)
-"""After so many failures within so long, from whatever addresses, an alert is opened."""
+"""An alert opens after ``ALERT_AFTER`` failures within this time, from any addresses."""
 
 QUIET: Final = timedelta(hours=1)
-"""After so long without a failure the next login closes the alert."""
+"""After this long without a failure, the next attempt closes the alert."""
 
 RECORDED: Final = 30
-"""Failures within ``WITHIN`` that are recorded: an attack of a year then takes 100 MB."""
+"""Maximum failures recorded within ``WITHIN``: an attack of a year then takes 100 MB."""
 
 _SHOWN: Final = 100
 
@@ -42,7 +42,7 @@ class Login:
 
 
 def record(engine: sa.Engine, address: str, role: Role | None) -> None:
-    """Record an attempt; a database that is away prevents no login.
+    """Record an attempt; if the database is unavailable, the login works anyway.
 
     Args:
         role: None: the password was wrong.

@@ -16,15 +16,15 @@ from voiceai_pipeline.web.cookies import SESSION_LIFE
 log = logging.getLogger(__name__)
 
 _TIDY_AT: Final = 64 * 1024
-"""Bytes from which the file is rewritten without expired entries: a thousand logouts in twelve
-hours."""
+"""Size in bytes above which the file is rewritten without expired entries: almost two thousand
+logouts."""
 
 
 class Logouts:
     """Ids of sessions that were logged out.
 
     Args:
-        path: one line per logout, its time and the id; created with the first one.
+        path: a file with a line per logout, its time and the id; created by the first logout.
         now: seconds since the epoch.
     """
 
@@ -48,7 +48,7 @@ class Logouts:
             if self._seen is not None and self._seen[2] > _TIDY_AT:
                 self._rewrite()
                 return
-            # One write of one line: those of two processes do not mix.
+            # One write per line, so that the lines of two processes do not mix.
             line = f"{self._at[session_id]:.0f} {session_id}\n".encode()
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -67,7 +67,7 @@ class Logouts:
         draft.replace(self._path)
 
     def _read(self) -> None:
-        """Take over what the file holds, if it has changed; what this process knows stays."""
+        """Read the file if it has changed; logouts that this process knows are kept."""
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -1,5 +1,5 @@
-"""What pages show beside the users themselves: what cannot be read is shown as unavailable, and the
-page works without."""
+"""Reads what pages show beside the users themselves. What cannot be read is shown as unavailable,
+and the page works without it."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -26,12 +26,12 @@ def read_or_none(site: Site, read: Callable[[sa.Connection], T]) -> T | None:
 
 
 def last_syncs(site: Site, *user_ids: UUID) -> dict[UUID, ledger.UserStatus] | None:
-    """The last sync of these users, or of all."""
+    """The last sync of these users, or of all if none is given; None if it cannot be read."""
     return read_or_none(site, lambda db: ledger.statuses(db, user_ids or None))
 
 
 def under_way(site: Site) -> Mapping[UUID, UserSync]:
-    """The sync of each user for whom an operator asked for one that has not ended."""
+    """The syncs that operators asked for and that have not ended, by user."""
     found = user_syncs.by_user(read_or_none(site, user_syncs.under_way) or ())
     return {user_id: user_syncs.together(syncs) for user_id, syncs in found.items()}
 
@@ -48,6 +48,6 @@ def row_of(site: Site, user_id: UUID) -> tuple[Row, bool]:
 
 
 def open_circuit(site: Site) -> circuit_breaker.Circuit | None:
-    """The circuit breaker while it suspends all refreshes."""
+    """The circuit breaker if it suspends all refreshes now, else None."""
     circuit = read_or_none(site, circuit_breaker.read)
     return circuit if circuit is not None and circuit.is_open else None

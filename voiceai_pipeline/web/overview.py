@@ -1,7 +1,7 @@
-"""The overview on top of the first page: yesterday, the last days, what is well, where to go next.
+"""The overview on top of the first page: yesterday, the last days, what is running, where to go.
 
-From our database alone: it answers while Dagster is starting, or away. Texts only; how they look is
-in ``templates/overview.html``.
+It reads our database only, so it also works while Dagster is starting or down. Texts only; their
+layout is in ``templates/overview.html``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ DAYS: Final = 7
 """Days that are shown: today so far, and the six before."""
 
 DELIVERY: Final = timedelta(minutes=15)
-"""After this long an alert that a channel has not received counts as not delivered."""
+"""An alert that a channel has not received after this long counts as not delivered."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Day:
     """A day as it is shown.
 
     Attributes:
-        tone: ``good``, ``warn``, ``bad`` or ``plain``, as the day is coloured in Dagster.
+        tone: ``good``, ``warn``, ``bad`` or ``plain``.
         answer: whether it is complete, in a few words.
         detail: for how many of how many users.
     """
@@ -43,7 +43,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Sign:
-    """Whether a part of the machinery is well."""
+    """Whether a part of the system works."""
 
     name: str
     tone: str
@@ -52,7 +52,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Overview:
-    """What the first page answers in one look.
+    """What the first page answers at a glance.
 
     Attributes:
         days: the newest last; the last but one is yesterday.

@@ -57,7 +57,7 @@ def session_of(request: Request) -> Session | None:
 
 
 def role_of(connection: HTTPConnection) -> Role | None:
-    """Who the visitor is, set by ``access``; None: a stranger, who may see and do nothing."""
+    """The visitor's role, set by ``access``; None: not logged in, so may see and do nothing."""
     role: Role | None = connection.scope.get("voiceai_role")
     return role
 
@@ -69,11 +69,11 @@ def may_see_users(request: Request) -> bool:
 
 
 def reading(handler: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that reads the database in a thread, and does not wait for it without end."""
+    """An endpoint that reads the database in a thread, with a time-out."""
 
     async def endpoint(request: Request) -> Response:
         read = asyncio.ensure_future(run_in_threadpool(handler, request))
-        # It goes on in its thread; what becomes of it then is of no interest.
+        # After a time-out the read continues in its thread, and its result is ignored.
         read.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.wait_for(asyncio.shield(read), READ_TIMEOUT)
@@ -106,7 +106,8 @@ def render(request: Request, template: str, *, status: int = 200, **content: Any
 
 
 def fragment(request: Request, template: str, **content: Any) -> str:
-    """A template with its content and what all of them know: the visitor, times, addresses."""
+    """A rendered template, with its content and what every template gets: the visitor, times,
+    addresses."""
     site = site_of(request)
     session = session_of(request)
     now = datetime.now(UTC)

@@ -45,7 +45,7 @@ class Row:
     """A user in the list or on the user's own page.
 
     Attributes:
-        sync: the one under way that an operator asked for.
+        sync: the sync under way that an operator asked for.
     """
 
     connection: Connection
@@ -137,7 +137,7 @@ class Row:
 
     @property
     def last_message(self) -> str:
-        """The last sync's message; without its fix where the state already names one."""
+        """The last sync's message, without its fix if the connection's state already names one."""
         message = (self.last_sync.message if self.last_sync else None) or ""
         return message.partition(". Fix: ")[0] if self.connection.sync_obstacle else message
 

@@ -1,8 +1,8 @@
 """Serves an ASGI application with uvicorn: until a signal, or in a background thread.
 
-The pages and the sandbox share it, so nothing of the product is imported here. uvicorn's own entry
-point would exit on a taken port, die of the signal after a clean stop, and tell the application
-only after its last responses.
+The pages and the sandbox share it, so only ``connection_limits`` is imported here. uvicorn's own
+entry point would exit if the port is in use, die of the signal after a clean stop, and notify the
+application only after its last responses.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from voiceai_pipeline.web import connection_limits
 from voiceai_pipeline.web.connection_limits import LimitedProtocol
 
 _START_TIMEOUT: Final = 20.0
-"""Seconds until a server in a thread has to answer."""
+"""Seconds within which a server in a thread has to start."""
 
 _MAX_HEAD: Final = 32 * 1024
-"""Bytes of a request line and its headers."""
+"""Maximum bytes of a request line and its headers."""
 
 _MAX_MESSAGE: Final = 256 * 1024
-"""Bytes of a websocket message; Dagster's UI sends subscriptions, of a few KB."""
+"""Maximum bytes of a websocket message; Dagster's UI sends subscriptions of a few KB."""
 
 Hook = Callable[[], None]
 
@@ -140,10 +140,10 @@ class _Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                # Twice: what a closed connection had begun ends a moment later.
+                # Twice, because a request of a closed connection ends a moment after it.
                 limit_concurrency=2 * connection_limits.MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=_MAX_HEAD,
-                # Not from a header that any program on this machine can send.
+                # Believed from these proxies only: any program here can send such headers.
                 proxy_headers=bool(trusted_proxies),
                 forwarded_allow_ips=list(trusted_proxies),
                 # Longer than clients usually pause: a request sent just as its connection is

@@ -61,7 +61,7 @@ class Site:
     """The parts of one running installation of the pages.
 
     Attributes:
-        home: the folder whose disk is watched.
+        home: VOICEAI_HOME, whose disk space the list of users watches.
         page: its address and access settings.
         dagster: launches runs; links that users follow go to ``page.dagster_url``.
         upstreams: where each role's requests under ``/dagster`` go.
@@ -71,7 +71,7 @@ class Site:
         watch: follows the syncs that operators asked for.
         channels: the names of the channels that alerts are sent to.
         failed_logins: limits password guessing.
-        dashboard_logins: of the replaced dashboard's users; None: they open nothing.
+        dashboard_logins: verifies logins of the replaced dashboard; None: they are not accepted.
     """
 
     pipeline: Pipeline
@@ -103,7 +103,7 @@ class Site:
         return stored_connection(self.pipeline.engine, user_id)
 
     def today(self) -> date:
-        """Today in the pipeline's time zone, in which partitions are days."""
+        """Today in the pipeline's time zone, whose days are the partitions."""
         return datetime.now(self.pipeline.zone).date()
 
     @property
@@ -115,8 +115,8 @@ class Site:
     def name_for_cookies(self, host: str) -> str | None:
         """The address to redirect to from ``host``; None if ``host`` is fine.
 
-        To a browser ``localhost`` and ``127.0.0.1`` are two sites with separate cookies: a consent
-        started at one of them cannot be finished at the other.
+        For a browser, ``localhost`` and ``127.0.0.1`` are two sites with separate cookies: a
+        consent that was started at one of them cannot be finished at the other.
         """
         uri = urlsplit(self.highlevel.redirect_uri)
         given = urlsplit(f"http://{host}").hostname or ""
@@ -145,9 +145,9 @@ def open_site(
     """Assemble a site.
 
     Args:
-        dagster_url: where Dagster's UI process listens; None: on this machine, or where
-            VOICEAI_DAGSTER_URL says that people find it.
-        dagster_url_for_analysts: where the one for analysts listens; None: the same process.
+        dagster_url: where Dagster's UI process listens; None: at VOICEAI_DAGSTER_URL if users open
+            it at an address of its own, else at ``DAGSTER_UI``.
+        dagster_url_for_analysts: where the UI process for analysts listens; None: the same process.
     """
     page = settings.page
     inner = dagster_url or (

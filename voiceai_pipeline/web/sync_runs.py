@@ -113,11 +113,12 @@ def launch_for_many(
     launched_by: str,
     days: Sequence[date] = (),
 ) -> LaunchedForMany:
-    """The same for several users, by one run for each stretch of consecutive days. Users who need
-    action first, whose syncs are paused or who are being synced already are left out.
+    """Launch one run for each stretch of consecutive days, for several users. Users who need action
+    first, whose syncs are paused or who are being synced already are left out.
 
     Args:
-        days: oldest first, and none in the future; none: as the nightly schedule does.
+        days: oldest first, and none in the future; empty: the days that ``launch`` syncs by
+            default.
 
     Raises:
         DagsterError: as ``launch``.
@@ -141,8 +142,8 @@ def launch_for_many(
 
 
 def _may_try(connection: Connection) -> bool:
-    """Whether a sync that names the user can succeed: a location that HighLevel has paused may be
-    active again, and it finds out."""
+    """Whether a sync of the user can succeed. A location that HighLevel has paused is tried: it may be
+    active again."""
     if connection.pause is not None:
         return False
     return connection.obstacle is None or connection.state is ConnectionState.PAUSED
@@ -171,7 +172,7 @@ def _launch_once(
     run_ids: list[str] = []
     wanted = set(user_ids)
     failed: PartlyLaunchedError | None = None
-    # Held while Dagster answers: a click meanwhile waits, and then finds this sync.
+    # The lock is held while Dagster answers: a second click waits, and then finds this sync.
     with site.pipeline.engine.begin() as db:
         user_syncs.lock(db)
         busy = [
@@ -205,12 +206,12 @@ def _launch_once(
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
-"""Seconds between two looks at a run, doubled each time."""
+"""Seconds between two polls of a run; the pause doubles each time up to this."""
 
 
 async def have_ended(site: Site, run_ids: Sequence[str], seconds: float) -> bool:
-    """Whether all of these runs have ended, within some seconds at most. No thread waits meanwhile;
-    while Dagster does not respond, they count as running."""
+    """Wait until all of these runs have ended, for some seconds at most; return whether they have.
+    No thread is blocked meanwhile. While Dagster does not respond, runs count as running."""
     deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
     while not await run_in_threadpool(_have_ended_by_now, site, run_ids):
         left = deadline - time.monotonic()

@@ -1,7 +1,7 @@
 """Follows the syncs that operators asked for, from Dagster's queue to their end.
 
-A thread of the web process asks Dagster about their runs, only while there are any. Every process
-may do so: what they write is the same.
+A thread of the web process asks Dagster about their runs, but only while there are any. Several
+processes may do so, because all of them write the same.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ POLL: Final = 1.0
 """Seconds between polls while a sync is in progress or a page is open."""
 
 IDLE: Final = 10.0
-"""The same while neither is: another process may have been asked."""
+"""Seconds between polls otherwise: another process may have launched a sync."""
 
 _PATIENCE: Final = timedelta(minutes=1)
-"""A run that Dagster does not know is lost only after this: it may have just been launched."""
+"""How long Dagster may not know a run before it counts as lost: it may have just been launched."""
 
 _ENDS: Final = {
     "SUCCESS": SyncState.COMPLETE,
@@ -38,11 +38,11 @@ _ENDS: Final = {
 
 
 class SyncWatch:
-    """What is under way, as of the last look; shared by all requests of a process.
+    """What is under way, as of the last poll; shared by all requests of a process.
 
     Attributes:
         under_way: the syncs that operators wait for, oldest first.
-        is_over: the process stops: open pages must not keep it.
+        is_over: the process is stopping, so the streams of open pages have to end.
     """
 
     def __init__(self, engine: sa.Engine, dagster: Dagster) -> None:
@@ -56,7 +56,7 @@ class SyncWatch:
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
-        """Look every second while the ``with`` block runs: a page is open."""
+        """Poll every second while the ``with`` block runs: a page is open."""
         with self._lock:
             self._watchers += 1
         self.wake()
@@ -67,7 +67,7 @@ class SyncWatch:
                 self._watchers -= 1
 
     def wake(self) -> None:
-        """Look now: something was asked for."""
+        """Poll now, because a sync was launched or canceled."""
         self._woken.set()
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class SyncWatch:
         self.is_over = True
 
     def look(self) -> None:
-        """Read what is under way, after writing what has begun or ended in Dagster."""
+        """Record which syncs have begun or ended in Dagster, then read those under way."""
         with autocommit(self._engine) as db:
             found = user_syncs.under_way(db)
         if found and self._follow(found):
@@ -84,13 +84,13 @@ class SyncWatch:
         self.under_way = tuple(found)
 
     def _follow(self, found: list[UserSync]) -> bool:
-        """Write what Dagster says of these syncs' runs; whether anything was to write."""
+        """Record what Dagster says about the runs of these syncs; return whether that is new."""
         started = {one.run_id: one.started_at for one in found}
         queued = {one.run_id for one in found if one.state is SyncState.QUEUED}
         try:
             runs = self._dagster.runs(started)
         except DagsterError:
-            return False  # it is away; nothing is known
+            return False  # Dagster does not respond; nothing is known
         now = datetime.now(UTC)
         ends = {
             run_id: end
@@ -107,7 +107,7 @@ class SyncWatch:
         return True
 
     def run(self, stop: threading.Event) -> None:
-        """Look until ``stop`` is set."""
+        """Poll until ``stop`` is set."""
         while not stop.is_set():
             try:
                 self.look()

@@ -1,4 +1,4 @@
-"""Rate limit for failed logins, per address: an address locks out itself only."""
+"""Rate limit for failed logins, per address: an address can lock out only itself."""
 
 import time
 from collections import deque
@@ -7,10 +7,10 @@ from typing import Final
 
 LIMIT: Final = 5
 WINDOW: Final = 60.0
-"""After so many failures of an address within so many seconds, its passwords are not checked."""
+"""After ``LIMIT`` failures of an address within this many seconds, no password of it is checked."""
 
 _ADDRESSES: Final = 10_000
-"""Addresses that are remembered; of more, the one that failed longest ago is forgotten."""
+"""Maximum number of remembered addresses; with more, the one that failed longest ago is dropped."""
 
 
 class Throttle:
@@ -25,14 +25,14 @@ class Throttle:
         self._failures: dict[str, deque[float]] = {}
 
     def wait(self, address: str) -> float:
-        """Seconds until the next attempt of ``address`` is allowed; 0 if it is now."""
+        """Seconds until the next attempt of ``address`` is allowed; 0 if it is allowed now."""
         failures = self._failures.get(address)
         if failures is None or len(failures) < LIMIT:
             return 0.0
         return max(0.0, failures[0] + WINDOW - self._now())
 
     def count(self, address: str) -> int:
-        """Record a failure; how many the address had within the window, at most ``LIMIT``."""
+        """Record a failure; return how many the address had in the window, at most ``LIMIT``."""
         # Moved to the end: the order is that of the last failure.
         failures = self._failures.pop(address, None) or deque(maxlen=LIMIT)
         failures.append(self._now())

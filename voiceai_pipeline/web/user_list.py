@@ -36,7 +36,7 @@ from voiceai_pipeline.web.sync_runs import LaunchedForMany, PartlyLaunchedError
 PER_PAGE: Final = 100
 
 HELD_SHOWN: Final = 10
-"""Consents from HighLevel's marketplace that the list names: strangers can send them."""
+"""Maximum consents from HighLevel's marketplace that the list names: strangers can send them."""
 
 _CHOSEN: Final = "user:"
 """Names of the checkboxes begin with this; the user's id follows."""
@@ -87,7 +87,7 @@ class ListQuery:
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether it shows a part of the list, and not the first page."""
+        """Whether it is anything but the first page of the whole list."""
         return self != ListQuery()
 
     @property
@@ -167,7 +167,8 @@ def _rows(
 
 
 def _locations(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """The locations of several users, by id and name, to filter by: others a search finds."""
+    """Ids and names of the locations that several users share, to filter by. A search finds the
+    others."""
     counts: dict[str, int] = {}
     names: dict[str, str] = {}
     for row in rows:
@@ -199,7 +200,7 @@ def _installs(site: Site, listed: Sequence[Connection]) -> Sequence[Install]:
 
 
 def _sync_failed(request: Request, form: Form) -> Response:
-    """Sync all users again whose last sync failed: the days that failed for any of them."""
+    """Re-sync all users whose last sync failed, for all days that failed for any of them."""
     site = site_of(request)
     with site.pipeline.engine.begin() as db:
         listed = connections.all_connections(db)
@@ -219,7 +220,7 @@ def _sync_chosen(request: Request, form: Form) -> Response:
 
 
 def _launched(site: Site, chosen: Sequence[Connection], days: Sequence[date] = ()) -> Flash:
-    """Launch a sync of several users, and what to say of it."""
+    """Launch a sync of several users; return the message about it."""
     try:
         done = sync_runs.launch_for_many(site, chosen, ACTOR, days)
     except DagsterError as error:
@@ -302,7 +303,7 @@ def _chosen(site: Site, form: Form) -> list[Connection]:
     """The users whose boxes are checked.
 
     Raises:
-        PageError: none is.
+        PageError: no box is checked.
     """
     wanted = {name.removeprefix(_CHOSEN) for name in form if name.startswith(_CHOSEN)}
     with site.pipeline.engine.begin() as db:

@@ -1,9 +1,9 @@
 """``POST /webhooks/highlevel``: takes HighLevel's messages.
 
-Public, and opens nothing: a message that HighLevel did not sign, or that is about another app, is
-refused and counted. A verified one is kept and answered at once; what follows from it is done by
-``hint_reader``. So the answer depends on our database only, and HighLevel repeats a message that
-was not answered with 2xx (CONTRACT 13.4).
+The path is public but gives no access: a message that HighLevel did not sign, or that is about
+another app, is refused and counted. A verified message is stored and answered at once;
+``hint_reader`` acts on it. So the answer depends on our database only, and HighLevel repeats a
+message that was not answered with 2xx (CONTRACT 13.4).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from voiceai_pipeline.core.webhook import Refusal, WebhookMessage
 PATH: Final = "/webhooks/highlevel"
 
 MAX_BODY: Final = 1 << 20
-"""Bytes; a call with its transcript has some ten thousand."""
+"""Maximum bytes of a body; a call with its transcript has some ten thousand."""
 
 _AT_ONCE: Final = 500
 """Messages written by one statement."""
@@ -58,7 +58,7 @@ class Inbox:
         """Returns once the message is committed.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: it is not.
+            sqlalchemy.exc.SQLAlchemyError: it could not be committed.
             TimeoutError: the database did not answer in time.
         """
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,7 +68,8 @@ class Inbox:
         await asyncio.wait_for(kept, _PATIENCE)
 
     async def _write(self) -> None:
-        """Write what is waiting, until nothing is: what arrives meanwhile makes the next batch."""
+        """Write waiting messages until none is left; those that arrive meanwhile are the next
+        batch."""
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
@@ -135,7 +136,7 @@ _ANSWERS: Final = {
     Refusal.UNSIGNED: (401, "The signature does not prove that HighLevel sent this."),
     Refusal.UNREADABLE: (400, "The body is not a JSON object."),
     Refusal.TOO_LARGE: (413, f"Send at most {MAX_BODY} bytes."),
-    # No error of HighLevel's: a repetition would not help.
+    # 2xx, so that HighLevel does not repeat the message: that would not help.
     Refusal.OTHER_APP: (200, "The message is about another app."),
 }
 
@@ -146,8 +147,8 @@ def _refusal(reason: Refusal) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The raw body; None if it is too large. One that was interrupted, or is sent too slowly, is
-    not signed either."""
+    """The raw body; None if it is too large. If it is interrupted or sent too slowly, only its
+    beginning is returned, which the signature does not match."""
     parts: list[bytes] = []
     size = 0
     with contextlib.suppress(ClientDisconnect, TimeoutError):

@@ -1,7 +1,7 @@
 """Keeps the full-text index of calls, in the background of the web process.
 
-Not a part of a sync, which must not wait for it, and not a Dagster run: most look for a moment and
-find nothing. Several web processes may run; one of them indexes at a time (``call_words``).
+Not a part of a sync, which must not wait for it, and not a Dagster run, because most polls find
+nothing to do. Several web processes may run; one of them indexes at a time (``call_words``).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from voiceai_pipeline.core.unexpected import unexpected
 log = logging.getLogger(__name__)
 
 _POLL: Final = 10.0
-"""Seconds between two looks for calls that are new or have changed."""
+"""Seconds between polls for calls that are new or have changed."""
 
 _AFTER_ERROR: Final = 60.0
 
@@ -29,7 +29,7 @@ def keep(engine: sa.Engine, stop: threading.Event) -> None:
     while not stop.wait(pause):
         try:
             with engine.begin() as db:
-                # The next ones at once where there are many, as after an upgrade.
+                # With many calls, as after an upgrade, the next batch follows at once.
                 pause = 0.0 if call_words.keep(db) == call_words.AT_ONCE else _POLL
         except sa.exc.SQLAlchemyError as error:
             log.warning("the words of calls were not indexed: %s", type(error).__name__)

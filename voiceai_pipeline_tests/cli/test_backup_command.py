@@ -47,7 +47,7 @@ def test_a_backup_restored_a_day_later_costs_no_connection(
             pipeline.tokens.refresh(user)
         made = installation("backup", str(folder))
         assert made.code == 0, made.err
-        assert "keep VOICEAI_TOKEN_KEYS somewhere else" in made.out
+        assert "back up VOICEAI_TOKEN_KEYS separately" in made.out
         for user in users:
             pipeline.tokens.refresh(user)
         busy = installation("restore", str(folder), "--yes")

@@ -346,5 +346,5 @@ def test_a_token_pair_on_disk_is_a_warning(env: dict[str, str]) -> None:
     (spool / "user.row.1.json").write_text("{}")
     found = finding(env, "spool")
     assert found.level == "warning"
-    assert found.text.startswith("1 token pairs on disk, not in the database yet: keep ")
+    assert found.text.startswith("1 token pairs are on disk, not in the database yet: do not ")
     assert str(spool) in found.text

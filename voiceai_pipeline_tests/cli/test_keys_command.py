@@ -50,7 +50,7 @@ def test_keys_of_the_environment_are_changed_in_three_steps(program: Program) ->
     again = program("keys", "encrypt", "--json", VOICEAI_TOKEN_KEYS=entry).json
     assert (again["busy"], again["unreadable_user_ids"]) == (0, [])
     gone = program("keys", "encrypt")
-    assert (gone.code, "No key opens the tokens of Harbor Dental" in gone.err) == (1, True)
+    assert (gone.code, "No key decrypts the tokens of Harbor Dental" in gone.err) == (1, True)
     assert "MISSING" in gone.out
     wrong = program("keys", "add", "test")
     assert (wrong.code, "cannot name a new key" in wrong.err) == (1, True)

@@ -199,7 +199,7 @@ def test_a_private_token_is_read_from_standard_input_and_never_printed(program: 
     both = program(*command, typed=f"{token}\r\n{location}\n")
 
     assert lacking.code == 2
-    assert "Standard input must hold the token, and the location id" in lacking.err
+    assert "Standard input must hold the token and, unless --location names it" in lacking.err
     assert wrong.code == 1
     assert "The private integration token is not for this location" in wrong.err
     assert both.code == 0, both.err

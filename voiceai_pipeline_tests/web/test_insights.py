@@ -148,11 +148,11 @@ def test_a_day_that_is_not_over_is_left_out_of_every_comparison(shop: Installati
     Book(shop.pipeline.engine, _calls=900).call(LOCATION, now)
     shop.pipeline.marts.build([today - DAY, today])
     text = plain(page(shop, f"?location={LOCATION}&from={today - 3 * DAY}&to={today}"))
-    assert f"{today - 3 * DAY} to {today - DAY}, beside the same weekdays before" in text
-    assert f"{today} is left out, for it is not over everywhere" in text
+    assert f"{today - 3 * DAY} to {today - DAY}, compared with the same weekdays before" in text
+    assert f"{today} is left out because it is not over everywhere" in text
     assert "Calls 25 no change from 25" in text
     alone = plain(page(shop, f"?location={LOCATION}&from={today}"))
-    assert "it is compared with nothing" in alone
+    assert "it is not compared with the days before" in alone
     assert f"Calls 1 {UNKNOWN} from {UNKNOWN} " in alone
 
 

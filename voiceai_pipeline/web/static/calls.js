@@ -1,4 +1,4 @@
-// The keys of the pages of calls, and "mine" among the time zones. Everything works without it.
+// Keyboard shortcuts of the pages of calls, and the time zone "mine". The pages work without it.
 "use strict";
 (() => {
   const follow = (id) => document.getElementById(id)?.click();
