@@ -45,7 +45,7 @@ def test_keys_of_the_environment_are_changed_in_three_steps(program: Program) ->
 
     assert done.code == 0
     assert done.out.startswith("Encrypted 1 connections with the key k1.\n")
-    assert "not needed any more; take it out of VOICEAI_TOKEN_KEYS" in done.out
+    assert "not needed any more; remove it from VOICEAI_TOKEN_KEYS" in done.out
     assert program("check", "Harbor Dental", VOICEAI_TOKEN_KEYS=entry).code == 0
     again = program("keys", "encrypt", "--json", VOICEAI_TOKEN_KEYS=entry).json
     assert (again["busy"], again["unreadable_user_ids"]) == (0, [])

@@ -387,4 +387,4 @@ def test_a_stranger_is_sent_to_the_login_and_then_back(desk: CallDesk) -> None:
 def test_what_is_not_understood_is_named_and_left_out(desk: CallDesk, query: str) -> None:
     desk.call()
     page = shown(desk, query)
-    assert "not understood" in page or "exchanged" in page
+    assert "not understood" in page or "swapped" in page

@@ -47,7 +47,7 @@ def test_an_operator_sees_repeated_values_and_the_look_is_recorded(desk: CallDes
     assert "refund" not in insights
     text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page)))
     assert "reason 3 calls, 2 different values Value Calls <b>refund</b> 2" in text
-    assert "name 3 calls, 3 different values No two calls have the same." in text
+    assert "name 3 calls, 3 different values No two calls have the same value." in text
     assert "visit" not in text
     assert desk.openings()[before:] == [("operator", "values", 3, None)]
     assert "Captured values of 3 calls" in record
