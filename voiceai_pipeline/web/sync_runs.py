@@ -142,8 +142,8 @@ def launch_for_many(
 
 
 def _may_try(connection: Connection) -> bool:
-    """Whether a sync of the user can succeed. A location that HighLevel has paused is tried: it may be
-    active again."""
+    """Whether a sync of the user can succeed. A location that HighLevel has paused is tried, as it
+    may be active again."""
     if connection.pause is not None:
         return False
     return connection.obstacle is None or connection.state is ConnectionState.PAUSED
