@@ -33,7 +33,7 @@ class TokenRow:
         now: when it was read (UTC), by the database's clock or the caller's.
         stored_state: ``connection_state`` as stored; None in a row of the source system.
         replayed: the exchange in doubt has been replayed already.
-        rows: the user's rows with their versions, and the pause, as in a ``Stamp``.
+        rows: the user's rows with their versions, as in a ``Stamp`` while there is no pause.
         tokens_mark: the mark of the tokens that the stored state describes; None if unknown.
     """
 
@@ -148,12 +148,10 @@ _COLUMNS: Final = (
 
 
 _ROWS: Final = "string_agg(id::text || ' ' || xmin::text, ',' ORDER BY id)"
-_PAUSE: Final = "(SELECT ' paused ' || p.xmin::text FROM sync_pauses p WHERE p.user_id = {user})"
 
 
 def _reading(now: datetime | None) -> sa.Select[Any]:
     rows = f"(SELECT {_ROWS} FROM api_keys WHERE user_id = users.id AND service = '{SERVICE}')"  # noqa: S608
-    rows = f"concat({rows}, {_PAUSE.format(user='users.id')})"
     these = users.c.id == sa.func.any(sa.bindparam("users", type_=ARRAY(sa.Uuid)))
     # Without an order, which is not needed: psycopg parses a text above 4 kB each time.
     of_users = connections.as_of(now).where(these).order_by(None)
@@ -200,7 +198,7 @@ class Stamp:
     read.
 
     Attributes:
-        rows: the rows and their versions, and the pause; equal means unchanged.
+        rows: the rows and their versions, and a pause; equal means unchanged.
         expires_at: the first expiry of a token in use (UTC); None if there is none.
         now: the database's clock.
     """
@@ -217,8 +215,10 @@ def stamps(db: sa.Connection, user_ids: Sequence[UUID]) -> dict[UUID, Stamp]:
 
 
 _STAMPS: Final = sa.text(
-    f"SELECT u.id, concat(s.rows, {_PAUSE.format(user='u.id')}) AS rows, s.expires_at, "  # noqa: S608 - our own names
-    f"clock_timestamp() AS now FROM unnest(:users) AS u(id), "
+    # During a pause the stamp is that of no row: the row is read, and says so.
+    "SELECT u.id, concat(s.rows, ' paused ' || p.since) AS rows, s.expires_at, "  # noqa: S608 - our own names
+    "clock_timestamp() AS now "
+    "FROM unnest(:users) AS u(id) LEFT JOIN sync_pauses AS p ON p.user_id = u.id, "
     f"LATERAL (SELECT {_ROWS} AS rows, "
     "min(CASE user_type WHEN 'Company' THEN location_token_expires_at "
     "WHEN 'Private' THEN clock_timestamp() + interval '1 day' ELSE token_expires_at END) "

@@ -25,7 +25,8 @@ from voiceai_pipeline.core.secret import Secret
 from voiceai_pipeline.highlevel.client import HighLevelClient
 from voiceai_pipeline.sandbox.server import RunningSandbox
 from voiceai_pipeline_tests.support.clock import Clock
-from voiceai_pipeline_tests.support.demo_users import Connector
+from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
+from voiceai_pipeline_tests.support.hinted_calls import now
 from voiceai_pipeline_tests.support.token_endpoint import failure_of, location_of, stored
 
 
@@ -191,11 +192,14 @@ def test_a_private_token_that_waits_for_its_location_is_not_tried_during_a_pause
 
 
 def test_a_message_that_the_app_was_removed_reads_nothing_of_a_paused_user(
-    harbor: Connection, engine: sa.Engine, vault: TokenVault, client: HighLevelClient,
-    pausing: Pauses, sandbox: RunningSandbox,
+    connect: Connector, engine: sa.Engine, vault: TokenVault, client: HighLevelClient,
+    pausing: Pauses, sandbox: RunningSandbox, clock: Clock,
 ) -> None:  # fmt: skip
+    clock.now = now()  # the check is by the database's clock
+    harbor = connect("Harbor Dental")
     pausing.pause([harbor.user.id])
     sandbox.world.revoke(location_of(harbor))
+    sandbox.world.clear_requests()
     removal = AppRemoval(engine, vault, client, Actor("webhook"))
 
     assert removal.check(location_of(harbor), None) == []
@@ -220,6 +224,17 @@ def test_a_pause_outlives_disconnecting_and_reconnecting(
     assert back.pause is not None
     assert back.pause.reason == "season is over"
     assert not back.can_sync
+
+
+def test_a_consent_during_a_pause_is_a_success(
+    connect: Connector, engine: sa.Engine, consent: Consent, pausing: Pauses
+) -> None:
+    (user_id,) = connect.add("Harbor Dental")
+    pausing.pause([user_id])
+    begun = consent.begin(user_id)
+    after = consent.finish(begun.state, connect.code(DEMO["Harbor Dental"]))
+    assert (after.obstacle, after.can_sync) == (None, False)
+    assert consent.outcome(begun.state) == "connected"
 
 
 def test_a_user_who_was_deleted_leaves_no_pause(

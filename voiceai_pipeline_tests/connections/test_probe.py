@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from voiceai_pipeline.connections import circuit_breaker
 from voiceai_pipeline.connections import queries as connections
+from voiceai_pipeline.connections.pauses import Pauses
 from voiceai_pipeline.connections.probe import probe
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import Connection, ConnectionState
@@ -51,6 +52,19 @@ def test_after_credentials_were_changed_one_exchange_lets_all_users_refresh_at_o
         assert provider.posts == before + 1
         assert not is_suspended(engine)
         assert set(tokens.refresh_due(users).values()) == {None}
+
+
+def test_a_paused_users_exchange_shows_as_well_that_refreshes_work_again(
+    engine: sa.Engine, vault: TokenVault, clock: Clock, provider: Provider, users: list[UUID]
+) -> None:
+    Pauses(engine).pause(users)
+    with refreshing_at(engine, vault, clock, provider) as tokens:
+        provider.failure = WRONG_SECRET
+        tokens.refresh_due(users)
+        assert is_suspended(engine)
+        provider.failure = None
+        probe(engine, tokens, all_of(engine), paused=False)
+        assert not is_suspended(engine)
 
 
 def test_credentials_that_are_still_wrong_cost_three_exchanges_however_many_users_there_are(
