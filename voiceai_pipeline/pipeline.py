@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The parts, ready to use. Shared by threads; not by processes."""
+    """The parts, ready to use. Safe to share between threads, not between processes."""
 
     engine: sa.Engine
     client: HighLevelClient
@@ -66,7 +66,7 @@ class Pipeline:
 
 @contextmanager
 def open_database(settings: Settings, *, pool_size: int = DEFAULT_POOL_SIZE) -> Iterator[sa.Engine]:
-    """Our database, with the embedded server held running where it is the one used.
+    """Our database. If that is on the embedded server, the server is held while this is open.
 
     Args:
         pool_size: connections kept open; 1 is enough for a single thread.
@@ -121,7 +121,7 @@ def server_version(url: Secret, name: str) -> str:
 
 
 def key_path(settings: Settings) -> Path:
-    """The file with the keys, where ``VOICEAI_TOKEN_KEYS`` does not hold them."""
+    """The path of the key file, which is used if ``VOICEAI_TOKEN_KEYS`` is not set."""
     return settings.home / "token.key"
 
 
@@ -139,11 +139,11 @@ def open_vault(settings: Settings, engine: sa.Engine) -> TokenVault:
     """The vault with the configured keys, or with the key file beside the embedded server.
 
     Args:
-        engine: of our database. Where it holds encrypted tokens, no key file is created.
+        engine: our database's. If that has encrypted tokens, no key file is created.
 
     Raises:
-        SettingsError: a real server is configured without keys, or the key file is missing, damaged
-            or readable for others.
+        SettingsError: a database URL is configured without keys, or the key file is damaged,
+            readable for others, or missing although stored tokens need its keys.
     """
     path = key_path(settings)
     keys = _configured_keys(settings)
@@ -156,7 +156,11 @@ def open_vault(settings: Settings, engine: sa.Engine) -> TokenVault:
 
 
 def _configured_keys(settings: Settings) -> Mapping[str, bytes] | None:
-    """The keys of the environment or of the key file; None if there is no file yet."""
+    """The keys of the environment or of the key file; None if there is no file yet.
+
+    Raises:
+        SettingsError: as ``open_vault``.
+    """
     if settings.token_keys:
         return settings.token_keys
     if settings.database_url is not None:
@@ -191,17 +195,17 @@ def _check_that_none_is_needed(settings: Settings, engine: sa.Engine) -> None:
 
 @contextmanager
 def open_pipeline(settings: Settings, *, actor: Actor | None = None) -> Iterator[Pipeline]:
-    """Every part, opened; closed again at the end of the ``with``.
+    """Open all parts; they are closed at the end of the ``with`` block.
 
     Args:
         actor: recorded in the history of connections.
 
     Raises:
-        SettingsError, PostgresError: with what to do.
+        SettingsError, PostgresError: as ``open_vault`` and ``open_database``.
     """
     core_files.forbid()
     with ExitStack() as stack:
-        _configured_keys(settings)  # no server is started where they are wrong
+        _configured_keys(settings)  # checked first: with invalid keys, no server is started
         engine = stack.enter_context(open_database(settings))
         vault = open_vault(settings, engine)
         client = stack.enter_context(HighLevelClient(settings.highlevel))

@@ -15,8 +15,7 @@ SENTENCE_LENGTH: Final = 1_000
 """The most characters of a sentence, such as an error with its fix, that a screen shows."""
 
 JOINER: Final = "\N{WORD JOINER}"
-"""Is not seen, and ends an address in the middle; ``cleaned`` drops it where it comes from outside.
-"""
+"""Invisible; breaks an address, so that no program links it. ``cleaned`` drops foreign ones."""
 
 # An address with a scheme or without one, and one of mail.
 _ADDRESS: Final = re.compile(
@@ -48,12 +47,12 @@ def printable(text: str) -> str:
 
 
 def unlinked(text: str) -> str:
-    """A line of foreign text of which no mail program and no chat makes a link."""
+    """A line of foreign text in which no mail program or chat finds a link."""
     return _ADDRESS.sub(JOINER, text)
 
 
 def visible(text: str) -> str:
-    """The text for HTML: with its spaces and breaks, without what is dropped in every medium."""
+    """The text for HTML: spaces and line breaks stay; the dropped characters are removed."""
     return _DROPPED.sub("", text)
 
 

@@ -1,6 +1,7 @@
-"""How long calls are kept (``VOICEAI_KEEP_CALLS_DAYS``): by whole months of the pipeline's zone.
+"""How long calls are kept (``VOICEAI_KEEP_CALLS_DAYS``), in whole months of the pipeline's zone.
 
-A month goes when its last day is older than the limit. No clock here: the caller passes today.
+A month is deleted when its last day is older than the limit. No clock here: the caller passes
+today.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ def kept_since(today: date, keep_days: int | None) -> date | None:
 
     Args:
         today: in the pipeline's time zone.
-        keep_days: the limit; a day that is exactly as old is kept, and so is its whole month.
+        keep_days: the limit in days; a day that is exactly so old is kept, with its whole month.
     """
     return None if keep_days is None else (today - timedelta(days=keep_days)).replace(day=1)
 
@@ -37,7 +38,7 @@ def next_month(day: date) -> date:
 
 
 def sentence(since: date) -> str:
-    """What pages and reports say of days before ``since``."""
+    """The sentence of pages and reports about days before ``since``."""
     return f"Calls before {since} are no longer kept (VOICEAI_KEEP_CALLS_DAYS)."
 
 

@@ -1,6 +1,6 @@
-"""A user's pause: an operator has stopped the syncs, and the connection stays alive.
+"""A user's pause: an operator has stopped the user's syncs; the connection stays alive.
 
-HighLevel pauses locations, too: that is a state of the connection (``core/connection.py``).
+HighLevel can pause a location too; that is a state of the connection (``core/connection.py``).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from voiceai_pipeline.core.failures import FailureClass, PipelineError
 
 @dataclass(frozen=True)
 class Pause:
-    """Since when (UTC), by whom and why nothing of a user is read.
+    """Since when (UTC), by whom and why a user's calls are not read.
 
     Attributes:
         by: the actor, as in the history.
@@ -24,5 +24,5 @@ class Pause:
 
     @property
     def error(self) -> PipelineError:
-        """What a read of the user's calls fails with."""
+        """The error with which a read of the user's calls fails."""
         return PipelineError(FailureClass.SYNC_PAUSED, f"since {self.since:%Y-%m-%d %H:%M} UTC")

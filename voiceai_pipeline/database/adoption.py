@@ -1,6 +1,6 @@
-"""Adoption of existing tables: which ones a database has, and what prevents a migration.
+"""Checks which existing tables a database has, and what prevents adopting and migrating them.
 
-Only reads the catalog; ``migrate.py`` creates and alters the tables.
+It only reads the catalog; ``migrate.py`` creates and alters the tables.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _DOCUMENTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 """The source system's tables, with the column types that we support (source-system.md)."""
 
 OURS: Final = tuple(sorted({*metadata.tables, *(mart.name for mart in ALL_MARTS)} - {*ADOPTED}))
-"""The tables that only we create: none has the name of one of the source system's (CONTRACT 7)."""
+"""The tables that only we create: the source system has none of these names (CONTRACT 7)."""
 
 
 def is_empty(db: sa.Connection) -> bool:
@@ -62,7 +62,7 @@ def table_obstacles(db: sa.Connection) -> list[str]:
             continue
         kind = _kind_obstacles(db, table)
         if kind:
-            # What it lacks does not matter: it is not what is adopted.
+            # It cannot be adopted, so missing columns do not matter.
             obstacles += kind
             continue
         obstacles += _too_short(db, table)
@@ -81,15 +81,15 @@ def table_obstacles(db: sa.Connection) -> list[str]:
                 obstacles.append(f"{table}.{ours.name} is {found[ours.name]}, not {wanted}.")
         if table != "users":
             obstacles += [
-                f"{table}.{column} is required and has no default, and the pipeline, which adds "
-                "rows there, does not know it."
+                f"{table}.{column} is required and has no default, so the pipeline, which does not "
+                "know it, cannot add rows."
                 for column in sorted(_required(db, table) - set(known.keys()))
             ]
     return obstacles
 
 
 def not_ours(table: str) -> str:
-    """What to tell the operator about a table that has a name of ours."""
+    """The operator's message about a table that has the name of one of ours."""
     return (
         f"Table {table} already exists and is not ours: rename it, or give the pipeline a separate "
         "database."
@@ -97,7 +97,7 @@ def not_ours(table: str) -> str:
 
 
 def _kind_obstacles(db: sa.Connection, table: str) -> list[str]:
-    """Why an existing relation is not a table that this user may alter."""
+    """Why an existing relation is not a table that this user may alter; empty if it is one."""
     query = sa.text(
         "SELECT relkind, pg_has_role(relowner, 'USAGE') AS is_owner, "
         "quote_ident(current_user) AS me FROM pg_class WHERE oid = to_regclass(:table)"
@@ -136,7 +136,8 @@ _LONGEST: Final[Mapping[str, int]] = {
     "location_timezone": 64,
     "scope": 2000,
 }
-"""Characters that we write; ``_SHORT`` for the rest. Encrypted tokens are longer than tokens."""
+"""The most characters that we write into each column; ``_SHORT`` for others. Encrypted tokens are
+longer than plain ones."""
 
 
 def _too_short(db: sa.Connection, table: str) -> list[str]:
@@ -158,7 +159,8 @@ def _too_short(db: sa.Connection, table: str) -> list[str]:
 
 
 def schema_obstacles(db: sa.Connection) -> list[str]:
-    """Why this user cannot create tables, or create the views' schema and replace its views."""
+    """Why this user cannot create tables or the views' schema, or replace its views; empty if the
+    user can."""
     here = db.execute(
         sa.text(
             "SELECT quote_ident(current_schema()) AS name, quote_ident(current_user) AS me, "

@@ -1,7 +1,7 @@
 """The application's role: it runs the product, and can change neither the tables nor the history.
 
-``voiceai_app`` has no login; grant it to the login that runs the product. The role that migrates
-owns the tables. One role for both works too (``standing`` says what that gives up).
+``voiceai_app`` cannot log in; grant it to the login that runs the product. The role that migrates
+owns the tables. One role for both works too (``standing`` says what that costs).
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ VERBS: Final = dict.fromkeys(metadata.tables, _ALL) | {
     "token_events": ("SELECT", "INSERT"),
     "page_logins": ("SELECT", "INSERT"),
     "content_openings": ("SELECT", "INSERT"),
-    # Written by ``migrate``, that is by the owner.
+    # Only ``migrate``, which the owner runs, writes these.
     "redaction_progress": ("SELECT",),
     "caller_key": ("SELECT",),
     VERSION_TABLE: ("SELECT",),
@@ -32,23 +32,23 @@ DAGSTER_TABLES: Final = (
     *("job_ticks", "jobs", "kvs", "pending_steps", "run_tags", "runs", "secondary_indexes"),
     "snapshots",
 )
-"""Dagster's tables, which may be in the same database: the application has to write them there."""
+"""Dagster's tables. If they are in the same database, the application must write them too."""
 
 
 def statements() -> list[str]:
-    """The statements that give the role, if there is one, exactly its rights."""
+    """The statements that give the role, if it exists, exactly its rights."""
     return [_GRANT]
 
 
 def standing(db: sa.Connection) -> tuple[bool, str]:
-    """Whether the present login has exactly the application's rights, and a sentence that says so
+    """Whether the current login has exactly the application's rights, and a sentence that says so
     or what to change."""
     login, is_owner, may_create, lacks = db.execute(_STANDING).one()
     if is_owner:
         return False, (
-            f"the login {login} does everything: a fault of the program, or who takes it over, can "
-            f"change tables and rewrite the history of tokens. To prevent that, let a login with "
-            f"the role {APP} run it: docs/settings.md"
+            f"the login {login} may do everything: a bug in the program, or an attacker who takes "
+            f"it over, can change tables and rewrite the history of tokens. To prevent that, let a "
+            f"login with the role {APP} run it: docs/settings.md"
         )
     if lacks:
         return False, (

@@ -11,15 +11,15 @@ call_words = sa.Table(
     sa.Column("location_id", sa.Text, primary_key=True, comment="Key of the call in call_logs."),
     sa.Column("call_id", sa.Text, primary_key=True, comment="Key of the call in call_logs."),
     instant("started_at", nullable=False, comment="Start of the call."),
-    instant("changed_at", nullable=False, comment="last_changed_at of the call as indexed."),
+    instant("changed_at", nullable=False, comment="The call's last_changed_at when indexed."),
     sa.Column("words", TSVECTOR, nullable=False,
               comment="Words of summary and transcript, the caller's number and contact, location "
                       "and month. Content: no analyst may read it."),
     sa.Index("call_words_words_idx", "words", postgresql_using="gin"),
     sa.Index("call_words_changed_at_idx", "changed_at"),
     sa.Index("call_words_started_at_idx", "started_at"),
-    comment="The full-text index of calls, kept by the web process a moment after they are stored: "
-            "no sync waits for it. It can be emptied at any time and is then filled again.",
+    comment="The full-text index of calls. The web process updates it shortly after calls are "
+            "stored, so no sync waits for it. It can be emptied at any time: it is then refilled.",
 )  # fmt: skip
 
 content_openings = sa.Table(
@@ -34,7 +34,7 @@ content_openings = sa.Table(
     sa.Column("kind", sa.Text, nullable=False, comment="call, list, export or values."),
     sa.Column("location_id", sa.Text, comment="The call's location; NULL: several calls."),
     sa.Column("call_id", sa.Text, comment="The call; NULL: several calls."),
-    sa.Column("calls", sa.BigInteger, nullable=False, comment="How many calls' content it was."),
+    sa.Column("calls", sa.BigInteger, nullable=False, comment="Number of calls with this content."),
     sa.Index("content_openings_call_idx", "location_id", "call_id", "id"),
     comment="Who opened what callers said, or their numbers, on the pages. Append-only.",
 )  # fmt: skip

@@ -8,7 +8,8 @@ from voiceai_pipeline.database.schema import instant, metadata
 sync_status = sa.Table(
     "sync_status",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, comment="Of the row; user_id identifies the user."),
+    sa.Column("id", sa.Uuid, primary_key=True,
+              comment="The row's id; user_id identifies the user."),
     sa.Column("service", sa.Text, comment="Always 'highlevel'."),
     sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), index=True,
               comment="The user who was synced."),
@@ -39,10 +40,11 @@ call_logs = sa.Table(
     sa.Column("executed_call_actions", JSONB, nullable=False,
               comment="The agent's actions as a list. Third-party secrets are redacted."),
     sa.Column("extracted_data", JSONB, comment="The values that the agent captured, by key."),
-    sa.Column("translation", JSONB, comment="As HighLevel sends it: on, language, text."),
+    sa.Column("translation", JSONB,
+              comment="HighLevel's translation: whether it is on, its language, its text."),
     sa.Column("message_id", sa.Text, comment="HighLevel's id of the message in the conversation."),
-    sa.Column("raw", JSONB, comment="What of the item, redacted, no other column gives back to the "
-              "letter; NULL: nothing. voiceai.call_contents has the whole."),
+    sa.Column("raw", JSONB, comment="The redacted item's members that the other columns cannot "
+              "reproduce exactly; NULL: none. voiceai.call_contents has the whole item."),
     sa.Column("content_hash", sa.LargeBinary, nullable=False,
               comment="SHA-256 of the whole item, redacted."),
     sa.Column("fingerprint", sa.LargeBinary,
@@ -50,7 +52,7 @@ call_logs = sa.Table(
     instant("first_seen_at", nullable=False, comment="When the call was first stored."),
     instant("last_changed_at", nullable=False, comment="When its stored content last changed."),
     instant("missing_since", comment="Set when a complete read no longer lists the call."),
-    # Lists, counts and sorts of the pages read it alone, without the wide rows.
+    # The pages' lists, counts and sorts read only this index, not the wide rows.
     sa.Index("call_logs_list_idx", "location_id", "started_at", "call_id",
              postgresql_include=["agent_id", "duration_seconds", "is_trial", "missing_since",
                                  "first_seen_at"]),
@@ -77,11 +79,11 @@ set_aside_calls = sa.Table(
 redaction_progress = sa.Table(
     "redaction_progress",
     metadata,
-    sa.Column("table_name", sa.Text, primary_key=True, comment="The table whose rows it is about."),
+    sa.Column("table_name", sa.Text, primary_key=True, comment="The table with these rows."),
     sa.Column("rules", sa.Integer, nullable=False, comment="Version of the rules of redaction."),
     sa.Column("location_id", sa.Text, comment="Key of the last row redacted by these rules."),
     sa.Column("row_id", sa.Text, comment="Key of the last row redacted by these rules."),
-    instant("finished_at", comment="When all rows were; NULL: migrate has not finished."),
+    instant("finished_at", comment="When all rows were redacted; NULL: not yet."),
     comment="How far stored rows have been redacted again since the rules changed.",
 )
 
@@ -95,12 +97,13 @@ sync_ledger = sa.Table(
     sa.Column("state", sa.Text, nullable=False, comment="complete, failed, waiting or not_kept."),
     sa.Column("failure_class", sa.Text, comment="Why it is not complete, as a code."),
     sa.Column("message", sa.Text, nullable=False, server_default="",
-              comment="Why it is not complete; of a complete day, what is odd about it."),
+              comment="Why the day is not complete; for a complete day, what is odd about it."),
     instant("read_until", comment="Up to when the day was read; NULL: it was not."),
     sa.Column("api_total", sa.Integer,
               comment="Number of calls that HighLevel reported; NULL: none for this day."),
     sa.Column("stored", sa.Integer,
-              comment="Number of them that are stored; NULL also if they are no longer kept."),
+              comment="Number of the day's calls that are stored and not missing; NULL also if "
+                      "they are no longer kept."),
     sa.Column("new_calls", sa.Integer, nullable=False, server_default="0",
               comment="Calls that the last sync added."),
     sa.Column("changed_calls", sa.Integer, nullable=False, server_default="0",
@@ -160,10 +163,10 @@ location_leases = sa.Table(
 run_heartbeats = sa.Table(
     "run_heartbeats",
     metadata,
-    sa.Column("run_id", sa.Text, primary_key=True, comment="A Dagster run that works now."),
+    sa.Column("run_id", sa.Text, primary_key=True, comment="A Dagster run that is working."),
     sa.Column("process", sa.Text, nullable=False, comment="Its process, and the machine."),
-    instant("seen_at", nullable=False, comment="Its last sign of life, given every 15 seconds."),
-    comment="Signs of life of runs: one that falls silent is failed and gives its slots back.",
+    instant("seen_at", nullable=False, comment="Its last heartbeat, sent every 15 seconds."),
+    comment="Heartbeats of runs: a run that stops sending them is failed, which frees its slots.",
 )
 
 agents = sa.Table(

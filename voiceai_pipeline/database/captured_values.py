@@ -1,4 +1,4 @@
-"""The values that agents captured, a row each: the query of a view with content."""
+"""The query of the view ``captured_values``, which has content: a row for each value."""
 
 from typing import Any, Final
 
@@ -32,13 +32,13 @@ CAPTURED_VALUES: Final = (
         _VALUE.label("value"),
     )
     .select_from(call_logs.join(_ENTRY, sa.true()))
-    # As docs/metrics.md says what is empty: false and 0 are answers.
+    # "Empty" as in docs/metrics.md: false and 0 are answers, so they are not empty.
     .where(
         sa.literal_column("entry.value NOT IN ('null', '[]', '{}')"),
         _VALUE.regexp_match("[^[:space:]]"),
     )
 )
 CAPTURED_COMMENTS: Final = {
-    "data_key": "Name of the value, as the agent's settings call it.",
-    "value": "The value as text; of a list or an object its JSON.",
+    "data_key": "Name of the value in the agent's settings.",
+    "value": "The value as text; a list or an object as JSON.",
 }

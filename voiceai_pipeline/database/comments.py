@@ -1,5 +1,5 @@
-"""Writes the comments of the tables, the marts and ``views.py`` into the database, for
-users' own tools to show.
+"""Writes the comments of the tables, marts and views into the database, so that users' own tools
+can show them.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ _SCHEMA_COMMENT: Final = (
 
 
 def statement() -> str:
-    """One statement that writes every comment that is missing or different.
+    """One statement that writes all comments that are missing or different.
 
-    Existing comments on the source system's tables are kept: tools may read instructions there.
+    Existing comments on the source system's tables are kept, because tools may depend on them.
     """
     rows = ",\n".join(
         f"({_literal(relation)}, {_literal(column)}, {_literal(says)}, "

@@ -35,7 +35,8 @@ name, e-mail address, else id."""
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    sa.Column("id", sa.Uuid, primary_key=True, comment="Of the row; user_id identifies the user."),
+    sa.Column("id", sa.Uuid, primary_key=True,
+              comment="The row's id; user_id identifies the user."),
     sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), index=True,
               comment="The connection's user."),
     sa.Column("name", sa.Text, comment="Required by the source system; always 'HighLevel'."),
@@ -73,8 +74,8 @@ api_keys = sa.Table(
               comment="Consecutive refreshes that failed for a temporary reason."),
     sa.Column("last_failure", sa.Text, comment="Failure class of the last failed refresh."),
     sa.Column("tokens_mark", sa.Text,
-              comment="SHA-256 of the stored tokens that the state is about; if it is another one, "
-                      "another application has replaced them since."),
+              comment="SHA-256 of the stored tokens that the state describes; if the tokens have "
+                      "another one, another application has replaced them since."),
     comment="Connections to HighLevel, with their tokens. The source system's table; analysts "
             "cannot read it.",
 )  # fmt: skip
@@ -101,12 +102,13 @@ token_events = sa.Table(
     sa.Column("detail", sa.Text, nullable=False, server_default="",
               comment="Details such as status and path template, or the reason of a pause; no "
                       "personal data."),
-    sa.Column("actor", sa.Text, nullable=False, comment="The program's part, or the operator."),
+    sa.Column("actor", sa.Text, nullable=False,
+              comment="A part of the program, or an operator."),
     sa.Column("run_id", sa.Text, comment="The Dagster run, if any."),
-    sa.Column("version_before", sa.Integer, comment="token_version before it."),
-    sa.Column("version_after", sa.Integer, comment="token_version after it."),
+    sa.Column("version_before", sa.Integer, comment="token_version before the event."),
+    sa.Column("version_after", sa.Integer, comment="token_version after the event."),
     sa.Column("trace_id", sa.Text, comment="HighLevel's trace id of its response."),
-    sa.Column("fingerprint", sa.Text, comment="Keyed hash of the refresh token of that time."),
+    sa.Column("fingerprint", sa.Text, comment="Keyed hash of the new refresh token."),
     sa.Index("token_events_user_id_idx", "user_id", "id"),
     comment="Audit log: what happened to each connection, and why. Append-only.",
 )  # fmt: skip
@@ -119,7 +121,7 @@ connect_requests = sa.Table(
     sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id", ondelete="CASCADE"),
               comment="The user to connect; NULL until an operator says whose consent it is."),
     sa.Column("code", sa.Text,
-              comment="enc:v2:...; of a consent that began in HighLevel, until it is used."),
+              comment="enc:v2:...; the code of a consent that began in HighLevel, until used."),
     sa.Column("location_id", sa.Text, comment="The requested location of an agency."),
     sa.Column("browser_bound", sa.Boolean, nullable=False, server_default=sa.false(),
               comment="Only the browser that started it may finish it."),
@@ -128,7 +130,7 @@ connect_requests = sa.Table(
     instant("used_at", comment="When it was used; a state works once."),
     sa.Column("outcome", sa.Text, comment="The result, for a client that waits for it."),
     sa.Column("address", sa.Text,
-              comment="Where a consent that began in HighLevel came from; NULL: an operator."),
+              comment="The sender of a consent that began in HighLevel; NULL: an operator."),
     comment="OAuth consents in progress, from the start to HighLevel's redirect.",
 )  # fmt: skip
 
@@ -142,11 +144,11 @@ token_circuit = sa.Table(
     sa.Column("detail", sa.Text, nullable=False, server_default="",
               comment="Details of the last failure; no personal data."),
     instant("failing_since", comment="When the first of these failures happened."),
-    instant("opened_at", comment="Since when only the probe may send requests; NULL: closed."),
+    instant("opened_at", comment="Since when only probes are sent; NULL: the circuit is closed."),
     instant("next_probe_at", comment="When one request may test whether refreshes work again."),
     instant("replays_rest_until", comment="No exchange in doubt is replayed before this."),
     sa.Column("last_user_id", sa.Uuid,
-              comment="The user who failed last; failures of one user in a row count once."),
+              comment="The user who failed last; consecutive failures of one user count once."),
     comment="Circuit breaker of token refreshes: suspends them while they fail for all "
             "users.",
 )  # fmt: skip
@@ -167,7 +169,8 @@ alerts = sa.Table(
     sa.Column("closed_told", ARRAY(sa.Text), nullable=False, server_default="{}",
               comment="Channels that delivered the resolution."),
     sa.Column("closed_quietly", sa.Boolean, nullable=False, server_default=sa.false(),
-              comment="The user resolved it: no notification is needed."),
+              comment="No notification: an operator resolved it, or a lasting problem replaced "
+                      "it."),
     sa.Index("connection_alerts_open_subject_idx", "subject", unique=True,
              postgresql_where=sa.text("closed_at IS NULL")),
     comment="Alerts: each is delivered once when it opens and once when it is resolved.",

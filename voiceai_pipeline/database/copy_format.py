@@ -1,6 +1,6 @@
-"""PostgreSQL's binary COPY: fields and rows encoded into a temporary file, and the COPY itself.
+"""PostgreSQL's binary COPY: encodes fields and rows for a temporary file, and copies such files.
 
-It takes PostgreSQL less time than text, and nothing has to be escaped. The format:
+PostgreSQL reads it faster than text, and nothing has to be escaped. The format:
 https://www.postgresql.org/docs/current/sql-copy.html
 """
 
@@ -15,7 +15,7 @@ import psycopg
 import sqlalchemy as sa
 
 _BLOCK: Final = 1 << 18
-"""Bytes handed to the driver at once."""
+"""Bytes that are passed to the driver at once."""
 
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
@@ -58,17 +58,17 @@ def jsonb(value: Any) -> bytes | None:
 
 
 def row(values: Iterable[bytes | None]) -> bytes:
-    """A row for a file of rows: its size, then its fields."""
+    """A row as a file of rows has it: its size, then its fields."""
     return framed(_fields(values))
 
 
 def framed(fields: bytes) -> bytes:
-    """The fields of a row that was read, as a row for a file of rows."""
+    """A row for a file of rows, from the fields of a row that was read."""
     return len(fields).to_bytes(_SIZE) + fields
 
 
 def read_rows(rows: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a file, from its start, without their sizes."""
+    """The rows of a file from its start, without their sizes."""
     rows.seek(0)
     while size := rows.read(_SIZE):
         yield rows.read(int.from_bytes(size))
@@ -105,14 +105,14 @@ def copy(
     parts: Iterable[tuple[IO[bytes], Mapping[str, bytes]]],
     common: Sequence[str] = (),
 ) -> None:
-    """COPY rows into a table, by one statement.
+    """COPY rows into a table with one statement.
 
     Args:
-        parts: files of ``row`` results with the fields of ``columns``, each with the values that
-            the columns ``common`` have in every row of it.
+        parts: files of ``row`` results, which have the fields of ``columns``; each file with the
+            values of the columns ``common`` for all its rows.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: as any other statement does.
+        sqlalchemy.exc.DBAPIError: as for any other statement.
     """
     driver = db.connection.driver_connection
     assert driver is not None  # noqa: S101 - a checked-out connection has one
@@ -137,7 +137,7 @@ def copy(
 
 @contextlib.contextmanager
 def errors_as_sqlalchemys() -> Iterator[None]:
-    """COPY bypasses SQLAlchemy; raise its errors as SQLAlchemy raises those of other statements."""
+    """Raise psycopg's errors as SQLAlchemy would, for statements that bypass SQLAlchemy."""
     try:
         yield
     except psycopg.Error as error:

@@ -14,7 +14,7 @@ CURRENT_CONNECTION = (
         sa.func.coalesce(api_keys.c.is_active, sa.false()).desc(),
         api_keys.c.updated_at.desc().nulls_last(),
         api_keys.c.created_at.desc().nulls_last(),
-        # A stable choice for every reader: the lease is on the row.
+        # All readers must choose the same row: the lease is on it.
         api_keys.c.id,
     )
     .limit(1)
@@ -47,11 +47,11 @@ _WAS_REPLACED = sa.func.coalesce(
     ),
     sa.false(),
 )
-"""Another application has stored tokens, in plain text, since we stored the state."""
+"""Another application has stored plain-text tokens since we stored the state."""
 
 CONNECTION_STATE = sa.case(
     (CURRENT_CONNECTION.c.id.is_(None), ConnectionState.NEVER_CONNECTED.value),
-    # While we hold a connection alive, only another application sets this.
+    # We never set this for a live connection, so another application did.
     (
         sa.and_(
             CURRENT_CONNECTION.c.is_active.is_(False),
@@ -63,7 +63,7 @@ CONNECTION_STATE = sa.case(
         sa.and_(CURRENT_CONNECTION.c.connection_state.in_(_STORED_STATES), sa.not_(_WAS_REPLACED)),
         CURRENT_CONNECTION.c.connection_state,
     ),
-    # We set is_active to false with this state, so it says nothing about the new tokens.
+    # is_active is false because we set it with this state: it says nothing about the new tokens.
     (
         sa.and_(
             CURRENT_CONNECTION.c.connection_state == ConnectionState.NEEDS_RECONNECT.value,

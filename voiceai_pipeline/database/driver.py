@@ -1,5 +1,5 @@
-"""Statements past SQLAlchemy, for the few that are sent so often that its part costs more than all
-the rest (190 of 300 µs of a short query)."""
+"""Sends queries without SQLAlchemy, for the few that are so frequent that its share matters (190 of
+300 µs of a short query)."""
 
 from collections.abc import Sequence
 from typing import Any, LiteralString
@@ -13,7 +13,7 @@ def rows_of(db: sa.Connection, query: LiteralString, values: Sequence[Any]) -> l
     """The rows of a query with psycopg's placeholders.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: as any other statement does.
+        sqlalchemy.exc.DBAPIError: as for any other statement.
     """
     driver = db.connection.driver_connection
     assert driver is not None  # noqa: S101 - a checked-out connection has one

@@ -1,8 +1,8 @@
-"""Dumping a database to a file and restoring it, with PostgreSQL's own programs.
+"""Dumps a database to a file and restores it, with PostgreSQL's own programs.
 
-They come with the embedded server's wheel and work with any server that is not newer. Passwords
-reach them through the environment, never on a command line. What belongs into a backup beside the
-dump is in ``cli/backup_command.py``.
+They come with the embedded server's wheel and work with any server that is not newer. They get
+passwords through the environment, never on a command line. What else a backup contains is in
+``cli/backup_command.py``.
 """
 
 import os
@@ -17,7 +17,7 @@ from voiceai_pipeline.database.embedded_programs import installed
 from voiceai_pipeline.database.embedded_server import PostgresError
 
 _ROLES_APART: Final = ("--no-owner", "--no-privileges")
-"""Grants are written again by ``migrate``, for the roles of the server at hand."""
+"""A dump has no grants: ``migrate`` writes them for the roles of the server."""
 
 
 class DumpError(PostgresError):
@@ -42,7 +42,8 @@ def dump(url: sa.URL, file: Path) -> None:
 
 
 def restore(url: sa.URL, file: Path) -> None:
-    """Replace what the database holds of the dump's objects by the dump, in one transaction.
+    """Replace the database's objects that the dump also has with those of the dump, in one
+    transaction.
 
     Raises:
         DumpError: ``pg_restore`` failed; the database is as it was.
@@ -70,7 +71,7 @@ def _run(program: str, url: sa.URL, options: Sequence[str], stdout: int | None =
 
 
 def _dbname(program: str) -> list[str]:
-    """``pg_restore`` prints SQL unless it is told the database; the rest is in the environment."""
+    """``pg_restore`` prints SQL unless it is given a database; the environment names which."""
     return ["--dbname", ""] if program == "pg_restore" else []
 
 

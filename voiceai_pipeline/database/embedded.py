@@ -1,10 +1,10 @@
-"""Embedded PostgreSQL for the processes of one home folder: the server runs while one holds it.
+"""Embedded PostgreSQL for the processes of one home folder: it runs while a process holds it.
 
 Starting and stopping the server is in ``embedded_server.py``. A server that VOICEAI_DATABASE_URL
 names is never started or stopped.
 
-The protocol is three flocks in `<home>/postgres`. The kernel releases them however a process exits,
-so nothing is concluded from a pid:
+The protocol has three flocks in `<home>/postgres`. The kernel releases them however a process
+exits, so nothing relies on a pid:
 
     holders.lock   shared by every hold; an exclusive lock means that no process holds the server
     server.lock    exclusive: taken to start, then inherited by initdb, postgres and its children;
@@ -38,7 +38,7 @@ from voiceai_pipeline.database.embedded_server import (
 
 
 class EmbeddedPostgres:
-    """A hold on the embedded server of one home folder, which runs while it has at least one.
+    """A hold on the embedded server of one home folder, which runs while it has at least one hold.
 
     A hold lasts until it is released or its process exits; garbage collection does not end it.
     """
@@ -55,7 +55,8 @@ class EmbeddedPostgres:
 
         Args:
             durable: False trades the safety of the data for speed; it is meant for tests.
-            sql_port: where a server that is started here also listens (``sql_access.py``).
+            sql_port: loopback port on which a server that this call starts also listens
+                (``sql_access.py``); None: its socket only.
 
         Raises:
             PostgresError: the server cannot run; the text says why and what to do.
@@ -65,7 +66,7 @@ class EmbeddedPostgres:
             server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             holder = server.lock("holders", fcntl.LOCK_SH)  # waits for a stopping watchdog
             try:
-                # The watchdog first: a holder killed from here on leaves no server behind.
+                # The watchdog first, so that a holder that is killed leaves no server behind.
                 _ensure_watched(server)
                 server.ensure_running(durable=durable)
             except BaseException:
@@ -84,11 +85,11 @@ class EmbeddedPostgres:
         """Create a database; an existing one is fine unless a template is given."""
         command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            # For a small template a third of the work of copying it through the log.
+            # A third of the work, for a small template, of copying it through the log.
             command += sql.SQL(" TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(template))
         try:
             self._execute(command)
-        # The second of two that create one name at once may violate the catalog's own key instead.
+        # Of two that create the same name at once, the second may violate the catalog's key.
         except (errors.DuplicateDatabase, errors.UniqueViolation) as error:
             if template is not None:
                 raise PostgresError(
@@ -106,8 +107,8 @@ class EmbeddedPostgres:
         holder, self._holder = self._holder, None
         if holder is None:
             return
-        # A fork shares the flock: unlocking releases it even if a forked child still runs, and the
-        # child, which has no hold of its own, must not release its parent's.
+        # A forked child shares the flock. Unlocking releases it even if the child still runs; the
+        # child itself has no hold, and must not release its parent's.
         if os.getpid() == self._pid:
             fcntl.flock(holder, fcntl.LOCK_UN)
         os.close(holder)
@@ -149,7 +150,7 @@ def exists(home: Path) -> bool:
 
 
 def is_running(home: Path) -> bool:
-    """Whether the server of `home` accepts a connection: found out by opening one."""
+    """Whether the server of `home` accepts a connection, tested by opening one."""
     return Server(home).answers()
 
 
@@ -166,7 +167,7 @@ def watch(home: Path, watch_lock: int) -> None:
 
 
 def _ensure_watched(server: Server) -> None:
-    """Start a watchdog unless one runs, and hand it the lock, which is never free in between."""
+    """Start a watchdog unless one runs, and pass it the lock, which is never free in between."""
     lock = server.lock_if_free("watch")
     if lock is not None:
         command = [sys.executable, "-m", __name__, "watch", str(server.home), str(lock)]
@@ -178,7 +179,7 @@ def _ensure_watched(server: Server) -> None:
 
 @contextlib.contextmanager
 def _os_errors_explained(home: Path) -> Iterator[None]:
-    """Turn an OSError into a sentence: what the operating system refused, and what to do."""
+    """Raise an OSError as a ``PostgresError`` that says what was refused and what to do."""
     try:
         yield
     except OSError as error:

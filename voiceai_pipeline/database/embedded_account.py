@@ -19,8 +19,8 @@ class Account(NamedTuple):
 
     Attributes:
         uid, gid: the owner of the server's files.
-        prefix: words before the command.
-        keywords: of ``subprocess.run``.
+        prefix: words to put before the command.
+        keywords: arguments of ``subprocess.run``.
     """
 
     uid: int
@@ -34,10 +34,10 @@ class Account(NamedTuple):
         return cls(os.geteuid(), os.getegid())
 
     def take_over(self, paths: Iterable[Path]) -> None:
-        """Make this account the owner of the paths, and of all that is in them, where it is not."""
+        """Make this account the owner of each path that has another one, and of all inside it."""
         for top in paths:
             if top.lstat().st_uid != self.uid:
-                # The top last: after an interruption the next start continues.
+                # The top comes last, so that the next start continues after an interruption.
                 for path in (*top.rglob("*"), top):
                     with contextlib.suppress(PermissionError, FileNotFoundError):
                         os.chown(path, self.uid, self.gid, follow_symlinks=False)
@@ -52,31 +52,31 @@ def candidates(home: Path) -> Iterator[Account]:
     own = Account.own()
     if own.uid != 0:
         yield own
-    # The owner of the home: `sudo` must not take a user's data away.
+    # The owner of the home, so that `sudo` does not take over a user's data.
     elif (owner := home.stat()).st_uid != 0:
         yield _as_user(owner.st_uid, owner.st_gid)
-    # A user namespace: another uid inside, without any privilege. The files stay ours, so a
-    # checkout under /root (0700) works and no other user can enter. Forbidden in Docker and on
+    # A user namespace: another uid inside it, without any privilege. The files stay ours, so a
+    # checkout under /root (0700) works and no other user gets access. Forbidden in Docker and on
     # some hardened machines.
     nobody = pwd.getpwnam("nobody")
     inside = [f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}"]
     yield Account(own.uid, own.gid, ["unshare", "--user", *inside, "--"])
     if own.uid == 0:
         yield _as_user(nobody.pw_uid, nobody.pw_gid)
-        # The same with the one capability to enter closed folders: root in Docker, under /root.
+        # Also with the one capability that enters closed folders, for root in Docker under /root.
         other = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
         capability = ["--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"]
         yield Account(nobody.pw_uid, nobody.pw_gid, ["setpriv", *other, *capability, "--"])
 
 
 def spawn(command: Sequence[str], account: Account, lock: int, log: Path) -> None:
-    """Start a command that outlives this process and keeps ``lock`` as long as it runs."""
+    """Start a command that outlives this process and holds ``lock`` while it runs."""
     if log.exists():
         log.replace(log.with_suffix(".log.1"))  # keeps the logs of two runs
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
         subprocess.run(
-            # The shell exits at once, so init adopts its child: no zombie here when that exits.
+            # The shell exits at once, so init adopts the command: it leaves no zombie here.
             ["/bin/sh", "-c", '"$@" &', "sh", *account.prefix, *command],
             **account.keywords,
             check=True,
@@ -93,7 +93,7 @@ def spawn(command: Sequence[str], account: Account, lock: int, log: Path) -> Non
 
 
 def run(command: Sequence[str], account: Account, *locks: int) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; it keeps ``locks`` even if this process ends first."""
+    """Run a command to its end; it holds ``locks`` even if this process ends first."""
     return subprocess.run(
         [*account.prefix, *command],
         **account.keywords,
@@ -109,7 +109,7 @@ def run(command: Sequence[str], account: Account, *locks: int) -> subprocess.Com
 
 
 def _environment() -> dict[str, str]:
-    """What child processes get: no PG* that would change the server, and no secret of ours."""
+    """The environment of child processes: no PG* variable, and no secret of ours."""
     passed = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     return kept | {"LC_ALL": "C", "TZ": "UTC", "PYTHONPATH": str(Path(__file__).parents[2])}

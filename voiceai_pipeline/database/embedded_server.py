@@ -1,7 +1,7 @@
 """One embedded PostgreSQL server: its files, locks, start and stop.
 
-Its files are in `<home>/postgres`. ``embedded_programs.py`` finds its programs; when it runs is
-decided in ``embedded.py``; under which account, in ``embedded_account.py``.
+Its files are in `<home>/postgres`. ``embedded_programs.py`` finds its programs, ``embedded.py``
+decides when it runs, and ``embedded_account.py`` under which account.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from voiceai_pipeline.database.embedded_account import Account
 from voiceai_pipeline.database.libpq_environment import ignore_environment
 
 SUPERUSER = "postgres"
-PORT = 5432  # names the socket file; always given, so that the user's PGPORT changes nothing
+PORT = 5432  # names the socket file; always passed, so that the user's PGPORT changes nothing
 SOCKET = f".s.PGSQL.{PORT}"
 DATABASE = "voiceai"
-"""Ours; Dagster's is beside it."""
+"""Our database; Dagster's is on the same server."""
 
 SQL_USER = "voiceai_sql"
-"""The only login over TCP, where that is asked for: ``sql_access.py``."""
+"""The only login over TCP, if VOICEAI_SQL_PORT enables that: ``sql_access.py``."""
 SOCKET_PATH_BYTES = 103  # PostgreSQL refuses this many on macOS, which has the shortest sun_path
 START_SECONDS = 120.0  # includes crash recovery after a power cut
 STOP_SECONDS = 60.0
@@ -72,7 +72,7 @@ class Server:
 
     def __init__(self, home: Path, sql_port: int | None = None) -> None:
         """Args:
-        sql_port: where a start also listens on loopback; None: on the socket only.
+        sql_port: loopback port on which a started server also listens; None: only its socket.
         """
         self.home = home.expanduser().resolve()  # two paths to one folder are one server
         self.folder = self.home / "postgres"
@@ -126,7 +126,7 @@ class Server:
         )
 
     def answers(self) -> bool:
-        """Whether the server accepts a connection: found out by opening one."""
+        """Whether the server accepts a connection, tested by opening one."""
         with contextlib.suppress(psycopg.OperationalError, OSError):
             self.connect().close()
             return True
@@ -176,8 +176,8 @@ class Server:
         account = self.account(binaries)
         if not (self.data / "PG_VERSION").exists():
             self.initdb(version, binaries, account, lock, durable=durable)
-        # We have the lock, so no server runs and these are left from a killed one. PostgreSQL
-        # would trust them if another process had the pid by now.
+        # We have the lock, so no server runs, and these are left from a killed one. PostgreSQL
+        # would believe them if another process had the same pid now.
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
         # Quoted, because PostgreSQL parses a list here.
@@ -192,10 +192,10 @@ class Server:
         embedded_account.spawn(command, account, lock, self.log)
 
     def _listening(self, port: int) -> dict[str, str]:
-        """What makes the server listen on loopback, for one login with a password.
+        """The settings that make the server listen on loopback, for one login with a password.
 
-        PostgreSQL names the socket file after the port; a link keeps the name that all of this
-        home's processes connect to.
+        PostgreSQL names the socket file after the port; a link keeps the name to which all
+        processes of this home connect.
         """
         access = self.folder / "pg_hba.conf"
         access.write_text(
@@ -208,7 +208,7 @@ class Server:
         return {"listen_addresses": "127.0.0.1", "port": str(port), "hba_file": str(access)}
 
     def binaries(self) -> tuple[int, Path]:
-        """The version that wrote the data, else the newest, and the folder of its programs."""
+        """The version that wrote the data, or else the newest one, and its programs' folder."""
         found = embedded_programs.installed()
         if not found:
             raise PostgresError(
@@ -228,14 +228,14 @@ class Server:
     def initdb(
         self, version: int, binaries: Path, account: Account, lock: int, *, durable: bool
     ) -> None:
-        """Create the data directory atomically: an interrupted one never gets its name."""
+        """Create the data directory atomically: it gets its name only when it is complete."""
         draft = self.folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         command = [str(binaries / "initdb"), "-D", str(draft), "-U", SUPERUSER]
-        # The socket folder's mode 0700 keeps others out; a client that can enter is trusted.
+        # The socket folder's mode 0700 keeps other users out, so its clients are trusted.
         command += ["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C"]
         if version >= 17:
-            # Sorts like C, the same on every machine, with upper and lower case beyond ASCII.
+            # Sorts like C, equally on every machine, but knows upper and lower case beyond ASCII.
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if not durable:
             command.append("--no-sync")
@@ -255,7 +255,7 @@ class Server:
         return PostgresError(f"The embedded PostgreSQL in {self.folder} {what}: {said}. {advice}")
 
     def account(self, binaries: Path) -> Account:
-        """The first account that works here; it owns our files from now on."""
+        """The first account that works here, after making it the owner of our files."""
         self.sockets.mkdir(mode=0o700, exist_ok=True)
         self.check_owner(self.sockets)
         # Can the account enter our folder, does it have a name (initdb needs one), does the program
@@ -280,7 +280,7 @@ class Server:
 
     def shut_down(self) -> None:
         """Stop the server; return once all its processes have exited."""
-        # Fast shutdown, and if that takes too long immediate: the next start recovers.
+        # A fast shutdown; if that takes too long, an immediate one: the next start recovers.
         for how in (signal.SIGINT, signal.SIGQUIT):
             deadline = time.monotonic() + STOP_SECONDS
             while time.monotonic() < deadline:

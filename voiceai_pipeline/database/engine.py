@@ -1,8 +1,8 @@
 """Connecting to the database, its clock, and its errors as sentences.
 
-The one place that opens connections. What we rely on is requested here: encoding, formats, time
-zone, isolation, search path, no time-outs. Neither variables of the shell nor defaults of a role or
-database change what is stored (decision 29). Nothing relies on session state otherwise (no
+The only place that opens connections. It sets what we rely on: encoding, formats, time zone,
+isolation, search path, no time-outs. So neither the shell's variables nor defaults of a role or
+database change what is stored (decision 29). Nothing relies on other session state (no
 session-level advisory locks, no prepared statements), so a pooler in transaction mode works too
 (decision 1).
 """
@@ -26,21 +26,21 @@ DEFAULT_POOL_SIZE: Final = 8
 """Connections kept open; up to as many more are opened temporarily."""
 
 _FRESH: Final = 1.0
-"""Seconds after its last use for which a connection counts as alive. Many statements are short and
-follow at once: a check before each would cost as much as the statement."""
+"""Seconds for which a connection counts as alive after its last use. Many statements are short and
+follow each other closely: a check before each would cost as much as the statement."""
 
 _POOL_TIMEOUT: Final = 300.0
 """Seconds to wait for a connection from the pool. Transactions are short, but the last of many
-workers may wait behind some that write a lot."""
+workers may wait for several that write a lot."""
 
 
 def _is_no_row(record: logging.LogRecord) -> bool:
-    """SQLAlchemy logs every row that it reads at DEBUG; ``hide_parameters`` is about what it
-    writes."""
+    """False for rows that were read, which SQLAlchemy logs at DEBUG: ``hide_parameters`` hides only
+    bind values."""
     return record.levelno > logging.DEBUG
 
 
-# A filter of this logger: a level would log statements unasked.
+# A filter, because setting the logger's level would make SQLAlchemy log statements.
 logging.getLogger("sqlalchemy.engine.Engine").addFilter(_is_no_row)
 
 _SETTINGS: Final = {
@@ -61,7 +61,7 @@ _SETTINGS: Final = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
-"""What every session relies on, whatever a role, a database or a server has as default."""
+"""What all sessions rely on, whatever the defaults of the role, database or server are."""
 
 _REPORTED: Final = ("TimeZone", "DateStyle", "IntervalStyle", "standard_conforming_strings")
 """Those of them that a server reports automatically (ParameterStatus)."""
@@ -73,7 +73,7 @@ def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine
     Bind values never appear in errors or logs: they hold tokens and calls.
 
     Raises:
-        PipelineError: DATABASE, when it connects: the encoding of the database is not UTF-8.
+        PipelineError: DATABASE, later, on connecting: the database's encoding is not UTF-8.
     """
     engine = _create_engine(
         url, {"prepare_threshold": None},
@@ -87,7 +87,7 @@ def open_engine(url: Secret, *, pool_size: int = DEFAULT_POOL_SIZE) -> sa.Engine
 
 
 def server_version(url: Secret) -> str:
-    """The version of the server at ``url``, of either driver.
+    """The version of the server at ``url``, which may name either driver.
 
     Raises:
         sqlalchemy.exc.OperationalError: it does not answer.
@@ -106,7 +106,7 @@ def _create_engine(url: Secret, arguments: dict[str, Any], **options: Any) -> sa
     arguments = {
         "connect_timeout": 10,
         "client_encoding": "UTF8",
-        # The URL's own last: a schema that it names comes first in the search path.
+        # The URL's options come last, so that the schema that it names is the search path.
         "options": f"{own} {given if isinstance(given, str) else ' '.join(given)}".rstrip(),
         **arguments,
     }
@@ -118,7 +118,7 @@ _SPACE: Final = "\\ "
 
 
 def _connect(dialect: Any, _record: Any, cargs: Any, cparams: dict[str, Any]) -> Any:
-    """Connect; without our settings to a pooler that does not forward any: see ``_settle``."""
+    """Connect; if a pooler refuses our settings, without them: ``_settle`` then sets them."""
     try:
         return dialect.connect(*cargs, **cparams)
     except psycopg.OperationalError as error:
@@ -131,7 +131,7 @@ def _settle(connection: psycopg.Connection, _record: Any) -> None:
     """Check a new connection; set what a pooler left out.
 
     Raises:
-        PipelineError: DATABASE: the database cannot hold every text.
+        PipelineError: DATABASE: the database's encoding is not UTF-8.
     """
     reported = connection.info.parameter_status
     encoding = reported("server_encoding")
@@ -158,8 +158,8 @@ def _note_use(_connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:
 
 
 def _check_alive(connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
-    """Test a connection that was idle (``pool_pre_ping`` tests every one); the pool replaces it
-    if the server closed it."""
+    """Test a connection that was idle, so that the pool replaces it if the server closed it.
+    (``pool_pre_ping`` would test it before each use.)"""
     used_at = record.info.get("used_at")
     if used_at is None or time.monotonic() - used_at < _FRESH:
         return
@@ -182,21 +182,21 @@ def database_error(error: sa.exc.SQLAlchemyError) -> PipelineError:
 
 
 def _is_disk_full(original: object) -> bool:
-    """Also where the server cannot even open a connection, which has no SQLSTATE of its own."""
+    """Also true if the server cannot even open a connection, an error without SQLSTATE."""
     state = getattr(original, "sqlstate", None)
     return state == _DISK_FULL or os.strerror(errno.ENOSPC).lower() in str(original).lower()
 
 
 def is_of_data(error: BaseException) -> bool:
-    """True if a value is at fault (SQLSTATE classes 22 and 54): without it, the rest can be
-    stored."""
+    """True if a value caused the error (SQLSTATE classes 22 and 54): without that value, the rest
+    can be stored."""
     original = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None) or ""
     return isinstance(original, psycopg.DataError) or state.startswith(("22", "54"))
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """True if the database cannot be reached or closed the connection, as in a restart; False if it
+    """True if the database cannot be reached, or closed the connection as in a restart; False if it
     refused the request."""
     if not isinstance(error, sa.exc.OperationalError):
         return False
@@ -219,7 +219,7 @@ _NOW: Final = sa.text("SELECT clock_timestamp()")
 
 
 def read_clock(db: sa.Connection, simulated: Callable[[], datetime] | None) -> datetime:
-    """The simulated clock where there is one, else the database's (UTC)."""
+    """The time of the simulated clock if there is one, else of the database's (UTC)."""
     return simulated() if simulated else database_now(db)
 
 
@@ -252,7 +252,7 @@ _UNREACHABLE: Final = {
 """Parts of drivers' connection errors, and our words for them, which reveal nothing of the URL."""
 
 _NO_RIGHT: Final = "42501"
-"""SQLSTATE of a right that the database user lacks."""
+"""SQLSTATE of a missing privilege."""
 
 _DISK_FULL: Final = "53100"
 

@@ -1,7 +1,8 @@
-"""What is derived from each call, so that lists filter by it and marts need no transcript again.
+"""Facts that are derived from each call, so that lists can filter by them and marts need not read
+the transcript again.
 
-Written when marts are built (``marts/call_fact_store.py``), never by a sync: a call that was just
-stored has no row until then.
+They are written when marts are built (``marts/call_fact_store.py``), never by a sync: a call that
+was just stored has no row until then.
 """
 
 from typing import Any, Final
@@ -25,12 +26,12 @@ call_facts = sa.Table(
     sa.Column("caller", sa.BigInteger, nullable=False,
               comment="Hash of the contact, else of the number; 0: unknown or withheld."),
     sa.Column("is_counted", sa.Boolean, nullable=False,
-              comment="Metrics count it: no trial call, and still listed by HighLevel."),
+              comment="Metrics count it: not a trial call, and still listed by HighLevel."),
     sa.Column("has_transcript", sa.Boolean, nullable=False, comment="The transcript has words."),
     sa.Column("caller_turns", sa.Integer,
               comment="How often the caller spoke; NULL: the transcript's speakers are unknown."),
     sa.Column("language", sa.Text,
-              comment="As its translation says, in small letters; NULL: it says none."),
+              comment="Language in the call's translation, in lower case; NULL: none."),
     sa.Column("is_engaged", sa.Boolean, nullable=False,
               comment="The caller spoke: at least 2 caller turns and 10 seconds, unless "
                       "configured otherwise."),
@@ -44,21 +45,21 @@ call_facts = sa.Table(
     sa.Column("rules_version", sa.Text, nullable=False,
               comment="Fingerprint of the rules of outcomes."),
     sa.Column("row_version", sa.BigInteger, nullable=False,
-              comment="Of the row of call_logs that it was derived from: its xmin."),
+              comment="xmin of the call_logs row that these facts were derived from."),
     sa.Column("timezone", sa.Text,
-              comment="IANA name of the location's zone, else the pipeline's, that local_day and "
-                      "local_hour are in; NULL: derived before these were."),
+              comment="IANA name of the zone of local_day and local_hour: the location's, else the "
+                      "pipeline's. NULL: derived by a version without them."),
     sa.Column("local_day", sa.Date,
               comment="Day on which the call started, in its location's time zone, else the "
                       "pipeline's: the day of the marts. NULL: not derived yet."),
     sa.Column("local_hour", sa.SmallInteger,
-              comment="Hour of local_day in which the call started, 0 to 23; the hour that repeats "
-                      "in autumn is one. NULL: not derived yet."),
+              comment="Hour of local_day in which the call started, 0 to 23; the repeated hour in "
+                      "autumn counts as one. NULL: not derived yet."),
     sa.Index("call_facts_location_id_started_at_idx", "location_id", "started_at"),
     sa.Index("call_facts_caller_idx", "caller", "started_at"),
     sa.Index("call_facts_outcome_idx", "location_id", "outcome", "started_at"),
-    comment="What is derived from each call: outcome, flags, turns. Derived again when marts are "
-            "built, if the call or the rules changed.",
+    comment="Facts derived from each call: outcome, flags, turns. They are derived again when "
+            "marts are built, if the call or the rules have changed.",
 )  # fmt: skip
 
 caller_key = sa.Table(
@@ -68,8 +69,8 @@ caller_key = sa.Table(
               comment="1: there is one key."),
     sa.Column("key", sa.LargeBinary, nullable=False, comment="Secret; 32 bytes."),
     sa.CheckConstraint("id = 1"),
-    comment="The key of callers' pseudonyms in the views. Without it a pseudonym leads to no "
-            "number, not even by trying all numbers.",
+    comment="The key of callers' pseudonyms in the views. Without it, a pseudonym cannot be traced "
+            "to a number, not even by trying all numbers.",
 )  # fmt: skip
 
 CALLER_PSEUDONYM: Final = sa.case(
@@ -95,7 +96,7 @@ _MIDNIGHT: Final = "date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UT
 NOT_FINAL_SINCE: Final[sa.ColumnElement[Any]] = sa.literal_column(
     f"({_MIDNIGHT} - interval '{TRAILING_DAYS} days')"
 )
-"""``core.outcome.not_final_since`` at the database's time."""
+"""``core.outcome.not_final_since`` by the database's clock."""
 
 IS_NOT_FINAL: Final[sa.ColumnElement[bool]] = sa.or_(
     call_facts.c.outcome.is_(None),
@@ -104,7 +105,7 @@ IS_NOT_FINAL: Final[sa.ColumnElement[bool]] = sa.or_(
         call_facts.c.started_at >= NOT_FINAL_SINCE,
     ),
 )
-"""Of a call outer joined to its facts: its outcome may still change, or is not derived yet."""
+"""For a call outer joined to its facts: its outcome may still change, or is not derived yet."""
 
 OUTCOME: Final = sa.case(
     (IS_NOT_FINAL, sa.literal(Outcome.NOT_FINAL.value, sa.Text)), else_=call_facts.c.outcome

@@ -1,8 +1,8 @@
-"""Roles without a login, to be granted to logins: two for analysts, and one for the application,
-whose grants are in ``app_role.py``.
+"""Roles that cannot log in and are granted to logins: two for analysts, and one for the
+application, whose grants are in ``app_role.py``.
 
 ``voiceai_analyst`` reads the views without content, ``voiceai_analyst_content`` those with content.
-Neither may read a table or write anything. All other roles may read nothing of ours.
+Neither may read a table or write anything. Supabase's web roles and PUBLIC get no access at all.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _WEB_ROLES: Final = ("anon", "authenticated")
 
 
 def statements() -> list[str]:
-    """The statements that create the roles, if this user may, and grant each exactly its views."""
+    """The statements that create the roles, if this user may, and grant each one only its views."""
     return [_CREATE_ROLES, _GRANT]
 
 
@@ -46,7 +46,7 @@ def missing_roles(db: sa.Connection) -> list[str]:
 
 
 def missing_roles_text(roles: Iterable[str]) -> str:
-    """What to tell the operator about missing roles: the consequence and the statements to run."""
+    """The operator's message about missing roles: the consequence and the statements to run."""
     statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in roles)
     return (
         "Roles are missing, because this database user may not create them: analysts cannot read, "

@@ -1,6 +1,6 @@
-"""Keeps the shell's variables for PostgreSQL's own client from choosing another server or session.
+"""Keeps the shell's libpq variables from selecting another server or changing the session.
 
-Without SQLAlchemy, because the embedded server's watchdog needs it too and stays small that way.
+Does not import SQLAlchemy, because the embedded server's watchdog needs it too and must stay small.
 """
 
 import os
@@ -9,7 +9,7 @@ from typing import Final
 from psycopg import pq
 
 _PASSWORDS: Final = ("PGPASSWORD", "PGPASSFILE")
-"""The variables of libpq that stay in force: they can only open the door, not choose another."""
+"""libpq's variables that stay in force: they can give a password, but not select a server."""
 
 _UNLISTED: Final = (
     "PGTZ",
@@ -19,13 +19,13 @@ _UNLISTED: Final = (
     "PGSERVICEFILE",
     "PGREQUIRESSL",
 )
-"""Variables that libpq reads besides those of its parameters."""
+"""Variables that libpq reads in addition to those of its parameters."""
 
 
 def ignore_environment() -> None:
-    """Remove libpq's variables from the environment, of this process and those it starts.
+    """Remove libpq's variables from the environment of this process and of those it starts.
 
-    No parameter beats PGSERVICE, PGHOSTADDR or PGTZ, so they have to go.
+    Parameters do not override PGSERVICE, PGHOSTADDR or PGTZ, so these must be removed.
     """
     listed = (option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar)
     for name in {*listed, *_UNLISTED} - {*_PASSWORDS}:

@@ -1,7 +1,7 @@
-"""The marts' tables: every column with its meaning and its source.
+"""The marts' tables: all columns with their meaning and source.
 
-``comment`` becomes the comment in the database and the description in Dagster, ``info["from"]`` the
-column lineage. ``migrations/`` creates the tables.
+``comment`` becomes the comment in the database and the description in Dagster; ``info["from"]``
+becomes the column lineage. ``migrations/`` creates the tables.
 
 ``day`` is a day of the location's own time zone. Counts and sums are additive over agents, hours
 and days; the comment of a column that is not (distinct counts, percentiles, averages) says so.
@@ -16,7 +16,7 @@ from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.schema import metadata
 
 LOOK_BACK: Final = 13
-"""Days before a day that its trend and its repeat callers depend on."""
+"""The number of days before a day on which its trend and repeat callers depend."""
 
 FIRST_DAY: Final = LOOK_BACK + 1
 LAST_DAY: Final = 2
@@ -45,7 +45,7 @@ def ratio(name: str, over: str, under: str, origin: str, more: str = "") -> sa.C
 
 
 def location() -> sa.Column[Any]:
-    return column("location_id", sa.Text, "HighLevel's location.", "location_id", key=True)
+    return column("location_id", sa.Text, "The HighLevel location.", "location_id", key=True)
 
 
 def _day() -> sa.Column[Any]:
@@ -131,8 +131,8 @@ def measures() -> Iterable[sa.Column[Any]]:
     yield count("engaged_calls", "Calls in which the caller spoke: at least 2 caller turns and 10 "
                  "seconds, unless configured otherwise.", _TURNS)  # fmt: skip
     yield ratio("engagement_rate", "engaged_calls", "calls", _TURNS)
-    yield count("short_calls", "Calls under 10 seconds or in which the caller said nothing: a "
-                 "sign of abandoned calls. Not those of unknown speakers.", _TURNS)  # fmt: skip
+    yield count("short_calls", "Calls under 10 seconds, and calls with known speakers in which the "
+                 "caller said nothing: a sign of abandoned calls.", _TURNS)  # fmt: skip
     yield ratio("short_call_rate", "short_calls", "calls", _TURNS)
     yield count("transferred_calls", "Calls with an executed CALL_TRANSFER.", _ACTIONS)
     yield count("engaged_transferred_calls", "Engaged calls with an executed CALL_TRANSFER.",
@@ -175,13 +175,14 @@ def measures() -> Iterable[sa.Column[Any]]:
     limit = "duration_seconds agent_id agents.raw"
     yield count("max_duration_known_calls", "Calls of known duration, of agents whose "
                  "maxCallDuration was known.", limit)  # fmt: skip
-    yield count("calls_at_max_duration", "Of these: within 2 seconds of the maxCallDuration that "
-                 "applied when the call started, or longer.", limit)  # fmt: skip
+    yield count("calls_at_max_duration", "Of max_duration_known_calls: at most 2 seconds shorter "
+                 "than the maxCallDuration that applied when the call started.",
+                 limit)  # fmt: skip
     yield ratio("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls", limit)
     hours = "started_at agent_id agents.raw agents.timezone"
     yield count("hours_known_calls", "Calls of agents whose working hours were known.", hours)
-    yield count("after_hours_calls", "Of these: outside the working hours that applied when "
-                 "the call started, in the agent's time zone, else the location's.",
+    yield count("after_hours_calls", "Of hours_known_calls: outside the working hours that applied "
+                 "when the call started, in the agent's time zone, else the location's.",
                  hours)  # fmt: skip
     yield ratio("after_hours_rate", "after_hours_calls", "hours_known_calls", hours)
     yield column("is_small_sample", sa.Boolean, "calls < 20: shares of calls are not meaningful.",
@@ -191,7 +192,7 @@ def measures() -> Iterable[sa.Column[Any]]:
 
 
 def measures_if_read(unread: str) -> Iterable[sa.Column[Any]]:
-    """The measures of days that need not have been read; ``unread`` says what NULL means."""
+    """The measures, for days that may not have been read; ``unread`` says what NULL means."""
     for one in measures():
         one.nullable = True
         one.comment = f"{one.comment} NULL: {unread}"
@@ -276,7 +277,7 @@ hourly_activity = sa.Table(
     location(),
     _day(),
     column("hour", sa.SmallInteger, "Hour of the local day, 0 to 23; when clocks go back, the "
-            "repeated hour is one.", "started_at locations.timezone", key=True),
+            "repeated hour counts as one.", "started_at locations.timezone", key=True),
     column("weekday", sa.SmallInteger, "1 is Monday, 7 is Sunday.",
             "started_at locations.timezone"),
     *measures(),
@@ -296,9 +297,9 @@ action_metrics = sa.Table(
     column("action_name", sa.Text, "The configured name, with numbers and addresses masked.",
             _ACTIONS, key=True),
     column("is_unknown_type", sa.Boolean, "The type is none of the documented eight.", _ACTIONS),
-    count("actions", "How often it is listed.", _ACTIONS),
+    count("actions", "How often the action is listed.", _ACTIONS),
     count("executed_actions", "Actions with an execution time.", _ACTIONS),
-    count("calls", "Calls in which it is listed. " + NOT_ADDITIVE, _ACTIONS),
+    count("calls", "Calls in which the action is listed. " + NOT_ADDITIVE, _ACTIONS),
     count("agent_calls", "Calls of the agent on that day: the denominator of call_share. Over "
            "several days, divide by the sum of agent_performance.calls: an action has no row on a "
            "day without it. " + NOT_ADDITIVE, "agent_id"),
@@ -307,8 +308,8 @@ action_metrics = sa.Table(
            "not earlier.", _ACTIONS),
     column("p50_latency_seconds", sa.Double, "Median seconds from trigger to execution, "
             f"interpolated; NULL without timed_actions. {NOT_ADDITIVE}", _ACTIONS, null=True),
-    column("p90_latency_seconds", sa.Double, "90th percentile of the same. " + NOT_ADDITIVE,
-            _ACTIONS, null=True),
+    column("p90_latency_seconds", sa.Double, "90th percentile of the same seconds. "
+            + NOT_ADDITIVE, _ACTIONS, null=True),
     column("is_small_sample", sa.Boolean, "agent_calls < 20: call_share is not meaningful.",
             "agent_id"),
     *marks(),
@@ -325,8 +326,8 @@ data_capture_metrics = sa.Table(
     agent(),
     column("data_key", sa.Text, "Name of the extracted value, masked like action_name; the "
             "values are never copied here.", "extracted_data", key=True),
-    count("filled_calls", "Calls in which it is not empty.", "extracted_data"),
-    count("engaged_filled_calls", "Engaged calls in which it is not empty.",
+    count("filled_calls", "Calls in which the value is not empty.", "extracted_data"),
+    count("engaged_filled_calls", "Engaged calls in which the value is not empty.",
            f"extracted_data {_TURNS}"),
     count("engaged_calls", "Engaged calls of the agent on that day: the denominator of fill_rate. "
            "Over several days, divide by the sum of agent_performance.engaged_calls. "
@@ -346,8 +347,8 @@ outcome_metrics = sa.Table(
     _day(),
     agent(),
     column("outcome", sa.Text, "By the first rule that holds: goal, transferred, follow_up, "
-            "data_taken, answered, unclear, no_conversation; not_final: of the last two, still "
-            "within the days that are re-read. The rules are in daily_call_metrics.outcome_rules.",
+            "data_taken, answered, unclear or no_conversation. not_final replaces the last two "
+            "while the day may be re-read. The rules are in daily_call_metrics.outcome_rules.",
             f"{_ACTIONS} {_TURNS} extracted_data", key=True),
     count("calls", "Calls with this outcome: each call has exactly one.",
            f"{_ACTIONS} {_TURNS} extracted_data"),
@@ -358,8 +359,8 @@ outcome_metrics = sa.Table(
     sa.Index("outcome_metrics_day_idx", "day"),
     sa.Index("outcome_metrics_not_final_idx", "computed_at",
              postgresql_where=sa.text("outcome = 'not_final'")),
-    comment="Calls and minutes by outcome, agent and day: over all outcomes they are those of "
-    "agent_performance.",
+    comment="Calls and minutes by outcome, agent and day. Over all outcomes they add up to those "
+    "of agent_performance.",
 )  # fmt: skip
 
 language_metrics = sa.Table(
@@ -367,15 +368,15 @@ language_metrics = sa.Table(
     metadata,
     location(),
     _day(),
-    column("language", sa.Text, "As HighLevel's translation of the call says, in small letters; "
-           "empty if it says none, as for most calls.", "translation", key=True),
-    count("calls", "Calls of this language.", "translation"),
+    column("language", sa.Text, "The language in HighLevel's translation of the call, in lower "
+           "case; empty if there is none, as for most calls.", "translation", key=True),
+    count("calls", "Calls in this language.", "translation"),
     column("talk_seconds", sa.Numeric(14, 3), "Sum of their durations, in seconds.",
            "duration_seconds"),
     column("talk_minutes", sa.Double, "talk_seconds / 60.", "duration_seconds"),
     *marks(),
     sa.Index("language_metrics_day_idx", "day"),
-    comment="Calls and minutes by language and day, where HighLevel says the language.",
+    comment="Calls and minutes by day and language, as far as HighLevel names it.",
 )  # fmt: skip
 
 MARTS: Final = (
@@ -387,6 +388,6 @@ MARTS: Final = (
     outcome_metrics,
     language_metrics,
 )
-"""Those with a row for a day; those of weeks and months are in ``period_tables.py``."""
+"""The marts with a row for a day; those of weeks and months are in ``period_tables.py``."""
 
 MEASURES: Final = tuple(one.name for one in measures())

@@ -1,7 +1,7 @@
 """Migrates a database to the current schema: an empty one, an older one, or the source system's.
 
-Only ``upgrade`` alters anything. An incompatible database gets one error that names every obstacle
-(``adoption.py``), before the first change.
+Only ``upgrade`` alters anything. For an incompatible database it raises one error that names all
+obstacles (``adoption.py``), before the first change.
 """
 
 import re
@@ -97,10 +97,10 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
 
 
 def _taken(error: sa.exc.ProgrammingError) -> str | None:
-    """The table of ours whose name is taken; None if something else failed."""
+    """The name of a table of ours that is already taken; None if something else failed."""
     if not isinstance(error.orig, psycopg.errors.DuplicateTable):
         return None
-    # What the server says is in its language; the name is between its quotation marks.
+    # The server's message is in its own language, so only the name in it is searched for.
     said = error.orig.diag.message_primary or ""
     return next((name for name in OURS if re.search(rf"\b{name}\b", said)), None)
 
@@ -115,7 +115,7 @@ def upgrade_sql() -> str:
 
 
 def _after_the_last_revision() -> list[str]:
-    """The statements that follow the code, not a revision, and can be repeated: views, comments,
+    """The repeatable statements that depend on the code, not on a revision: views, comments,
     grants."""
     created = [view.statement for view in views.VIEWS]
     return [

@@ -13,6 +13,6 @@ sync_pauses = sa.Table(
     sa.Column("paused_by", sa.Text, nullable=False, comment="Where the operator paused them."),
     sa.Column("reason", sa.Text, nullable=False, server_default="",
               comment="Why, as the operator entered it."),
-    comment="Users whose calls are not read, because an operator has paused their syncs. A row "
-            "goes when they are resumed; token_events has both.",
+    comment="Users whose calls are not read, because an operator has paused their syncs. A row is "
+            "deleted when they are resumed; token_events records both.",
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""The marts of weeks and months: distinct callers and percentiles of days do not add up to them.
+"""The marts of weeks and months, because distinct callers and percentiles of days do not add up.
 
-A period is one of the location's own time zone. Its counts are the sums of its days' marts.
+A period is in the location's own time zone. Its other counts are the sums of its days' marts.
 """
 
 from typing import Any, Final
@@ -37,7 +37,7 @@ def _period() -> tuple[sa.Column[Any], ...]:
 def _days() -> tuple[sa.Column[Any], ...]:
     return (
         column("last_day", sa.Date, "The period's last day.", "started_at locations.timezone"),
-        count("days_read", "Days of the period that were read, and are counted.",
+        count("days_read", "Days of the period that were read; only these are counted.",
               "sync_status.read_until"),
     )  # fmt: skip
 
@@ -54,10 +54,10 @@ period_metrics = sa.Table(
     *measures_if_read(_UNREAD),
     count("new_callers", "Of unique_callers: without an earlier call at the location. NULL also if "
           f"no day before the period was read. {NOT_ADDITIVE}", _CALLERS, null=True),
-    count("returning_callers", "unique_callers - new_callers; NULL where that is. " + NOT_ADDITIVE,
-          _CALLERS, null=True),
-    column("callers_known_since", sa.Date, "The first day of the location that was read: a caller "
-           "from before it counts as new.", _CALLERS, null=True),
+    count("returning_callers", "unique_callers - new_callers; NULL if new_callers is. "
+          + NOT_ADDITIVE, _CALLERS, null=True),
+    column("callers_known_since", sa.Date, "The first day of the location that was read: earlier "
+           "calls are unknown, so their callers count as new.", _CALLERS, null=True),
     count("peak_concurrent_calls", "The most calls in progress at one moment. NULL: "
           f"{_UNREAD} {NOT_ADDITIVE}", "started_at duration_seconds", null=True),
     *marks(),
@@ -75,7 +75,8 @@ agent_period_metrics = sa.Table(
     *_days(),
     column("agent_name", sa.Text, "What the agent was called last in the period; NULL: never "
            "listed.", "agents.name", null=True),
-    column("is_agent_deleted", sa.Boolean, "As of its last day with a call.",
+    column("is_agent_deleted", sa.Boolean, "Whether the agent was deleted, as of its last day "
+           "with a call.",
            "is_agent_deleted agents.missing_since"),
     *measures_if_read(_UNREAD),
     *marks(),

@@ -14,7 +14,7 @@ deleted_months = sa.Table(
     sa.Column("calls", sa.BigInteger, nullable=False, server_default="0",
               comment="How many calls were deleted so far."),
     instant("began_at", nullable=False, comment="When deleting last began."),
-    instant("finished_at", comment="When nothing of it was left; NULL: not yet."),
+    instant("finished_at", comment="When all its calls were deleted; NULL: not yet."),
     comment="Months whose calls were deleted because they are no longer kept. Calls from before "
             "the end of the last one may be gone; their marts stay as they are.",
 )  # fmt: skip

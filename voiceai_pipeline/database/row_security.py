@@ -1,7 +1,7 @@
-"""Row level security that hides rows of the source system's tables from us.
+"""Detects row level security that hides rows of the source system's tables from us.
 
-A hidden row looks like a user who does not exist: "0 users, all well". So it is looked for before
-users are read, and a policy counts only if it plainly opens every row.
+A hidden row looks like a user who does not exist: "0 users, all well". So this is checked before
+users are read, and a policy counts only if it clearly allows all rows.
 """
 
 from typing import Final
@@ -38,7 +38,7 @@ _HIDING: Final = sa.text(
 
 
 def obstacles(db: sa.Connection) -> list[str]:
-    """A sentence for each table whose rows may be hidden, with the statement that opens them."""
+    """A sentence for each table whose rows may be hidden, with the statement that shows them."""
     return [
         f"Row level security hides rows of {row.name} from this user. Ask the table's owner to "
         f"run: {_opening(row)}"
@@ -47,7 +47,7 @@ def obstacles(db: sa.Connection) -> list[str]:
 
 
 def refuse_hidden_rows(db: sa.Connection) -> None:
-    """Make sure that every row can be read.
+    """Check that all rows can be read.
 
     Raises:
         PipelineError: ROWS_HIDDEN, with the statements that grant access.

@@ -1,9 +1,9 @@
-"""What the modules of tables share: the metadata, and which tables may be older than we are.
+"""What the modules of tables share: the metadata, and the tables that another system may own.
 
-``migrations/`` creates the tables; a test holds both equal. ``migrate`` writes the comment of every
-table and column into the database. ``users``, ``api_keys`` and ``sync_status`` keep the source
-system's columns, so the existing application can read them; our columns are nullable or have a
-default.
+``migrations/`` creates the tables; a test checks that both are equal. ``migrate`` writes the
+comments of all tables and columns into the database. ``users``, ``api_keys`` and ``sync_status``
+keep the source system's columns, so that the existing application can read them; our columns are
+nullable or have a default.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ ADOPTED: Final = ("users", "api_keys", "sync_status")
 """Tables that the source system may have created."""
 
 VERSION_TABLE: Final = "voiceai_alembic_version"
-"""Our own: Dagster keeps an ``alembic_version`` in the same search path (decision 1)."""
+"""Our own name: Dagster's ``alembic_version`` is in the same search path (decision 1)."""
 
 
 def instant(name: str, **options: Any) -> sa.Column[Any]:

@@ -1,5 +1,5 @@
-"""Shares over several days: the queries of views that have a row for every day of an agent, also
-for days without the action or value. So both numbers of a share can be summed.
+"""The queries of the views for shares over several days. They have a row for each day of an agent,
+even without the action or value, so that both numbers of a share can be summed.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ _ADDITIVE: Final = "Additive over days, agents and locations."
 def _every_day(
     mart: sa.Table, things: tuple[str, ...], counts: Mapping[str, str], base: str, label: str
 ) -> sa.Select[Any]:
-    """A row for each day of each agent and each thing that the location has ever had.
+    """A row for each day of each agent and each action or value that the location has ever had.
 
     Args:
-        things: the mart's columns that say which action or value it is.
-        counts: columns of the mart, which are 0 on a day without the thing, and their names here.
+        things: the mart's columns that identify the action or value.
+        counts: the mart's columns to count by, 0 on a day without it, with their names here.
         base: the denominator in ``agent_performance``; ``label`` is its name here.
     """
     known = sa.select(mart.c.location_id, *(mart.c[name] for name in things)).distinct()
@@ -61,8 +61,8 @@ ACTION_SHARES: Final = _every_day(
 ACTION_COMMENTS: Final = {
     "calls": f"The agent's calls of the day in which the action is listed; 0 if none. {_ADDITIVE} "
     "Not over actions: a call can have several.",
-    "actions": f"How often it is listed. {_ADDITIVE}",
-    "executed_actions": f"Of these: with an execution time. {_ADDITIVE}",
+    "actions": f"How often the action is listed. {_ADDITIVE}",
+    "executed_actions": f"How many of these have an execution time. {_ADDITIVE}",
     "agent_calls": "All calls of the agent on the day: sum(calls) / sum(agent_calls) is the share "
     f"of any set of days and agents. {_ADDITIVE}",
     **{name: str(action_metrics.c[name].comment) for name in ("action_type", "action_name")},
@@ -77,8 +77,8 @@ DATA_CAPTURE_SHARES: Final = _every_day(
 )
 DATA_CAPTURE_COMMENTS: Final = {
     "data_key": str(data_capture_metrics.c.data_key.comment),
-    "filled_calls": f"Calls of the day in which it is not empty; 0 if none. {_ADDITIVE}",
-    "engaged_filled_calls": f"Engaged calls in which it is not empty. {_ADDITIVE}",
+    "filled_calls": f"Calls of the day in which the value is not empty; 0 if none. {_ADDITIVE}",
+    "engaged_filled_calls": f"Engaged calls in which the value is not empty. {_ADDITIVE}",
     "engaged_calls": "All engaged calls of the agent on the day: sum(engaged_filled_calls) / "
     f"sum(engaged_calls) is the share of any set of days and agents. {_ADDITIVE}",
 }

@@ -1,6 +1,6 @@
-"""The database's clock for many threads: read once a second, carried on by this process's own.
+"""The database's clock for many threads: read once a second, and continued by the process's clock.
 
-Never ahead of the database: what it says is as old as the answer that it was read from took.
+Never ahead of the database: it lags by the time that the database's answer took to arrive.
 """
 
 import threading
@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from voiceai_pipeline.database.engine import autocommit, database_now
 
 _FRESH: Final = 1.0
-"""Seconds: in so few two clocks do not part."""
+"""Seconds for which a reading is continued: too few for the two clocks to drift apart."""
 
 
 class SharedClock:
-    """The time (UTC), by the database or simulated.
+    """The database's time or a simulated one (UTC). Safe to share between threads.
 
     Args:
         simulated: replaces the database's clock; aware UTC.

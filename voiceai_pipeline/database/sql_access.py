@@ -1,8 +1,8 @@
-"""SQL tools on this machine read the embedded server over TCP, where VOICEAI_SQL_PORT asks for it.
+"""Lets SQL tools on this machine read the embedded server over TCP, if VOICEAI_SQL_PORT is set.
 
-One login, with an analyst's rights and a generated password, is the only one that the server takes
-over TCP (``embedded_server.py`` writes who may connect). The password is in a file that libpq, and
-so psql and most tools, read themselves: it is never printed and on no command line.
+The server accepts only one login over TCP, which has an analyst's rights and a generated password
+(``embedded_server.py`` writes who may connect). The password is in a file that libpq reads, and
+thus psql and most tools: it is never printed and never on a command line.
 """
 
 import secrets
@@ -23,12 +23,12 @@ _MAX_STATEMENT: Final = "5min"
 
 
 def password_file(home: Path) -> Path:
-    """The file with the password, in libpq's format, which has it as its last field."""
+    """The path of the password file, in libpq's format: the password is the last field."""
     return home / _FILE
 
 
 def url(home: Path, port: int) -> str:
-    """The address for SQL tools: without the password, but with the file that has it."""
+    """The URL for SQL tools. It names the password file instead of the password."""
     return (
         f"postgresql://{SQL_USER}@127.0.0.1:{port}/{DATABASE}"
         f"?passfile={password_file(home).as_posix()}"
@@ -49,7 +49,7 @@ def obstacle(db: sa.Connection, port: int) -> str | None:
 
 
 def allow(db: sa.Connection, home: Path, port: int) -> None:
-    """Create the login, or give it the password of the file again; the file is made if missing.
+    """Create the login if missing, and set its password to the file's; create the file if missing.
 
     Args:
         db: a connection to our database, migrated.
@@ -74,7 +74,7 @@ def allow(db: sa.Connection, home: Path, port: int) -> None:
 
 
 def _password(home: Path) -> str | None:
-    """What the file says, if it is one of ours."""
+    """The password in the file; None if there is no file, or it has none."""
     path = password_file(home)
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The table of what syncs did for each user."""
+"""The table of syncs and their results, by user."""
 
 import sqlalchemy as sa
 
@@ -15,24 +15,25 @@ user_syncs = sa.Table(
     sa.Column("asked_by", sa.Text,
               comment="Who or what asked for it: the page, a schedule, a backfill."),
     instant("asked_at", comment="When an operator asked for it; NULL: no operator did."),
-    instant("started_at", nullable=False, comment="When it was asked for, or its read started."),
+    instant("started_at", nullable=False,
+            comment="When an operator asked for it; otherwise, when its first read started."),
     instant("ended_at", comment="When it ended; NULL: not yet."),
     sa.Column("first_day", sa.Date, nullable=False, comment="The first of its days."),
     sa.Column("last_day", sa.Date, nullable=False, comment="The last of its days."),
     sa.Column("days", sa.Integer, nullable=False, server_default="0",
-              comment="How many of the days have a result."),
+              comment="Number of days that have a result."),
     sa.Column("incomplete_days", sa.Integer, nullable=False, server_default="0",
-              comment="How many of these are not complete."),
+              comment="Number of these that are not complete."),
     sa.Column("new_calls", sa.Integer, nullable=False, server_default="0",
               comment="Calls that were not stored before."),
     sa.Column("changed_calls", sa.Integer, nullable=False, server_default="0",
-              comment="Calls that were stored differently."),
+              comment="Calls whose stored content changed."),
     sa.Column("missing_calls", sa.Integer, nullable=False, server_default="0",
               comment="Calls that HighLevel no longer lists."),
     sa.Column("message", sa.Text, nullable=False, server_default="",
-              comment="Why days are not complete."),
+              comment="Why some days are not complete."),
     sa.Index("user_syncs_user_id_started_at_idx", "user_id", "started_at"),
     sa.Index("user_syncs_under_way_idx", "run_id", postgresql_where=sa.text("ended_at IS NULL")),
-    comment="Syncs of a user that an operator asked for, that found or changed calls, or that "
-            "failed; of the last 90 days. One that only confirmed what is stored leaves no row.",
+    comment="Syncs of a user in the last 90 days that an operator asked for, that found or changed "
+            "calls, or that failed. A sync that only confirmed what is stored leaves no row.",
 )  # fmt: skip

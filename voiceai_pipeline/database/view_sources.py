@@ -1,7 +1,7 @@
 """The functions through which the views read the source system's tables.
 
-PostgreSQL records no dependency on what a function's text names, so the source system can alter and
-drop each of its columns; a view would pin it. They run with their owner's rights, as views do.
+PostgreSQL records no dependency on names in a function's text, so the source system can alter and
+drop any column; a view would prevent that. They run with their owner's rights, as views do.
 """
 
 from typing import Any, Final
@@ -74,8 +74,8 @@ def function(table: sa.TableClause) -> sa.TableValuedAlias:
 
 
 def statements() -> list[str]:
-    """The statements that create both functions, and fix where they look for tables: where we do,
-    and last among a reader's temporary tables, which would come first otherwise."""
+    """The statements that create both functions and set their search path: ours, then ``pg_temp``,
+    or a reader's temporary tables would come first."""
     connection = ALL_CONNECTIONS.order_by(None).subquery("connection")
     last_sync = (
         sa.select(sync_status)
@@ -93,7 +93,7 @@ def _function_of(table: sa.TableClause, source: sa.Subquery) -> str:
     returned = ", ".join(
         f'"{column.name}" {column.type.compile(dialect=_DIALECT)}' for column in table.columns
     )
-    # The types are what the views promise, whatever the source system's columns have become.
+    # The types that the views promise, even if the source system changes its columns' types.
     body = sa.select(*(sa.cast(source.c[column.name], column.type) for column in table.columns))
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.{table.name}() RETURNS TABLE ({returned}) "

@@ -2,7 +2,7 @@
 
 A view reads with its owner's rights, so an analyst needs none on the tables, and tokens stay out of
 reach. Which role may read which view is in ``grants.py``. Names are stable and columns are only
-appended: PostgreSQL cannot replace a view otherwise, and users' queries depend on it.
+appended: PostgreSQL cannot replace a view otherwise, and users' queries depend on them.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ class View:
     """A view of the schema.
 
     Attributes:
-        comments: of columns, where the comment of the table's column does not fit.
-        is_content: whether it shows what callers said, or who they are.
+        comments: comments of columns, where that of the table's column does not fit.
+        is_content: whether the view shows what callers said, or who they are.
     """
 
     name: str
@@ -86,7 +86,7 @@ ACTION_TYPES: Final = sa.func.jsonb_path_query_array(
 IS_AGENT_DELETED: Final = sa.or_(
     call_logs.c.is_agent_deleted, agents.c.missing_since.is_not(None)
 ).label("is_agent_deleted")
-"""By the call or by the list of agents; NULL: neither says."""
+"""According to the call or the list of agents; NULL: neither says."""
 
 LOCATION_NAME: Final = sa.func.coalesce(locations.c.name, call_logs.c.location_id)
 CALLS_WITH_NAMES: Final = (
@@ -117,8 +117,8 @@ CALL_COMMENTS: Final = {
     "outcome": "Derived, by the first rule that holds (docs/metrics.md): goal, transferred, "
     "follow_up, data_taken, answered, unclear or no_conversation; not_final: it may still change.",
     "caller_pseudonym": "The same text for each call of a caller (docs/metrics.md) at a location, "
-    "to count distinct and returning callers by; leads to no number or contact. NULL: the caller "
-    "is unknown or withheld, or the call is not derived yet (is_engaged is NULL too).",
+    "for counting distinct and returning callers; it reveals no number or contact. NULL: the "
+    "caller is unknown or withheld, or the facts are not derived yet (is_engaged is NULL too).",
 }
 
 CALL_CONTENT: Final = (
@@ -159,13 +159,13 @@ DERIVED: Final = (
     call_facts.c.is_transferred,
     call_facts.c.is_data_captured,
 )
-"""What is derived from a call; all but the outcome are NULL until it is."""
+"""Facts derived from a call; all but the outcome are NULL until they are derived."""
 
 COUNTED_BY: Final = (call_facts.c.local_day, call_facts.c.local_hour, CALLER_PSEUDONYM)
-"""What analysts without content count calls by."""
+"""Columns by which analysts without access to content count calls."""
 
 _CALLS: Final = sa.select(*_CALL_FACTS).select_from(
-    # Calls of a location that no user holds any more stay, without a user.
+    # Calls of a location without a user stay, with no user.
     CALLS_WITH_NAMES.outerjoin(_connection, _connection.c.location_id == call_logs.c.location_id)
 )
 _USER: Final = {
@@ -285,7 +285,7 @@ _APPENDED: Final = (
     "caller_turns",
     "peak_concurrent_calls",
 )
-"""Columns of marts that are newer than their view, in the order in which they came."""
+"""Columns of marts that are newer than their view, in the order in which they were added."""
 
 
 def _mart(mart: sa.Table) -> sa.Select[Any]:
@@ -296,10 +296,9 @@ def _mart(mart: sa.Table) -> sa.Select[Any]:
 VIEWS: Final = (
     View(
         "calls",
-        "Calls that metrics count, a row for each user who sees the call: a call belongs to a "
-        "location, and all users of a shared location see it; user_id is NULL where no user has "
-        "the location any more. Without trial calls and calls that "
-        "HighLevel no longer lists.",
+        "Calls that metrics count, with a row for each user who sees the call: a call belongs to a "
+        "location, and all users of a shared location see it; user_id is NULL if no user has the "
+        "location any more. Trial calls and calls that HighLevel no longer lists are left out.",
         _CALLS.where(COUNTED).add_columns(*DERIVED, *COUNTED_BY),
         _USER | CALL_COMMENTS,
     ),
@@ -325,8 +324,9 @@ VIEWS: Final = (
     ),
     View(
         "captured_values",
-        "The values that agents captured, a row for each that is not empty: count them to find the "
-        "most frequent. Also of trial calls and calls that HighLevel no longer lists: join calls.",
+        "The values that agents captured, with a row for each that is not empty: count them to "
+        "find the most frequent. Includes trial calls and calls that HighLevel no longer lists: "
+        "join calls to exclude them.",
         CAPTURED_VALUES,
         CAPTURED_COMMENTS,
         is_content=True,
@@ -342,7 +342,7 @@ VIEWS: Final = (
             f"{DayState.FAILED}: a rerun can help. {DayState.WAITING}: needs action first, or "
             f"an operator has paused the syncs. {DayState.NOT_KEPT}: deleted because of its age; "
             "its marts stay.",
-            "message": "Why it is not complete; of a complete day, what is odd about it.",
+            "message": "Why the day is not complete; for a complete day, what is odd about it.",
             "fix": "What to do; NULL: no action needed.",
         },
     ),
@@ -355,8 +355,8 @@ VIEWS: Final = (
             "state": "connected, in_doubt, paused, needs_reconnect, disconnected or "
             "never_connected; also connected while the token is being refreshed.",
             "can_sync": "Whether calls are read.",
-            "failure_class": "Why they are not, or why the last refresh failed, as a code.",
-            "message": "The same as a sentence; NULL: no problem.",
+            "failure_class": "Why calls are not read, or why the last refresh failed, as a code.",
+            "message": "failure_class as a sentence; NULL: no problem.",
             "fix": "What to do; NULL: no action needed.",
             "connection_since": "Since when it has this state.",
             "location_id": "The HighLevel location whose calls the user sees.",
@@ -368,8 +368,8 @@ VIEWS: Final = (
             "last_sync_message": "The result in a sentence.",
             "records_synced": "Calls stored for the days of the last sync.",
             "syncs_paused_since": "Since when an operator has paused the user's syncs; NULL: not "
-            "paused. The state paused is HighLevel's doing.",
-            "syncs_paused_by": "Where the operator did so.",
+            "paused. (The state paused means that HighLevel has paused the location.)",
+            "syncs_paused_by": "Where the operator paused them.",
             "syncs_paused_because": "The operator's reason, if one was given.",
         },
     ),
@@ -387,7 +387,7 @@ VIEWS: Final = (
     View(
         "action_shares",
         "For shares of actions over several days: a row for each day of an agent and each action "
-        "that its location has ever had, also on days without it.",
+        "that its location has ever had, even if the day does not have it.",
         share_queries.ACTION_SHARES,
         share_queries.ACTION_COMMENTS,
     ),

@@ -9,7 +9,7 @@ webhook_messages = sa.Table(
     "webhook_messages",
     metadata,
     sa.Column("message_id", sa.Text, primary_key=True,
-              comment="HighLevel's webhookId, else a hash of the body: a repetition has the same."),
+              comment="HighLevel's webhookId, else a hash of the body: the same if repeated."),
     sa.Column("type", sa.Text, nullable=False,
               comment="call_ended, installed, uninstalled or other."),
     sa.Column("location_id", sa.Text, comment="The HighLevel location, if it names one."),
@@ -17,14 +17,14 @@ webhook_messages = sa.Table(
     sa.Column("is_ours", sa.Boolean, nullable=False,
               comment="Whether a user is or was connected to the location or agency."),
     instant("received_at", nullable=False, comment="When it first arrived."),
-    instant("handled_at", comment="When its consequences were drawn; NULL: not yet, or none."),
+    instant("handled_at", comment="When it was acted on; NULL: not yet, or nothing to do."),
     sa.Index("webhook_messages_location_id_received_at_idx", "location_id", "received_at"),
     sa.Index("webhook_messages_received_at_idx", "received_at"),
     sa.Index("webhook_messages_uninstalled_idx", "received_at",
              postgresql_where=sa.text("type = 'uninstalled' AND handled_at IS NULL")),
     sa.Index("webhook_messages_installed_idx", "location_id",
              postgresql_where=sa.text("type = 'installed' AND handled_at IS NULL")),
-    comment="Verified webhook messages of the last 30 days; nothing of their contents.",
+    comment="Verified webhook messages of the last 30 days, without their contents.",
 )  # fmt: skip
 
 webhook_refusals = sa.Table(
@@ -34,7 +34,7 @@ webhook_refusals = sa.Table(
     sa.Column("reason", sa.Text, primary_key=True,
               comment="unsigned, other_app, unreadable or too_large."),
     sa.Column("messages", sa.BigInteger, nullable=False, comment="How many were refused."),
-    instant("last_at", nullable=False, comment="When the last one was."),
+    instant("last_at", nullable=False, comment="When the last one was refused."),
     comment="Webhook messages that were refused, counted; they are not kept.",
 )  # fmt: skip
 
@@ -49,7 +49,7 @@ call_hints = sa.Table(
               comment="Reads so far; after the last one the row is deleted."),
     instant("due_at", nullable=False, comment="When the location is read next for this call."),
     sa.Index("call_hints_due_at_idx", "due_at"),
-    comment="Calls that have ended according to a message, until their texts have arrived.",
+    comment="Calls that have ended, according to a message, and whose texts may still arrive.",
 )  # fmt: skip
 
 hinted_reads = sa.Table(
@@ -57,9 +57,9 @@ hinted_reads = sa.Table(
     metadata,
     sa.Column("location_id", sa.Text, primary_key=True, comment="The HighLevel location."),
     instant("read_at", nullable=False, comment="When its last hinted read began."),
-    instant("seen_until", comment="Up to when calls have been seen; earlier ones may be missing."),
-    comment="The last read of each location that a message asked for; sync_ledger says which days "
-            "are complete.",
+    instant("seen_until", comment="Calls have been seen up to here; earlier ones may be missing."),
+    comment="The last read of each location that was caused by a message; sync_ledger says which "
+            "days are complete.",
 )  # fmt: skip
 
 hinted_days = sa.Table(

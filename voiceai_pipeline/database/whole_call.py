@@ -1,8 +1,8 @@
-"""A call as HighLevel lists it, put together again from the columns of ``call_logs``.
+"""Reassembles a call, as HighLevel lists it, from the columns of ``call_logs``.
 
-Each value is stored once: ``raw`` keeps only the members of the item that no column gives back to
-the letter (``highlevel/unheld.py``), and they win over the columns. So a row whose ``raw`` is the
-whole item, as older versions stored it, is put together rightly too.
+Each value is stored once: ``raw`` has only those members of the item that the columns cannot
+reproduce exactly (``highlevel/unheld.py``), and they take precedence. So a row whose ``raw`` is the
+whole item, as older versions stored it, is reassembled correctly too.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ from voiceai_pipeline.database.tables import call_logs
 
 _MEMBERS: Final = {
     "id": "call_id",
-    # As HighLevel writes it; whatever is written in another way is in raw.
+    # HighLevel's usual format; a time in another format is in raw.
     "createdAt": "to_char(call_logs.started_at AT TIME ZONE 'UTC', "
     '\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\')',
     "agentId": "agent_id",
@@ -29,7 +29,7 @@ _MEMBERS: Final = {
     "translation": "translation",
     "messageId": "message_id",
 }
-"""What the columns say of an item, by HighLevel's names; NULL is an absent member."""
+"""The item's members in columns, by HighLevel's names; NULL means that the member is absent."""
 
 _VALUES: Final = ", ".join(
     f"('{name}', to_jsonb({source if '(' in source else f'call_logs.{source}'}))"
@@ -40,16 +40,16 @@ HELD: Final = (
     "(SELECT coalesce(jsonb_object_agg(name, value), '{}') "  # noqa: S608 - our own names
     f"FROM (VALUES {_VALUES}) AS member(name, value) WHERE value IS NOT NULL)"
 )
-"""SQL: the members that the columns of a row give back."""
+"""SQL: the members that a row's columns reproduce."""
 
 WHOLE: Final = f"({HELD} || coalesce(call_logs.raw, '{{}}'))"
 """SQL: the whole item of a row of ``call_logs``, redacted."""
 
 UNHELD: Final = (
     "(SELECT jsonb_object_agg(name, value) FROM jsonb_each(call_logs.raw) AS sent(name, value) "  # noqa: S608
-    # As text: 65 and 65.0 are equal, and not the same.
+    # Compared as text: 65 and 65.0 are equal as JSON, but differ.
     f"WHERE ({HELD} -> name)::text IS DISTINCT FROM value::text)"
 )
-"""SQL: what of a row's ``raw`` its columns do not give back; NULL if that is nothing."""
+"""SQL: the members of a row's ``raw`` that its columns do not reproduce; NULL if there are none."""
 
 WHOLE_ITEM: Final = sa.literal_column(WHOLE, call_logs.c.raw.type).label("raw")

@@ -92,11 +92,11 @@ def test_what_was_pasted_around_token_and_location_does_not_matter(
 @pytest.mark.parametrize(
     ("token", "location_id", "said"),
     [
-        ("", LOCATION, "no private integration token"),
-        ("pit-with a space 0123456789", LOCATION, "no private integration token"),
-        ("pit-über-0123456789-0123456789", LOCATION, "no private integration token"),
-        ("{token}", "", "no location id"),
-        ("{token}", "my location", "no location id"),
+        ("", LOCATION, "not a private integration token"),
+        ("pit-with a space 0123456789", LOCATION, "not a private integration token"),
+        ("pit-über-0123456789-0123456789", LOCATION, "not a private integration token"),
+        ("{token}", "", "not a location id"),
+        ("{token}", "my location", "not a location id"),
     ],
 )
 def test_what_cannot_be_a_token_or_a_location_is_refused_before_any_request(

@@ -111,7 +111,7 @@ def test_it_is_said_what_a_login_gives_up_or_lacks(database: Secret) -> None:
     url = database.reveal()
     for login, prepare, fine, said in (
         (RUNNER, "SELECT 1", True, "runner can change neither the tables nor the history"),
-        ("postgres", "SELECT 1", False, "the login postgres does everything"),
+        ("postgres", "SELECT 1", False, "the login postgres may do everything"),
         (RUNNER, "GRANT CREATE ON SCHEMA public TO PUBLIC", False, "may create tables beside ours"),
         (RUNNER, "REVOKE SELECT ON users FROM voiceai_app", False, "lacks rights on users"),
     ):

@@ -278,7 +278,7 @@ def test_a_private_token_is_entered_tested_and_never_shown(installation: Install
 
     assert 'type="password"' in form.text
     assert unusable.status_code == 422
-    assert "no private integration token" in unusable.text
+    assert "not a private integration token" in unusable.text
     assert elsewhere.status_code == 409
     assert "The private integration token is not for this location" in elsewhere.text
     assert "Nothing was changed" in elsewhere.text
