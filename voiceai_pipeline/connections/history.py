@@ -149,7 +149,7 @@ def record(
 
 
 def last_grant_at(db: sa.Connection, user_id: UUID) -> datetime | None:
-    """When a user's tokens were last stored (UTC); None if never."""
+    """When a token pair was last stored for a user (UTC); None if never."""
     stored = (TokenEvent.CONNECTED.value, TokenEvent.REFRESHED.value, TokenEvent.RESTORED.value)
     last: datetime | None = db.execute(
         sa.select(sa.func.max(token_events.c.at)).where(

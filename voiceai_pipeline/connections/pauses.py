@@ -1,7 +1,7 @@
 """``sync_pauses``: users whose syncs an operator has paused.
 
-While a row is there, the user's calls are not read: ``Tokens`` refuses, a second after the pause at
-the latest, and what plans a sync leaves the user out. Tokens are refreshed as ever, so that the
+While a user has a row, the user's calls are not read: syncs are planned without the user, and
+``Tokens`` refuses reads within a second after the pause. Tokens are still refreshed, so that the
 connection survives a long pause (decision 42).
 """
 
@@ -23,7 +23,7 @@ from voiceai_pipeline.database.engine import read_clock
 from voiceai_pipeline.database.tables import sync_pauses
 
 REASON_LENGTH: Final = 200
-"""Characters of a reason that are kept."""
+"""The most characters of a reason that are kept."""
 
 
 class Pauses:
@@ -52,10 +52,10 @@ class Pauses:
             reason: what the operator entered; kept as one line of ``REASON_LENGTH`` characters.
 
         Returns:
-            Those who were not paused before. Of the others, the first pause stays as it is.
+            The users who were not paused before; the others keep their first pause.
 
         Raises:
-            UnknownUserError: one of them does not exist, and nothing was changed.
+            UnknownUserError: one of the users does not exist; nothing was changed.
         """
         why = cleaned(reason, REASON_LENGTH)
         paused = set()
@@ -73,13 +73,13 @@ class Pauses:
         return paused
 
     def resume(self, user_ids: Collection[UUID]) -> set[UUID]:
-        """Let users be synced again: the days that were missed are filled automatically.
+        """Resume the syncs of users; the days that were missed are filled automatically.
 
         Returns:
-            Those who were paused.
+            The users who were paused.
 
         Raises:
-            UnknownUserError: one of them does not exist, and nothing was changed.
+            UnknownUserError: one of the users does not exist; nothing was changed.
         """
         resumed = set()
         with self._engine.begin() as db:
@@ -108,7 +108,11 @@ class Pauses:
 
 
 def _existing(db: sa.Connection, user_ids: Collection[UUID]) -> list[Connection]:
-    """These users, in the one order in which rows of several are locked."""
+    """These users, sorted by id, so that all callers lock rows in the same order.
+
+    Raises:
+        UnknownUserError: one of them does not exist.
+    """
     found = connections.all_connections(db, list(user_ids))
     unknown = set(user_ids) - {one.user.id for one in found}
     if unknown:

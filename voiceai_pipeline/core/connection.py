@@ -209,7 +209,7 @@ class Connection:
 
     @property
     def sync_obstacle(self) -> FailureClass | None:
-        """Why this user's calls are not read: a pause, or else the connection; None: they are."""
+        """Why this user's calls are not read: a pause, or else ``obstacle``; None if they are."""
         return FailureClass.SYNC_PAUSED if self.pause is not None else self.obstacle
 
     @property
@@ -247,7 +247,7 @@ class Connection:
 
     @property
     def own_cause(self) -> str:
-        """Why the connection is in this state, whether the syncs are paused or not."""
+        """Why the connection is in this state, without a pause of the syncs."""
         if self.state is ConnectionState.NEVER_CONNECTED:
             return "Not connected yet"
         if self.obstacle is not None:

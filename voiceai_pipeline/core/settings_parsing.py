@@ -163,7 +163,7 @@ def keep_days_of(env: Mapping[str, str]) -> int | None:
     """How many days calls are kept at least; None: for ever.
 
     Raises:
-        SettingsError: it is no whole number, or one that is too small.
+        SettingsError: it is not a whole number, or too small.
     """
     text = env.get("VOICEAI_KEEP_CALLS_DAYS", "").strip() or "0"
     days = int(text) if re.fullmatch(r"[0-9]{1,4}", text) else -1
