@@ -21,6 +21,7 @@ from voiceai_pipeline.connections.spender import RowAhead
 from voiceai_pipeline.connections.standing import FRESH
 from voiceai_pipeline.connections.tokens import Tokens
 from voiceai_pipeline.core.days import Window, stretches
+from voiceai_pipeline.core.foreign_text import cleaned
 from voiceai_pipeline.database.driver import rows_of
 from voiceai_pipeline.database.engine import autocommit, database_error
 from voiceai_pipeline.database.shared_clock import SharedClock
@@ -72,7 +73,7 @@ class ReadsAhead:
         try:
             return self._of(tasks) if len(tasks) > 1 else {}
         except sa.exc.SQLAlchemyError as error:
-            log.info("nothing is read ahead: %s", database_error(error))
+            log.info("nothing is read ahead: %s", cleaned(str(database_error(error))))
             return {}
 
     def _of(self, tasks: Sequence[Task]) -> dict[str, LocationAhead]:

@@ -32,7 +32,7 @@ from voiceai_pipeline_tests.support.dagster_runs import EXPIRE
 from voiceai_pipeline_tests.support.demo_users import DEMO, Connector
 from voiceai_pipeline_tests.support.ports import free_port
 from voiceai_pipeline_tests.support.receivers import running_hook
-from voiceai_pipeline_tests.support.today import A_PRODUCT, today_for
+from voiceai_pipeline_tests.support.today import zone_of_a_product
 from voiceai_pipeline_tests.support.up import own_servers
 
 KEY: Final = "inner-key-0123456789abcdef"
@@ -133,7 +133,8 @@ class Canaries:
 def installed(
     postgres: EmbeddedPostgres, template: str, dagster_template: str, folder: Path
 ) -> Iterator[Canaries]:
-    today = today_for(A_PRODUCT)
+    zone = zone_of_a_product()
+    today = datetime.now(zone).date()
     folders = [folder / name for name in ("home", "temporary", "work", "dagster")]
     home, temporary, work, instance_folder = folders
     for one in folders:
@@ -168,6 +169,7 @@ def installed(
             "VOICEAI_DAGSTER_KEY": KEY,
             "VOICEAI_PAGE_PORT": str(page),
             "VOICEAI_PAGE_SECRET": CANARIES["password"],
+            "VOICEAI_TIMEZONE": zone.key,
             "VOICEAI_START_DATE": str(date.fromordinal(today.toordinal() - 3)),
             "VOICEAI_ALERT_WEBHOOK_URL": hook.url,
             "TMPDIR": str(temporary),

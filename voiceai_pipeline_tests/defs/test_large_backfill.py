@@ -29,7 +29,7 @@ from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.server import listen, serve_in_thread
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.product import Product
-from voiceai_pipeline_tests.support.today import A_PRODUCT, today_for
+from voiceai_pipeline_tests.support.today import today_for
 from voiceai_pipeline_tests.support.up import graphql
 
 pytestmark = pytest.mark.acceptance
@@ -49,7 +49,7 @@ BROKEN = LOCATIONS[7].id
 
 @pytest.fixture
 def days() -> list[date]:
-    today = today_for(A_PRODUCT)
+    today = today_for()
     return [today - timedelta(days=ago) for ago in range(90, 0, -1)]
 
 

@@ -5,14 +5,15 @@ share it: each leaves it as the next one can use it, and each can also be run al
 """
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from voiceai_pipeline_tests.support.processes import wait_until
-from voiceai_pipeline_tests.support.today import A_PRODUCT, today_for
+from voiceai_pipeline_tests.support.today import zone_of_a_product
 from voiceai_pipeline_tests.support.up import Up, ended, partition_stats
 
 ELSEWHERE: Final = {
@@ -26,9 +27,15 @@ ELSEWHERE: Final = {
 
 
 @pytest.fixture(scope="session")
-def product_day() -> date:
+def product_zone() -> ZoneInfo:
+    """The time zone of the product's days."""
+    return zone_of_a_product()
+
+
+@pytest.fixture(scope="session")
+def product_day(product_zone: ZoneInfo) -> date:
     """The day on which the product starts, which does not end before its tests do."""
-    return today_for(A_PRODUCT)
+    return datetime.now(product_zone).date()
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +46,13 @@ def week(product_day: date) -> list[date]:
 
 @pytest.fixture(scope="session")
 def running_product(
-    product_day: date, wheel_environment: Path, tmp_path_factory: pytest.TempPathFactory
+    product_zone: ZoneInfo, wheel_environment: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Up]:
     """The product after the demo's eight weeks were read: one day is red."""
     folder = tmp_path_factory.mktemp("empty")
     # The tests' environment may name the repository.
     env = {**ELSEWHERE, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    env["VOICEAI_TIMEZONE"] = product_zone.key
     program = str(wheel_environment / "bin" / "voiceai-pipeline")
     with ended(Up(folder / ".voiceai", env, program=program)) as product:
         product.start()
