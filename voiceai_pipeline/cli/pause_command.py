@@ -20,7 +20,7 @@ from voiceai_pipeline.pipeline import open_database
 def pause_command(user: str, reason: str, as_json: bool) -> None:
     """Pause USER's syncs; tokens are kept and refreshed.
 
-    No calls of USER are read until: voiceai-pipeline resume USER.
+    No calls of USER are read until you run voiceai-pipeline resume USER.
     """
     _change(user, as_json, reason=reason)
 

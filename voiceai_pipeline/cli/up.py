@@ -115,7 +115,7 @@ def run(settings: Settings, port: int, report: Callable[[str], None]) -> None:
         history = _history(settings, pipeline, dagster)
         full_at = -math.inf
         while True:
-            # What a full disk has stopped is noticed later, when there may be room again.
+            # A stop that a full disk caused may be noticed only once there is room again.
             full_at = time.monotonic() if is_full(home) else full_at
             try:
                 # The database first: nothing else recovers without it.

@@ -55,7 +55,7 @@ def connections_text(affected: Sequence[Connection]) -> str:
 
 
 def needing(action: int, paused: int) -> str:
-    """How many users need action, and of how many the syncs are paused."""
+    """How many users need action, and how many have paused syncs."""
     counts = [f"{action} users need action"] if action else []
     return ", ".join([*counts, *([f"{paused} users are paused"] if paused else [])])
 

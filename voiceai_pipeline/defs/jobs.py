@@ -181,7 +181,7 @@ def delete_old_calls(
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Delete the calls of months that are older than VOICEAI_KEEP_CALLS_DAYS, with all that was
-    derived from each. The numbers of the marts stay."""
+    derived from each call. The numbers of the marts stay."""
     old_calls.delete(context, pipeline, settings.page)
 
 
@@ -237,8 +237,8 @@ def purge_old_runs() -> None:
 
 
 @dg.job(
-    description="Delete calls that are no longer kept, for good, by whole months; none unless "
-    "VOICEAI_KEEP_CALLS_DAYS is set. The numbers of the marts stay.",
+    description="Delete calls that are no longer kept, for good and by whole months. Does nothing "
+    "unless VOICEAI_KEEP_CALLS_DAYS is set. The numbers of the marts stay.",
     tags={"dagster/max_retries": "0"},  # the next night continues
 )
 def purge_old_calls() -> None:

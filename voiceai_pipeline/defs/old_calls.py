@@ -1,6 +1,6 @@
-"""Deletes calls that are no longer kept, and records their days: neither missing nor failed.
+"""Deletes calls that are no longer kept, and records their days as neither missing nor failed.
 
-What is deleted is decided in ``calls/deleted_months.py``.
+``calls/deleted_months.py`` decides what is deleted.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from voiceai_pipeline.pipeline import Pipeline
 OFF: Final = "VOICEAI_KEEP_CALLS_DAYS is not set: all calls are kept."
 
 _SHOWN_EVERY: Final = 100_000
-"""Calls between two lines of the log: Dagster keeps each."""
+"""Calls between two log lines: Dagster keeps every line."""
 
 
 def delete(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettings) -> None:
-    """Delete what is no longer kept, and say what that was.
+    """Delete what is no longer kept, and log what was deleted.
 
     Raises:
         dg.Failure: the database failed, or a month stays because its marts are not built.
@@ -61,14 +61,14 @@ def delete(context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSetting
 
 
 def _are_built(pipeline: Pipeline, first: date, before: date) -> bool:
-    """Whether all marts are that can be: of earlier days than the first partition none is."""
+    """Whether all marts are built that can be; days before the first partition have none."""
     return pipeline.marts.unbuilt(max(first, partitions.FIRST_DAY), before) == 0
 
 
 def _record(
     context: dg.OpExecutionContext, pipeline: Pipeline, page: PageSettings, days: list[date]
 ) -> None:
-    """Say of each day that it is no longer kept; one that is red or missing becomes green."""
+    """Record for each day that it is no longer kept. A red or missing day becomes green."""
     shown = statuses_by_partition(context.instance, CALL_LOGS, partitions.days)
     for status in read_statuses(context, pipeline, page, days) if days else ():
         is_green = shown.get(status.day) is AssetPartitionStatus.MATERIALIZED
@@ -76,7 +76,7 @@ def _record(
             facts = numbers.of_calls(status.report, status.talk, pipeline.zone)
             log_materialization(context, "call_logs", status.day, facts)
         else:
-            # Another materialization would call the day's marts out of date.
+            # Another materialization would make the day's marts look out of date.
             observe(context, status)
         log_materialization(context, "sync_status", status.day, status.facts)
 
@@ -101,7 +101,7 @@ def _fail_if_a_month_waits(found: Deletion) -> None:
     if found.waits is not None:
         raise dg.Failure(
             f"The calls of {found.waits:%Y-%m} and of the months after it are not deleted yet: not "
-            "all of its marts are built by today's definitions, and they cannot be without its "
-            "calls. The next run looks again. If the runs of build_marts fail, they say why.",
+            "all marts of that month are built by today's definitions, which needs its calls. The "
+            "next run looks again. If the runs of build_marts fail, they say why.",
             allow_retries=False,
         )

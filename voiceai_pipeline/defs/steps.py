@@ -75,7 +75,7 @@ def sync_and_record(
     page: PageSettings,
 ) -> tuple[list[DayResult], list[DayReport]]:
     """Sync days of some users (None: of all) and record the state of each day for all users. Days
-    that are no longer kept are recorded, and not synced.
+    that are no longer kept are recorded but not synced.
 
     Raises:
         dg.Failure: the request is invalid, or the ledger cannot be read.
@@ -130,10 +130,10 @@ def _kept(
 
 
 def refuse_if_none_is_kept(pipeline: Pipeline, days: Sequence[date]) -> None:
-    """Fail the run if no day of what an operator asked for is still kept.
+    """Fail the run if none of the days that an operator asked for is still kept.
 
     Raises:
-        dg.Failure: with what to change.
+        dg.Failure: saying what to change.
     """
     since = pipeline.sync.first_day()
     if since is not None and pipeline.keep_days is not None and days and max(days) < since:

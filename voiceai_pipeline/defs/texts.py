@@ -173,7 +173,7 @@ def history_table(events: Sequence[Entry], page: PageSettings) -> str:
 
 
 def _without_reason(event: Entry) -> Entry:
-    """The event without an operator's own words: Dagster keeps them forever."""
+    """The event without an operator's own words, because Dagster keeps metadata forever."""
     return replace(event, detail="") if event.event is TokenEvent.SYNC_PAUSED else event
 
 

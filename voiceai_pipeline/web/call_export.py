@@ -27,7 +27,7 @@ AT_ONCE: Final = 3
 """Maximum number of concurrent exports: each holds a connection to the database."""
 
 STALLED: Final = 120.0
-"""Seconds for which a piece waits for its reader; the database does not wait longer either."""
+"""Seconds for which a piece of the file waits for its reader; then the export is given up."""
 
 _TYPES: Final = {
     Format.CSV: "text/csv; charset=utf-8",
@@ -76,8 +76,8 @@ def _format(text: str) -> Format:
 
 
 class _Export(StreamingResponse):
-    """A file that is sent as it grows. Its slot is free afterwards, also if the client left before
-    the first piece or stopped reading."""
+    """A file that is sent as it is written. Its slot is freed afterwards, even if the client left
+    before the first piece or stopped reading."""
 
     def __init__(self, pieces: Generator[bytes, None, None], format_: Format) -> None:
         name = f'attachment; filename="calls.{format_.value}"'
@@ -90,7 +90,7 @@ class _Export(StreamingResponse):
                 await send(message)
 
         try:
-            # The file stays incomplete, which its reader notices.
+            # The file ends incomplete, which its reader notices.
             with contextlib.suppress(TimeoutError):
                 await super().__call__(scope, receive, send_in_time)
         finally:

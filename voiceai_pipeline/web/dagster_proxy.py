@@ -185,7 +185,7 @@ async def _exchange(socket: WebSocket, dagster: ClientConnection) -> None:
 
 
 async def _to_dagster(socket: WebSocket, dagster: ClientConnection) -> None:
-    """Returns at the browser's end, or at a message that is no text."""
+    """Returns when the browser disconnects or sends a message that is not text."""
     while (text := (await socket.receive()).get("text")) is not None:
         await dagster.send(text)
 
@@ -214,7 +214,7 @@ _QUERY: Final = msgspec.json.Decoder(_Query)
 
 
 def _is_query(body: bytes) -> bool:
-    """Whether Dagster's web server can read it; over anything else it stumbles."""
+    """Whether Dagster's web server can read ``body``; anything else would be an error in it."""
     try:
         _QUERY.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):

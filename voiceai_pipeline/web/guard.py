@@ -55,7 +55,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         else:
             status, sentence = refused
-            # What is left of the connection may be read in two ways.
+            # The rest of the connection's data would be ambiguous.
             end = {"Connection": "close"} if status == 400 else None
             await PlainTextResponse(f"{sentence} Nothing was changed.\n", status, end)(
                 scope, receive, send
@@ -98,7 +98,8 @@ class Guard:
 
 
 def _refuse_two_lengths(scope: Scope) -> tuple[int, str] | None:
-    """A proxy before us may go by the other one: a second request would be hidden in the body."""
+    """Refuse a request with two lengths: a proxy in front of us may follow the other one, so that
+    the body hides a second request."""
     headers = Headers(scope=scope)
     if "content-length" in headers and "transfer-encoding" in headers:
         return 400, "This request says twice how long it is."
@@ -126,9 +127,9 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?", re.AS
 
 
 def _name_of(hosts: list[str]) -> str:
-    """The host name of a Host header, without its port; empty if it is anything else besides.
+    """The host name of a Host header, without its port; empty if the header is malformed.
 
-    The rest of it is part of Dagster's policy and of addresses.
+    The whole header becomes part of the policy for Dagster's UI and of addresses.
     """
     found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
     return found[1].lower() if found else ""

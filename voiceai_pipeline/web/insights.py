@@ -145,7 +145,7 @@ def _unknown(
 
 
 def _of_agent(scope: Scope, gone_before: date | None) -> list[str]:
-    """That what no mart has of an agent is missing for days whose calls were deleted."""
+    """A sentence if days include deleted calls: for an agent, some numbers are in no mart."""
     first = min(days.first for days in (scope.days, scope.before))
     if gone_before is None or scope.agent_id is None or first >= gone_before:
         return []

@@ -83,14 +83,14 @@ class Row:
         if not self.is_paused:
             pause = Button("Pause", "pause", is_link=True, is_listed=False)
             return tuple(sorted((*self._buttons, pause), key=lambda one: one.path == "disconnect"))
-        # What reads calls is refused, and nothing else is urgent.
+        # Reading calls is refused while paused, and nothing else is urgent.
         others = (one for one in self._buttons if one.path not in ("sync", "test"))
         resume = Button("Resume", "resume", is_main=True)
         return (resume, *(replace(one, is_main=False) for one in others))
 
     @property
     def _buttons(self) -> tuple[Button, ...]:
-        """Those of the connection."""
+        """The buttons for the state of the connection."""
         connection = self.connection
         token = Button("Enter a token", "private-token", is_link=True, is_listed=False)
         if self.is_unconnected:
@@ -131,7 +131,7 @@ class Row:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last sync failed, and none is under way or may start that may fix it."""
+        """Whether the last sync failed, none that may fix it is under way, and none is paused."""
         failed = self.last_sync is not None and self.last_sync.status == "failure"
         return failed and self.sync is None and not self.is_paused
 

@@ -38,7 +38,7 @@ ACTOR: Final = "connections page"
 
 
 def _written(value: Any) -> Any:
-    """What a template writes for a value; ``Markup`` means what it says."""
+    """What a template writes for a value; ``Markup`` is written as it is."""
     return visible(value) if type(value) is str else value
 
 

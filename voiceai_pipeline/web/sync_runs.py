@@ -153,7 +153,7 @@ def _days(site: Site, first: date | None, last: date | None) -> list[date]:
     earliest, today = site.dagster.first_day(), site.today()
     last = last or today
     if first is None:
-        # Not beyond the first day that Python has.
+        # Not before the first day that Python has.
         before = min(TRAILING_DAYS, max(0, (last - earliest).days))
         first = last - timedelta(days=before)
     return days_to_sync(
