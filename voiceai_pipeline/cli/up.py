@@ -261,7 +261,7 @@ def _start_sandbox(
     report("Sandbox: starting a local HighLevel, because HIGHLEVEL_CLIENT_ID is not set")
     argv = [sys.executable, "-m", "voiceai_pipeline.sandbox", "--port", str(port)]
     argv += ["--state-file", str(settings.home / "sandbox.json")]
-    argv += ["--story-from", str(_sandbox_start(settings.home))]
+    argv += ["--story-from", str(_sandbox_start(settings.home)), "--zone", settings.timezone.key]
     argv += ["--webhook-url", f"http://127.0.0.1:{settings.page.port}/webhooks/highlevel"]
     supervisor.start("sandbox", argv, os.environ)
     _wait_until(lambda: _answers(f"{url}/sandbox/state"), supervisor, "sandbox", seconds=60)

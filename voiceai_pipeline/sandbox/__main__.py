@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from voiceai_pipeline.sandbox.cast import DEMO_LOCATIONS, with_stories
+from voiceai_pipeline.sandbox.faults import zone_of
 from voiceai_pipeline.sandbox.server import serve
 from voiceai_pipeline.sandbox.world import World
 
@@ -26,12 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DAY",
         help="let the demo's businesses change over time, from this day (YYYY-MM-DD) on",
     )
+    parser.add_argument(
+        "--zone", type=zone_of, default="UTC", help="the IANA zone of the demo's bad day"
+    )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         day = given.story_from
         locations = with_stories(DEMO_LOCATIONS, day) if day else DEMO_LOCATIONS
-        world = World(state_file=given.state_file, locations=locations)
+        world = World(state_file=given.state_file, locations=locations, zone=given.zone)
     except (OSError, ValueError) as problem:
         sys.stderr.write(f"{problem}\n")
         return 1

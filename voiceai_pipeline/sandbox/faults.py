@@ -8,9 +8,8 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from voiceai_pipeline.sandbox.calls import DAY_MS, day_start_ms
+from typing import Any, Final, Literal, get_args
+from zoneinfo import ZoneInfo, available_timezones
 
 Kind = Literal[
     "latency",
@@ -44,13 +43,14 @@ _MARGIN_MS = 1000
 @dataclass(frozen=True)
 class Fault:
     """One rule. It lets `after` matching requests pass, then fires `times` times (None: always)
-    and is removed."""
+    and is removed. With a `day`, it concerns requests for calls of that day in `zone`."""
 
     kind: Kind
     location_id: str = EVERYWHERE
     times: int | None = None
     after: int = 0
     day: dt.date | None = None
+    zone: str = "UTC"
     path: str = ""
     status: int = 503
     seconds: float = 0.2
@@ -85,6 +85,7 @@ class Fault:
             times=None if raw.get("times") in (None, "") else int(raw["times"]),
             after=int(raw.get("after", 0)),
             day=dt.date.fromisoformat(raw["day"]) if raw.get("day") else None,
+            zone=zone_of(raw.get("zone") or "UTC"),
             path=str(raw.get("path", "")),
             status=int(raw.get("status", 503)),
             seconds=float(raw.get("seconds", 3600 if kind == "stall" else 0.2)),
@@ -132,8 +133,31 @@ class Fault:
             return False
         if window is None:
             return True
-        start = day_start_ms(self.day)
-        return min(window[1], start + DAY_MS) - max(window[0], start) > _MARGIN_MS
+        start, end = (
+            dt.datetime.combine(day, dt.time(), ZoneInfo(self.zone)).timestamp() * 1000
+            for day in (self.day, self.day + dt.timedelta(days=1))
+        )
+        return min(window[1], end) - max(window[0], start) > _MARGIN_MS
+
+
+_BAD_DAY_AGO: Final = dt.timedelta(days=3)
+
+
+def bad_day(location_id: str, now: dt.datetime, zone: str) -> Fault:
+    """The demo's bad day: 503 for the location's calls of the day three days ago in a zone."""
+    day = (now - _BAD_DAY_AGO).astimezone(ZoneInfo(zone)).date()
+    return Fault("server_error", location_id, day=day, zone=zone, status=503)
+
+
+def zone_of(name: object) -> str:
+    """The name of an IANA zone.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    if name not in available_timezones():
+        raise ValueError("zone must be an IANA zone such as America/New_York")
+    return str(name)
 
 
 def moment_of(text: str | None) -> dt.datetime | None:

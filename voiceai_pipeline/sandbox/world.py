@@ -26,7 +26,7 @@ from voiceai_pipeline.sandbox.cast import (
     SandboxAgent,
     SandboxLocation,
 )
-from voiceai_pipeline.sandbox.faults import Fault, FaultBook
+from voiceai_pipeline.sandbox.faults import Fault, FaultBook, bad_day
 from voiceai_pipeline.sandbox.limits import RateLimits
 from voiceai_pipeline.sandbox.oauth import ACCESS_LIFETIME_S, Grant, OAuth, RefusedError, TokenPair
 from voiceai_pipeline.sandbox.outbox import Outbox
@@ -50,7 +50,6 @@ __all__ = [
 DateEnds = Literal["inclusive", "exclusive"]
 
 _REMEMBERED_REQUESTS = 50_000
-_BAD_DAY_AGO = dt.timedelta(days=3)
 _STATE_VERSION = 1
 
 
@@ -80,8 +79,10 @@ class World:
         locations: tuple[SandboxLocation, ...] = DEMO_LOCATIONS,
         history_start: dt.date = dt.date(2024, 1, 1),
         demo_troubles: bool | None = None,
+        zone: str = "UTC",
     ) -> None:
         self.seed = seed
+        self.zone = zone
         self.clock = clock
         self.state_file = state_file
         self.users = users
@@ -122,16 +123,15 @@ class World:
     # --- troubles -------------------------------------------------------------------------
 
     def with_demo_troubles(self) -> Self:
-        """Give the bad-day location its bad day: 503 for the UTC day three days ago."""
-        day = (self.clock() - _BAD_DAY_AGO).date()
+        """Give the bad-day location its bad day."""
         for user in self.users:
             if user.role == "bad_day" and user.location_id:
-                self.add_fault(Fault("server_error", user.location_id, day=day, status=503))
+                self.add_fault(bad_day(user.location_id, self.clock(), self.zone))
         return self
 
     @property
     def bad_day(self) -> dt.date | None:
-        """The UTC day that fails for some location; None when all are healed."""
+        """The day, in `zone`, that fails for some location; None when all are healed."""
         bad = (fault.day for fault in self.faults if fault.kind == "server_error" and fault.day)
         return next(bad, None)
 

@@ -136,6 +136,15 @@ def test_a_bad_day_is_bad_beyond_a_second_of_margin(
     assert harbor.get("/voice-ai/agents", locationId=HARBOR.id).status_code == 200
 
 
+@pytest.mark.parametrize(("hours", "status"), [(0, 200), (8, 503), (31, 503), (32, 200)])
+def test_a_bad_day_is_a_day_of_its_zone(harbor: Client, hours: int, status: int) -> None:
+    midnight = dt.datetime(A_DAY.year, A_DAY.month, A_DAY.day, tzinfo=dt.UTC)
+    harbor.fault(HARBOR.id, "server_error", day=A_DAY.isoformat(), zone="Etc/GMT+8")
+    start = midnight + dt.timedelta(hours=hours)
+    asked = {"startDate": ms(start), "endDate": ms(start + dt.timedelta(hours=1))}
+    assert harbor.calls(HARBOR.id, **asked).status_code == status
+
+
 def test_a_fault_can_wait_for_its_turn(harbor: Client) -> None:
     harbor.fault(HARBOR.id, "gateway_timeout_401", after=2, times=1)
     assert [harbor.calls(HARBOR.id).status_code for _ in range(4)] == [200, 200, 401, 200]
