@@ -74,7 +74,7 @@ def test_a_name_cannot_mention_all_members_in_slack(hook: Hook) -> None:
 def test_a_mail_has_all_required_headers(mailbox: Mailbox) -> None:
     sent(email_to(mailbox), "Café\r\nBcc: everybody@agency.test")
     (mail,) = mailbox.mails
-    assert mail["Subject"] == (
+    assert mail["Subject"].replace("\N{WORD JOINER}", "") == (
         "[voiceai_pipeline] Café Bcc: everybody@agency.test needs action: Failed to refresh token"
     )
     assert mail["From"] == "Voice AI <alerts@agency.test>"

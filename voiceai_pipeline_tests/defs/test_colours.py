@@ -188,7 +188,7 @@ def test_a_user_who_is_connected_later_makes_the_days_red_that_were_not_read(
     days = healthy.week[-2:]
     assert healthy.sync(days, user_ids=[str(juniper.user.id)]).success
     text = failure_of(correct(healthy))
-    assert "1 user not complete on 5 days" in text
+    assert "1 user is not complete on 5 days" in text
     assert (
         f"- Juniper Fitness, {healthy.week[0]} to {healthy.week[4]} (5 days): Not synced yet."
         in text

@@ -72,7 +72,7 @@ def test_a_run_of_a_lost_machine_ends_at_the_second_silent_tick_and_its_slot_is_
     assert slots(product) == 0
     said = [record.message for record in product.instance.all_logs(run_id)]
     assert [text for text in said if "process 7 on lost.example.test was killed" in text]
-    assert "Every run that works" in str(tick(product, sensors.silent_runs).skip_reason)
+    assert "gives signs of life" in str(tick(product, sensors.silent_runs).skip_reason)
 
 
 def test_a_run_that_gives_a_sign_between_two_ticks_goes_on(product: Product) -> None:
