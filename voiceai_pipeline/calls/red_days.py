@@ -1,5 +1,5 @@
-"""Which users are missing on a red day, and why. Grouped by cause in the database, for a page that
-must respond quickly, like ``day_counts``."""
+"""Which users are missing on a red day, and why. Like ``day_counts``, this works in the database,
+for a page that must respond quickly: it groups the users by cause there."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -198,7 +198,7 @@ _ADD: Final = sa.text(
 
 
 def attribute(db: sa.Connection, user_ids: Collection[UUID], run_id: str, asked_by: str) -> None:
-    """Record what requested a run, in those of these users' rows that no operator requested."""
+    """Record what requested a run in these users' rows of it, unless an operator requested them."""
     db.execute(_ATTRIBUTE, {"users": list(user_ids), "run_id": run_id, "asked_by": asked_by})
 
 

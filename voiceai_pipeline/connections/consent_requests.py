@@ -176,7 +176,7 @@ def _in_order(waiting: sa.Subquery) -> tuple[sa.ColumnElement[Any], ...]:
 
 
 def assign(db: sa.Connection, key: str, user_id: UUID, now: datetime) -> bool:
-    """Record the consent's user and mark it as used; False if it is used or expired."""
+    """Record the consent's user and mark the consent used; False if already used or expired."""
     assigned = db.execute(
         sa.update(table)
         .where(

@@ -99,7 +99,8 @@ class MartLocation:
     read_windows: tuple[Window, ...] = ()
 
     def read_until(self, day: date) -> datetime | None:
-        """Up to when (UTC) the day has been read from its start without a gap; None if not."""
+        """The moment (UTC) up to which the day has been read without a gap from its start; None if
+        its start has not been read."""
         whole = Window.of_day(day, self.zone)
         for window in self.read_windows:
             if whole.start in window:

@@ -83,8 +83,8 @@ class DaySums:
 
 @dataclass(frozen=True)
 class AgentSums:
-    """An agent's sums over the days, and over the days before; ``before`` is None if the location
-    was not read on each of those."""
+    """An agent's sums over the days (``now``) and over the earlier days (``before``), which is None
+    unless the location was read on every one of the earlier days."""
 
     location_id: str
     agent_id: str

@@ -47,7 +47,8 @@ RATIOS: Final = (
     ("max_duration_rate", "calls_at_max_duration", "max_duration_known_calls"),
     ("after_hours_rate", "after_hours_calls", "hours_known_calls"),
 )
-"""Rate, numerator, denominator. A share of engaged calls counts only those, so none exceeds 1."""
+"""Rate, numerator, denominator. If the denominator is engaged calls, the numerator counts only
+engaged calls too, so no rate exceeds 1."""
 
 
 @dataclass(frozen=True)

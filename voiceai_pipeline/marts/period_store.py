@@ -50,7 +50,7 @@ def periods(first: date, last: date) -> Iterator[Period]:
 
 
 def begin(first: date) -> date:
-    """The earliest day of the week and the month of ``first``."""
+    """The start of the week or of the month that contains ``first``, whichever is earlier."""
     return min(first - first.weekday() * _DAY, first.replace(day=1))
 
 

@@ -66,4 +66,5 @@ def _sentence(sync: UserSync) -> str:
     days = f"{sync.first_day}"
     if sync.last_day != sync.first_day:
         days += f" to {sync.last_day}"
-    return f"Sync of {days} asked for: {sync.state.value}, {sync.new_calls} new calls"
+    calls = f"{sync.new_calls} new call{'s' * (sync.new_calls != 1)}"
+    return f"Requested a sync of {days}: {sync.state.value}, {calls}"

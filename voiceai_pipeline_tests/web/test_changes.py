@@ -30,8 +30,8 @@ def test_changes_of_all_users_are_on_one_page_newest_first(installation: Install
         page = visitor.get("/changes").text
     rows = [plain(row) for row in re.findall("<tr role.*?</tr>", page, re.DOTALL)][1:]
     assert len(rows) == 5
-    assert "Harbor Dental Sync of" in rows[0]
-    assert "asked for: queued, 0 new calls connections page run" in rows[0]
+    assert "Harbor Dental Requested a sync of" in rows[0]
+    assert ": queued, 0 new calls connections page run" in rows[0]
     assert "Harbor Dental Connected by consent in the browser connections page" in rows[-1]
     others = " ".join(rows[1:-1])
     assert "Cedar Vets Disconnected by an operator; the tokens were deleted command line" in others
