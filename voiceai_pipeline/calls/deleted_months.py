@@ -9,7 +9,7 @@ Safe beside syncs and beside another process that does the same. Of a month that
 sync began, the sync may still store days; they go in the same run or in the next one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from voiceai_pipeline.calls import call_search, ledger
 from voiceai_pipeline.calls.call_store import lock_locations
 from voiceai_pipeline.core import kept_days
+from voiceai_pipeline.core.batches import batches
 from voiceai_pipeline.core.days import DayState, Window
 from voiceai_pipeline.database.engine import autocommit, read_clock
 
@@ -166,7 +167,7 @@ class OldCalls:
                 _mark(db, users[start : start + _USERS], month, since)
         _, locations = self._work(month)
         deleted = 0
-        for group in _groups(locations):
+        for group in batches(locations, BATCH):
             found = BATCH
             while found == BATCH:
                 with self._engine.begin() as db:
@@ -204,7 +205,7 @@ class OldCalls:
         found = [one for one in (call and call.astimezone(self._zone).date(), day) if one]
         return min(found, default=None)
 
-    def _work(self, month: date) -> tuple[list[UUID], list[tuple[str, int]]]:
+    def _work(self, month: date) -> tuple[list[UUID], dict[str, int]]:
         """The users with days to mark up to the end of a month, and the locations with calls to
         delete, with how many."""
         before = kept_days.next_month(month)
@@ -212,7 +213,7 @@ class OldCalls:
             users = list(db.execute(_USERS_TO_MARK, {"before": before}).scalars())
             ids = call_search.location_ids(db)
             rows = db.execute(_LOCATIONS_TO_DELETE, {"ids": ids, "end": self._start(before)})
-            return users, [(row.location_id, row.calls) for row in rows]
+            return users, {row.location_id: row.calls for row in rows}
 
     def _is_unfinished(self, month: date) -> bool:
         with self._engine.begin() as db:
@@ -233,20 +234,6 @@ def _mark(db: sa.Connection, users: list[UUID], month: date, since: date) -> Non
     values = {"before": kept_days.next_month(month), "message": kept_days.sentence(since)}
     ledger.lock_users(db, users)
     db.execute(_MARK, {"users": users, **values})
-
-
-def _groups(locations: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
-    """Locations whose calls fit into one batch together, and those that need several alone."""
-    group: list[str] = []
-    calls = 0
-    for location_id, count in locations:
-        if group and calls + count > BATCH:
-            yield group
-            group, calls = [], 0
-        group.append(location_id)
-        calls += count
-    if group:
-        yield group
 
 
 def _give_room_back(engine: sa.Engine) -> None:

@@ -107,8 +107,8 @@ class ReadsAhead:
 
     def _first_window(self, days: Collection[date]) -> Window:
         first = stretches(sorted(days))[0]
-        ends = (Window.of_day(day, self.zone) for day in (first[0], first[-1]))
-        return Window(next(ends).start, next(ends).end)
+        start, end = Window.of_day(first[0], self.zone), Window.of_day(first[-1], self.zone)
+        return Window(start.start, end.end)
 
 
 _KNOWN: Final = (

@@ -8,7 +8,7 @@ outcomes that have become final since.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,6 +19,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from voiceai_pipeline.calls import call_store
+from voiceai_pipeline.core.batches import batches
 from voiceai_pipeline.core.days import Window, stretches
 from voiceai_pipeline.core.outcome import not_final_since, sentences
 from voiceai_pipeline.core.settings import BOOKING, MetricRules
@@ -142,7 +143,8 @@ class Marts:
         try:
             for stretch in stretches(wanted):
                 found = self._sizes(stretch, location_ids)
-                self._build_all(list(_batches(found)), stretch, wrong)
+                parts = list(batches(found, CALLS_AT_ONCE, LOCATIONS_AT_ONCE))
+                self._build_all(parts, stretch, wrong)
                 locations = max(locations, len(found))
         except sa.exc.SQLAlchemyError as error:
             raise database_error(error) from None
@@ -368,16 +370,3 @@ def _rules_columns(days: pd.Series, rules: MetricRules) -> dict[str, Any]:
             f"{outcome}: {says}" for outcome, says in sentences(rules).items()
         ),
     }
-
-
-def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    calls = 0
-    for location_id, size in sizes.items():
-        if batch and (calls + size > CALLS_AT_ONCE or len(batch) == LOCATIONS_AT_ONCE):
-            yield batch
-            batch, calls = [], 0
-        batch.append(location_id)
-        calls += size
-    if batch:
-        yield batch

@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 Kind = Literal[
     "latency",
@@ -155,9 +155,10 @@ def zone_of(name: object) -> str:
     Raises:
         ValueError: there is no such zone.
     """
-    if name not in available_timezones():
-        raise ValueError("zone must be an IANA zone such as America/New_York")
-    return str(name)
+    try:
+        return ZoneInfo(str(name)).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError("zone must be an IANA zone such as America/New_York") from None
 
 
 def moment_of(text: str | None) -> dt.datetime | None:

@@ -138,6 +138,13 @@ class CallDesk:
         with self.engine.connect() as db:
             return [tuple(row) for row in db.execute(sa.text(query))]
 
+    def furnish(self) -> None:
+        """Begin again with two locations, of which the first has an agent."""
+        self.clear()
+        self.location(HARBOR, "Harbor Dental", NEW_YORK)
+        self.location(MAPLE, "Maple Plumbing", BERLIN)
+        self.agent(HARBOR, "agent-front", "Front desk")
+
     def clear(self) -> None:
         """Forget every call, location and opening."""
         self._run(

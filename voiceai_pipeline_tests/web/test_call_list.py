@@ -11,7 +11,6 @@ import pytest
 from voiceai_pipeline.calls import call_search
 from voiceai_pipeline.database.embedded import EmbeddedPostgres
 from voiceai_pipeline_tests.support.call_desk import (
-    BERLIN,
     HARBOR,
     MAPLE,
     MORNING,
@@ -39,10 +38,7 @@ def running(
 
 @pytest.fixture
 def desk(running: CallDesk) -> CallDesk:
-    running.clear()
-    running.location(HARBOR, "Harbor Dental", NEW_YORK)
-    running.location(MAPLE, "Maple Plumbing", BERLIN)
-    running.agent(HARBOR, "agent-front", "Front desk")
+    running.furnish()
     return running
 
 

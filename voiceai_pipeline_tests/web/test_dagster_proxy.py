@@ -1,13 +1,13 @@
 """What of a visitor's request reaches Dagster's UI process: recorded there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
 
 import pytest
 from websockets.exceptions import ConnectionClosedOK
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
 from voiceai_pipeline.core.dagster_access import KEY_HEADER, ROLE_HEADER
@@ -43,6 +43,25 @@ def analyst_at(open_page: Open, upstream: str) -> Iterator[tuple[Installation, V
         yield page, analyst
 
 
+@contextmanager
+def analysts_websocket(
+    open_page: Open, upstream: Callable[[ServerConnection], None], headers: Mapping[str, str]
+) -> Iterator[ClientConnection]:
+    """A websocket of a logged-in analyst, with these headers too, and what Dagster does with it."""
+    server: Server = serve(upstream, "127.0.0.1", 0, subprotocols=["graphql-ws"])  # type: ignore[list-item]
+    url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+    Thread(target=server.serve_forever, daemon=True).start()
+    with server, analyst_at(open_page, url) as (page, analyst):
+        cookies = "; ".join(f"{one.name}={one.value}" for one in analyst.session.cookies)
+        with connect(
+            f"{page.url.replace('http', 'ws')}/dagster/graphql",
+            additional_headers={**headers, "Cookie": cookies, "Origin": page.url},
+            subprotocols=["graphql-ws"],  # type: ignore[list-item]
+            proxy=None,
+        ) as socket:
+            yield socket
+
+
 def test_neither_cookies_nor_private_headers_of_a_visitor_go_upstream(open_page: Open) -> None:
     nonce = {"Content-Security-Policy": "script-src 'nonce-abcdefghijklmnop'"}
     answer = Reply({"data": {}}, headers=nonce)
@@ -75,18 +94,8 @@ def test_a_websocket_carries_the_role_of_its_session_and_nothing_else(open_page:
         received.append({n.lower(): v for n, v in connection.request.headers.raw_items()})
         connection.recv(30)
 
-    server: Server = serve(record, "127.0.0.1", 0, subprotocols=["graphql-ws"])  # type: ignore[list-item]
-    upstream = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
-    Thread(target=server.serve_forever, daemon=True).start()
-    with server, analyst_at(open_page, upstream) as (page, analyst):
-        cookies = "; ".join(f"{one.name}={one.value}" for one in analyst.session.cookies)
-        with connect(
-            f"{page.url.replace('http', 'ws')}/dagster/graphql",
-            additional_headers={**FORGED, "Cookie": cookies, "Origin": page.url},
-            subprotocols=["graphql-ws"],  # type: ignore[list-item]
-            proxy=None,
-        ) as socket:
-            socket.send("{}")
+    with analysts_websocket(open_page, record, FORGED) as socket:
+        socket.send("{}")
     (headers,) = received
     handshake = {name for name in headers if name.startswith("sec-websocket-")} | {"upgrade"}
     assert headers.keys() <= OURS | OF_HTTP | handshake
@@ -123,18 +132,8 @@ def test_a_message_that_is_no_text_ends_a_websocket(
     def wait(connection: ServerConnection) -> None:
         connection.recv(30)
 
-    server: Server = serve(wait, "127.0.0.1", 0, subprotocols=["graphql-ws"])  # type: ignore[list-item]
-    upstream = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
-    Thread(target=server.serve_forever, daemon=True).start()
-    with server, analyst_at(open_page, upstream) as (page, analyst):
-        cookies = "; ".join(f"{one.name}={one.value}" for one in analyst.session.cookies)
-        with connect(
-            f"{page.url.replace('http', 'ws')}/dagster/graphql",
-            additional_headers={"Cookie": cookies, "Origin": page.url},
-            subprotocols=["graphql-ws"],  # type: ignore[list-item]
-            proxy=None,
-        ) as socket:
-            socket.send(b"\0")
-            with pytest.raises(ConnectionClosedOK):
-                socket.recv(30)
+    with analysts_websocket(open_page, wait, {}) as socket:
+        socket.send(b"\0")
+        with pytest.raises(ConnectionClosedOK):
+            socket.recv(30)
     assert "Unexpected error" not in caplog.text
