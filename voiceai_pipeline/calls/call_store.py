@@ -11,13 +11,20 @@ from collections.abc import Iterable, Sequence
 from copy import copy as copy_of
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any, Final
+from itertools import chain, islice
+from typing import IO, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from voiceai_pipeline.calls.intake import COPIED, Intake, listed_row, row_id
+from voiceai_pipeline.calls.intake import (
+    COPIED,
+    Intake,
+    listed_of,
+    listed_row,
+    row_id,
+    temporary_file,
+)
 from voiceai_pipeline.core.call import SetAsideCall
 from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.failures import FailureClass, PipelineError
@@ -218,17 +225,25 @@ def _listing(
     Args:
         aside: listed calls that were set aside. They have no hash, and are not missing.
     """
-    rest = intake.listed_rest + aside
-    if not intake.listed_rows.tell():
+    rest = intake.unchanged_rest + aside
+    written = map(listed_of, read_rows(intake.rows))
+    if not intake.unchanged_rows.tell() and sum(intake.listed) <= _FEW:
+        rest += written
         hashes = [content_hash and content_hash.hex() for _, content_hash in rest]
         ids = [call_id for call_id, _ in rest]
         return _LISTED_HERE, {"ids": json.dumps(ids), "hashes": json.dumps(hashes)}
-    intake.listed_rows.writelines(map(listed_row, rest))
     db.exec_driver_sql(
         "CREATE TEMPORARY TABLE listed_calls (call_id text, content_hash bytea) ON COMMIT DROP"
     )
-    copy(db, "listed_calls", ("call_id", "content_hash"), [(intake.listed_rows, {})])
+    with temporary_file() as rows:
+        rows.writelines(map(listed_row, chain(rest, written)))
+        parts: list[tuple[IO[bytes], dict[str, bytes]]] = [(intake.unchanged_rows, {}), (rows, {})]
+        copy(db, "listed_calls", ("call_id", "content_hash"), parts)
     return "listed_calls", {}
+
+
+_FEW: Final = 300
+"""Listed calls up to which a temporary table would cost more than their ids in the statement."""
 
 
 _NEWER: Final = "greatest(c.last_changed_at, c.missing_since) > :read_at"

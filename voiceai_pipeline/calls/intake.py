@@ -93,8 +93,9 @@ class Intake:
             every read is plain. For a plain read, the unique key and a count of the window prove
             that the table holds exactly these calls.
         rows: the ``COPIED`` columns of the calls to write, as a file of COPY rows.
-        listed_rows: id and content hash of listed calls, as a file of COPY rows.
-        listed_rest: the listed calls that ``listed_rows`` does not hold yet.
+        unchanged_rows: id and content hash of the listed calls that the table holds as listed, as a
+            file of COPY rows.
+        unchanged_rest: those of them that ``unchanged_rows`` does not hold yet.
     """
 
     def __init__(
@@ -119,9 +120,9 @@ class Intake:
         self.listed = [0] * len(starts)
         self.new = [0] * len(starts)
         self.are_all_new = True
-        self.rows: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
-        self.listed_rows: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-        self.listed_rest: list[tuple[str, bytes | None]] = []
+        self.rows = temporary_file()
+        self.unchanged_rows = temporary_file()
+        self.unchanged_rest: list[tuple[str, bytes | None]] = []
         self._batch: list[ListedCall] = []
         self._repeats = False
         self._latest_id: str | None = None
@@ -129,7 +130,7 @@ class Intake:
     def close(self) -> None:
         """Delete the temporary files."""
         self.rows.close()
-        self.listed_rows.close()
+        self.unchanged_rows.close()
 
     def part_of(self, instant: datetime) -> int:
         """The index of the part of the window that contains an instant."""
@@ -142,8 +143,8 @@ class Intake:
         self._batch += calls
         if len(self._batch) >= _BATCH:
             self._sift()
-            self.listed_rows.writelines(map(listed_row, self.listed_rest))
-            self.listed_rest.clear()
+            self.unchanged_rows.writelines(map(listed_row, self.unchanged_rest))
+            self.unchanged_rest.clear()
 
     def finish(self, window_end: datetime, set_aside: Sequence[SetAsideCall] = ()) -> None:
         """Finish a complete read, after all of its calls have been taken.
@@ -162,7 +163,7 @@ class Intake:
         Args:
             states: the SQLSTATE of each, by call id.
         """
-        kept: IO[bytes] = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - see close
+        kept = temporary_file()
         for call in read_rows(self.rows):
             call_id = row_id(call)
             if call_id not in states:
@@ -221,15 +222,16 @@ class Intake:
         for call in self._batch:
             known, fingerprint = table.get(call.call_id), self._fingerprint(call.sent)
             if known and known.fingerprint == fingerprint:
-                self.listed_rest.append((call.call_id, known.content_hash))
+                self.unchanged_rest.append((call.call_id, known.content_hash))
             else:
                 try:
                     full = self._call_of(call)
                 except Exception as error:
                     self._set_aside(call, unexpected(error).message)
                     continue
-                self.listed_rest.append((call.call_id, full.content_hash))
-                if not known or known.content_hash != full.content_hash:
+                if known and known.content_hash == full.content_hash:
+                    self.unchanged_rest.append((call.call_id, full.content_hash))
+                else:
                     rows.append(call_row(full, fingerprint))
                     if len(rows) == _AT_ONCE:
                         self.rows.write(b"".join(rows))
@@ -255,6 +257,11 @@ _KNOWN: Final = (
     "SELECT call_id, content_hash, fingerprint FROM call_logs WHERE location_id = %s "
     "AND started_at >= %s AND started_at <= %s AND missing_since IS NULL"
 )
+
+
+def temporary_file() -> IO[bytes]:
+    """A file of rows, for the caller to close."""
+    return SpooledTemporaryFile(_IN_MEMORY)
 
 
 def call_row(call: CallLog, fingerprint: bytes) -> bytes:
@@ -284,10 +291,20 @@ def call_row(call: CallLog, fingerprint: bytes) -> bytes:
 
 def row_id(call: bytes) -> str:
     """The call id of a row of ``Intake.rows``."""
-    return (fields_of(call)[COPIED.index("call_id")] or b"").decode()
+    return listed_of(call)[0]
+
+
+def listed_of(call: bytes) -> tuple[str, bytes | None]:
+    """The call id and content hash of a row of ``Intake.rows``."""
+    fields = fields_of(call)
+    return (fields[_ID] or b"").decode(), fields[_HASH]
+
+
+_ID: Final = COPIED.index("call_id")
+_HASH: Final = COPIED.index("content_hash")
 
 
 def listed_row(listed: tuple[str, bytes | None]) -> bytes:
-    """A row of ``Intake.listed_rows``: call id and content hash."""
+    """A row of call id and content hash."""
     call_id, content_hash = listed
     return row([call_id.encode(), content_hash])

@@ -7,6 +7,7 @@ about passwords in ordinary words stays: it is the conversation (decision 15).
 
 import base64
 import re
+import string
 from typing import Final
 
 REDACTED: Final = "[redacted]"
@@ -57,17 +58,23 @@ def may_hold_credentials(content: bytes) -> bool:
 
 def text_may_hold_credentials(text: str) -> bool:
     """False if ``without_credentials`` would not change this text; may be True even so."""
-    # Bytes are searched faster than characters, and a single one faster than two.
-    sent = text.encode()
-    if (
-        b"=" in sent
-        or (b"/" in sent and (b"//" in sent or b"\\/" in sent))
-        or (b'"' in sent and b'":' in sent)
-        or (b"'" in sent and b"':" in sent)
-    ):
-        return True
-    lower = sent.lower()
-    return b"key:" in lower or b"bearer" in lower or b"basic" in lower or b"authori" in lower
+    # Bytes are searched faster than characters, a single one faster than two, and two from the end
+    # faster than from the start.
+    folded = text.encode().translate(_FOLDED)
+    return (
+        b"=" in folded
+        or (b"/" in folded and (b"//" in folded or b"\\/" in folded))
+        or folded.rfind(b'":') >= 0
+        or b"key:" in folded
+        or b"bearer" in folded
+        or b"basic" in folded
+        or b"authori" in folded
+    )
+
+
+_FOLDED: Final = bytes.maketrans(
+    string.ascii_uppercase.encode() + b"'", string.ascii_lowercase.encode() + b'"'
+)
 
 
 def without_credentials(text: str) -> str:

@@ -6,7 +6,7 @@ absent ones, other spellings, and values that do not fit a column.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from voiceai_pipeline.core.call import CallLog
 
@@ -45,4 +45,7 @@ def unheld(item: Mapping[str, Any], call: CallLog) -> dict[str, Any]:
 
 def as_highlevel_writes(instant: datetime) -> str:
     """The instant with milliseconds and a Z. HighLevel never sent a time with microseconds so."""
-    return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return f"{instant.isoformat(timespec='milliseconds')[:_MILLISECONDS]}Z"
+
+
+_MILLISECONDS: Final = len("2026-01-31T23:59:59.999")

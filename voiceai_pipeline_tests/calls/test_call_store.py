@@ -219,9 +219,10 @@ def test_writers_of_one_location_are_serialized(engine: sa.Engine) -> None:
         list(pool.map(again, range(18)))
     rows = stored(engine)
     assert set(rows) == {f"call-{n}" for n in range(47)}
-    # The last writer decides which calls are still listed.
-    listed = [i for i, row in rows.items() if row["missing_since"] is None]
-    assert len(listed) == 30
+    # The last writer marks all others. Of its own 30, some may be marked by a write that came after
+    # its read: ``Written.stored`` is lower then, and the read is repeated.
+    listed = {i for i, row in rows.items() if row["missing_since"] is None}
+    assert any(listed <= {f"call-{m}" for m in range(n, n + 30)} for n in range(18))
 
 
 def test_locations_are_locked_in_one_order_so_that_transactions_cannot_deadlock(
