@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from voiceai_pipeline.core.days import Window
+from voiceai_pipeline.database.embedded_server import SOCKET
 from voiceai_pipeline.defs import helpers, partitions
 from voiceai_pipeline.sandbox.cast import DemoUser, make_location
 from voiceai_pipeline.sandbox.faults import CALL_LOGS, Fault
@@ -25,6 +26,7 @@ from voiceai_pipeline_tests.support.celery_engine import CeleryEngine, celery_en
 from voiceai_pipeline_tests.support.dagster_runs import execute
 from voiceai_pipeline_tests.support.processes import wait_until
 from voiceai_pipeline_tests.support.product import Product
+from voiceai_pipeline_tests.support.sockets import forwarding_to
 
 pytestmark = pytest.mark.skipif(
     "VOICEAI_DISTRIBUTED" not in os.environ, reason="takes minutes: make distributed"
@@ -59,10 +61,15 @@ def engine_at_work(product: Product, tmp_path: Path) -> Iterator[CeleryEngine]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(("VOICEAI_", "HIGHLEVEL_")) or name == "DAGSTER_POSTGRES_URL"
+        if name.startswith(("VOICEAI_", "HIGHLEVEL_"))
     }
-    with celery_engine(tmp_path / "engine", environment | {"VOICEAI_HELPERS": "1"}) as engine:
-        yield engine
+    folder = str(sa.make_url(environment["VOICEAI_DATABASE_URL"]).query["host"])
+    with forwarding_to(Path(folder, SOCKET)) as port:
+        for name in ("VOICEAI_DATABASE_URL", "DAGSTER_POSTGRES_URL"):
+            url = sa.make_url(os.environ[name]).set(host="127.0.0.1", port=port, query={})
+            environment[name] = url.render_as_string(hide_password=False)
+        with celery_engine(tmp_path / "engine", environment | {"VOICEAI_HELPERS": "1"}) as engine:
+            yield engine
 
 
 def rows(product: Product, query: str, **values: Any) -> list[Any]:

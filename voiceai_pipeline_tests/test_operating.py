@@ -133,7 +133,7 @@ def test_everything_since_a_date_says_first_what_will_run_and_ends_red_where_it_
     wait_until(lambda: colours(product) == {"numFailed": 6, "numMaterialized": 50})
     # All other users have every call of these days.
     complete = product.ask(
-        "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "
+        "SELECT count(*), count(DISTINCT user_id) FROM sync_ledger WHERE state = 'complete' "  # noqa: S608
         f"AND day BETWEEN '{week[0]}' AND '{week[5]}'"
     )
     assert complete == [(6 * 7, 7)]

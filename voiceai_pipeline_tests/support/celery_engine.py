@@ -1,7 +1,9 @@
 """A real Celery engine on loopback, from the files of ``deploy/celery``: Redis as the broker,
 workers and Dagster's daemon, each a process of its own.
 
-All of one user: the embedded server's socket is of whoever started it.
+Workers are as on machines of their own: each has a user, a DAGSTER_HOME and a VOICEAI_HOME of its
+own, and reaches the databases over TCP. Only root can start processes of other users; without it,
+all are of one.
 """
 
 import os
@@ -13,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -22,6 +24,9 @@ from voiceai_pipeline_tests.support.ports import free_port
 
 FILES: Final = PROJECT / "deploy" / "celery"
 
+_FIRST_UID: Final = 20_001
+_CAN_CHANGE_USER: Final = os.geteuid() == 0 and shutil.which("setpriv") is not None
+
 
 @dataclass
 class CeleryEngine:
@@ -29,11 +34,13 @@ class CeleryEngine:
 
     Attributes:
         home: DAGSTER_HOME.
-        environment: of every process; a worker's has a VOICEAI_HOME of its own.
+        environment: of every process; a worker's has homes of its own.
+        config: of the Dagster instance.
     """
 
     home: Path
     environment: Mapping[str, str]
+    config: dict[str, Any]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -56,13 +63,18 @@ class CeleryEngine:
         """A worker for two runs at a time, as ``celery/voiceai-worker.service`` starts it."""
         number = len(self.workers)
         folder = self.home / f"worker-{number}"
-        folder.mkdir()
+        write_config(self.config, folder)
+        uid = _FIRST_UID + number
+        if _CAN_CHANGE_USER:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, uid, uid)
         worker = self.start(
+            *(_as_user(uid) if _CAN_CHANGE_USER else ()),
             *(sys.executable, "-m", "celery", "--app", "worker", "worker", "--concurrency", "2"),
             *("--prefetch-multiplier", "1", "--queues", "dagster", "--hostname", f"w{number}@%h"),
             *("--without-mingle", "--without-gossip", "--loglevel", "WARNING"),
-            VOICEAI_HOME=str(folder),
-            HOME=str(folder),
+            **dict.fromkeys(("DAGSTER_HOME", "VOICEAI_HOME", "HOME"), str(folder)),
+            USER=f"worker-{number}",
         )
         self.workers.append(worker)
         return worker
@@ -107,6 +119,22 @@ class CeleryEngine:
                 process.wait()
 
 
+def write_config(config: Mapping[str, Any], home: Path) -> None:
+    """Make ``home`` a DAGSTER_HOME."""
+    home.mkdir()
+    storage = config["local_artifact_storage"] | {"config": {"base_dir": str(home / "artifacts")}}
+    own = {**config, "local_artifact_storage": storage}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(own))
+
+
+def _as_user(uid: int) -> list[str]:
+    """The words before a command that run it as a user who may read what root may, since the
+    interpreter may be in a closed folder, and write nothing of others."""
+    only = "-all,+dac_read_search"
+    who = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return ["setpriv", *who, f"--inh-caps={only}", f"--ambient-caps={only}", "--"]
+
+
 @contextmanager
 def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[CeleryEngine]:
     """Broker, two workers and the daemon.
@@ -114,10 +142,8 @@ def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[Celery
     Args:
         environment: the variables of a run.
     """
-    home.mkdir()
     config = yaml.safe_load((FILES / "dagster.yaml").read_text())
-    config["local_artifact_storage"]["config"]["base_dir"] = str(home / "artifacts")
-    (home / "dagster.yaml").write_text(yaml.safe_dump(config))
+    write_config(config, home)
     shutil.copy(FILES / "workspace.yaml", home)
     port = free_port()
     engine = CeleryEngine(
@@ -130,6 +156,7 @@ def celery_engine(home: Path, environment: Mapping[str, str]) -> Iterator[Celery
             "DAGSTER_CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0",
             **environment,
         },
+        config,
     )
     try:
         engine.start(

@@ -1,10 +1,11 @@
 """Servers on loopback that speak raw bytes or TLS, hang up or say nothing."""
 
+import asyncio
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -45,6 +46,34 @@ def listening(talk: Talk) -> Iterator[int]:
         finally:
             ended.set()
             thread.join()
+
+
+@contextmanager
+def forwarding_to(path: Path) -> Iterator[int]:
+    """A port that leads to the server behind a Unix socket, for any number of connections."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while block := await reader.read(1 << 16):
+                writer.write(block)
+                await writer.drain()
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_unix_connection(path)
+        await asyncio.gather(carry(reader, behind[1]), carry(behind[0], writer))
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    start = asyncio.start_server(connect, "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(start, loop).result()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
