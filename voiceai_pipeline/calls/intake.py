@@ -39,7 +39,7 @@ from voiceai_pipeline.database.driver import rows_of
 from voiceai_pipeline.database.engine import autocommit
 from voiceai_pipeline.database.tables import call_logs
 
-_BATCH: Final = 300
+_BATCH: Final = 150
 """Calls compared with the table at once. A larger batch is hardly cheaper per call, and each of the
 many locations that are read concurrently holds a batch in memory."""
 
