@@ -41,7 +41,7 @@ from benchmarks.scenarios import (
 )
 from benchmarks.stored_rows import connect, footprint, stored_rows
 from benchmarks.world import Shape, location_id, token, user_id
-from voiceai_pipeline.cli.up import MEMORY, PROJECT
+from voiceai_pipeline.cli.up import ONE_HEAP, PROJECT
 from voiceai_pipeline.connections.vault import TokenVault
 from voiceai_pipeline.core.connection import REQUESTED_SCOPES, SERVICE
 from voiceai_pipeline.core.secret import Secret
@@ -345,7 +345,7 @@ class Bench:
             capture_output=True,
             text=True,
             cwd=PROJECT,
-            env=os.environ | (MEMORY if job.contender in ("ours", "dagster") else {}),
+            env=os.environ | (ONE_HEAP if job.contender in ("ours", "dagster") else {}),
             check=False,
         )
         if done.returncode:

@@ -64,7 +64,7 @@ _FULL_DISK_PAUSE: Final = 10
 
 _WORKSPACE: Final = ("-w", str(PROJECT / "workspace.yaml"))
 
-MEMORY: Final = {"MALLOC_ARENA_MAX": "2"}
+ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "2"}
 """glibc would give each thread of a run a heap of its own, which takes 15 MB more."""
 
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
@@ -159,7 +159,7 @@ def dagster_environment(settings: Settings) -> Iterator[dict[str, str]]:
             # Dagster itself would retry for ten seconds and then print a traceback.
             server_version(url, "DAGSTER_POSTGRES_URL")
         env = {
-            **MEMORY,
+            **ONE_HEAP,
             **_direct(os.environ),
             "DAGSTER_HOME": str(_dagster_home(settings.home)),
             "DAGSTER_POSTGRES_URL": url.reveal(),
