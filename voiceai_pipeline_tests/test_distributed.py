@@ -104,9 +104,10 @@ def test_a_lost_worker_costs_a_day_of_many_users_minutes_and_nothing_else(
         for run in (leader, helper.run_id)
         if engine_at_work.worker_of(pid_of(product, run)) is worker
     }
+    of_day = "SELECT 1 FROM sync_ledger WHERE day = :day"
+    wait_until(lambda: rows(product, of_day, day=day))
     engine_at_work.kill(worker)
     killed = time.monotonic()
-    of_day = "SELECT 1 FROM sync_ledger WHERE day = :day"
     done_before = len(rows(product, of_day, day=day))
     assert 0 < done_before < len(SHOPS)
 

@@ -1,11 +1,11 @@
 """Servers on loopback that speak raw bytes or TLS, hang up or say nothing."""
 
-import asyncio
+import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -51,29 +51,47 @@ def listening(talk: Talk) -> Iterator[int]:
 @contextmanager
 def forwarding_to(path: Path) -> Iterator[int]:
     """A port that leads to the server behind a Unix socket, for any number of connections."""
+    ended = threading.Event()
+    others: dict[socket.socket, socket.socket] = {}
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while block := await reader.read(1 << 16):
-                writer.write(block)
-                await writer.drain()
-        writer.close()
+    def connect(server: socket.socket, ready: selectors.DefaultSelector) -> None:
+        client, behind = server.accept()[0], socket.socket(socket.AF_UNIX)
+        behind.connect(str(path))
+        for one, other in ((client, behind), (behind, client)):
+            others[one] = other
+            ready.register(one, selectors.EVENT_READ)
 
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_unix_connection(path)
-        await asyncio.gather(carry(reader, behind[1]), carry(behind[0], writer))
+    def carry(source: socket.socket, ready: selectors.DefaultSelector) -> None:
+        try:
+            block = source.recv(1 << 16)
+            others[source].sendall(block)
+        except OSError:
+            block = b""
+        if not block:
+            for one in (source, others[source]):
+                ready.unregister(one)
+                others.pop(one).close()
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    start = asyncio.start_server(connect, "127.0.0.1", 0)
-    server = asyncio.run_coroutine_threadsafe(start, loop).result()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+    def forward(server: socket.socket) -> None:
+        with selectors.DefaultSelector() as ready:
+            ready.register(server, selectors.EVENT_READ)
+            while not ended.is_set():
+                for key, _ in ready.select(0.05):
+                    if key.fileobj is server:
+                        connect(server, ready)
+                    elif isinstance(key.fileobj, socket.socket) and key.fileobj in others:
+                        carry(key.fileobj, ready)
+        for one in others:
+            one.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=forward, args=(server,))
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            ended.set()
+            thread.join()
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
