@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -162,15 +162,20 @@ def index(engine: sa.Engine) -> float:
 
 @contextmanager
 def pages(home: Path, database: str) -> Iterator[tuple[str, sa.Engine]]:
+    environment = {
+        "VOICEAI_HOME": str(home),
+        "VOICEAI_DATABASE_URL": database,
+        "VOICEAI_TOKEN_KEYS": "k1:" + "A" * 43 + "=",
+    }
+    with serving(environment) as served:
+        yield served
+
+
+@contextmanager
+def serving(environment: Mapping[str, str]) -> Iterator[tuple[str, sa.Engine]]:
+    """The pages of an installation: their address, and its database."""
     listener = listen("127.0.0.1", 0)
-    settings = Settings.load(
-        {
-            "VOICEAI_HOME": str(home),
-            "VOICEAI_DATABASE_URL": database,
-            "VOICEAI_TOKEN_KEYS": "k1:" + "A" * 43 + "=",
-            "VOICEAI_PAGE_PORT": str(listener.getsockname()[1]),
-        }
-    )
+    settings = Settings.load({**environment, "VOICEAI_PAGE_PORT": str(listener.getsockname()[1])})
     with (
         open_pipeline(settings) as pipeline,
         serve_in_thread(create_app(open_site(settings, pipeline)), listener, "page") as url,
@@ -184,13 +189,13 @@ def measure(url: str, calls: int, last: datetime) -> list[Row]:
         for name, query in PAGES.items():
             week = (last - timedelta(days=7)).date()
             asked = query.format(rare=calls // 3, week=week).replace("+", "%2B")
-            rows.append((name, *_median(session, f"{url}/calls?{asked}")))
+            rows.append((name, *median(session, f"{url}/calls?{asked}")))
             page = session.get(f"{url}/calls?{asked}", timeout=60).text
             if name == "all days":
                 following = page.partition('rel="next" href="')[2].partition('"')[0]
-                rows.append(("its next page", *_median(session, url + _plain(following))))
+                rows.append(("its next page", *median(session, url + _plain(following))))
                 one = page.partition('class="open" href="')[2].partition('"')[0]
-                rows.append(("one call", *_median(session, url + _plain(one))))
+                rows.append(("one call", *median(session, url + _plain(one))))
     return rows
 
 
@@ -198,7 +203,8 @@ def _plain(address: str) -> str:
     return address.replace("&amp;", "&")
 
 
-def _median(session: requests.Session, address: str) -> tuple[float, str, float]:
+def median(session: requests.Session, address: str) -> tuple[float, str, float]:
+    """Milliseconds of a page, their unit and their limit."""
     taken = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
