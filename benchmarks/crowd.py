@@ -47,14 +47,16 @@ SELECT k.location_id, md5(k.location_id || ' ' || n || ' ' || :day), 'agent',
 FROM api_keys k, generate_series(1, :calls) n
 """
 
-_LISTS = {
-    "the list": "",
-    "one location": "location=Loc00000000000000007",
-    "sorted by duration": "sort=duration",
-    "sorted by first seen": "sort=seen",
-    f"changed since {YESTERDAY}": f"changed={YESTERDAY}",
-    "all days": "days=all",
-    "all days, one location": "days=all&location=Loc00000000000000007",
+_PAGES = {
+    "/": "",
+    "/insights": "insights",
+    "/calls": "calls",
+    "/calls of one location": "calls?location=Loc00000000000000007",
+    "/calls by duration": "calls?sort=duration",
+    "/calls by first seen": "calls?sort=seen",
+    "/calls changed since yesterday": f"calls?changed={YESTERDAY}",
+    "/calls of all days": "calls?days=all",
+    "/calls of all days of one location": "calls?days=all&location=Loc00000000000000007",
 }
 
 
@@ -113,10 +115,10 @@ def rereads() -> list[Row]:
     return [("re-read of yesterday, a location", figures.seconds / len(tasks) * 1e3, "ms", None)]
 
 
-def call_lists() -> list[Row]:
-    """The lists of calls over HTTP, with a warm cache."""
+def pages() -> list[Row]:
+    """Pages over HTTP, with a warm cache."""
     with serving(os.environ) as (url, _), requests.Session() as session:
-        return [(name, *median(session, f"{url}/calls?{query}")) for name, query in _LISTS.items()]
+        return [(name, *median(session, f"{url}/{path}")) for name, path in _PAGES.items()]
 
 
 def _plan(answer: Any) -> None:
@@ -175,7 +177,7 @@ def main() -> None:
         show(apart(report, 4))
         show(apart(marts))
         show(apart(rereads))
-        show(apart(call_lists))
+        show(apart(pages))
         show(apart(ticks, 1))
         show(user_lists())
 

@@ -159,6 +159,8 @@ def coverage(
         now: aware UTC.
         kept_since: the first day of which calls are kept; None: all are.
     """
+    if len(scopes) > _MOST_DAYS:
+        return None
     ranges = [
         (scope.location_id, *_days(scope.window, zone, now)) for scope in scopes if scope.window
     ]

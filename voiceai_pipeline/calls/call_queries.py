@@ -1,7 +1,8 @@
 """Builds the SQL of lists of calls from a filter. ``call_search.py`` decides which queries run.
 
 Each location's calls are read in the order of ``call_logs_list_idx``, only as far as the page
-needs; a search starts from its hits instead. The wide rows are read only for the keys of the page.
+needs; a search starts from its hits instead, and a list of very many locations from the calls of a
+short time, whatever their location. The wide rows are read only for the keys of the page.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from voiceai_pipeline.calls import call_words
 from voiceai_pipeline.calls.call_filter import CallFilter, Derived, Position, Show, Sort
+from voiceai_pipeline.core.days import Window
 from voiceai_pipeline.core.outcome import Outcome
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.fact_tables import IS_NOT_FINAL, OUTCOME, call_facts
@@ -46,8 +48,20 @@ def order(is_up: bool) -> list[Any]:
     return [name.asc() if is_up else name.desc() for name in names]
 
 
-def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: bool) -> sa.Subquery:
-    """The keys of one page, which starts after ``edge``; None: at the start of the list."""
+def page_of(
+    wanted: CallFilter,
+    limit: int,
+    edge: Position | None,
+    *,
+    is_up: bool,
+    within: Window | None = None,
+) -> sa.Subquery:
+    """The keys of one page, which starts after ``edge``; None: at the start of the list.
+
+    Args:
+        within: a short time that contains the windows of all scopes: all calls of this time are
+            read, in any order, instead of each location's.
+    """
     key = key_of(wanted.sort)
     where = is_shown(wanted.show)
     if edge is not None:
@@ -63,6 +77,8 @@ def page_of(wanted: CallFilter, limit: int, edge: Position | None, *, is_up: boo
     columns: list[Column] = [call_logs.c.location_id, call_logs.c.call_id, key.label("key")]
     if wanted.search is not None:
         found = all_of(wanted, where, columns, hits_of(wanted))
+    elif within is not None:
+        found = _in_time(wanted, where, columns, within)
     else:
         scope = _scopes(wanted)
         own = (
@@ -114,6 +130,25 @@ def all_of(
     inside = (hit.c.of == scope.c.location_id) & _is_between(hit.c.at, scope)
     found = hits.join(hit, sa.true()).join(scope, inside)
     return sa.select(*(hit.c[column.name] for column in columns)).select_from(found)
+
+
+def _in_time(
+    wanted: CallFilter, where: sa.ColumnElement[bool], columns: Sequence[Column], within: Window
+) -> sa.Select[Any]:
+    """Selects the calls of a short time, found by ``call_logs_started_at_idx``."""
+    scope, at = _scopes(wanted), call_logs.c.started_at
+    of, start = call_logs.c.location_id.label("of"), at.label("at")
+    calls = (
+        sa.select(*columns, of, start)
+        .where(at >= within.start, at < within.end, *_conditions(wanted), where)
+        # OFFSET 0 keeps the server from looking for each location's calls first.
+        .offset(0)
+        .subquery("calls")
+    )
+    inside = (calls.c.of == scope.c.location_id) & _is_between(calls.c.at, scope)
+    return sa.select(*(calls.c[column.name] for column in columns)).select_from(
+        calls.join(scope, inside)
+    )
 
 
 def _of_location(

@@ -114,9 +114,9 @@ def page(
     edge = after or before
     parts = _first_parts(db, wanted, edge, now, is_up=is_up) if wanted.sort is Sort.TIME else ()
     rows: list[CallRow] = []
-    for part in (*parts, wanted):
+    for part, within in (*parts, (wanted, None)):
         if len(rows) < limit:
-            rows = _page(db, part, limit, edge, is_up=is_up, content=content)
+            rows = _page(db, part, limit, edge, is_up=is_up, content=content, within=within)
     return rows[::-1] if before is not None else rows
 
 
@@ -213,10 +213,11 @@ def _page(
     *,
     is_up: bool,
     content: bool,
+    within: Window | None,
 ) -> list[CallRow]:
     if not wanted.scopes:
         return []
-    keys = call_queries.page_of(wanted, limit, edge, is_up=is_up)
+    keys = call_queries.page_of(wanted, limit, edge, is_up=is_up, within=within)
     query = call_queries.rows_of(keys, content).order_by(*call_queries.order(is_up))
     return [_row(one) for one in db.execute(query)]
 
@@ -228,10 +229,12 @@ def _first_parts(
     now: datetime | None,
     *,
     is_up: bool,
-) -> Iterator[CallFilter]:
+) -> Iterator[tuple[CallFilter, Window | None]]:
     """The filter, narrowed to parts of the list of growing length, the first of which fill the page
     if matches are common; none if narrowing does not help. If a part fills the page, no call
-    outside it comes earlier in the list."""
+    outside it comes earlier in the list. With a part comes its time, if its calls are to be read by
+    time, not by location."""
+    are_many = len(wanted.scopes) > _MANY
     windows = [one.window for one in wanted.scopes if one.window]
     is_bounded = bool(windows) and len(windows) == len(wanted.scopes)
     end = max((w.end for w in windows), default=None) if is_bounded else _NEVER
@@ -245,21 +248,56 @@ def _first_parts(
         at = now
     if wanted.search is not None:
         parts = [call_words.first_part(db, at, is_up=is_up)]
-    elif wanted.is_selective and at is not None:
+    elif (wanted.is_selective or are_many) and at is not None:
         later = at + _INSTANT if edge is not None else end or at
-        parts = [
-            Window(at, at + length) if is_up else Window(at - length, later) for length in lengths
+        every = [
+            Window(at, at + length) if is_up else Window(at - length, later)
+            for length in (_LENGTHS_OF_MANY if are_many else lengths)
         ]
+        first = next((part for part in every if _has_many(db, part)), None) if are_many else None
+        parts = [first or every[-1]] if are_many else [*every]
     else:
         parts = []
     for part in parts:
         if part is not None:
-            yield replace(wanted, scopes=list(_within(wanted.scopes, part)))
+            is_by_time = are_many and wanted.search is None
+            scopes = wanted.scopes
+            if is_by_time:
+                there = _locations_in(db, part)
+                scopes = [one for one in scopes if one.location_id in there]
+            narrowed = replace(wanted, scopes=list(_within(scopes, part)))
+            yield narrowed, part if is_by_time else None
 
 
+def _has_many(db: sa.Connection, part: Window) -> bool:
+    """Whether so many calls of any location are in a part that a page of them is likely."""
+    at = call_logs.c.started_at
+    inside = sa.select(sa.literal(1)).where(at >= part.start, at < part.end).limit(_LIKELY)
+    query = sa.select(sa.func.count()).select_from(inside.subquery("inside"))
+    return int(db.execute(query).scalar_one()) == _LIKELY
+
+
+def _locations_in(db: sa.Connection, part: Window) -> set[str]:
+    at = call_logs.c.started_at
+    inside = sa.select(call_logs.c.location_id).where(at >= part.start, at < part.end)
+    return set(db.execute(inside.distinct()).scalars())
+
+
+_LIKELY: Final = 500
 _PARTS: Final = 10
 _LENGTHS: Final = (timedelta(days=3), timedelta(days=60))
 """The lengths of the parts of a list without bounds."""
+
+_MANY: Final = 300
+"""Scopes from which on looking into each takes longer than reading all calls of a short time."""
+
+_LENGTHS_OF_MANY: Final = (
+    timedelta(hours=1),
+    timedelta(hours=6),
+    timedelta(days=1),
+    timedelta(days=7),
+    timedelta(days=60),
+)
 
 _NEVER: Final = datetime(2101, 1, 2, tzinfo=UTC)
 _INSTANT: Final = timedelta(microseconds=1)

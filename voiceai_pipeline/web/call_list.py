@@ -18,7 +18,7 @@ from voiceai_pipeline.calls import (
 )
 from voiceai_pipeline.calls.call_content import Kind
 from voiceai_pipeline.calls.call_filter import Show, Sort
-from voiceai_pipeline.calls.call_options import Coverage
+from voiceai_pipeline.calls.call_options import AgentChoice, Coverage
 from voiceai_pipeline.calls.call_search import CallRow, Counts
 from voiceai_pipeline.core.call import ACTION_TYPES, agent_label
 from voiceai_pipeline.core.foreign_text import cleaned
@@ -40,6 +40,9 @@ OPENINGS: Final = 200
 
 MOST_CHOICES: Final = 300
 """Maximum number of locations, users or agents in a drop-down; with more, a name is typed."""
+
+_MOST_COUNTED: Final = 20_000
+"""Scopes up to which calls are counted: looking into more takes longer than a page may."""
 
 INDEXED_WITHIN: Final = timedelta(minutes=2)
 """A call should be found by its words after this long."""
@@ -83,8 +86,8 @@ def list_page(request: Request) -> Response:
     now = datetime.now(UTC)
     try:
         with site.pipeline.engine.begin() as db:
-            call_search.be_patient(db)
             scope = call_scope.read_scope(db, site, query, content=content)
+            call_search.be_patient(db)
             rows = call_search.page(
                 db,
                 scope.wanted,
@@ -139,8 +142,7 @@ def _outcomes(site: Site) -> Mapping[str, str]:
 
 def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Mapping[str, Any]:
     """What the page shows around the rows: counts, agents, and how many days were read."""
-    chosen = [one.location_id for one in scope.chosen]
-    agents = call_options.agents_of(db, chosen, MOST_CHOICES + 1)
+    agents = _agents(db, [one.location_id for one in scope.chosen])
     zone, keep_days = site.pipeline.zone, site.pipeline.keep_days
     since = deleted_months.kept_since(db, zone, keep_days, now)
     coverage = call_options.coverage(db, scope.wanted.scopes, zone, now, since)
@@ -155,8 +157,22 @@ def _extra(db: sa.Connection, site: Site, scope: CallScope, now: datetime) -> Ma
     }
 
 
+def _agents(db: sa.Connection, location_ids: Sequence[str]) -> list[AgentChoice]:
+    """The agents of these locations, or more than can be chosen from."""
+    most = MOST_CHOICES + 1
+    some = call_options.agents_of(db, location_ids[:_LIKELY_ENOUGH], most)
+    is_all = len(some) == most or len(location_ids) <= _LIKELY_ENOUGH
+    return some if is_all else call_options.agents_of(db, location_ids, most)
+
+
+_LIKELY_ENOUGH: Final = 1_000
+"""Locations that are likely to have more agents than can be chosen from."""
+
+
 def _counts(db: sa.Connection, scope: CallScope) -> Counts | None:
     """How many calls there are of each kind; None if counting takes too long."""
+    if len(scope.wanted.scopes) > _MOST_COUNTED:
+        return None
     try:
         with db.begin_nested():
             call_search.be_patient(db, call_search.PATIENCE_FOR_COUNTS)

@@ -11,16 +11,15 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from starlette.requests import Request
 
-from voiceai_pipeline.calls import call_content, call_options, call_search
+from voiceai_pipeline.calls import call_content, call_search
 from voiceai_pipeline.calls.call_content import Kind, Opening
 from voiceai_pipeline.calls.call_filter import CallFilter, Scope, Search
 from voiceai_pipeline.calls.call_options import Location
-from voiceai_pipeline.connections import queries as connections
-from voiceai_pipeline.core.connection import Connection
 from voiceai_pipeline.core.dagster_access import Role
 from voiceai_pipeline.core.days import Window, day_range
 from voiceai_pipeline.web.access import address_of
 from voiceai_pipeline.web.call_query import CallQuery
+from voiceai_pipeline.web.known_users import Everyone
 from voiceai_pipeline.web.pages import PageError, role_of, session_of
 from voiceai_pipeline.web.site import Site, site_of
 
@@ -30,24 +29,21 @@ class CallScope:
     """A list of calls, ready to be read.
 
     Attributes:
-        locations: all locations.
-        chosen: those whose calls the list shows.
-        users: all users, for the filter.
+        known: all users and locations.
+        chosen: the locations whose calls the list shows.
         complaints: sentences about what was left out of the address.
     """
 
     wanted: CallFilter
-    locations: Sequence[Location]
+    known: Everyone
     chosen: Sequence[Location]
-    users: Sequence[Connection]
     complaints: tuple[str, ...]
 
     def zone_of(self, location_id: str, zone: str, otherwise: ZoneInfo) -> ZoneInfo:
         """The zone to show a call's times in: ``zone``, else its location's own."""
         if zone:
             return ZoneInfo(zone)
-        own = (one.zone for one in self.locations if one.location_id == location_id)
-        return next(own, otherwise)
+        return self.known.zones.get(location_id, otherwise)
 
 
 def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool) -> CallScope:
@@ -57,9 +53,12 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
         content: whether the visitor may see content; if not, a search looks at call ids only.
     """
     now = datetime.now(UTC)
-    users = connections.all_connections(db)
-    locations = call_options.all_locations(db, site.pipeline.zone, users)
-    chosen, complaints = _chosen(query, locations, users)
+    known = site.known_users.read(db, site.pipeline.zone)
+    chosen, complaints = _chosen(query, known)
+    if complaints:
+        # Perhaps connected a moment ago.
+        known = site.known_users.read(db, site.pipeline.zone, besides=known)
+        chosen, complaints = _chosen(query, known)
     days = {zone: query.days_on(now.astimezone(zone).date()) for zone in {c.zone for c in chosen}}
     if _is_of_times(query) and any(map(_is_long, days.values())):
         complaints += (f"Weekdays, hours and minutes cover only the last {_MOST_DAYS.days} days.",)
@@ -81,13 +80,11 @@ def read_scope(db: sa.Connection, site: Site, query: CallQuery, *, content: bool
         sort=query.sort,
         is_ascending=query.is_ascending,
     )
-    return CallScope(wanted, locations, chosen, users, query.complaints + complaints)
+    return CallScope(wanted, known, chosen, query.complaints + complaints)
 
 
-def _chosen(
-    query: CallQuery, locations: Sequence[Location], users: Sequence[Connection]
-) -> tuple[list[Location], tuple[str, ...]]:
-    found, complaints = list(locations), []
+def _chosen(query: CallQuery, known: Everyone) -> tuple[list[Location], tuple[str, ...]]:
+    found, complaints = list(known.locations), []
     for asked in query.locations and (query.locations,):
         part = [one for one in found if _is_named(one, asked)]
         if not part:
@@ -97,7 +94,7 @@ def _chosen(
         named = query.user.casefold()
         theirs = {
             one.location_id
-            for one in users
+            for one in known.users
             if str(one.user.id) == query.user or named in one.user.name.casefold()
         }
         if not theirs:

@@ -25,6 +25,7 @@ from voiceai_pipeline.web import template_filters
 from voiceai_pipeline.web.cookies import Jar, Signer
 from voiceai_pipeline.web.dagster_client import Dagster
 from voiceai_pipeline.web.dagster_upstream import Upstream
+from voiceai_pipeline.web.known_users import KnownUsers
 from voiceai_pipeline.web.logouts import Logouts
 from voiceai_pipeline.web.sync_watch import SyncWatch
 from voiceai_pipeline.web.throttle import Throttle
@@ -71,6 +72,7 @@ class Site:
         watch: follows the syncs that operators asked for.
         channels: the names of the channels that alerts are sent to.
         failed_logins: limits password guessing.
+        known_users: reads all users and locations for lists of calls.
         dashboard_logins: verifies logins of the replaced dashboard; None: they are not accepted.
     """
 
@@ -88,6 +90,7 @@ class Site:
     failed_logins: Throttle = field(default_factory=Throttle)
     dashboard_logins: DashboardLogins | None = None
     templates: Environment = field(default_factory=_templates)
+    known_users: KnownUsers = field(default_factory=KnownUsers)
 
     @property
     def jar(self) -> Jar:
