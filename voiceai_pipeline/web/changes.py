@@ -52,11 +52,15 @@ def page(request: Request) -> Response:
 
 
 def _changes(db: sa.Connection) -> Iterator[Change]:
-    names = {one.user.id: one.user.name for one in connections.all_connections(db)}
-    for user_id, entry in history.of_all(db, MOST):
+    entries = list(history.of_all(db, MOST))
+    syncs = list(user_syncs.asked_for(db, MOST))
+    ids = {user_id for user_id, _ in entries if user_id} | {sync.user_id for sync in syncs}
+    named = connections.all_connections(db, list(ids))
+    names = {one.user.id: one.user.name for one in named}
+    for user_id, entry in entries:
         name = names.get(user_id, str(user_id)) if user_id else "all users"
         yield Change(entry.at, user_id, name, entry.sentence, entry.actor, entry.run_id)
-    for sync in user_syncs.asked_for(db, MOST):
+    for sync in syncs:
         name = names.get(sync.user_id, str(sync.user_id))
         text, actor = _sentence(sync), sync.asked_by or "unknown"
         yield Change(sync.started_at, sync.user_id, name, text, actor, sync.run_id)
