@@ -62,9 +62,10 @@ def user_lists() -> list[Row]:
             time.sleep(0.2)
         for how in ("first look", "again"):
             started = time.perf_counter()
-            size = len(requests.get(url, timeout=120).content)
-            label = f"Connections page ({size / 1e6:.1f} MB), {how}"
-            rows.append((label, time.perf_counter() - started, "s", None))
+            answer = requests.get(url, timeout=120)
+            took = time.perf_counter() - started
+            label = f"Connections page ({len(answer.content) / 1e6:.1f} MB), {how}"
+            rows.append((label, took, "s" if answer.ok else f"HTTP {answer.status_code}", 5))
         rows += _memory_of(page.pid, "page")
     finally:
         page.terminate()
