@@ -21,6 +21,7 @@ from voiceai_pipeline.calls import user_syncs
 from voiceai_pipeline.core.connection import SERVICE, User
 from voiceai_pipeline.core.days import DayResult, DayState
 from voiceai_pipeline.core.failures import FailureClass
+from voiceai_pipeline.database.conditions import is_one_of
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.tables import NAME, sync_ledger, sync_status, users
 
@@ -41,7 +42,7 @@ def results(
     """The ledger's rows for ``days``, ordered by user name and day."""
     query = _RESULTS.where(sync_ledger.c.day.in_(days))
     if user_ids is not None:
-        query = query.where(sync_ledger.c.user_id.in_(user_ids))
+        query = query.where(is_one_of(sync_ledger.c.user_id, user_ids))
     return [_result(row) for row in db.execute(query).mappings()]
 
 
@@ -386,7 +387,7 @@ def statuses(db: sa.Connection, user_ids: Collection[UUID] | None = None) -> dic
         sync_status.c.service == SERVICE, sync_status.c.user_id.is_not(None)
     )
     if user_ids is not None:
-        query = query.where(sync_status.c.user_id.in_(user_ids))
+        query = query.where(is_one_of(sync_status.c.user_id, user_ids))
     return {
         row["user_id"]: UserStatus(
             row["last_sync_at"],

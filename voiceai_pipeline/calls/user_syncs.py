@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from voiceai_pipeline.core.days import DayResult, DayState
+from voiceai_pipeline.database.conditions import is_one_of
 from voiceai_pipeline.database.engine import UtcDateTime
 from voiceai_pipeline.database.tables import user_syncs
 
@@ -213,7 +214,7 @@ def begin(db: sa.Connection, run_ids: Collection[str]) -> None:
     db.execute(
         sa.update(user_syncs)
         .where(
-            user_syncs.c.run_id.in_(run_ids),
+            is_one_of(user_syncs.c.run_id, run_ids),
             user_syncs.c.ended_at.is_(None),
             user_syncs.c.state == SyncState.QUEUED.value,
         )

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from voiceai_pipeline.calls.deleted_months import deleted_before
 from voiceai_pipeline.core.days import DayState, Window, day_range
 from voiceai_pipeline.core.kept_days import next_month
+from voiceai_pipeline.database.conditions import is_one_of
 from voiceai_pipeline.database.mart_tables import LOOK_BACK, daily_call_metrics
 from voiceai_pipeline.database.tables import deleted_months
 from voiceai_pipeline.marts.mart_status import overlapping
@@ -134,7 +135,8 @@ def old_weeks(
     table = daily_call_metrics
     query = sa.select(table.c.location_id, table.c.day, *(table.c[name] for name in _OF_WEEKS))
     query = query.where(
-        table.c.location_id.in_({one for one, _ in frozen}), table.c.day.between(days[0], days[-1])
+        is_one_of(table.c.location_id, {one for one, _ in frozen}),
+        table.c.day.between(days[0], days[-1]),
     )
     return {
         (row["location_id"], row["day"]): dict(row)

@@ -40,7 +40,7 @@ from voiceai_pipeline.web import (
 from voiceai_pipeline.web.dagster_proxy import DagsterProxy
 from voiceai_pipeline.web.guard import Guard
 from voiceai_pipeline.web.headers import SecurityHeaders, security_headers
-from voiceai_pipeline.web.pages import PageError, problem_page
+from voiceai_pipeline.web.pages import PageError, notice_answers, problem_page
 from voiceai_pipeline.web.site import Site, site_of
 
 HEALTH = {"service": "voiceai-pipeline connections"}
@@ -49,6 +49,7 @@ HEALTH = {"service": "voiceai-pipeline connections"}
 
 def create_app(site: Site) -> ASGIApp:
     """The pages and ``/functions/v1`` as one application."""
+    notice_answers(site.pipeline.engine)
     functions = [
         Middleware(
             CORSMiddleware,

@@ -1,11 +1,12 @@
 """Users and their connections as they are listed."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from voiceai_pipeline.calls import ledger
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import (
     Connection,
@@ -172,3 +173,14 @@ def test_a_state_stored_by_a_newer_version_hides_no_user(engine: sa.Engine) -> N
         ("Ada", ConnectionState.CONNECTED),
         ("Ben", ConnectionState.NEVER_CONNECTED),
     ]
+
+
+def test_more_users_can_be_asked_for_than_a_statement_has_parameters(engine: sa.Engine) -> None:
+    harbor = uuid4()
+    with engine.begin() as db:
+        connections.add_user(db, harbor, business_name="Harbor Dental")
+        many = [*(uuid4() for _ in range(70_000)), harbor]
+        assert [found.user.id for found in connections.all_connections(db, many)] == [harbor]
+        assert [found.user.id for found in connections.to_sync(db, many)] == [harbor]
+        assert ledger.results(db, days=[date(2026, 11, 20)], user_ids=many) == []
+        assert ledger.statuses(db, many) == {}
