@@ -1,6 +1,7 @@
 """What the README and docs/ say is true of the code."""
 
 import re
+from collections.abc import Iterator
 from datetime import date
 
 from voiceai_pipeline.calls.day_status import DayReport
@@ -69,6 +70,25 @@ def test_the_readmes_make_targets_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_readmes_figures_are_those_of_the_page_on_performance() -> None:
+    page = (PROJECT / "docs" / "performance.md").read_text()
+    measured = {row["contender"]: row for row in _rows(page) if row.get("scenario") == "fleet"}
+    shown = [row for row in _rows(README) if "contender" in row]
+    assert [row["contender"] for row in shown] == [name for name in measured if "bound" not in name]
+    for row in shown:
+        assert row.items() <= measured[row["contender"]].items()
+
+
+def _rows(page: str) -> Iterator[dict[str, str]]:
+    """The rows of a page's tables, by the names of their columns."""
+    for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        header, _, *rows = (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+        )
+        for row in rows:
+            yield dict(zip(header, row, strict=False))
 
 
 # docs/connections.md ------------------------------------------------------------------------------

@@ -39,9 +39,9 @@ from voiceai_pipeline.database.engine import autocommit, database_error, read_cl
 from voiceai_pipeline.highlevel.client import HighLevelClient
 
 WORKERS: Final = 16
-"""Locations read concurrently: the work is network-bound. At 50 ms a request, 16 saturate one CPU;
-32 are no faster and take 40 MB more. Locations that respond slowly do not count
-(``worker_pool``)."""
+"""Locations read concurrently: the work is network-bound. At 50 ms a request, 24 take a seventh to
+a quarter less time, but with them a run takes more than 200 MB (REQUIREMENTS P6). Locations that
+respond slowly do not count (``worker_pool``)."""
 
 
 class Mode(StrEnum):
