@@ -77,7 +77,8 @@ def test_helpers_take_their_share_and_the_leader_answers_for_all(
     with engine.begin() as db:
         db.execute(sa.text("TRUNCATE call_logs, sync_ledger, sync_status"))
     sandbox.world.clear_requests()
-    sandbox.world.add_fault(Fault("latency", path=CALL_LOGS, seconds=0.1))
+    # Long enough that helpers find work on a busy machine, too.
+    sandbox.world.add_fault(Fault("latency", path=CALL_LOGS, seconds=0.3))
     with ThreadPoolExecutor(3) as threads:
         leading = threads.submit(new_sync(2).sync_days, DAYS, run_id=LEADER)
         wait_until(lambda: units(engine), pause=0.01)

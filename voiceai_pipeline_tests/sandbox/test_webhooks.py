@@ -3,7 +3,7 @@
 import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,9 +24,9 @@ KEYS = Settings.load({}).highlevel.webhook_keys
 
 
 class Receiver:
-    """Takes messages; refuses the first few."""
+    """Takes messages; refuses the first few with these statuses."""
 
-    def __init__(self, refusals: int = 0) -> None:
+    def __init__(self, refusals: Sequence[int] = ()) -> None:
         self.messages: list[dict[str, Any]] = []
         self.attempts = 0
         receiver = self
@@ -35,11 +35,11 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 assert is_signed(body, self.headers["X-GHL-Signature"], KEYS)
+                status = [*refusals, *[200] * 20][receiver.attempts]
                 receiver.attempts += 1
-                refused = receiver.attempts <= refusals
-                if not refused:
+                if status == 200:
                     receiver.messages.append(json.loads(body))
-                self.send_response(503 if refused else 200)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -66,7 +66,7 @@ def world() -> World:
 
 
 @contextmanager
-def sent(world: World, seed: int = 0, refusals: int = 0) -> Iterator[Receiver]:
+def sent(world: World, seed: int = 0, refusals: Sequence[int] = ()) -> Iterator[Receiver]:
     receiver = Receiver(refusals)
     chance = random.Random(seed)  # noqa: S311 - test data
     sender = WebhookSender(world, receiver.url, chance, backoff=0.01)
@@ -98,7 +98,7 @@ def test_a_location_without_the_app_announces_nothing(world: World) -> None:
 
 
 def test_a_refused_message_is_sent_again_until_it_is_taken(world: World) -> None:
-    with sent(world, refusals=3) as receiver:
+    with sent(world, refusals=(503, 302, 404)) as receiver:
         world.calls.add(HARBOR)
         wait_until(lambda: bool(receiver.messages))
 
