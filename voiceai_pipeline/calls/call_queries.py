@@ -254,6 +254,7 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
             sa.exists().where(
                 call_facts.c.location_id == call_logs.c.location_id,
                 call_facts.c.call_id == call_logs.c.call_id,
+                call_facts.c.started_at == call_logs.c.started_at,
                 *(_DERIVED[one] for one in wanted.has),
             )
         )
@@ -287,6 +288,7 @@ def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
     final = sa.exists().where(
         call_facts.c.location_id == call_logs.c.location_id,
         call_facts.c.call_id == call_logs.c.call_id,
+        call_facts.c.started_at == call_logs.c.started_at,
         sa.not_(IS_NOT_FINAL),
     )
     one_of = final.where(call_facts.c.outcome.in_(outcomes))

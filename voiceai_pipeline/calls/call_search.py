@@ -5,6 +5,7 @@ an offset. ``call_queries.py`` builds the SQL.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -112,12 +113,17 @@ def page(
         return []
     is_up = wanted.is_ascending is not (before is not None)
     edge = after or before
-    parts = _first_parts(db, wanted, edge, now, is_up=is_up) if wanted.sort is Sort.TIME else ()
-    rows: list[CallRow] = []
-    for part, within in (*parts, (wanted, None)):
-        if len(rows) < limit:
-            rows = _page(db, part, limit, edge, is_up=is_up, content=content, within=within)
-    return rows[::-1] if before is not None else rows
+    of_time = wanted.sort is Sort.TIME
+    found = None
+    if of_time and wanted.search is None and len(wanted.scopes) > _MANY:
+        found = _page_by_time(db, wanted, limit, edge, is_up=is_up, content=content)
+    if found is None:
+        found = []
+        parts = _first_parts(db, wanted, edge, now, is_up=is_up) if of_time else ()
+        for part in (*parts, wanted):
+            if len(found) < limit:
+                found = _page(db, part, limit, edge, is_up=is_up, content=content)
+    return found[::-1] if before is not None else found
 
 
 def one(
@@ -213,13 +219,86 @@ def _page(
     *,
     is_up: bool,
     content: bool,
-    within: Window | None,
+    within: Window | None = None,
 ) -> list[CallRow]:
     if not wanted.scopes:
         return []
     keys = call_queries.page_of(wanted, limit, edge, is_up=is_up, within=within)
     query = call_queries.rows_of(keys, content).order_by(*call_queries.order(is_up))
     return [_row(one) for one in db.execute(query)]
+
+
+def _page_by_time(
+    db: sa.Connection,
+    wanted: CallFilter,
+    limit: int,
+    edge: Position | None,
+    *,
+    is_up: bool,
+    content: bool,
+) -> list[CallRow] | None:
+    """A page, read from all calls next to its edge, whatever their location. None if it has to be
+    read location by location: few of these calls match, or calls of one time are scattered over the
+    table, as after a backfill, so that finding them takes too long."""
+    bounds = _bounds(wanted.scopes)
+    at = edge.value if edge is not None and isinstance(edge.value, datetime) else None
+    try:
+        with _hurried(db):
+            for calls in _NEXT_CALLS:
+                start = at or (bounds.start if is_up else bounds.end)
+                near = call_words.first_part(db, start, is_up=is_up, calls=calls)
+                if near is None:
+                    return None
+                # To the edge or the bound itself: calls whose words are not indexed are in between.
+                if is_up:
+                    part = Window(at or bounds.start, min(near.end, bounds.end))
+                else:
+                    end = bounds.end if at is None else at + _INSTANT
+                    part = Window(max(near.start, bounds.start), min(end, bounds.end))
+                rows: list[CallRow] = []
+                if part.start < part.end:
+                    there = _locations_in(db, part)
+                    scopes = [one for one in wanted.scopes if one.location_id in there]
+                    narrowed = replace(wanted, scopes=list(_within(scopes, part)))
+                    rows = _page(
+                        db, narrowed, limit, edge, is_up=is_up, content=content, within=part
+                    )
+                is_whole = near.end >= bounds.end if is_up else near.start <= bounds.start
+                if len(rows) == limit or is_whole:
+                    return rows
+    except sa.exc.OperationalError as error:
+        if not took_too_long(error):
+            raise
+    return None
+
+
+@contextmanager
+def _hurried(db: sa.Connection) -> Iterator[None]:
+    """In a savepoint, with ``PATIENCE_FOR_COUNTS``."""
+    with db.begin_nested():
+        before = db.execute(sa.text("SHOW statement_timeout")).scalar_one()
+        be_patient(db, PATIENCE_FOR_COUNTS)
+        yield
+        db.execute(sa.text("SELECT set_config('statement_timeout', :to, true)"), {"to": before})
+
+
+def _bounds(scopes: Sequence[Scope]) -> Window:
+    """The time from the start of the first of these scopes to the end of the last."""
+    windows = [one.window or _EVER for one in scopes]
+    return Window(min(one.start for one in windows), max(one.end for one in windows))
+
+
+def _locations_in(db: sa.Connection, part: Window) -> set[str]:
+    at = call_logs.c.started_at
+    inside = sa.select(call_logs.c.location_id).where(at >= part.start, at < part.end)
+    return set(db.execute(inside.distinct()).scalars())
+
+
+_MANY: Final = 2_000
+"""Scopes from which on looking into each takes longer than reading all calls of a short time."""
+
+_NEXT_CALLS: Final = (1_000, 20_000)
+"""How many calls of all locations are read for a page: more if the first do not fill it."""
 
 
 def _first_parts(
@@ -229,12 +308,10 @@ def _first_parts(
     now: datetime | None,
     *,
     is_up: bool,
-) -> Iterator[tuple[CallFilter, Window | None]]:
+) -> Iterator[CallFilter]:
     """The filter, narrowed to parts of the list of growing length, the first of which fill the page
     if matches are common; none if narrowing does not help. If a part fills the page, no call
-    outside it comes earlier in the list. With a part comes its time, if its calls are to be read by
-    time, not by location."""
-    are_many = len(wanted.scopes) > _MANY
+    outside it comes earlier in the list."""
     windows = [one.window for one in wanted.scopes if one.window]
     is_bounded = bool(windows) and len(windows) == len(wanted.scopes)
     end = max((w.end for w in windows), default=None) if is_bounded else _NEVER
@@ -248,58 +325,24 @@ def _first_parts(
         at = now
     if wanted.search is not None:
         parts = [call_words.first_part(db, at, is_up=is_up)]
-    elif (wanted.is_selective or are_many) and at is not None:
+    elif wanted.is_selective and at is not None:
         later = at + _INSTANT if edge is not None else end or at
-        every = [
-            Window(at, at + length) if is_up else Window(at - length, later)
-            for length in (_LENGTHS_OF_MANY if are_many else lengths)
+        parts = [
+            Window(at, at + length) if is_up else Window(at - length, later) for length in lengths
         ]
-        first = next((part for part in every if _has_many(db, part)), None) if are_many else None
-        parts = [first or every[-1]] if are_many else [*every]
     else:
         parts = []
     for part in parts:
         if part is not None:
-            is_by_time = are_many and wanted.search is None
-            scopes = wanted.scopes
-            if is_by_time:
-                there = _locations_in(db, part)
-                scopes = [one for one in scopes if one.location_id in there]
-            narrowed = replace(wanted, scopes=list(_within(scopes, part)))
-            yield narrowed, part if is_by_time else None
+            yield replace(wanted, scopes=list(_within(wanted.scopes, part)))
 
 
-def _has_many(db: sa.Connection, part: Window) -> bool:
-    """Whether so many calls of any location are in a part that a page of them is likely."""
-    at = call_logs.c.started_at
-    inside = sa.select(sa.literal(1)).where(at >= part.start, at < part.end).limit(_LIKELY)
-    query = sa.select(sa.func.count()).select_from(inside.subquery("inside"))
-    return int(db.execute(query).scalar_one()) == _LIKELY
-
-
-def _locations_in(db: sa.Connection, part: Window) -> set[str]:
-    at = call_logs.c.started_at
-    inside = sa.select(call_logs.c.location_id).where(at >= part.start, at < part.end)
-    return set(db.execute(inside.distinct()).scalars())
-
-
-_LIKELY: Final = 500
 _PARTS: Final = 10
 _LENGTHS: Final = (timedelta(days=3), timedelta(days=60))
 """The lengths of the parts of a list without bounds."""
 
-_MANY: Final = 300
-"""Scopes from which on looking into each takes longer than reading all calls of a short time."""
-
-_LENGTHS_OF_MANY: Final = (
-    timedelta(hours=1),
-    timedelta(hours=6),
-    timedelta(days=1),
-    timedelta(days=7),
-    timedelta(days=60),
-)
-
 _NEVER: Final = datetime(2101, 1, 2, tzinfo=UTC)
+_EVER: Final = Window(datetime(2000, 1, 1, tzinfo=UTC), _NEVER)
 _INSTANT: Final = timedelta(microseconds=1)
 
 

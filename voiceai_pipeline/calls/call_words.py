@@ -69,15 +69,17 @@ def index_again(db: sa.Connection, keys: Sequence[tuple[str, str]]) -> None:
     db.execute(_AGAIN, {"locations": locations, "calls": calls})
 
 
-def first_part(db: sa.Connection, edge: datetime | None, *, is_up: bool) -> Window | None:
-    """The window of the ``_PART`` indexed calls next to ``edge``; None if there are none.
+def first_part(
+    db: sa.Connection, edge: datetime | None, *, is_up: bool, calls: int = _PART
+) -> Window | None:
+    """The window of the next indexed ``calls``, from ``edge`` on; None if there are none.
 
     Args:
         edge: UTC; None for the newest call, or the oldest if ``is_up``.
         is_up: look at calls from ``edge`` on; otherwise at those up to it.
     """
     at = call_words.c.started_at
-    query = sa.select(at).order_by(at if is_up else at.desc()).limit(_PART)
+    query = sa.select(at).order_by(at if is_up else at.desc()).limit(calls)
     if edge is not None:
         query = query.where(at >= edge if is_up else at <= edge)
     part = query.subquery("part")

@@ -380,6 +380,6 @@ def read_position(text: str, sort: Sort) -> Position:
     if not isinstance(value, str):
         raise ValueError
     moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
+    if moment.tzinfo is None or moment.year not in _YEARS:
         raise ValueError
     return Position(moment, location_id, call_id)

@@ -3,7 +3,6 @@
 Reading a hundred thousand takes seconds, so very many are kept for half a minute.
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ MANY: Final = 2_000
 
 KEPT: Final = 30.0
 """Seconds for which it is kept."""
+
+JUST_NOW: Final = 3.0
+"""Seconds within which nothing new is expected."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,10 @@ class Everyone:
 
 
 class KnownUsers:
-    """Reads everyone. Safe to share between threads: only one reads at a time."""
+    """Reads everyone. Safe to share between threads; nobody waits for another's read."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._lock = threading.Lock()
         self._kept: Everyone | None = None
 
     def read(self, db: sa.Connection, zone: ZoneInfo, besides: Everyone | None = None) -> Everyone:
@@ -56,15 +57,15 @@ class KnownUsers:
 
         Args:
             zone: for locations without one.
-            besides: what was read before, if it lacks what is sought: only a later read will do.
+            besides: what was read before, if it lacks what is sought: returned again only if it is
+                at most ``JUST_NOW`` seconds old.
         """
-        with self._lock:
-            kept = self._kept
-            if kept and kept is not besides and self._monotonic() - kept.read_at < KEPT:
-                return kept
-            read_at = self._monotonic()
-            users = connections.all_connections(db)
-            locations = call_options.all_locations(db, zone, users)
-            found = Everyone(users, locations, read_at)
-            self._kept = found if len(users) > MANY else None
-            return found
+        now, kept = self._monotonic(), self._kept
+        if besides is not None and now - besides.read_at < JUST_NOW:
+            return besides
+        if kept is not None and kept is not besides and now - kept.read_at < KEPT:
+            return kept
+        users = connections.all_connections(db)
+        found = Everyone(users, call_options.all_locations(db, zone, users), now)
+        self._kept = found if len(users) > MANY else None
+        return found

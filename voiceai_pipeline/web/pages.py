@@ -74,25 +74,33 @@ class _Read:
     """A page's read of the database.
 
     Attributes:
-        answered_at: when the database last answered it, on the monotonic clock.
+        asked_at: when it asked the database what is not answered yet, on the monotonic clock; None
+            while it works on an answer.
     """
 
     def __init__(self) -> None:
-        self.answered_at = time.monotonic()
+        self.asked_at: float | None = time.monotonic()  # for a connection
 
 
 _under_way: ContextVar[_Read | None] = ContextVar("voiceai_read", default=None)
 
 
 def notice_answers(engine: sa.Engine) -> None:
-    """Let ``reading`` know when the database answers: what the database answers takes its time if
-    there are very many users."""
+    """Let ``reading`` know when the database answers: an answer about very many users takes a page
+    longer than the database."""
+    sa.event.listen(engine, "before_cursor_execute", _asked)
+    sa.event.listen(engine, "after_cursor_execute", _answered)
+    sa.event.listen(engine, "handle_error", _answered)
 
-    def notice(*_: object) -> None:
-        if read := _under_way.get():
-            read.answered_at = time.monotonic()
 
-    sa.event.listen(engine, "after_cursor_execute", notice)
+def _asked(*_: object) -> None:
+    if read := _under_way.get():
+        read.asked_at = time.monotonic()
+
+
+def _answered(*_: object) -> None:
+    if read := _under_way.get():
+        read.asked_at = None
 
 
 def reading(handler: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
@@ -105,7 +113,8 @@ def reading(handler: Callable[[Request], Response]) -> Callable[[Request], Await
         # After a time-out the read continues in its thread, and its result is ignored.
         done.add_done_callback(lambda one: one.cancelled() or one.exception())
         while not done.done():
-            left = read.answered_at + READ_TIMEOUT - time.monotonic()
+            now = time.monotonic()
+            left = (now if read.asked_at is None else read.asked_at) + READ_TIMEOUT - now
             if left <= 0:
                 raise PageError(
                     503,

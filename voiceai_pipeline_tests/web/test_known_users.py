@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from voiceai_pipeline.web.known_users import KEPT, MANY, KnownUsers
+from voiceai_pipeline.web.known_users import JUST_NOW, KEPT, MANY, KnownUsers
 
 UTC = ZoneInfo("UTC")
 
@@ -58,12 +58,15 @@ def test_very_many_are_kept_for_half_a_minute_and_few_are_read_each_time(
 
 
 def test_everyone_is_read_again_for_what_the_kept_ones_lack(engine: sa.Engine) -> None:
-    known = KnownUsers(Monotonic())
+    monotonic = Monotonic()
+    known = KnownUsers(monotonic)
     add(engine, MANY + 1, "Shop ")
     with engine.begin() as db:
         before = known.read(db, UTC)
     add(engine, 1, "New ")
     with engine.begin() as db:
+        assert known.read(db, UTC, besides=before) is before
+        monotonic.now += JUST_NOW
         found = known.read(db, UTC, besides=before)
         assert len(found.users) == MANY + 2
         assert known.read(db, UTC) is found
