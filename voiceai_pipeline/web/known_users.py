@@ -46,7 +46,7 @@ class Everyone:
 
 
 class KnownUsers:
-    """Reads everyone. Safe to share between threads; nobody waits for another's read."""
+    """Reads everyone. Safe to share between threads, none of which waits for another's read."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
