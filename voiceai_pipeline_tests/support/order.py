@@ -23,6 +23,8 @@ WHOLE: Final = {"running_product", "chromium"}
 
 LONG: Final = (
     *SHARING,
+    "canary/test_canary.py",
+    "cli/test_up_full_disk.py",
     "test_dagster_commands.py",
     "web/test_front.py",
     "defs/test_large_backfill.py",
