@@ -29,8 +29,9 @@ the wide rows."""
 
 PATIENCE: Final = 4_000
 PATIENCE_FOR_COUNTS: Final = 1_000
+PATIENCE_FOR_USERS: Final = 30_000
 """Milliseconds after which a query is canceled. A count gets less time, because a page can be shown
-without it."""
+without it; a query of all users gets more, because very many are kept for a while."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,20 @@ def location_ids(db: sa.Connection) -> list[str]:
     return list(db.execute(_LOCATIONS).scalars())
 
 
-def be_patient(db: sa.Connection, patience: int = PATIENCE) -> None:
-    """Let PostgreSQL cancel queries of this transaction that take longer than ``patience``."""
+def be_patient(db: sa.Connection, limit: int | str = PATIENCE) -> None:
+    """Let PostgreSQL cancel queries of this transaction that take longer than ``limit``."""
     db.execute(
-        sa.text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(patience)}
+        sa.text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(limit)}
     )
+
+
+@contextmanager
+def patience(db: sa.Connection, limit: int) -> Iterator[None]:
+    """Another patience inside the ``with``; if nothing fails there, the former one after it."""
+    before: str = db.execute(sa.text("SHOW statement_timeout")).scalar_one()
+    be_patient(db, limit)
+    yield
+    be_patient(db, before)
 
 
 def took_too_long(error: sa.exc.DBAPIError) -> bool:
@@ -242,16 +252,16 @@ def _page_by_time(
     table, as after a backfill, so that finding them takes too long."""
     bounds = _bounds(wanted.scopes)
     at = edge.value if edge is not None and isinstance(edge.value, datetime) else None
+    start = at or (bounds.start if is_up else bounds.end)
     try:
-        with _hurried(db):
+        with db.begin_nested(), patience(db, PATIENCE_FOR_COUNTS):
             for calls in _NEXT_CALLS:
-                start = at or (bounds.start if is_up else bounds.end)
                 near = call_words.first_part(db, start, is_up=is_up, calls=calls)
                 if near is None:
                     return None
                 # To the edge or the bound itself: calls whose words are not indexed are in between.
                 if is_up:
-                    part = Window(at or bounds.start, min(near.end, bounds.end))
+                    part = Window(start, min(near.end, bounds.end))
                 else:
                     end = bounds.end if at is None else at + _INSTANT
                     part = Window(max(near.start, bounds.start), min(end, bounds.end))
@@ -270,16 +280,6 @@ def _page_by_time(
         if not took_too_long(error):
             raise
     return None
-
-
-@contextmanager
-def _hurried(db: sa.Connection) -> Iterator[None]:
-    """In a savepoint, with ``PATIENCE_FOR_COUNTS``."""
-    with db.begin_nested():
-        before = db.execute(sa.text("SHOW statement_timeout")).scalar_one()
-        be_patient(db, PATIENCE_FOR_COUNTS)
-        yield
-        db.execute(sa.text("SELECT set_config('statement_timeout', :to, true)"), {"to": before})
 
 
 def _bounds(scopes: Sequence[Scope]) -> Window:

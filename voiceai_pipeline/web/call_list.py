@@ -86,8 +86,8 @@ def list_page(request: Request) -> Response:
     now = datetime.now(UTC)
     try:
         with site.pipeline.engine.begin() as db:
-            scope = call_scope.read_scope(db, site, query, content=content)
             call_search.be_patient(db)
+            scope = call_scope.read_scope(db, site, query, content=content)
             rows = call_search.page(
                 db,
                 scope.wanted,

@@ -66,11 +66,11 @@ def _call_page(request: Request) -> Response:
     content = call_scope.may_see_content(request)
     try:
         with site.pipeline.engine.begin() as db:
+            call_search.be_patient(db)
             row = call_search.one(db, location_id, call_id, query.sort, content=content)
             if row is None:
                 raise _not_found()
             scope = call_scope.read_scope(db, site, query, content=content)
-            call_search.be_patient(db)
             if content:
                 call_scope.record(db, request, Kind.CALL, 1, location_id, call_id)
             said = call_content.read(db, location_id, call_id) if content else None

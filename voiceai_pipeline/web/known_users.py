@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from voiceai_pipeline.calls import call_options
+from voiceai_pipeline.calls import call_options, call_search
 from voiceai_pipeline.calls.call_options import Location
 from voiceai_pipeline.connections import queries as connections
 from voiceai_pipeline.core.connection import Connection
@@ -65,7 +65,8 @@ class KnownUsers:
             return besides
         if kept is not None and kept is not besides and now - kept.read_at < KEPT:
             return kept
-        users = connections.all_connections(db)
-        found = Everyone(users, call_options.all_locations(db, zone, users), now)
+        with call_search.patience(db, call_search.PATIENCE_FOR_USERS):
+            users = connections.all_connections(db)
+            found = Everyone(users, call_options.all_locations(db, zone, users), now)
         self._kept = found if len(users) > MANY else None
         return found
