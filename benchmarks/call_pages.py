@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -160,15 +160,14 @@ def index(engine: sa.Engine) -> float:
     return time.perf_counter() - started
 
 
-@contextmanager
-def pages(home: Path, database: str) -> Iterator[tuple[str, sa.Engine]]:
-    environment = {
-        "VOICEAI_HOME": str(home),
-        "VOICEAI_DATABASE_URL": database,
-        "VOICEAI_TOKEN_KEYS": "k1:" + "A" * 43 + "=",
-    }
-    with serving(environment) as served:
-        yield served
+def pages(home: Path, database: str) -> AbstractContextManager[tuple[str, sa.Engine]]:
+    return serving(
+        {
+            "VOICEAI_HOME": str(home),
+            "VOICEAI_DATABASE_URL": database,
+            "VOICEAI_TOKEN_KEYS": "k1:" + "A" * 43 + "=",
+        }
+    )
 
 
 @contextmanager

@@ -250,14 +250,7 @@ def _conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.changed_since is not None:
         found.append(call_logs.c.last_changed_at >= wanted.changed_since)
     if wanted.has:
-        found.append(
-            sa.exists().where(
-                call_facts.c.location_id == call_logs.c.location_id,
-                call_facts.c.call_id == call_logs.c.call_id,
-                call_facts.c.started_at == call_logs.c.started_at,
-                *(_DERIVED[one] for one in wanted.has),
-            )
-        )
+        found.append(sa.exists().where(*_FACTS_OF_CALL, *(_DERIVED[one] for one in wanted.has)))
     if wanted.outcomes:
         found.append(_has_outcome(wanted.outcomes))
     if wanted.actions:
@@ -275,6 +268,12 @@ def has_any_action(kinds: Sequence[str]) -> sa.ColumnElement[bool]:
     )
 
 
+_FACTS_OF_CALL: Final = (
+    call_facts.c.location_id == call_logs.c.location_id,
+    call_facts.c.call_id == call_logs.c.call_id,
+    call_facts.c.started_at == call_logs.c.started_at,
+)
+
 _DERIVED: Final = {
     Derived.ENGAGED: call_facts.c.is_engaged,
     Derived.TRANSFERRED: call_facts.c.is_transferred,
@@ -285,12 +284,7 @@ _DERIVED: Final = {
 
 def _has_outcome(outcomes: Sequence[str]) -> sa.ColumnElement[bool]:
     """SQL condition. An outcome that is not derived yet, or may still change, is NOT_FINAL."""
-    final = sa.exists().where(
-        call_facts.c.location_id == call_logs.c.location_id,
-        call_facts.c.call_id == call_logs.c.call_id,
-        call_facts.c.started_at == call_logs.c.started_at,
-        sa.not_(IS_NOT_FINAL),
-    )
+    final = sa.exists().where(*_FACTS_OF_CALL, sa.not_(IS_NOT_FINAL))
     one_of = final.where(call_facts.c.outcome.in_(outcomes))
     return one_of | ~final if Outcome.NOT_FINAL in outcomes else one_of
 

@@ -22,9 +22,9 @@ Talk = Callable[[socket.socket], None]
 @contextmanager
 def listening(talk: Talk) -> Iterator[int]:
     """A server that gives each connection to ``talk`` and closes it; yields its port."""
-    ended = threading.Event()
 
-    def accept(server: socket.socket) -> None:
+    def accept(server: socket.socket, ended: threading.Event) -> None:
+        server.settimeout(0.05)
         while not ended.is_set():
             try:
                 connection, _ = server.accept()
@@ -37,9 +37,16 @@ def listening(talk: Talk) -> Iterator[int]:
                 except OSError:
                     continue
 
+    with _serving(accept) as port:
+        yield port
+
+
+@contextmanager
+def _serving(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+    """Runs ``serve`` in a thread until the event is set, with a server; yields its port."""
+    ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.05)
-        thread = threading.Thread(target=accept, args=(server,), daemon=True)
+        thread = threading.Thread(target=serve, args=(server, ended), daemon=True)
         thread.start()
         try:
             yield server.getsockname()[1]
@@ -51,7 +58,6 @@ def listening(talk: Talk) -> Iterator[int]:
 @contextmanager
 def forwarding_to(path: Path) -> Iterator[int]:
     """A port that leads to the server behind a Unix socket, for any number of connections."""
-    ended = threading.Event()
     others: dict[socket.socket, socket.socket] = {}
 
     def connect(server: socket.socket, ready: selectors.DefaultSelector) -> None:
@@ -72,7 +78,7 @@ def forwarding_to(path: Path) -> Iterator[int]:
                 ready.unregister(one)
                 others.pop(one).close()
 
-    def forward(server: socket.socket) -> None:
+    def forward(server: socket.socket, ended: threading.Event) -> None:
         with selectors.DefaultSelector() as ready:
             ready.register(server, selectors.EVENT_READ)
             while not ended.is_set():
@@ -84,14 +90,8 @@ def forwarding_to(path: Path) -> Iterator[int]:
         for one in others:
             one.close()
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=forward, args=(server,))
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            ended.set()
-            thread.join()
+    with _serving(forward) as port:
+        yield port
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
